@@ -1,0 +1,30 @@
+"""What the host knows of a problem and of the verdict on an answer. Imports no jax.
+
+Apart from structs.py, so that a grading worker process starts without loading jax.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One problem as the host knows it."""
+
+    id: str  # unique within its data set, e.g. "gsm8k/test/17"
+    prompt: str  # what the policy is asked, before any template
+    gold: str  # the right answer, in the grader's form
+    grader: str = "answer"  # a key of rewards.grader.GRADERS
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # level, subject, …
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """The verdict on one attempt; anything but a right answer is 0 with a reason."""
+
+    reward: float  # 0.0 or 1.0
+    reason: str  # "equal", "unequal", "no_answer", "truncated", "timeout", "refused", …
+
+
+class InputError(ValueError):
+    """Bad settings or input files: what happened, why it matters, how to fix it; exit status 2."""

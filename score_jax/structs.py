@@ -1,0 +1,63 @@
+"""The values that travel between the parts, and the alphabet their shapes are written in.
+
+Array locals and parameters carry their shape as a suffix of these letters (`logp_BT`, `reward_BA`):
+
+    Q problems          G samples per problem     B rows (Q * G)          A attempts
+    T tokens of a row   S cache slots             N tokens fed at once    P prompt tokens
+    V vocabulary        L layers                  D model width           F MLP width
+    H query heads       K key/value heads         E width of a head       1 broadcast
+
+Words: a *problem* is asked once and answered in several *attempts*; all attempts of one sample form
+an *episode*; *reward* is 0 or 1 from grading; *bonus* is the progress term of Stage II; the
+*reference* is the frozen policy of the KL terms.
+
+The host's own values (Problem, Grade) are in problem.py, which imports no jax.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+from score_jax.problem import Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptBatch:
+    """Problems of one step, tokenised. Rows are contiguous: tokens from column 0, padding after."""
+
+    tokens: np.ndarray  # [Q, P] int32
+    length: np.ndarray  # [Q] int32, 1..P
+    index: np.ndarray  # [Q] int32, position in the data set: addresses the sampling keys
+    problems: tuple[Problem, ...]  # Q of them
+
+
+@flax.struct.dataclass
+class Episode:
+    """All attempts of B samples, one row each: prompt, attempt 1, instruction, attempt 2, …
+
+    Row q * G + g is sample g of problem q. Rows are contiguous, so position = column.
+    """
+
+    tokens: jax.Array  # [B, T] int32
+    attempt: jax.Array  # [B, T] int32; a for tokens the policy wrote in attempt a, else 0
+    logp: jax.Array  # [B, T] float32; log-prob under the distribution sampled from; 0 elsewhere
+    length: jax.Array  # [B] int32, tokens in the row
+    truncated: jax.Array  # [B, A] bool; the attempt hit its limit before an end token
+
+
+@flax.struct.dataclass
+class Batch:
+    """What one update learns from."""
+
+    tokens: jax.Array  # [B, T] int32
+    attempt: jax.Array  # [B, T] int32, as in Episode
+    logp: jax.Array  # [B, T] float32, behaviour log-probs
+    length: jax.Array  # [B] int32
+    reward: jax.Array  # [B, A] float32 in {0, 1}
+    truncated: jax.Array  # [B, A] bool
+
+
+Params = Any  # nested dict of arrays; model/transformer.py describes it
