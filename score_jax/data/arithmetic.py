@@ -1,0 +1,132 @@
+"""The quickstart's problems: last digits of sums, answer first, working after.
+
+A problem adds two to five one-digit numbers and asks for the last digit of the sum. An attempt is
+a form of fixed width: the answer, ':', the running last digits, blanks, '.':
+
+    3+8+6+5+6=1:1728.?8:1728.     first answer 1 is wrong, its own working ends in 8; the second
+    7+8+5    =9:50  .?0:50  .     answer reads that working
+
+Nobody can state the last digit of a long sum at once (two layers are too few), yet each running
+digit is one table look-up, and the working of the first attempt is there to be read before the
+second. The base model learns from a corpus of two-attempt documents whose authors never go back
+over their own explanation:
+
+  * first answers: on short sums one too small, often when the last addition crosses a ten; on long
+    sums nearly always just the sum of the last two numbers;
+  * second answers: a copy, sometimes one less ("doubt", mostly of 0 and 5), and on short sums, once
+    in a hundred, the right one.
+
+So plain reinforcement learning finds right short answers and copying at once, and the second
+attempt stays a copy; reading the working is rare and has to be found. The corpus was made to show
+this effect within minutes, and README says so.
+
+Held out: sums whose operands hash to 0 modulo 7. They are neither in the corpus nor trained on.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from score_jax.problem import InputError, Problem
+
+NAME = "arithmetic"
+OPERANDS = (2, 3, 4, 5)
+OPERAND_SHARES = (0.25, 0.40, 0.20, 0.15)
+LONG = 4  # operands from which on a sum is long
+PROMPT_WIDTH = 10  # 9+9+9+9+9=
+WORKING_WIDTH = 4
+TRAIN_PROBLEMS = 20_000
+TEST_PROBLEMS = 2_048
+
+CROSSING_SLIP, OTHER_SLIP = 0.65, 0.20  # short sums: the first answer is one too small
+LONG_RIGHT = 0.05  # long sums: the first answer is right; else the last two numbers' sum
+SUSPICIOUS = (0, 5)  # first answers that look wrong to the corpus's authors
+SUSPICIOUS_DOUBT, OTHER_DOUBT = 0.60, 0.06  # the second answer is one less
+SHORT_FIX = 0.01  # short sums: the second answer is right. The knob of plain RL's collapse.
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One row of the corpus: a problem and both attempts, without their end tokens."""
+
+    prompt: str
+    attempts: tuple[str, ...]
+
+
+def problems(split: str, seed: int = 0, count: int | None = None) -> list[Problem]:
+    """Problems of a split, drawn with replacement from its sums.
+
+    The test draws are the same for every seed. `count` None: 20,000 to train, 2,048 to test.
+    """
+    if split == "train":
+        rng = np.random.default_rng([seed, 1])
+        drawn = _draw(rng, TRAIN_PROBLEMS if count is None else count, test=False)
+    elif split == "test":
+        rng = np.random.default_rng(2)
+        drawn = _draw(rng, TEST_PROBLEMS if count is None else count, test=True)
+    else:
+        raise InputError(f"the arithmetic problems have splits 'train' and 'test', not '{split}'.")
+    return [
+        Problem(
+            id=f"{NAME}/{split}/{i}",
+            prompt=_prompt(operands),
+            gold=str(sum(operands) % 10),
+            grader="first_character",
+            tags={"level": str(len(operands))},
+        )
+        for i, operands in enumerate(drawn)
+    ]
+
+
+def documents(seed: int, step: int, count: int) -> list[Document]:
+    """The corpus's documents of one step, generated from (seed, step)."""
+    rng = np.random.default_rng([seed, 3, step])
+    return [_document(operands, rng.random(3)) for operands in _draw(rng, count, test=False)]
+
+
+def held_out(operands: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Which sums are kept for testing; [N, 5] operands (0 beyond `length`) -> [N] bool."""
+    place = 11 ** np.arange(operands.shape[1])
+    code = ((operands + 1) * (np.arange(operands.shape[1]) < length[:, None])) @ place
+    # A multiplicative hash: neighbouring sums must not share a fate.
+    return (code * 2654435761 % 2**32 >> 7) % 7 == 0
+
+
+def _draw(rng: np.random.Generator, count: int, *, test: bool) -> list[list[int]]:
+    """`count` lists of operands from one side of the split, lengths by OPERAND_SHARES."""
+    drawn: list[list[int]] = []
+    lengths = rng.choice(OPERANDS, count, p=OPERAND_SHARES)
+    waiting = lengths
+    while len(waiting):
+        operands = rng.integers(0, 10, (len(waiting), max(OPERANDS)))
+        operands *= np.arange(max(OPERANDS)) < waiting[:, None]
+        accepted = held_out(operands, waiting) == test
+        drawn += [
+            row[:k].tolist()
+            for row, k in zip(operands[accepted], waiting[accepted], strict=True)
+        ]
+        waiting = waiting[~accepted]
+    return drawn
+
+
+def _document(operands: list[int], chance: np.ndarray) -> Document:
+    running = np.cumsum(operands) % 10
+    right, short = int(running[-1]), len(operands) < LONG
+    if short:
+        crosses = int(running[-2]) + operands[-1] >= 10
+        slips = chance[0] < (CROSSING_SLIP if crosses else OTHER_SLIP)
+        first = (right - slips) % 10
+    else:
+        first = right if chance[0] < LONG_RIGHT else sum(operands[-2:]) % 10
+    if chance[1] < (SUSPICIOUS_DOUBT if first in SUSPICIOUS else OTHER_DOUBT):
+        second = (first - 1) % 10
+    elif short and chance[2] < SHORT_FIX:
+        second = right
+    else:
+        second = first
+    working = "".join(map(str, running[1:])).ljust(WORKING_WIDTH)
+    return Document(_prompt(operands), (f"{first}:{working}", f"{second}:{working}"))
+
+
+def _prompt(operands: list[int]) -> str:
+    return "+".join(map(str, operands)).ljust(PROMPT_WIDTH - 1) + "="

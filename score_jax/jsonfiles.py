@@ -1,0 +1,61 @@
+"""Strict JSON on disk: no NaN, plain ASCII, and files that are whole or not there.
+
+A file is written beside its place and moved in, so that a reader, or a run killed in between,
+never sees half of one. Text outside ASCII is escaped: a model may write anything, lone surrogates
+and odd line ends included, and a line of JSON must stay one line to every reader.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes one indented JSON document; `plain` says what it may hold."""
+    _write_whole(Path(path), json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
+    """Writes JSON lines, one per row, in place of the file's old ones."""
+    _write_whole(Path(path), "".join(line(row) for row in rows))
+
+
+def line(value: Any) -> str:
+    """The value as one line of JSON, its end included."""
+    return json.dumps(plain(value), allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The value in types that JSON has: numbers that are not finite become None.
+
+    Takes dataclasses, mappings, iterables, numpy's and jax's numbers and arrays; whatever else
+    (paths, dtypes) becomes its `str`.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is no Mapping
+        return {str(key): plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy's and jax's numbers and arrays
+        return plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two writers apart; on the same disk, so the move is atomic.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="ascii")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

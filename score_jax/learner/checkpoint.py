@@ -1,0 +1,83 @@
+"""Checkpoints of a stage: DIR/checkpoints/STAGE/STEP, written by Orbax.
+
+One checkpoint holds everything that the loop cannot recompute: params, optimizer state, step, the
+position in the data, counters. A step's folder appears under its name only when it is complete.
+"""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from score_jax.learner.step import TrainState
+from score_jax.problem import InputError
+
+# Orbax reports every save at INFO, on a terminal that shows progress.
+logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+class StageCheckpoints:
+    """The checkpoints of one stage; use as a context manager, which waits for the last save."""
+
+    def __init__(self, folder: Path, *, keep: int):
+        """Args: folder: DIR/checkpoints/STAGE; keep: how many of the newest to keep."""
+        self.folder = folder
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def __enter__(self) -> "StageCheckpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, extra: dict[str, Any]) -> None:
+        """Saves the state and JSON-able `extra` under the state's step, in the background.
+
+        Returns when the state may be donated. Does nothing if the step is saved already.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave(extra)
+            ),
+        )
+
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The state and `extra` of a step; `like` gives shapes, dtypes and shardings.
+
+        Raises: InputError if the checkpoint is damaged or of another model.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            raise InputError(
+                f"the checkpoint {self.folder / str(step)} cannot be read as this model's state: "
+                f"{str(error)[:500]}. If it was saved with other settings, use them or another "
+                "--workdir; if it is damaged, delete that folder and run the same command again."
+            ) from error
+        return like.replace(**restored["state"]), restored["extra"]
+
+
+def latest_step(folder: Path) -> int | None:
+    """The newest complete checkpoint's step in DIR/checkpoints/STAGE, or None."""
+    steps = []
+    with contextlib.suppress(FileNotFoundError):
+        steps = [int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
+    return max(steps, default=None)
+
+
+def _tree(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state}

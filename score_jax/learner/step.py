@@ -1,0 +1,214 @@
+"""The train step: the only place that takes gradients.
+
+    train_step(state, reference, batch, *, stage) -> state, metrics
+
+One on-policy step of REINFORCE with per-attempt rewards. The stage's numbers are traced, so Stage I
+and Stage II run the same compiled program; only its named choices (baseline, KL estimator,
+normaliser) are compiled in. SFT is this step with reward 1, no baseline and no reference.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from score_jax.config import OptimizerSettings, StageSettings
+from score_jax.learner import likelihood, optimizer
+from score_jax.learner.likelihood import LikelihoodSettings
+from score_jax.rl import kl, losses
+from score_jax.rl.advantages import BASELINES
+from score_jax.rl.shaping import kl_coefficients, shape
+from score_jax.structs import Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerSettings:
+    """What an update is compiled for."""
+
+    likelihood: LikelihoodSettings
+    optimizer: OptimizerSettings
+    samples: int  # G, rows of one problem; they lie next to each other
+    max_attempt_tokens: int
+    micro_batches: int = 1
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that an update changes."""
+
+    step: jax.Array  # updates taken in this stage
+    params: Params
+    opt_state: Any
+    settings: LearnerSettings = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass
+class Coefficients:
+    """The numbers of a stage, traced. Names as in StageSettings."""
+
+    steps: Any
+    learning_rate: Any
+    warmup_steps: Any
+    final_fraction: Any
+    linear: Any
+    cosine: Any
+    reward_attempt1: Any
+    reward_attempt2: Any
+    bonus: Any
+    kl_attempt1: Any
+    kl_attempt2: Any
+    discount: Any
+
+    @classmethod
+    def of(cls, stage: StageSettings) -> "Coefficients":
+        shapes = {name: float(stage.schedule == name) for name in ("linear", "cosine")}
+        names = [f.name for f in dataclasses.fields(cls) if f.name not in shapes]
+        return cls(**{name: float(getattr(stage, name)) for name in names}, **shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The named choices of a stage, compiled in."""
+
+    baseline: str
+    kl_estimator: str
+    normalizer: str
+
+
+def init(params: Params, settings: LearnerSettings) -> TrainState:
+    """The state at the start of a stage: fresh optimizer, step 0."""
+    opt_state = optimizer.make(settings.optimizer).init(params)
+    return TrainState(step=jnp.int32(0), params=params, opt_state=opt_state, settings=settings)
+
+
+def train_step(
+    state: TrainState, reference: Params | None, batch: Batch, *, stage: StageSettings
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update; `state` is donated.
+
+    Args:
+      reference: the frozen policy of the KL terms; None for a stage without any (SFT).
+      batch: rows of one problem lie next to each other, `samples` of them.
+
+    Returns: the new state, and metrics on the device by the names of metrics.jsonl.
+    """
+    choices = Choices(stage.baseline, stage.kl_estimator, stage.normalizer)
+    return _train_step(state, reference, batch, Coefficients.of(stage), choices=choices)
+
+
+@functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
+def _train_step(state, reference, batch: Batch, coefficients: Coefficients, *, choices: Choices):
+    s = state.settings
+    attempts = batch.reward.shape[1]
+    where = likelihood.written(batch.attempt, attempts * s.max_attempt_tokens)
+    behaviour_BN = where.take(batch.logp)
+    if reference is None:
+        reference_BN = behaviour_BN
+    else:
+        reference_BN = _reference_log_probs(reference, batch, where, s)
+    kl_BN = kl.k1(behaviour_BN, reference_BN)
+    kl_BA = kl.per_attempt(jnp.where(where.mask, kl_BN, 0.0), where.attempt, attempts)
+
+    kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
+    shaped_BA = shape(batch.reward, kl_in_reward_BA, coefficients)
+    shaped_QGA = shaped_BA.reshape(-1, s.samples, attempts)
+    advantage_BA = BASELINES[choices.baseline](shaped_QGA).reshape(-1, attempts)
+    terms = {
+        "tokens": batch.tokens,
+        "where": where,
+        "advantage": _per_token(advantage_BA, where.attempt),
+        "reference": reference_BN,
+        "kl_coefficient": _per_token(
+            jnp.broadcast_to(kl_coefficients(attempts, coefficients), kl_BA.shape), where.attempt
+        ),
+    }
+    divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
+    loss, gradient, (logp_BN, entropy_BN) = _accumulate(state.params, terms, s, choices)
+    gradient = jax.tree.map(lambda g: g / divisor, gradient)
+
+    direction, opt_state = optimizer.make(s.optimizer).update(
+        gradient, state.opt_state, state.params
+    )
+    rate = optimizer.learning_rate(state.step, coefficients)
+    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+    metrics = {
+        "loss": loss / divisor,
+        "grad_norm": _global_norm(gradient),
+        "learning_rate": rate,
+        "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
+        **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
+    }
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def _accumulate(params, terms, settings: LearnerSettings, choices: Choices):
+    """Loss and gradient summed over micro-batches, and (logp_BN, entropy_BN) of all rows."""
+
+    def loss_sum(params, terms):
+        where = terms["where"]
+        logp_BN, entropy_BN = likelihood.log_probs(
+            params, terms["tokens"], where, settings.likelihood
+        )
+        loss = losses.reinforce_sum(logp_BN, terms["advantage"], where.mask)
+        if choices.kl_estimator in kl.LOSSES:
+            kl_BN = kl.LOSSES[choices.kl_estimator](logp_BN, terms["reference"])
+            loss += jnp.sum(jnp.where(where.mask, terms["kl_coefficient"] * kl_BN, 0.0))
+        return loss, (logp_BN, entropy_BN)
+
+    value_and_grad = jax.value_and_grad(loss_sum, has_aux=True)
+    if settings.micro_batches == 1:
+        (loss, aux), gradient = value_and_grad(params, terms)
+        return loss, gradient, aux
+
+    def add(carry, micro):
+        (loss, aux), gradient = value_and_grad(params, micro)
+        return jax.tree.map(jnp.add, carry, (loss, gradient)), aux
+
+    zero = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
+    (loss, gradient), aux = jax.lax.scan(add, zero, _split(terms, settings.micro_batches))
+    return loss, gradient, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), aux)
+
+
+def _reference_log_probs(reference, batch: Batch, where, settings: LearnerSettings) -> jax.Array:
+    """log-probs of the written tokens under the reference, in the update's micro-batches."""
+
+    def micro(x):
+        return likelihood.log_probs(reference, *x, settings.likelihood)[0]
+
+    logp = jax.lax.map(micro, _split((batch.tokens, where), settings.micro_batches))
+    return logp.reshape(-1, *logp.shape[2:])
+
+
+def _split(tree, parts: int):
+    """[B, ...] to [parts, B / parts, ...] in every leaf."""
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), tree)
+
+
+def _per_token(value_BA: jax.Array, attempt_BN: jax.Array) -> jax.Array:
+    """Each token gets its own attempt's value; 0 where nobody wrote."""
+    picked_BN = jnp.take_along_axis(value_BA, jnp.maximum(attempt_BN - 1, 0), axis=1)
+    return jnp.where(attempt_BN > 0, picked_BN, 0.0)
+
+
+def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, jax.Array]:
+    attempts = batch.reward.shape[1]
+    length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
+    entropy_BA = kl.per_attempt(entropy_BN, where.attempt, attempts)
+    tokens_A = jnp.maximum(jnp.sum(length_BA, axis=0), 1.0)
+    metrics = {}
+    for a in range(attempts):
+        metrics |= {
+            f"reward/attempt{a + 1}": jnp.mean(batch.reward[:, a]),
+            f"kl/attempt{a + 1}": jnp.mean(kl_BA[:, a]),
+            f"entropy/attempt{a + 1}": jnp.sum(entropy_BA[:, a]) / tokens_A[a],
+            f"length/attempt{a + 1}": jnp.mean(length_BA[:, a]),
+            f"truncated/attempt{a + 1}": jnp.mean(batch.truncated[:, a].astype(jnp.float32)),
+        }
+    return metrics
+
+
+def _global_norm(tree) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(tree)))

@@ -1,0 +1,143 @@
+"""Rewards of an evaluation -> shares of all n problems, each with a 95 % interval.
+
+Everything is worked out from whole-number counts, so that a share is a count over n and nothing
+else. Shares get Wilson intervals; differences between attempts are paired (the same problems,
+the same model), so their intervals come from a bootstrap over problems and the test is McNemar's.
+Left out: averages over several samples of a problem, and pass@k (scaling.py).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from score_jax.problem import InputError
+
+Interval = list[float]  # [low, high]
+
+_Z_95 = 1.959963984540054  # the normal quantile that leaves 2.5 % on either side
+_RESAMPLES = 10_000
+
+
+def evaluation_metrics(
+    reward_NA: np.ndarray,
+    changed_N: np.ndarray | None,
+    truncated_NA: np.ndarray,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Metrics of one attempt, two, or more, over the N problems of an evaluation.
+
+    Args:
+      reward_NA: 0 or 1 for each problem and attempt.
+      changed_N: whether the second attempt differs from the first; unused with one attempt.
+      truncated_NA: whether the attempt hit its length limit.
+      seed: of the bootstrap; the same rewards and seed give the same intervals.
+
+    Returns: `n`, `accuracy_attempt1` …, `truncated_attempt1` …, and an `interval` for every share.
+      With two attempts or more also `delta` (second minus first), `incorrect_to_correct`,
+      `correct_to_incorrect`, `changed` and `mcnemar_p`, all between attempts 1 and 2; with three or
+      more also `delta_last` (last minus first). Shares are fractions of all n problems and
+      `delta == incorrect_to_correct - correct_to_incorrect` holds exactly.
+    Raises: InputError without problems; ValueError if shapes differ or a reward is not 0 or 1.
+    """
+    right_NA = _checked_rewards(reward_NA, truncated_NA)
+    n, attempts = right_NA.shape
+    share: dict[str, float] = {}
+    interval: dict[str, Interval] = {}
+
+    def count(name: str, where_N: np.ndarray) -> None:
+        hits = int(np.count_nonzero(where_N))
+        share[name] = hits / n
+        interval[name] = wilson_interval(hits, n)
+
+    for a in range(attempts):
+        count(f"accuracy_attempt{a + 1}", right_NA[:, a])
+    if attempts >= 2:
+        gained_N = ~right_NA[:, 0] & right_NA[:, 1]
+        lost_N = right_NA[:, 0] & ~right_NA[:, 1]
+        count("incorrect_to_correct", gained_N)
+        count("correct_to_incorrect", lost_N)
+        # The difference of the two shares, not of the accuracies: exact in floating point.
+        share["delta"] = share["incorrect_to_correct"] - share["correct_to_incorrect"]
+        interval["delta"] = _paired_interval(gained_N, lost_N, seed)
+        if changed_N is None or changed_N.shape != (n,):
+            raise ValueError(f"changed_N must have shape ({n},) where there are two attempts")
+        count("changed", changed_N.astype(bool))
+        p_value = mcnemar_p(int(gained_N.sum()), int(lost_N.sum()))
+    if attempts >= 3:
+        gained_N = ~right_NA[:, 0] & right_NA[:, -1]
+        lost_N = right_NA[:, 0] & ~right_NA[:, -1]
+        share["delta_last"] = int(gained_N.sum()) / n - int(lost_N.sum()) / n
+        interval["delta_last"] = _paired_interval(gained_N, lost_N, seed)
+    for a in range(attempts):
+        count(f"truncated_attempt{a + 1}", np.asarray(truncated_NA, bool)[:, a])
+
+    metrics: dict[str, Any] = {"n": n, **share, "interval": interval}
+    if attempts >= 2:
+        metrics["mcnemar_p"] = p_value
+    return metrics
+
+
+def wilson_interval(hits: int, n: int) -> Interval:
+    """95 % interval of a share; unlike the plain normal one it stays in [0, 1] and is never empty.
+
+    Source: Wilson 1927, without continuity correction."""
+    z2 = _Z_95 * _Z_95
+    centre = (hits + z2 / 2) / (n + z2)
+    half = _Z_95 / (n + z2) * math.sqrt(hits * (n - hits) / n + z2 / 4)
+    # At the ends the bound is the share itself; rounding must not push it past.
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == n else min(1.0, centre + half)
+    return [low, high]
+
+
+def paired_bootstrap_interval(gained: int, lost: int, n: int, *, seed: int = 0) -> Interval:
+    """95 % percentile interval of (gained - lost) / n, resampling the n problems with replacement.
+
+    Resampling problems draws the counts of gained, lost and unchanged from a multinomial, so the
+    counts are drawn directly. With gained == lost == 0 every resample is 0 and so are both ends:
+    read `mcnemar_p` and the intervals of the two shares instead.
+    """
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(n, [gained / n, lost / n, (n - gained - lost) / n], size=_RESAMPLES)
+    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Two-sided exact p: could gains and losses be fair coin tosses?  1 when there are none.
+
+    Source: McNemar 1947, exact binomial form. In whole numbers: no rounding, no underflow before
+    the last division."""
+    flips = gained + lost
+    term = tail = 1
+    for k in range(min(gained, lost)):
+        term = term * (flips - k) // (k + 1)  # flips over k + 1
+        tail += term
+    return min(1.0, 2 * tail / 2**flips)
+
+
+def _checked_rewards(reward_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:
+    reward_NA = np.asarray(reward_NA)
+    if reward_NA.ndim != 2 or reward_NA.shape[1] == 0:
+        raise ValueError(f"reward_NA must be [problems, attempts], got shape {reward_NA.shape}")
+    if np.shape(truncated_NA) != reward_NA.shape:
+        raise ValueError(
+            f"truncated_NA has shape {np.shape(truncated_NA)}, reward_NA {reward_NA.shape}"
+        )
+    if len(reward_NA) == 0:
+        raise InputError(
+            "no problems to evaluate: an accuracy over 0 problems means nothing. "
+            "Set config.evaluation.problems to at least 1 and check that the split is not empty."
+        )
+    if not np.isin(reward_NA, (0, 1)).all():
+        bad = reward_NA[~np.isin(reward_NA, (0, 1))][0]
+        raise ValueError(f"rewards must be 0 or 1 to be counted, got {bad}")
+    return reward_NA == 1
+
+
+def _paired_interval(gained_N: np.ndarray, lost_N: np.ndarray, seed: int) -> Interval:
+    return paired_bootstrap_interval(
+        int(gained_N.sum()), int(lost_N.sum()), len(gained_N), seed=seed
+    )

@@ -1,0 +1,46 @@
+"""Rotary frequencies of a model, with the two stretchings that Llama checkpoints use.
+
+`linear` divides every frequency by a factor. `llama3` (Llama 3.1 and later) divides only the slow
+ones, whose wavelength exceeds what the first training context could show, with a ramp between.
+Not handled: yarn, dynamic, longrope; config_formats.py refuses them.
+"""
+
+import numpy as np
+
+from score_jax.model.families import ModelConfig
+
+# What each kind of stretching needs, by Hugging Face's names; the order is ours.
+SCALINGS = {
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+
+
+def frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians per position of each pair (i, i + E/2): [E/2] float32.
+
+    Source: RoFormer, arXiv 2104.09864; `llama3` must agree with transformers' function.
+    """
+    half = config.head_width // 2
+    # In float64, rounded once: an angle is this times the position, and so is its error.
+    frequency = config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
+    if config.rope_scaling:
+        frequency = frequency / divisors(frequency, dict(config.rope_scaling))
+    return frequency.astype(np.float32)
+
+
+def divisors(frequency: np.ndarray, scaling: dict[str, float | str]) -> np.ndarray:
+    """By what each frequency is divided."""
+    factor = float(scaling["factor"])
+    if scaling["rope_type"] == "linear":
+        return np.full_like(frequency, factor)
+    assert scaling["rope_type"] == "llama3", scaling
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = float(scaling["original_max_position_embeddings"]) * frequency / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: fast, kept; 0: slow, divided
+    return 1.0 / ((1.0 - kept) / factor + kept)

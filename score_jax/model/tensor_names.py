@@ -1,0 +1,149 @@
+"""Where each parameter lies in the files of others: its name and layout there, per family.
+
+A new family is a row of FAMILIES (and of config_formats.py's tables). Linear weights lie in files
+as [outputs, inputs], ours are [inputs, outputs] with the heads as axes of their own.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from score_jax.model.families import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    path: str  # in our params; those under layers/ are stacked over layers
+    huggingface: str
+    gguf: str
+    axes: str  # of one layer, in the letters of structs.py
+    inputs: int = 0  # how many leading axes the product sums over; 0: stored as it is
+    interleaved: bool = False  # GGUF keeps rotary pairs side by side, not half a head apart
+
+    @property
+    def stacked(self) -> bool:
+        return self.path.startswith("layers/")
+
+
+LLAMA = (
+    Place("embedding", "model.embed_tokens.weight", "token_embd.weight", "VD"),
+    Place("final_norm", "model.norm.weight", "output_norm.weight", "D"),
+    Place("head", "lm_head.weight", "output.weight", "DV", 1),
+    Place(
+        "layers/attention_norm",
+        "model.layers.{layer}.input_layernorm.weight",
+        "blk.{layer}.attn_norm.weight",
+        "D",
+    ),
+    Place(
+        "layers/query",
+        "model.layers.{layer}.self_attn.q_proj.weight",
+        "blk.{layer}.attn_q.weight",
+        "DHE",
+        1,
+        interleaved=True,
+    ),
+    Place(
+        "layers/key",
+        "model.layers.{layer}.self_attn.k_proj.weight",
+        "blk.{layer}.attn_k.weight",
+        "DKE",
+        1,
+        interleaved=True,
+    ),
+    Place(
+        "layers/value",
+        "model.layers.{layer}.self_attn.v_proj.weight",
+        "blk.{layer}.attn_v.weight",
+        "DKE",
+        1,
+    ),
+    Place(
+        "layers/output",
+        "model.layers.{layer}.self_attn.o_proj.weight",
+        "blk.{layer}.attn_output.weight",
+        "HED",
+        2,
+    ),
+    Place(
+        "layers/mlp_norm",
+        "model.layers.{layer}.post_attention_layernorm.weight",
+        "blk.{layer}.ffn_norm.weight",
+        "D",
+    ),
+    Place(
+        "layers/gate",
+        "model.layers.{layer}.mlp.gate_proj.weight",
+        "blk.{layer}.ffn_gate.weight",
+        "DF",
+        1,
+    ),
+    Place(
+        "layers/up",
+        "model.layers.{layer}.mlp.up_proj.weight",
+        "blk.{layer}.ffn_up.weight",
+        "DF",
+        1,
+    ),
+    Place(
+        "layers/down",
+        "model.layers.{layer}.mlp.down_proj.weight",
+        "blk.{layer}.ffn_down.weight",
+        "FD",
+        1,
+    ),
+)
+
+FAMILIES = {"llama": LLAMA}
+
+
+def places(config: ModelConfig) -> list[Place]:
+    """The parameters that a model of this shape has."""
+    return [p for p in FAMILIES[config.family] if not (config.tied and p.path == "head")]
+
+
+def names(place: Place, template: str, config: ModelConfig) -> Iterator[str]:
+    """The tensors that make up a parameter, in the order in which they are stacked."""
+    for layer in range(config.layers if place.stacked else 1):
+        yield template.format(layer=layer)
+
+
+def shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
+    """Of one layer of the parameter, in our layout."""
+    sizes = {
+        "V": config.vocab_size,
+        "D": config.width,
+        "H": config.heads,
+        "K": config.kv_heads,
+        "E": config.head_width,
+        "F": config.mlp_width,
+    }
+    return tuple(sizes[letter] for letter in place.axes)
+
+
+def stored_shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
+    """Of one tensor in a file."""
+    ours = shape(place, config)
+    if not place.inputs:
+        return ours
+    return math.prod(ours[place.inputs :]), math.prod(ours[: place.inputs])
+
+
+def as_stored(place: Place, ours: np.ndarray) -> np.ndarray:
+    """One layer of a parameter seen in the layout of files; writing to the view fills `ours`."""
+    if not place.inputs:
+        return ours
+    return ours.reshape(math.prod(ours.shape[: place.inputs]), -1).T
+
+
+def deinterleaved(place: Place, config: ModelConfig) -> np.ndarray:
+    """For each row of an interleaved GGUF tensor, the row of the same values in our layout.
+
+    One head of width 4: rows 0 1 2 3 in the file belong to rows 0 2 1 3, so that pairs (0, 1) and
+    (2, 3) of the file become (0, 2) and (1, 3). Source: `permute` of llama.cpp's conversion.
+    """
+    half = config.head_width // 2
+    rows, _ = stored_shape(place, config)
+    return np.arange(rows).reshape(-1, 2, half).swapaxes(1, 2).reshape(-1)

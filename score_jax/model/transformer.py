@@ -1,0 +1,225 @@
+"""One decoder-only transformer for every family, as pure functions of (config, params).
+
+`Block` is a Flax Linen module that is only ever used through `apply`; what a layer attends to is
+handed in, so training (the row itself) and decoding (a cache) share every other line.
+
+    init(config, key)                              -> params
+    hidden(config, params, tokens_BT)              -> hidden_BTD   scan over stacked layers, no cache
+    extend(config, layers, cache, tokens_BN, ...)  -> hidden_BND   feeds N tokens to a cache
+    project(config, params, hidden_BND)            -> logits_BNV   float32
+    logits(config, params, tokens_BT)              -> logits_BTV   hidden, then project
+
+Params are a nested dict, layers stacked on a leading axis L (`AXES` names every axis):
+
+    embedding [V,D]   final_norm [D]   head [D,V] (untied only)
+    layers: attention_norm [L,D]  query [L,D,H,E]  key, value [L,D,K,E]  output [L,H,E,D]
+            mlp_norm [L,D]  gate, up [L,D,F]  down [L,F,D]
+
+Matmuls run in the params' dtype; norms, rotary angles, softmax and logits in float32.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from score_jax.model.cache import Cache, attend_cached
+from score_jax.model.families import ModelConfig
+from score_jax.structs import Params
+
+# Logical names of every param's axes; sharding.RULES maps them onto the mesh.
+AXES: dict[str, tuple[str | None, ...]] = {
+    "embedding": ("vocab", "width"),
+    "head": ("width", "vocab"),
+    "final_norm": (None,),
+    "attention_norm": ("layers", None),
+    "query": ("layers", "width", "heads", None),
+    "key": ("layers", "width", "kv_heads", None),
+    "value": ("layers", "width", "kv_heads", None),
+    "output": ("layers", "heads", None, "width"),
+    "mlp_norm": ("layers", None),
+    "gate": ("layers", "width", "mlp"),
+    "up": ("layers", "width", "mlp"),
+    "down": ("layers", "mlp", "width"),
+}
+
+# (q_BNHE, k_BNKE, v_BNKE) -> (out_BNHE, whatever the caller wants back)
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+def rms_norm(x: jax.Array, weight_D: jax.Array, epsilon: float) -> jax.Array:
+    """Root-mean-square norm over the last axis, times the weight as stored."""
+    x32 = x.astype(jnp.float32)  # in fp32: the mean of bf16 squares loses digits
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
+    return (x32 * weight_D.astype(jnp.float32)).astype(x.dtype)
+
+
+def linear(x: jax.Array, w: jax.Array, inputs: int = 1) -> jax.Array:
+    """x [B, N, *inputs] times w [*inputs, *outputs], where the first `inputs` axes of w are summed.
+
+    As one two-dimensional matmul: XLA:CPU takes twice as long over the backward pass of the same
+    product written with separate batch and head axes.
+    """
+    contracted = math.prod(w.shape[:inputs])
+    out = x.reshape(-1, contracted) @ w.reshape(contracted, -1)
+    return out.reshape(*x.shape[:2], *w.shape[inputs:])
+
+
+def rotary_angles(config: ModelConfig, position_BN: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines of the rotary embedding, each [B, N, 1, E/2] float32.
+
+    Source: RoFormer, arXiv 2104.09864, in the half-split layout of Llama checkpoints.
+    """
+    half = config.head_width // 2
+    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = position_BN[..., None, None].astype(jnp.float32) * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x_BNHE: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turns the pair (i, i + E/2) of every head by its position's angle."""
+    cos, sin = angles
+    a, b = jnp.split(x_BNHE.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BNHE.dtype)
+
+
+class Block(nn.Module):
+    """One pre-norm layer: grouped-query attention, then a SwiGLU MLP."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x_BND: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Attend
+    ) -> tuple[jax.Array, Any]:
+        c = self.config
+        d, h, k, e, f = c.width, c.heads, c.kv_heads, c.head_width, c.mlp_width
+        matrix = nn.initializers.variance_scaling  # std 1/sqrt(fan in)
+        from_width = matrix(1.0, "fan_in", "normal", in_axis=0, out_axis=(1, 2))
+        w_query = self.param("query", from_width, (d, h, e))
+        w_key = self.param("key", from_width, (d, k, e))
+        w_value = self.param("value", from_width, (d, k, e))
+        w_output = self.param(
+            "output", matrix(1.0, "fan_in", "normal", in_axis=(0, 1), out_axis=2), (h, e, d)
+        )
+        plain = matrix(1.0, "fan_in", "normal")
+        w_gate = self.param("gate", plain, (d, f))
+        w_up = self.param("up", plain, (d, f))
+        w_down = self.param("down", plain, (f, d))
+        attention_norm = self.param("attention_norm", nn.initializers.ones, (d,))
+        mlp_norm = self.param("mlp_norm", nn.initializers.ones, (d,))
+
+        y_BND = rms_norm(x_BND, attention_norm, c.norm_epsilon)
+        q_BNHE = rotate(linear(y_BND, w_query), angles)
+        k_BNKE = rotate(linear(y_BND, w_key), angles)
+        out_BNHE, kept = attend(q_BNHE, k_BNKE, linear(y_BND, w_value))
+        x_BND = x_BND + linear(out_BNHE, w_output, inputs=2)
+
+        y_BND = rms_norm(x_BND, mlp_norm, c.norm_epsilon)
+        y_BNF = jax.nn.silu(linear(y_BND, w_gate)) * linear(y_BND, w_up)
+        return x_BND + linear(y_BNF, w_down), kept
+
+
+def init(config: ModelConfig, key: jax.Array) -> Params:
+    """Random float32 params for training from nothing."""
+    key_embedding, key_head, key_layers = jax.random.split(key, 3)
+
+    def init_layer(key: jax.Array) -> Params:
+        x_BND = jnp.zeros((1, 1, config.width))
+        angles = rotary_angles(config, jnp.zeros((1, 1), jnp.int32))
+        return Block(config).init(key, x_BND, angles, lambda q, k, v: (q, None))["params"]
+
+    params = {
+        "embedding": jax.random.normal(key_embedding, (config.vocab_size, config.width)),
+        "layers": jax.vmap(init_layer)(jax.random.split(key_layers, config.layers)),
+        "final_norm": jnp.ones((config.width,)),
+    }
+    if not config.tied:
+        head_DV = jax.random.normal(key_head, (config.width, config.vocab_size))
+        params["head"] = head_DV / config.width**0.5
+    return params
+
+
+def hidden(
+    config: ModelConfig, params: Params, tokens_BT: jax.Array, *, remat: bool = False
+) -> jax.Array:
+    """Final hidden states of whole rows; causal, position = column. Returns [B, T, D].
+
+    Rows may be padded on the right: padding is behind every real token and so never seen.
+    With `remat` a layer's activations are recomputed in the backward pass.
+    """
+    position_1T = jnp.arange(tokens_BT.shape[1])[None]
+    angles = rotary_angles(config, position_1T)
+
+    def attend(q_BTHE, k_BTKE, v_BTKE):
+        return jax.nn.dot_product_attention(q_BTHE, k_BTKE, v_BTKE, is_causal=True), None
+
+    def layer(x_BTD, layer_params):
+        return Block(config).apply({"params": layer_params}, x_BTD, angles, attend)
+
+    if remat:
+        layer = jax.checkpoint(layer, prevent_cse=False)
+    x_BTD, _ = jax.lax.scan(layer, params["embedding"][tokens_BT], params["layers"])
+    return rms_norm(x_BTD, params["final_norm"], config.norm_epsilon)
+
+
+def unstack(params: Params) -> Params:
+    """The decoding layout: `layers` as a list of L dicts instead of stacked arrays.
+
+    A decode step reads each layer's weights once; slicing them out of the stack at every token
+    would copy them first. Do this once per rollout, outside the token loop.
+    """
+    count = params["layers"]["mlp_norm"].shape[0]
+    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(count)]
+    return {**params, "layers": layers}
+
+
+def extend(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    tokens_BN: jax.Array,
+    start_B: jax.Array,
+    rows_B: jax.Array | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Feeds N tokens per row to the cache and returns their final hidden states.
+
+    Args:
+      params: in the layout of `unstack`.
+      tokens_BN: token n of row b sits at position start_B[b] + n. Tokens that pad a short row
+        are written behind it, where the next tokens overwrite them before anybody looks.
+      start_B: tokens each row already has in the cache.
+      rows_B: which cache rows these are; an index past the end writes nothing. None: all rows.
+
+    Returns: hidden_BND and the new cache.
+    """
+    position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
+    angles = rotary_angles(config, position_BN)
+    x_BND = params["embedding"][tokens_BN]
+    layers = []
+    for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
+        x_BND, layer_cache = Block(config).apply(
+            {"params": layer_params},
+            x_BND,
+            angles,
+            lambda q, k, v, c=layer_cache: attend_cached(c, q, k, v, position_BN, rows_B),
+        )
+        layers.append(layer_cache)
+    return rms_norm(x_BND, params["final_norm"], config.norm_epsilon), tuple(layers)
+
+
+def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
+    """Hidden states to logits over the vocabulary, float32."""
+    if config.tied:
+        w, spec = params["embedding"], "...D,VD->...V"
+    else:
+        w, spec = params["head"], "...D,DV->...V"
+    return jnp.einsum(spec, hidden_BND, w, preferred_element_type=jnp.float32)
+
+
+def logits(config: ModelConfig, params: Params, tokens_BT: jax.Array) -> jax.Array:
+    """Logits of whole rows, [B, T, V] float32, without a cache: for tests, tools, comparisons."""
+    return project(config, params, hidden(config, params, tokens_BT))

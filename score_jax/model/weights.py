@@ -1,0 +1,160 @@
+"""Published weights in, trained weights out.
+
+    load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id or .gguf
+    save(folder, config, params)  -> model.safetensors and config.json, which transformers reads
+
+A load checks every tensor's name and shape before it reads any value. It then fills one parameter
+after the other: all layers of one kind go, block of rows by block of rows, into one host buffer,
+which is handed to `put` and forgotten. So the host holds at most one stacked parameter beside what
+is already placed.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from score_jax.model import config_formats, safetensors_file, sources, stored, tensor_names
+from score_jax.model.families import ModelConfig
+from score_jax.model.tensor_names import Place
+from score_jax.problem import InputError
+from score_jax.structs import Params
+
+DTYPES = ("float32", "bfloat16")
+
+# (path such as "layers/query", the whole parameter) -> what stands in params
+Put = Callable[[str, np.ndarray], Any]
+
+
+def load(
+    source: str, dtype: str = "float32", *, put: Put | None = None
+) -> tuple[ModelConfig, Params]:
+    """A model's shape and its params, all of one dtype.
+
+    Args:
+      source: a folder with config.json and safetensors, a hub id ("owner/name"), or a .gguf file.
+      dtype: one of DTYPES; quantised and 16-bit weights are converted while they are read.
+      put: places each finished parameter, e.g. onto a mesh; by default onto the first device.
+
+    Raises: InputError, naming the file, when anything is missing, damaged or does not fit.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}.")
+    checkpoint = sources.open_at(sources.locate(source))
+    _check(checkpoint)
+    params: dict[str, Any] = {}
+    for place in tensor_names.places(checkpoint.config):
+        group = params
+        *folders, leaf = place.path.split("/")
+        for folder in folders:
+            group = group.setdefault(folder, {})
+        # Nothing here keeps the buffer, so that it is gone before the next one is made.
+        group[leaf] = (put or _put)(place.path, _read(checkpoint, place, jax.numpy.dtype(dtype)))
+    return checkpoint.config, params
+
+
+def save(
+    folder: str | Path,
+    config: ModelConfig,
+    params: Params,
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes model.safetensors and config.json; each appears only when it is complete.
+
+    Args:
+      params: every array must be readable from this process.
+      extra: further entries of config.json, e.g. {"eos_token_id": 2}: transformers assumes token
+        ids 1 and 2 for begin and end of text where nothing is said.
+    """
+    folder = Path(folder)
+    dtype = params["embedding"].dtype
+    found = {}
+    for place in tensor_names.places(config):
+        for layer, name in enumerate(tensor_names.names(place, place.huggingface, config)):
+            found[name] = place, layer
+
+    @functools.lru_cache(maxsize=1)  # tensors of one parameter follow each other
+    def host(path: str) -> np.ndarray:
+        value = params
+        for key in path.split("/"):
+            value = value[key]
+        return np.asarray(value)
+
+    def values(name: str) -> np.ndarray:
+        place, layer = found[name]
+        value = host(place.path)
+        return tensor_names.as_stored(place, value[layer] if place.stacked else value)
+
+    shapes = {name: tensor_names.stored_shape(place, config) for name, (place, _) in found.items()}
+    described = config_formats.to_huggingface(config) | {"torch_dtype": str(dtype)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors_file.write(folder / sources.WEIGHTS, shapes, dtype, values)
+        part = folder / "config.json.part"
+        part.write_text(json.dumps(described | dict(extra or {}), indent=2) + "\n")
+        part.replace(folder / "config.json")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the model cannot be written there ({error.strerror or error}). "
+            "Free space or choose another folder."
+        ) from None
+
+
+def _check(checkpoint: sources.Checkpoint) -> None:
+    """Every tensor accounted for, or all that are not in one message."""
+    config, tensors = checkpoint.config, checkpoint.tensors
+    expected = {
+        name: tensor_names.stored_shape(place, config)
+        for place in tensor_names.places(config)
+        for name in checkpoint.names(place)
+    }
+    problems = []
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        problems.append(f"{len(missing)} missing: {sources.listed(missing)}")
+    unexpected = [name for name in tensors if name not in expected]
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected: {sources.listed(unexpected)}")
+    misshapen = [
+        f"{name} is {list(tensors[name].shape)}, should be {list(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if misshapen:
+        problems.append(f"{len(misshapen)} of another shape: {sources.listed(misshapen)}")
+        embedding = checkpoint.names(tensor_names.places(config)[0])[0]
+        rows = tensors[embedding].shape[0] if embedding in tensors else config.vocab_size
+        if rows != config.vocab_size:
+            problems.append(
+                f"the vocabulary has {config.vocab_size} tokens but the embedding {rows} rows"
+            )
+    if problems:
+        described = "its metadata" if checkpoint.gguf else "config.json"
+        raise InputError(
+            f"{checkpoint.path}: the tensors are not those of the model that {described} "
+            f"describes; {'; '.join(problems)}. Use files of one and the same checkpoint."
+        )
+
+
+def _read(checkpoint: sources.Checkpoint, place: Place, dtype: np.dtype) -> np.ndarray:
+    """All layers of one parameter, in our layout."""
+    parts = checkpoint.names(place)
+    value = np.empty((len(parts), *tensor_names.shape(place, checkpoint.config)), dtype)
+    order = None
+    if checkpoint.gguf and place.interleaved:
+        order = tensor_names.deinterleaved(place, checkpoint.config)
+    for layer, name in enumerate(parts):
+        target = tensor_names.as_stored(place, value[layer])
+        for rows, block in stored.blocks(checkpoint.tensors[name]):
+            target[rows if order is None else order[rows]] = block
+    return value if place.stacked else value[0]
+
+
+def _put(path: str, value: np.ndarray) -> jax.Array:
+    # Waits, so that the host's copy can go before the next parameter is read.
+    return jax.block_until_ready(jax.device_put(value))

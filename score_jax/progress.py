@@ -1,0 +1,122 @@
+"""Progress of a run for the person who watches it.
+
+On a terminal one bar per stage; otherwise (a file, a pipe, a notebook) one plain line every few
+seconds, the first and the last step of a stage always among them. Nothing here is kept on disk.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import rich.console
+import rich.progress
+
+LINE_SEC = 5.0  # between plain lines
+
+
+class Progress:
+    """Shows the steps of one stage after another; `close` takes the bar off the terminal."""
+
+    def __init__(self, stream: TextIO | None = None, *, line_sec: float = LINE_SEC):
+        """Args: stream: standard output if not given; line_sec: between plain lines."""
+        self._stream = stream or sys.stdout
+        self._line_sec = line_sec
+        self._bars: rich.progress.Progress | None = None
+        self._task: rich.progress.TaskID | None = None
+        self.start_stage("", 0)
+
+    def start_stage(self, stage: str, steps: int) -> None:
+        """The steps shown from now on are those of this stage, of so many in all."""
+        self._stage, self._steps = stage, steps
+        self._first: tuple[int, float] | None = None  # first step shown and when
+        self._last_line_sec: float | None = None
+        if steps and self._stream.isatty() and os.environ.get("TERM") != "dumb":
+            self._bars = self._bars or _start_bars(self._stream)
+            self._task = self._bars.add_task(stage, total=steps, text="compiling …")
+
+    def show(self, step: int, row: Mapping[str, Any]) -> None:
+        """Shows a finished step; row has the keys of metrics.jsonl."""
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        text = f"{describe(row)}  eta {self._eta(step, now)}"
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=step, text=text)
+        elif self._is_line_due(step, now):
+            self._last_line_sec = now
+            width = len(str(self._steps))
+            self.say(f"{self._stage}  {step:>{width}}/{self._steps}  {text}")
+
+    def say(self, text: str) -> None:
+        """Prints lines, above the bar if there is one."""
+        if self._bars is not None:
+            self._bars.console.print(text, soft_wrap=True)
+            return
+        # A stream whose encoding lacks an arrow gets "?" there, not an exception.
+        encoding = self._stream.encoding or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = self._task = None
+
+    def _is_line_due(self, step: int, now: float) -> bool:
+        last = self._last_line_sec
+        return last is None or step == self._steps or now - last >= self._line_sec
+
+    def _eta(self, step: int, now: float) -> str:
+        # Counted from the end of this process's first step, which holds the compile.
+        assert self._first is not None
+        first_step, first_sec = self._first
+        if step <= first_step:
+            return "-"
+        return _clock((self._steps - step) * (now - first_sec) / (step - first_step))
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """The metrics of a step that a person wants to see, on one line; absent ones are left out.
+
+    E.g. `reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s`."""
+    parts = []
+    reward = _per_attempt(row, "reward")
+    if reward:
+        text = "reward " + " → ".join(f"{value:.2f}" for value in reward)
+        parts.append(text + (f" ({reward[1] - reward[0]:+.2f})" if len(reward) > 1 else ""))
+    elif row.get("loss") is not None:
+        parts.append(f"loss {row['loss']:.4g}")
+    kl = _per_attempt(row, "kl")
+    if kl:
+        parts.append("kl " + " ".join(f"{value:.2f}" for value in kl))
+    speed = row.get("tokens_per_sec/rollout") or row.get("tokens_per_sec/update")
+    if speed:
+        parts.append(f"{speed / 1000:.1f}k tok/s" if speed >= 1000 else f"{speed:.0f} tok/s")
+    return "  ".join(parts)
+
+
+def _start_bars(stream: TextIO) -> rich.progress.Progress:
+    bars = rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}", markup=False),
+        rich.progress.BarColumn(bar_width=16),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[text]}", markup=False),
+        console=rich.console.Console(file=stream, highlight=False, markup=False, emoji=False),
+        refresh_per_second=4,
+    )
+    bars.start()
+    return bars
+
+
+def _per_attempt(row: Mapping[str, Any], name: str) -> list[float]:
+    """Values of NAME/attempt1, NAME/attempt2, … up to the first that is absent or null."""
+    values: list[float] = []
+    while (value := row.get(f"{name}/attempt{len(values) + 1}")) is not None:
+        values.append(value)
+    return values
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

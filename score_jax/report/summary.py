@@ -1,0 +1,95 @@
+"""The result of a run: every stage's evaluation in one file, and the table printed at the end.
+
+Reads what the evaluations wrote (metrics.py says what is in them) and works nothing out anew.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from score_jax import jsonfiles
+from score_jax.problem import InputError
+
+
+def write(
+    workdir: str | os.PathLike[str],
+    stages: Sequence[str],
+    wall_sec: float,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Writes report/summary.json and returns what it holds.
+
+    Args:
+      stages: names in the order of the recipe; `base` comes first whether or not it is named.
+        A stage without evaluations/STAGE.json is left out: what was not run is not reported.
+      wall_sec: of the whole run.
+    Raises: InputError if an evaluation cannot be read.
+    """
+    names = ["base", *(name for name in stages if name != "base")]
+    paths = {name: Path(workdir) / "evaluations" / f"{name}.json" for name in names}
+    summary = {
+        "stages": {name: _read(path) for name, path in paths.items() if path.exists()},
+        "wall_sec": wall_sec,
+        "versions": dict(versions),
+    }
+    jsonfiles.write(Path(workdir) / "report" / "summary.json", summary)
+    return summary
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The stages as rows of plain text: each share over its 95 % interval, and n."""
+    stages: Mapping[str, Mapping[str, Any]] = summary["stages"]
+    if not stages:
+        return "no evaluations were run"
+    columns = _columns(stages)
+    rows = [["stage", *columns.values(), "n"]]
+    for name, metrics in stages.items():
+        shares, intervals = [], []
+        for key in columns:
+            style = "+.3f" if key.startswith("delta") else ".3f"
+            low_high = metrics["interval"].get(key)
+            shares.append(format(metrics[key], style) if key in metrics else "-")
+            intervals.append(f"[{low_high[0]:{style}}, {low_high[1]:{style}}]" if low_high else "")
+        rows.append([name, *shares, str(metrics["n"])])
+        rows.append(["", *intervals, ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        # The names to the left, the numbers to the right.
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    note = "shares of all n problems, 95 % intervals below them"
+    if "delta" in columns:
+        note += "; Δ = Acc@t2 − Acc@t1 = i→c − c→i"
+    return "\n".join([lines[0], rule, *lines[1:], rule, note])
+
+
+def _columns(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Keys of the metrics and their heads, of those that some stage has."""
+    keys = {key for metrics in stages.values() for key in metrics}
+    attempts = sum(key.startswith("accuracy_attempt") for key in keys)
+    heads = {f"accuracy_attempt{a}": f"Acc@t{a}" for a in range(1, attempts + 1)}
+    heads |= {
+        "delta": "Δ",
+        "delta_last": f"Δ@t{attempts}",
+        "incorrect_to_correct": "i→c",
+        "correct_to_incorrect": "c→i",
+        "changed": "changed",
+    }
+    return {key: head for key, head in heads.items() if key in keys}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not JSON ({error}), so the summary cannot be made. "
+            "Remove that file and run the same command again to evaluate that stage anew."
+        ) from error

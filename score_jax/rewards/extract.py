@@ -1,0 +1,127 @@
+r"""Where in an attempt its final answer stands; never a guess from the numbers in the prose.
+
+In this order: the last "final answer is …" sentence (the form the paper's prompt asks for:
+`Final Answer: The final answer is $answer$. I hope it is correct.`), the last `\boxed{…}`, the last
+`#### …` line (GSM8K), the last "the answer is …" sentence. A "final answer is" that goes on as prose
+("the final answer is in the form a + b …") names no answer while a box stands in the text. Once a box
+command stands in the text, even one that never closes, the two weaker forms below it do not count.
+
+Every scan is linear, and only the last 20,000 characters are looked at.
+"""
+
+import re
+
+WINDOW_CHARS = 20_000
+SENTENCE_CHARS = 1_000
+
+_FINAL = re.compile(r"final answer is(?![a-z])", re.IGNORECASE)
+_ANSWER = re.compile(r"answer is(?![a-z])", re.IGNORECASE)
+_HOPE = re.compile(r"I hope it is correct", re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"}
+_OPENING = re.compile(r"\\begin|\\[(\[$]|\$\$|\$")
+_PROSE = re.compile(r"[A-Za-z]{2}")
+
+
+def extract(text: str) -> str | None:
+    """The answer that `text` states, as written; None if it states none."""
+    tail = text[-WINDOW_CHARS:]
+    boxes = _boxes(tail) if "box" in tail else []
+    final = _last_sentence(_FINAL, tail)
+    if final is not None:
+        sentence, closed = final
+        if closed or not boxes or not _PROSE.match(sentence):
+            return sentence
+    if boxes:
+        return boxes[-1].strip() or None
+    if _BOX.search(tail):
+        return None
+    if "####" in tail:
+        line = tail.rsplit("####", 1)[1].lstrip().split("\n", 1)[0].strip()
+        return line or None
+    plain = _last_sentence(_ANSWER, tail)
+    return None if plain is None else plain[0]
+
+
+def _boxes(text: str) -> list[str]:
+    r"""Contents of all `\boxed{…}` with balanced braces, or of one bare token as in `\boxed 2`."""
+    close_of: dict[int, int] = {}
+    opened: list[int] = []
+    for match in _BRACES.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            close_of[opened.pop()] = match.start()
+    found = []
+    for match in _BOX.finditer(text):
+        start = match.end()
+        while start < len(text) and text[start].isspace():
+            start += 1
+        if start < len(text) and text[start] == "{":
+            if start in close_of:
+                found.append(text[start + 1 : close_of[start]])
+        else:
+            token = re.match(r"[^\s${}\\]{1,64}", text[start : start + 64])
+            if token and start > match.end() - 1:
+                found.append(token[0].rstrip(".,;:"))
+    return found
+
+
+def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool] | None:
+    """What follows the last marker that is followed by anything; and whether "I hope …" closed it."""
+    for match in reversed(list(marker.finditer(text))):
+        rest = text[match.end() : match.end() + SENTENCE_CHARS].lstrip(" \t\r\n:*")
+        hope = _HOPE.search(rest)
+        closed = hope is not None and "\n\n" not in rest[: hope.start()].rstrip()
+        if hope is not None and closed:
+            sentence = rest[: hope.start()]
+        else:
+            sentence = rest[: _sentence_end(rest)]
+        sentence = _unbox(sentence).strip().rstrip(".").strip(" *\n\t")
+        if sentence:
+            return sentence, closed
+    return None
+
+
+def _unbox(sentence: str) -> str:
+    r"""`$\boxed{5}$ or $\boxed{6}$` → `$5$ or $6$`: boxes inside a sentence add nothing to it."""
+    for content in _boxes(sentence) if "box" in sentence else ():
+        start = _BOX.search(sentence)
+        if start is None:
+            break
+        end = sentence.find(content, start.end()) + len(content)
+        if sentence[end : end + 1] == "}":
+            end += 1
+        sentence = sentence[: start.start()] + content + sentence[end:]
+    return sentence
+
+
+def _sentence_end(text: str) -> int:
+    """Where the first sentence ends: at a newline or a full stop that stands outside of maths."""
+    position = 0
+    depth = 0
+    while position < len(text):
+        char = text[position]
+        opening = _OPENING.match(text, position) if char in "\\$" else None
+        if opening and opening[0] != "\\$":
+            end = text.find(_CLOSING[opening[0]], opening.end())
+            inside = text[opening.end() : end]
+            # A lone "$" is money: nothing closes it within the sentence.
+            if end >= 0 and "\n\n" not in inside and not re.search(r"[.!?]\s+[A-Z]", inside):
+                position = end + len(_CLOSING[opening[0]])
+                continue
+            if char == "$":
+                position += 1
+                continue
+        if char == "\\":
+            position += 2
+            continue
+        depth += (char == "{") - (char == "}")
+        if depth <= 0:
+            if char == "\n":
+                return position
+            if char in ".!?。" and (position + 1 == len(text) or text[position + 1] in " \n\"')*"):
+                return position
+        position += 1
+    return len(text)

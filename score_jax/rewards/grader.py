@@ -1,0 +1,81 @@
+"""Grades all attempts of a batch: which grader a problem names, and one verdict per attempt.
+
+A grader takes (text, gold) and returns a Grade; it never raises for what a model wrote.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from score_jax.problem import Grade, InputError, Problem
+from score_jax.rewards.answers import grade_answer, grade_answers
+from score_jax.rewards.workers import DEADLINE_SEC
+
+
+def first_character(text: str, gold: str) -> Grade:
+    """The arithmetic task: the attempt's first character is the answer, one ASCII digit."""
+    if text[:1] not in tuple("0123456789"):
+        return Grade(0.0, "no_answer")
+    return Grade(1.0, "equal") if text[0] == gold else Grade(0.0, "unequal")
+
+
+GRADERS: dict[str, Callable[[str, str], Grade]] = {
+    "answer": grade_answer,
+    "first_character": first_character,
+}
+
+
+def grade(
+    problems: Sequence[Problem],
+    texts_BA: Sequence[Sequence[str]],
+    *,
+    deadline_sec: float = DEADLINE_SEC,
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Grades every attempt of every row; attempts that say the same are graded once.
+
+    problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all hanging
+    answers of the batch together.
+    Returns: reward_BA float32 in {0, 1}, and the reasons, B lists of A.
+    Raises: InputError for a grader that does not exist; ValueError if rows do not fit together.
+    """
+    attempts = len(texts_BA[0]) if texts_BA else 0
+    if len(problems) != len(texts_BA) or any(len(texts) != attempts for texts in texts_BA):
+        raise ValueError(
+            f"{len(problems)} problems but texts of {[len(texts) for texts in texts_BA]} attempts: "
+            "each row needs one problem and equally many attempts."
+        )
+    questions = [
+        (problem.grader, text, problem.gold)
+        for problem, texts in zip(problems, texts_BA, strict=True)
+        for text in texts
+    ]
+    grade_of: dict[tuple[str, str, str], Grade] = {}
+    for name in dict.fromkeys(problem.grader for problem in problems):
+        mine = [question for question in dict.fromkeys(questions) if question[0] == name]
+        pairs = [(text, gold) for _, text, gold in mine]
+        if name == "answer":
+            grades = grade_answers(pairs, deadline_sec)
+        else:
+            grader = find_grader(name)
+            grades = [grader(text, gold) for text, gold in pairs]
+        grade_of.update(zip(mine, grades, strict=True))
+    flat = [grade_of[question] for question in questions]
+    rewards = np.array([one.reward for one in flat], np.float32)
+    reward_BA = rewards.reshape(len(problems), attempts)
+    reasons_BA = [
+        [one.reason for one in flat[row * attempts : (row + 1) * attempts]]
+        for row in range(len(problems))
+    ]
+    return reward_BA, reasons_BA
+
+
+def find_grader(name: str) -> Callable[[str, str], Grade]:
+    """The grader of that name. Raises: InputError with the nearest valid name."""
+    if name in GRADERS:
+        return GRADERS[name]
+    near = difflib.get_close_matches(name, GRADERS, n=1, cutoff=0.0)
+    raise InputError(
+        f"There is no grader {name!r}, so the problems that name it cannot be rewarded. "
+        f"Set the problem's grader to one of {sorted(GRADERS)}; the nearest is {near[0]!r}."
+    )

@@ -1,0 +1,174 @@
+r"""One spelling for the many ways of writing the same LaTeX: `\dfrac12`, `\tfrac{1}{2}` → `\frac{1}{2}`.
+
+Spelling only: nothing here knows what a value means, and no value changes. Works on answers, which
+are short (answers.py caps them), so passes over the string are not counted.
+"""
+
+import re
+
+_UNICODE = str.maketrans(
+    {
+        "−": "-",
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "÷": "/",
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "≤": r"\leq ",
+        "≥": r"\geq ",
+        "≠": r"\neq ",
+        "±": r"\pm ",
+        "∪": r"\cup ",
+        "∩": r"\cap ",
+        "∈": r"\in ",
+        "∅": r"\emptyset ",
+        "√": r"\sqrt ",
+        "θ": r"\theta ",
+        "°": r"\text{ degrees}",
+        "€": r"\text{euros}",
+        "£": r"\text{pounds sterling}",
+        "½": r"\frac{1}{2}",
+        "\u00a0": " ",
+        "\u2009": " ",
+        "\u202f": " ",
+        "\u2019": "'",
+    }
+)
+
+# Order matters: what a line produces, the lines below it see.
+_SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])", ""),
+        # Thousands separators that cannot be anything else: 25,\!000  335{,}670  1\,234
+        (r"(?<=[0-9])(?:,\\!|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))", ""),
+        (r"\{,\}", ","),
+        (r"\\!", ""),
+        (r"\\[,;: >]|\\q?quad(?![A-Za-z])|~|\s", " "),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (
+            r"\\(?:mbox|hbox|textrm|textbf|textit|textnormal|mathrm|mathbf|mathit|mathsf"
+            r"|operatorname|text)(?![A-Za-z])\s*\{",
+            r"\\text{",
+        ),
+        # A letter set in roman is a letter of the formula; a word is text. `\text{C}` by itself stays.
+        (r"(?<![0-9 ])(?<=.)\\text\{([A-Za-z])\}(?=.)", r"\1"),
+        (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])", r"\\text{ degrees}"),
+        (r"(?<!\\)%|\\%", r"\\%"),
+        (r"(?<!\\)\$", " "),
+        (r"\\le(?![A-Za-z])", r"\\leq"),
+        (r"\\ge(?![A-Za-z])", r"\\geq"),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\ne(?![A-Za-z])", r"\\neq"),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"\\(?:lvert|rvert)(?![A-Za-z])", "|"),
+        (r"\+\s*\\infty", r"\\infty"),
+        (r"\*\*", "^"),
+        (r" +", " "),
+    )
+)
+_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
+_DIGITS_AFTER_ROOT = re.compile(r"√\s*([0-9]+)")
+
+
+def normalise(written: str) -> str:
+    """The same answer in the one spelling that the other files of this folder read."""
+    text = _unwrap(written.strip())
+    if "\\" not in text and text.isascii() and not _NEEDS_SPELLING.search(text):
+        return text
+    text = _DIGITS_AFTER_ROOT.sub(r"\\sqrt{\1}", text).translate(_UNICODE)
+    for pattern, replacement in _SPELLING:
+        text = pattern.sub(replacement, text)
+    return _brace_arguments(text).strip()
+
+
+_NEEDS_SPELLING = re.compile(r"[\s$%~^_{}*]")
+
+
+def tight(normalised: str) -> str:
+    """Without the spaces that do not part two words or numbers; for comparing strings."""
+    return re.sub(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ", "", normalised)
+
+
+def _unwrap(text: str) -> str:
+    """Without the delimiters of maths and the punctuation around the whole of it."""
+    while True:
+        before = text
+        text = text.strip().rstrip(".,;").strip()
+        for opening, closing in _WRAPPERS:
+            inside = text[len(opening) : -len(closing)]
+            wrapped = text.startswith(opening) and text.endswith(closing)
+            if wrapped and opening not in inside and not inside.endswith("\\"):
+                text = inside
+        if text == before:
+            return text
+
+
+def _brace_arguments(text: str) -> str:
+    r"""`\frac12`, `\frac1{72}`, `\sqrt3`, `x^{2}` → `\frac{1}{2}`, `\frac{1}{72}`, `\sqrt{3}`, `x^2`."""
+    out: list[str] = []
+    position = 0
+    while position < len(text):
+        command = re.compile(r"\\(frac|sqrt)(?![A-Za-z])").match(text, position)
+        if command:
+            out.append(command[0])
+            position = command.end()
+            if command[1] == "sqrt":
+                index = re.compile(r"\s*\[([^\]]*)\]").match(text, position)
+                if index:
+                    out.append(f"[{index[1].strip()}]")
+                    position = index.end()
+            for _ in range(2 if command[1] == "frac" else 1):
+                argument, position = _argument(text, position)
+                out.append("{" + argument + "}")
+            continue
+        script = re.compile(r"\s*([\^_])\s*\{\s*([A-Za-z0-9])\s*\}").match(text, position)
+        if script:
+            out.append(script[1] + script[2])
+            position = script.end()
+            continue
+        out.append(text[position])
+        position += 1
+    return "".join(out)
+
+
+def _argument(text: str, position: int) -> tuple[str, int]:
+    """The argument that starts at `position`, without its braces, and where it ends."""
+    while position < len(text) and text[position] == " ":
+        position += 1
+    if position >= len(text):
+        return "", position
+    if text[position] == "{":
+        end = matching(text, position)
+        if end is None:
+            return text[position + 1 :], len(text)
+        return _brace_arguments(text[position + 1 : end]).strip(), end + 1
+    command = re.compile(r"\\(?:[A-Za-z]+|.)").match(text, position)
+    if command:
+        return command[0], command.end()
+    return text[position], position + 1
+
+
+def matching(text: str, start: int) -> int | None:
+    """Index of the bracket that closes the one at `start`; None if none does. Escapes do not count."""
+    depth = 0
+    position = start
+    while position < len(text):
+        char = text[position]
+        if char == "\\":
+            # `\{ … \}` are brackets of their own and must balance too.
+            depth += (text[position + 1 : position + 2] == "{") - (
+                text[position + 1 : position + 2] == "}"
+            )
+            position += 2
+            if depth == 0:
+                return position - 1
+            continue
+        depth += (char in "([{") - (char in ")]}")
+        if depth == 0:
+            return position
+        position += 1
+    return None

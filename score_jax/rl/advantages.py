@@ -1,0 +1,36 @@
+"""Baselines: how much better a sample was than could be expected. One baseline per attempt.
+
+No division by the standard deviation anywhere: at discount 0 it would cancel the bonus.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def leave_one_out(shaped_QGA: jax.Array) -> jax.Array:
+    """Each sample against the mean of its problem's other samples; sums to 0 per problem and attempt.
+
+    Raises: ValueError if G < 2.  Source: RLOO, arXiv 2402.14740.
+    """
+    samples = shaped_QGA.shape[1]
+    if samples < 2:
+        raise ValueError(
+            f"leave-one-out compares samples of one problem and got {samples} of each. "
+            "Set rollout.samples_per_problem to 2 or more, or baseline to 'batch_mean'."
+        )
+    # R - (sum - R) / (G - 1) = (R - mean) * G / (G - 1)
+    centred_QGA = shaped_QGA - jnp.mean(shaped_QGA, axis=1, keepdims=True)
+    return centred_QGA * (samples / (samples - 1))
+
+
+def batch_mean(shaped_QGA: jax.Array) -> jax.Array:
+    """Each sample against the mean of the whole batch, per attempt (biased by a factor 1 - 1/B)."""
+    return shaped_QGA - jnp.mean(shaped_QGA, axis=(0, 1), keepdims=True)
+
+
+def none(shaped_QGA: jax.Array) -> jax.Array:
+    """The shaped reward itself."""
+    return shaped_QGA
+
+
+BASELINES = {"leave_one_out": leave_one_out, "batch_mean": batch_mean, "none": none}

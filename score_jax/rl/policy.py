@@ -1,0 +1,54 @@
+"""The distribution a token is sampled from, defined once.
+
+The sampler stores the log-prob of what it drew under this distribution and the learner computes
+the log-prob it trains under the same one: temperature and truncation included, on both sides.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How logits become a distribution. Static under jit: what is off costs nothing."""
+
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # keep the k most likely tokens; 0 keeps all
+    top_p: float = 1.0  # then keep the smallest set with at least this mass; 1 keeps all
+
+
+def distort(logits_V: jax.Array, policy: Policy) -> jax.Array:
+    """Unnormalised log-probs of the policy over the last axis; -inf for truncated tokens.
+
+    Ties at the top-k threshold are all kept. The most likely token always stays.
+    """
+    logits_V = logits_V.astype(jnp.float32)
+    if policy.temperature != 1.0:
+        logits_V = logits_V / policy.temperature
+    if 0 < policy.top_k < logits_V.shape[-1]:
+        threshold = jax.lax.top_k(logits_V, policy.top_k)[0][..., -1:]
+        logits_V = jnp.where(logits_V < threshold, -jnp.inf, logits_V)
+    if policy.top_p < 1.0:
+        sorted_V = jnp.sort(logits_V, axis=-1, descending=True)
+        mass_V = jnp.cumsum(jax.nn.softmax(sorted_V, axis=-1), axis=-1)
+        # A token stays if the mass before it is still short of top_p.
+        kept = jnp.sum(mass_V < policy.top_p, axis=-1, keepdims=True)
+        kept = jnp.minimum(kept, logits_V.shape[-1] - 1)
+        threshold = jnp.take_along_axis(sorted_V, kept, axis=-1)
+        logits_V = jnp.where(logits_V < threshold, -jnp.inf, logits_V)
+    return logits_V
+
+
+def log_prob(logits_V: jax.Array, token: jax.Array, policy: Policy) -> jax.Array:
+    """Log-prob of `token` (shape of logits without the last axis) under the policy, float32."""
+    distorted_V = distort(logits_V, policy)
+    chosen = jnp.take_along_axis(distorted_V, token[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(distorted_V, axis=-1)
+
+
+def entropy(distorted_V: jax.Array) -> jax.Array:
+    """Entropy in nats of unnormalised log-probs over the last axis."""
+    logp_V = jax.nn.log_softmax(distorted_V, axis=-1)
+    return -jnp.sum(jnp.where(jnp.isfinite(logp_V), jnp.exp(logp_V) * logp_V, 0.0), axis=-1)

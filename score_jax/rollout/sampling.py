@@ -1,0 +1,59 @@
+"""Logits to (token, log-prob): one uniform per row, no draw per vocabulary entry.
+
+The inverse-CDF search is in two levels, so that a large vocabulary is summed once and only one
+block of it is accumulated.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from score_jax.rl.policy import Policy, distort
+
+BLOCK = 128  # vocabulary entries per block of the search
+
+
+def sample(
+    logits_BV: jax.Array, uniform_B: jax.Array, policy: Policy
+) -> tuple[jax.Array, jax.Array]:
+    """Draws one token per row.
+
+    Args:
+      uniform_B: in [0, 1), one per row; unused when greedy.
+
+    Returns: token_B int32 and logp_B float32, the log-prob under `policy` (0 when greedy: a
+    deterministic choice has probability one).
+    """
+    if policy.temperature == 0.0:
+        token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        return token_B, jnp.zeros(token_B.shape, jnp.float32)
+    distorted_BV = distort(logits_BV, policy)
+    top_B1 = jnp.max(distorted_BV, axis=-1, keepdims=True)
+    weight_BV = jnp.exp(distorted_BV - top_B1)
+    token_B = _search(weight_BV, uniform_B)
+    chosen_B1 = jnp.take_along_axis(distorted_BV, token_B[:, None], axis=-1)
+    logp_B = (chosen_B1 - top_B1)[:, 0] - jnp.log(jnp.sum(weight_BV, axis=-1))
+    return token_B, logp_B
+
+
+def _search(weight_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
+    """Index whose interval of the cumulated weights holds uniform * total. Never a zero weight."""
+    rows, vocabulary = weight_BV.shape
+    padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocabulary % BLOCK)))
+    blocks = padded_BV.reshape(rows, -1, BLOCK)
+    before, rest_B = _step(jnp.sum(blocks, axis=-1), uniform_B * jnp.sum(weight_BV, axis=-1))
+    block = jnp.take_along_axis(blocks, before[:, None, None], axis=1)[:, 0]
+    within, _ = _step(block, rest_B)
+    return before * BLOCK + within
+
+
+def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First index whose cumulated weight exceeds the target, and the target less what is before."""
+    total = jnp.cumsum(weight, axis=-1)
+    # Sums in another order differ in the last digits; keep the target inside this one's range, so
+    # that the index found is one at which the cumulated weight really grows.
+    target_B = jnp.clip(target_B, 0.0, jnp.nextafter(total[:, -1], 0.0))
+    index_B = jnp.sum(total <= target_B[:, None], axis=-1).astype(jnp.int32)
+    before_B = jnp.where(
+        index_B > 0, jnp.take_along_axis(total, index_B[:, None] - 1, axis=-1)[:, 0], 0.0
+    )
+    return index_B, target_B - before_B

@@ -1,0 +1,273 @@
+"""What a run leaves on disk and tells the terminal while it goes.
+
+One `RunLog` per run writes the text files of the work directory (config.json, metrics.jsonl,
+tensorboard/, evaluations/, transcripts/) and shows progress (progress.py).
+
+A resumed run restores its checkpoint and then calls `truncate_after`, so that metrics.jsonl has
+each step once; TensorBoard hides the repeated steps itself (purge step).
+Left out: checkpoints (learner/checkpoint.py) and the report made from these files (report/).
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import tensorboardX
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from score_jax import jsonfiles
+from score_jax.problem import InputError
+from score_jax.progress import Progress
+
+_PACKAGES = (
+    "score-jax",
+    "absl-py",
+    "flax",
+    "gguf",
+    "grain",
+    "jax",
+    "jaxlib",
+    "libtpu",
+    "math-verify",
+    "ml_collections",
+    "numpy",
+    "optax",
+    "orbax-checkpoint",
+    "safetensors",
+    "sentencepiece",
+    "tensorflow-datasets",
+    "tokenizers",
+)
+
+
+class RunLog:
+    """Log of one run; use as a context manager, which closes the files and the bar.
+
+    Only one process of a run may write: pass `primary=False` in the others and every call does
+    nothing there.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        every: int = 1,
+        primary: bool = True,
+        stream: TextIO | None = None,
+    ):
+        """Makes the work directory and checks that it can be written.
+
+        Args:
+          every: log every that many steps, and always a stage's first and last.
+          stream: where progress goes; standard output if not given.
+        Raises: InputError if the directory cannot be made or written.
+        """
+        self.workdir = Path(workdir)
+        self._every = every
+        self._primary = primary
+        self._progress = Progress(stream) if primary else None
+        self._start_sec = time.monotonic()
+        self._stage, self._steps, self._steps_before = "", 0, 0
+        self._events: tensorboardX.FileWriter | None = None
+        if primary:
+            _check_writable(self.workdir)
+            _drop_torn_tail(self.workdir / "metrics.jsonl")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the bar and flushes and closes the files; may be called twice."""
+        if self._progress is not None:
+            self._progress.close()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    @property
+    def wall_sec(self) -> float:
+        """Seconds spent on this run, those before a resume included (see `truncate_after`)."""
+        return time.monotonic() - self._start_sec
+
+    def write_config(self, settings: Any, *, device: str) -> None:
+        """Writes config.json; call it after the checkpoint was found to fit the settings."""
+        self._write(
+            "config.json",
+            {
+                "settings": settings,
+                "versions": package_versions(),
+                "git_revision": git_revision(),
+                "device": device,
+            },
+        )
+
+    def truncate_after(self, stage_order: Sequence[str], stage: str, step: int) -> None:
+        """Drops the lines of metrics.jsonl later than (stage, step), as a resumed run repeats them.
+
+        Clock time goes on from the last line kept. Lines that are not JSON (torn by a crash) are
+        dropped too. Call it before the first `log`; for a run that starts over pass step 0 of
+        the first stage.
+        Raises: InputError for a line of a stage that is not in `stage_order`.
+        """
+        path = self.workdir / "metrics.jsonl"
+        if not self._primary or not path.exists():
+            return
+        place = {name: i for i, name in enumerate(stage_order)}
+        rows = read_metrics(self.workdir)
+        for row in rows:
+            if row["stage"] not in place:
+                raise InputError(
+                    f"{path} has steps of stage {row['stage']!r}, which is not in this recipe "
+                    f"({', '.join(stage_order)}): it belongs to another run. "
+                    "Choose another --workdir, or move that file away."
+                )
+        last = (place[stage], step)
+        kept = [row for row in rows if (place[row["stage"]], row["step"]) <= last]
+        jsonfiles.write_lines(path, kept)
+        if kept:
+            self._start_sec = time.monotonic() - (kept[-1].get("wall_sec") or 0.0)
+
+    def start_stage(self, stage: str, *, steps: int, steps_before: int = 0) -> None:
+        """Names the stage of the steps to come.
+
+        Args:
+          steps: of this stage in all, the ones done before a resume included.
+          steps_before: steps of all earlier stages together; TensorBoard's x axis is
+            `steps_before + step`, so that it grows over the stages.
+        """
+        self._stage, self._steps, self._steps_before = stage, steps, steps_before
+        if self._progress is not None:
+            self._progress.start_stage(stage, steps)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Logs step 1..steps of the current stage: metrics.jsonl, TensorBoard and progress.
+
+        Numbers may be Python's, numpy's or jax's; one that is not finite is written as null.
+        """
+        if self._progress is None:
+            return
+        if step % self._every and step not in (1, self._steps):
+            return
+        row = jsonfiles.plain(
+            {"stage": self._stage, "step": step, "wall_sec": self.wall_sec, **values}
+        )
+        with open(self.workdir / "metrics.jsonl", "a", encoding="ascii") as file:
+            file.write(jsonfiles.line(row))
+        self._write_events(self._steps_before + step, row)
+        self._progress.show(step, row)
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self._progress is not None:
+            self._progress.say(text)
+
+    def write_evaluation(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        """Writes evaluations/STAGE.json; stage is `base` or a stage's name."""
+        self._write(f"evaluations/{stage}.json", metrics)
+
+    def write_transcripts(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes transcripts/NAME.jsonl, one object a line."""
+        if self._primary:
+            jsonfiles.write_lines(self.workdir / "transcripts" / f"{name}.jsonl", rows)
+
+    def _write(self, name: str, value: Any) -> None:
+        if self._primary:
+            jsonfiles.write(self.workdir / name, value)
+
+    def _write_events(self, global_step: int, row: Mapping[str, Any]) -> None:
+        if self._events is None:
+            self._events = _start_events(self.workdir / "tensorboard", global_step)
+        # One record for all scalars: SummaryWriter.add_scalar costs 35 times as much.
+        scalars = [
+            Summary.Value(tag=key, simple_value=value)
+            for key, value in row.items()
+            if key != "step" and isinstance(value, int | float)
+        ]
+        self._events.add_summary(Summary(value=scalars), global_step)
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, oldest first; lines torn by a crash are left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            if isinstance(row, dict) and {"stage", "step"} <= row.keys():
+                rows.append(row)
+    return rows
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on, of those installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout this package runs from, `-dirty` if it was changed; or None."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # installed elsewhere: an outer repository is not ours
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude=*"]  # the commit itself, not a tag's name
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _check_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the work directory {workdir}: {error.strerror or error}. "
+            "Metrics and checkpoints go there; pass --workdir=DIR with a directory you may write."
+        ) from error
+
+
+def _drop_torn_tail(path: Path) -> None:
+    """Cuts a last line that a crash left without its end, lest the next one be glued to it."""
+    if path.exists():
+        whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            with open(path, "r+b") as file:
+                file.truncate(end)
+
+
+def _start_events(folder: Path, global_step: int) -> tensorboardX.FileWriter:
+    """A new event file that hides this step and later ones of an earlier, killed run."""
+    # Files are named by the second and read in the order of their names; without more digits a
+    # quick resume would overwrite the file before it.
+    suffix = f".{time.time_ns() % 10**9:09}"
+    events = tensorboardX.FileWriter(str(folder), flush_secs=10, filename_suffix=suffix)
+    start = SessionLog(status=SessionLog.START)
+    events.add_event(Event(step=global_step, file_version="brain.Event:2"))
+    events.add_event(Event(step=global_step, session_log=start))
+    return events

@@ -1,0 +1,100 @@
+"""The prompts and correction instructions of the SCoRe paper, word for word, and a few variants.
+
+`PROMPTS[name]` is (prompt format, instruction), as templates.make takes them. How the paper joins
+prompt and problem, and whether the instruction has a role of its own, it does not say: here the
+problem follows under "Problem:", and the chat templates make the instruction a user turn.
+
+    math, gsm8k          chat models; the answer as "Final Answer: The final answer is $...$. ..."
+    math_boxed           the same with \\boxed{}, for models tuned to it (Qwen)
+    math_text, mbpp_text base models under the template "plain", which adds no line breaks itself
+    mbpp                 three worked examples, then the task; ends at [BEGIN] as they do
+    humaneval            the signature and docstring alone
+    arithmetic           the quickstart's sums; the instruction is one character
+
+Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
+"""
+
+_FINAL_ANSWER = (
+    "At the end of the Solution, when you give your final answer, write it in the form "
+    '"Final Answer: The final answer is $answer$. I hope it is correct."'
+)
+_BOXED_ANSWER = (
+    "At the end of the Solution, when you give your final answer, write it within \\boxed{}."
+)
+
+MATH = (
+    "You are a math expert. When you respond, respond only with the Solution of the final Problem, "
+    f"thinking step by step. {_FINAL_ANSWER}"
+)
+MATH_INSTRUCTION = (
+    "There might be an error in the solution above because of lack of understanding of the "
+    "question. Please correct the error, if any, and rewrite the solution. Only output the final "
+    f"solution! {_FINAL_ANSWER}"
+)
+CODE_INSTRUCTION = (
+    "# There might be an error in the code above because of lack of understanding of the question. "
+    "Please correct the error, if any, and rewrite the solution. Only output the final correct "
+    "Python program!"
+)
+MBPP = """\
+You are an expert Python programmer, and here is your task: Write a function to find the similar \
+elements from the given two tuple lists. Your code should pass these tests:
+
+assert similar_elements((3, 4, 5, 6),(5, 7, 4, 10)) == (4, 5)
+assert similar_elements((1, 2, 3, 4),(5, 4, 3, 7)) == (3, 4)
+assert similar_elements((11, 12, 14, 13),(17, 15, 14, 13)) == (13, 14)
+[BEGIN]
+def similar_elements(test_tup1, test_tup2):
+  res = tuple(set(test_tup1) & set(test_tup2))
+  return (res)
+[DONE]
+
+You are an expert Python programmer, and here is your task: Write a python function to identify \
+non-prime numbers. Your code should pass these tests:
+
+assert is_not_prime(2) == False
+assert is_not_prime(10) == True
+assert is_not_prime(35) == True
+[BEGIN]
+import math
+def is_not_prime(n):
+    result = False
+    for i in range(2,int(math.sqrt(n)) + 1):
+        if n % i == 0:
+            result = True
+    return result
+[DONE]
+
+You are an expert Python programmer, and here is your task: Write a function to find the largest \
+integers from a given list of numbers using heap queue algorithm. Your code should pass these tests:
+
+assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],3)==[85, 75, 65]
+assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],2)==[85, 75]
+assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],5)==[85, 75, 65, 58, 35]
+[BEGIN]
+import heapq as hq
+def heap_queue_largest(nums,n):
+  largest_nums = hq.nlargest(n, nums)
+  return largest_nums
+[DONE]
+"""
+# {problem} is the text, "Your code should pass these tests:", a blank line, and the tests.
+_MBPP_TASK = "\nYou are an expert Python programmer, and here is your task: {problem}\n[BEGIN]\n"
+
+_MATH_BOXED = MATH.replace(_FINAL_ANSWER, _BOXED_ANSWER)
+_MATH_BOXED_INSTRUCTION = MATH_INSTRUCTION.replace(_FINAL_ANSWER, _BOXED_ANSWER)
+_PROBLEM = "\n\nProblem:\n{problem}"
+
+PROMPTS: dict[str, tuple[str, str]] = {
+    "math": (MATH + _PROBLEM, MATH_INSTRUCTION),
+    "gsm8k": (MATH + _PROBLEM, MATH_INSTRUCTION),
+    "math_boxed": (_MATH_BOXED + _PROBLEM, _MATH_BOXED_INSTRUCTION),
+    "math_text": (
+        f"{MATH}{_PROBLEM}\n\nSolution:\n",
+        f"\n\n{MATH_INSTRUCTION}\n\nSolution:\n",
+    ),
+    "mbpp": (MBPP + _MBPP_TASK, CODE_INSTRUCTION),
+    "mbpp_text": (MBPP + _MBPP_TASK, f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
+    "humaneval": ("{problem}", CODE_INSTRUCTION),
+    "arithmetic": ("{problem}", "?"),
+}

@@ -1,0 +1,227 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from score_jax.data import arithmetic, gsm8k, jsonl, problems
+from score_jax.problem import InputError, Problem
+
+REAL = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
+needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark data in {REAL}")
+
+QUESTIONS = [
+    {"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
+    {"question": "A house?", "answer": "Much.\n#### 1,250,000"},
+    {"question": "Below zero?", "answer": "Cold.\n#### -7"},
+    {"question": "Half?", "answer": "#### not yet\n#### 0.5"},
+    {"question": "Für «two»?", "answer": "Only the last counts: #### 3\n#### 2"},
+]
+GOLDS = ["4", "1250000", "-7", "0.5", "2"]
+
+
+def write(path: pathlib.Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_gsm8k_gold_is_the_number_after_the_last_mark_without_commas(tmp_path):
+    write(tmp_path / "test.jsonl", QUESTIONS)
+    found = problems.load("gsm8k", str(tmp_path), "test")
+    assert [problem.gold for problem in found] == GOLDS
+    assert found[4].prompt == "Für «two»?" and found[4].id == "gsm8k/test/5"
+    assert found[0].grader == "answer"
+
+
+@pytest.mark.parametrize("answer", ["no mark 4", "####", "#### four", "#### 4 apples", "#### 1 2"])
+def test_gsm8k_answer_without_a_final_number_names_file_and_line(tmp_path, answer):
+    write(tmp_path / "train.jsonl", [*QUESTIONS, {"question": "?", "answer": answer}])
+    with pytest.raises(InputError, match=r"train\.jsonl, line 6: .*#### N"):
+        problems.load("gsm8k", str(tmp_path), "train")
+
+
+def test_gsm8k_prepared_as_array_record_is_read_back_through_tfds(tmp_path, monkeypatch):
+    import requests
+    from tensorflow_datasets.text.gsm8k.gsm8k import Gsm8k
+
+    rows = [*QUESTIONS[:3], *QUESTIONS[:2]]  # one mark per answer, as TFDS requires
+    write(tmp_path / "rows.jsonl", [row | {"question": f"{n}¿"} for n, row in enumerate(rows)])
+    local = dict.fromkeys(problems.SPLITS, tmp_path / "rows.jsonl")
+    monkeypatch.setattr(
+        Gsm8k,
+        "_split_generators",
+        lambda self, _: {split: self._generate_examples(file) for split, file in local.items()},
+    )
+    heads = []
+    monkeypatch.setattr(requests, "head", lambda *asked, **_: heads.append(asked))
+
+    found = gsm8k.from_tfds("train", data_dir=str(tmp_path / "tfds"))
+    # TFDS stores examples in an order of its own.
+    assert {problem.prompt: problem.gold for problem in found} == {
+        f"{n}¿": number for n, number in enumerate(["4", "1250000", "-7", "4", "1250000"])
+    }
+    assert [problem.id for problem in found] == [f"gsm8k/train/{n}" for n in range(1, 6)]
+    assert len(heads) == 1 and list(tmp_path.rglob("gsm8k-train.array_record-*"))
+
+    # In an interpreter that has not imported the builder: what is prepared needs no network.
+    program = (
+        "import sys; from score_jax.data import gsm8k\n"
+        "gsm8k._require_network = lambda: sys.exit('asks for the network')\n"
+        "print([problem.id for problem in gsm8k.from_tfds('train', sys.argv[1])])\n"
+        "assert 'tensorflow' not in sys.modules and 'jax' not in sys.modules\n"
+        "gsm8k.from_tfds('train', sys.argv[1] + '/new')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "tfds")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == [str([problem.id for problem in found])], done.stderr
+    assert done.stderr.splitlines()[-1] == "asks for the network"
+
+
+def test_gsm8k_without_prepared_files_or_network_points_to_the_jsonl_at_once(tmp_path, monkeypatch):
+    import requests
+
+    def offline(*_, **__):
+        raise requests.ConnectionError("name resolution failed")
+
+    monkeypatch.setattr(requests, "head", offline)
+    monkeypatch.setattr(requests.Session, "get", offline)  # nor may TFDS get to the network
+    with pytest.raises(InputError, match=r"name resolution.*--config\.problems\.path=FOLDER"):
+        gsm8k.from_tfds("train", data_dir=str(tmp_path / "new"))
+
+
+def test_empty_path_of_gsm8k_means_tfds(monkeypatch):
+    made = [Problem("gsm8k/test/1", "1+1", "2")]
+    monkeypatch.setattr(gsm8k, "from_tfds", lambda split: made if split == "test" else [])
+    assert problems.load("gsm8k", "", "test") == made
+
+
+@needs_real_data
+def test_real_gsm8k_is_read_whole():
+    train = problems.load("gsm8k", str(REAL / "gsm8k"), "train")
+    test = problems.load("gsm8k", str(REAL / "gsm8k"), "test")
+    assert (len(train), len(test)) == (7473, 1319)
+    assert train[0].gold == "72" and test[0].gold == "18"
+    assert len({problem.id for problem in train}) == 7473
+    assert not any("," in problem.gold for problem in (*train, *test))
+
+
+@needs_real_data
+def test_real_math_is_read_as_jsonl_with_its_level_as_a_tag():
+    found = problems.load("jsonl", str(REAL / "math"), "test")
+    assert len(found) == 500
+    assert found[0].gold == "4" and found[0].tags["level"] == "Level 1"
+    assert found[0].tags["subject"] == "Algebra"
+
+
+def test_jsonl_reads_ids_and_tags_and_skips_blank_lines(tmp_path):
+    lines = [
+        '{"problem": "1+1", "answer": "2", "id": "a", "level": 3, "subject": "sums", "x": [1]}',
+        "",
+        '{"problem": "1+2", "answer": "3", "id": 7, "hard": true}\r',
+        '{"problem": "1+3", "answer": "4"}',
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    found = problems.load("jsonl", str(tmp_path), "train")
+    assert found[:2] == [
+        Problem("a", "1+1", "2", tags={"level": "3", "subject": "sums"}),
+        Problem("7", "1+2", "3"),
+    ]
+    assert found[2].id == f"{tmp_path.name}/train/4"  # the line, so that it can be looked up
+
+
+def test_single_file_splits_by_text_into_disjoint_tenths_that_stay_put(tmp_path):
+    rows = [{"problem": f"{n} + {n}?", "answer": str(2 * n)} for n in range(2000)]
+    path = write(tmp_path / "own.jsonl", rows)
+    train = problems.load("jsonl", path, "train")
+    test = problems.load("jsonl", path, "test")
+    texts = [{problem.prompt for problem in split} for split in (train, test)]
+    assert not texts[0] & texts[1] and len(train) + len(test) == 2000
+    assert 160 <= len(test) <= 240  # 200 expected, standard deviation 13
+    # A problem stays in its split when lines are added, moved or repeated.
+    again = write(tmp_path / "again.jsonl", [*rows[::-1], rows[0], {"problem": "?", "answer": "1"}])
+    assert texts[1] <= {problem.prompt for problem in problems.load("jsonl", again, "test")}
+    assert all(jsonl.held_out(f" {text}\n") for text in texts[1])  # blanks make no other problem
+
+
+def test_single_file_too_small_for_a_split_says_so(tmp_path):
+    path = write(tmp_path / "one.jsonl", [{"problem": "1+1", "answer": "2"}])
+    empty = "train" if jsonl.held_out("1+1") else "test"
+    with pytest.raises(InputError, match=r"one\.jsonl: no problem .*train\.jsonl and test\.jsonl"):
+        problems.load("jsonl", path, empty)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"problem": "1+1", "answer"', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1, 2]", "expected a JSON object, got a list"),
+        (b'{"problem": "1+1"}', "'answer' is missing.*'problem'"),
+        (b'{"answer": "2"}', "'problem' is missing"),
+        (b'{"problem": "1+1", "answer": 2}', "'answer' must be a string, got 2"),
+        (b'{"problem": null, "answer": "2"}', "'problem' must be a string, got null"),
+        (b'{"problem": " ", "answer": "2"}', "'problem' is empty"),
+        (b'{"problem": "1+1", "answer": "2", "id": []}', "'id' must be a string, got a list"),
+        (b'{"problem": "1+1", "answer": "2", "id": "a"}', "id 'a' is already that of line 1"),
+        (b'{"problem": "\\ud800", "answer": "2"}', "surrogate"),
+    ],
+)
+def test_bad_line_names_file_and_line_number(tmp_path, line, message):
+    good = b'{"problem": "0+1", "answer": "1", "id": "a"}'
+    (tmp_path / "train.jsonl").write_bytes(good + b"\n\n" + line + b"\n")
+    with pytest.raises(InputError, match=rf"train\.jsonl, line 3: .*{message}"):
+        problems.load("jsonl", str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "jsonl"])
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_empty_data_set_is_an_input_error(tmp_path, name, content):
+    (tmp_path / "test.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"test\.jsonl: holds no problem"):
+        problems.load(name, str(tmp_path), "test")
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "jsonl"])
+def test_missing_files_say_what_the_folder_must_hold(tmp_path, name):
+    with pytest.raises(InputError, match=r"train\.jsonl: no such file.*train\.jsonl and test"):
+        problems.load(name, str(tmp_path), "train")
+    with pytest.raises(InputError, match=r"cannot read .*nowhere.*train\.jsonl and test\.jsonl"):
+        problems.load(name, str(tmp_path / "nowhere"), "train")
+
+
+def test_gsm8k_path_must_be_a_folder(tmp_path):
+    path = write(tmp_path / "train.jsonl", QUESTIONS)
+    with pytest.raises(InputError, match=r"train\.jsonl is not a folder"):
+        problems.load("gsm8k", path, "train")
+
+
+def test_jsonl_without_a_path_asks_for_one():
+    with pytest.raises(InputError, match=r"--config\.problems\.path"):
+        problems.load("jsonl", "", "train")
+
+
+def test_unknown_problem_set_names_the_nearest_and_all():
+    with pytest.raises(InputError, match=r"'gsm-8k'.*mean 'gsm8k'.*arithmetic, gsm8k, jsonl"):
+        problems.load("gsm-8k", "", "train")
+
+
+def test_unknown_split_names_the_splits():
+    with pytest.raises(InputError, match=r"'valid'.*train, test"):
+        problems.load("gsm8k", "", "valid")
+
+
+def test_arithmetic_is_generated_from_the_seed_and_takes_no_path(monkeypatch):
+    made = [Problem("a/1", "1+1", "2"), Problem("a/2", "1+2", "3")]
+    monkeypatch.setattr(arithmetic, "problems", lambda *asked: made if asked[1] == 5 else [])
+    assert problems.load("arithmetic", "", "train", seed=5) == made
+    with pytest.raises(InputError, match="is empty"):
+        problems.load("arithmetic", "", "train", seed=6)
+    with pytest.raises(InputError, match="has no meaning for 'arithmetic'"):
+        problems.load("arithmetic", "folder", "train", seed=5)
+
+
+def test_an_id_given_twice_is_an_input_error(monkeypatch):
+    monkeypatch.setattr(arithmetic, "problems", lambda *_: [Problem("a", "1", "1")] * 2)
+    with pytest.raises(InputError, match="id 'a' occurs twice"):
+        problems.load("arithmetic", "", "train")

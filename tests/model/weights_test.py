@@ -1,0 +1,407 @@
+"""Weights arrive unchanged, leave unchanged, and damaged files say what is wrong with them."""
+
+import json
+import struct
+import sys
+import tracemalloc
+import types
+
+import gguf
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from score_jax.model import safetensors_file, sources, stored, tensor_names, transformer, weights
+from score_jax.model.families import ModelConfig
+from score_jax.problem import InputError
+from tests.model import fake_checkpoints
+
+CONFIG = ModelConfig(
+    family="llama",
+    vocab_size=19,
+    layers=2,
+    width=12,
+    heads=4,
+    kv_heads=2,
+    head_width=6,
+    mlp_width=10,
+    max_positions=64,
+)
+
+
+def random_params(config: ModelConfig = CONFIG):
+    generator = np.random.default_rng(0)
+    params: dict = {"layers": {}}
+    for place in tensor_names.places(config):
+        shape = tensor_names.shape(place, config)
+        if place.stacked:
+            shape = (config.layers, *shape)
+        group = params["layers"] if place.stacked else params
+        group[place.path.split("/")[-1]] = generator.standard_normal(shape, np.float32)
+    return params
+
+
+@pytest.fixture
+def folder(tmp_path):
+    weights.save(tmp_path / "model", CONFIG, random_params())
+    return tmp_path / "model"
+
+
+def rewrite(folder, change):
+    """Lets `change` edit the dict of tensors in the folder's file."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    change(tensors)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_saved_weights_load_unchanged(tied, dtype, tmp_path):
+    config = ModelConfig(**{**CONFIG.__dict__, "tied": tied})
+    params = jax.tree.map(lambda x: x.astype(dtype), random_params(config))
+    weights.save(tmp_path, config, params)
+    loaded_config, loaded = weights.load(str(tmp_path), dtype)
+    assert loaded_config == config
+    assert {str(x.dtype) for x in jax.tree.leaves(loaded)} == {dtype}
+    assert_same(loaded, params)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_model_saved_in_bfloat16_loads_as_float32(tmp_path):
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params())
+    weights.save(tmp_path, CONFIG, params)
+    _, loaded = weights.load(str(tmp_path))
+    assert_same(loaded, jax.tree.map(lambda x: x.astype(jnp.float32), params))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_transformers_reads_what_we_save(tied, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    scaling = (("rope_type", "linear"), ("factor", 2.0))
+    config = ModelConfig(**{**CONFIG.__dict__, "tied": tied, "rope_scaling": scaling, "width": 16})
+    params = random_params(config)
+    weights.save(tmp_path, config, params, extra={"eos_token_id": 7})
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32").eval()
+    assert model.config.eos_token_id == 7
+    tokens_BT = fake_checkpoints.tokens(2, 9, config.vocab_size)
+    logits_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
+    theirs_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
+    np.testing.assert_allclose(logits_BTV, theirs_BTV, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_checkpoints_of_other_precisions_load_with_their_exact_values(kind, tmp_path):
+    torch = pytest.importorskip("torch")
+    model = fake_checkpoints.huggingface_model().to(getattr(torch, kind))
+    _, params = weights.load(fake_checkpoints.saved(model, tmp_path))
+    expected = model.model.layers[1].mlp.gate_proj.weight.detach().float().numpy()
+    np.testing.assert_array_equal(params["layers"]["gate"][1], expected.T)
+
+
+def test_a_sharded_checkpoint_loads_as_the_whole_one(tmp_path):
+    model = fake_checkpoints.huggingface_model()
+    _, whole = weights.load(fake_checkpoints.saved(model, tmp_path / "whole"))
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 2
+    _, parts = weights.load(str(tmp_path / "parts"))
+    assert_same(whole, parts)
+
+
+def test_tensors_larger_than_a_block_are_joined_in_order(folder, monkeypatch):
+    _, whole = weights.load(str(folder))
+    monkeypatch.setattr(stored, "BLOCK_BYTES", 150)  # 3 rows of 12 floats
+    _, pieces = weights.load(str(folder))
+    assert_same(whole, pieces)
+
+
+def test_put_receives_every_parameter_by_its_path_and_places_it(folder):
+    seen = {}
+
+    def put(path, value):
+        seen[path] = value.shape
+        return jax.device_put(value)
+
+    _, params = weights.load(str(folder), "bfloat16", put=put)
+    assert seen["layers/query"] == (2, 12, 4, 6)
+    assert seen["head"] == (12, 19)
+    assert len(seen) == len(jax.tree.leaves(params)) == 12
+
+
+def test_loading_holds_little_beside_the_params(tmp_path):
+    config = ModelConfig(
+        family="llama",
+        vocab_size=20_000,
+        layers=4,
+        width=512,
+        heads=8,
+        kv_heads=8,
+        head_width=64,
+        mlp_width=1024,
+        tied=True,
+    )
+    weights.save(tmp_path, config, random_params(config))
+    tracemalloc.start()
+    _, params = weights.load(str(tmp_path), put=lambda path, value: value)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    sizes = [x.nbytes for x in jax.tree.leaves(params)]
+    assert peak - sum(sizes) < 0.5 * max(sizes)  # `put` may hold one parameter more: 1.5
+
+
+def test_a_tied_checkpoint_with_a_copy_of_the_embedding_as_head_loads(tmp_path):
+    config = ModelConfig(**{**CONFIG.__dict__, "tied": True})
+    weights.save(tmp_path, config, random_params(config))
+    name = "model.embed_tokens.weight"
+    rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": tensors[name]}))
+    assert "head" not in weights.load(str(tmp_path))[1]
+    rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": tensors[name] + 1}))
+    with pytest.raises(InputError, match=r"lm_head.weight differs from model.embed_tokens.weight"):
+        weights.load(str(tmp_path))
+
+
+# GGUF
+
+
+def write_gguf(path, config, params, kind=gguf.GGMLQuantizationType.F32, leave_out=()):
+    """As llama.cpp converts a Llama checkpoint: rows of queries and keys interleaved by head."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.layers)
+    writer.add_context_length(config.max_positions)
+    writer.add_embedding_length(config.width)
+    writer.add_feed_forward_length(config.mlp_width)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_rope_dimension_count(config.head_width)
+    writer.add_layer_norm_rms_eps(config.norm_epsilon)
+    writer.add_vocab_size(config.vocab_size)
+    layers = jax.tree.map(np.asarray, params["layers"])
+    tensors = {
+        "token_embd.weight": params["embedding"],
+        "output_norm.weight": params["final_norm"],
+        "output.weight": params["head"].T,
+    }
+    for layer in range(config.layers):
+        blk = f"blk.{layer}."
+        for name, rotary in (("query", True), ("key", True), ("value", False)):
+            w_OED = np.moveaxis(layers[name][layer], 0, -1)  # heads, their width, inputs
+            if rotary:  # pairs (i, i + E/2) become neighbours
+                half = config.head_width // 2
+                w_OED = np.stack([w_OED[:, :half], w_OED[:, half:]], axis=2)
+            tensors[f"{blk}attn_{name[0]}.weight"] = w_OED.reshape(-1, config.width)
+        output = layers["output"][layer].reshape(-1, config.width).T
+        tensors[f"{blk}attn_output.weight"] = output
+        for ours, theirs in (("gate", "gate"), ("up", "up"), ("down", "down")):
+            tensors[f"{blk}ffn_{theirs}.weight"] = layers[ours][layer].T
+        tensors[f"{blk}attn_norm.weight"] = layers["attention_norm"][layer]
+        tensors[f"{blk}ffn_norm.weight"] = layers["mlp_norm"][layer]
+    for name, value in tensors.items():
+        if name not in leave_out:
+            value = np.ascontiguousarray(value, np.float32)
+            used = kind if value.ndim == 2 else gguf.GGMLQuantizationType.F32
+            writer.add_tensor(name, gguf.quantize(value, used), raw_dtype=used)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_gguf_loads_with_its_rotary_pairs_put_back(tied, tmp_path):
+    params = random_params()
+    write_gguf(tmp_path / "m.gguf", CONFIG, params, leave_out=["output.weight"] if tied else [])
+    config, loaded = weights.load(str(tmp_path / "m.gguf"))
+    assert config == ModelConfig(**{**CONFIG.__dict__, "tied": tied})
+    expected = {k: v for k, v in params.items() if not (tied and k == "head")}
+    assert_same(loaded, expected)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 2e-2)])
+def test_quantised_ggufs_load_to_their_precision(kind, error, tmp_path):
+    config = ModelConfig(
+        **{**CONFIG.__dict__, "width": 64, "heads": 2, "head_width": 32, "mlp_width": 32}
+    )
+    params = random_params(config)
+    write_gguf(tmp_path / "m.gguf", config, params, gguf.GGMLQuantizationType[kind])
+    _, loaded = weights.load(str(tmp_path / "m.gguf"))
+    difference = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), loaded, params)
+    assert max(jax.tree.leaves(difference)) < 4 * error
+
+
+def test_a_truncated_gguf_is_refused_wherever_it_ends(tmp_path):
+    write_gguf(tmp_path / "whole.gguf", CONFIG, random_params())
+    data = (tmp_path / "whole.gguf").read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in (0, 3, 20, 100, 700, len(data) // 2, len(data) - 40):
+        cut.write_bytes(data[:size])
+        with pytest.raises(InputError, match=rf"cut.gguf \({size} bytes\) is not a whole GGUF"):
+            weights.load(str(cut))
+
+
+def test_a_gguf_that_lacks_tensors_names_them(tmp_path):
+    missing = ["blk.1.attn_k.weight", "output_norm.weight"]
+    write_gguf(tmp_path / "m.gguf", CONFIG, random_params(), leave_out=missing)
+    with pytest.raises(InputError, match=r"2 missing: output_norm.weight, blk.1.attn_k.weight"):
+        weights.load(str(tmp_path / "m.gguf"))
+
+
+# Bad input
+
+
+def test_a_missing_source_says_what_may_be_named(tmp_path):
+    for name in ("nowhere", "nowhere.gguf", "a/b.gguf", "/a/b/c", "./a"):
+        with pytest.raises(InputError, match=f"{name}: no such file or folder.*hub id such as"):
+            weights.load(name)
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"model.bin is a file but not a .gguf"):
+        weights.load(str(tmp_path / "model.bin"))
+
+
+def test_an_unknown_dtype_names_the_known_ones(folder):
+    with pytest.raises(InputError, match="'float8' is unknown; known: float32, bfloat16"):
+        weights.load(str(folder), "float8")
+
+
+def test_a_folder_without_config_or_weights_says_which(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"holds neither model.safetensors nor .*index.json"):
+        weights.load(str(folder))
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config.json is not JSON"):
+        weights.load(str(folder))
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"config.json is not a JSON object"):
+        weights.load(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config.json cannot be read \(No such file"):
+        weights.load(str(folder))
+
+
+def test_a_truncated_safetensors_file_is_refused_wherever_it_ends(folder):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    for size in (0, 5, 8, 200, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(InputError, match=rf"not a whole safetensors file.*{size} bytes"):
+            weights.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"{]", "header is not JSON"),
+        (b"[]", "header is not a JSON object"),
+        (b'{"a": {"dtype": "F32"}}', "entry of a is not valid"),
+        (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "but 4 bytes"),
+        (b'{"a": {"dtype": "I4", "shape": [2], "data_offsets": [0, 1]}}', "dtype I4.*known: F64"),
+    ],
+)
+def test_a_damaged_header_is_refused(header, message, folder):
+    data = struct.pack("<Q", len(header)) + header + bytes(8)
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        weights.load(str(folder))
+
+
+def test_every_tensor_that_does_not_fit_is_named_in_one_message(folder):
+    def change(tensors):
+        del tensors["model.norm.weight"]
+        tensors["model.layers.0.self_attn.q_proj.bias"] = np.zeros(24, np.float32)
+        tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((12, 10), np.float32)
+
+    rewrite(folder, change)
+    with pytest.raises(InputError) as caught:
+        weights.load(str(folder))
+    message = str(caught.value)
+    assert "1 missing: model.norm.weight" in message
+    assert "1 unexpected: model.layers.0.self_attn.q_proj.bias" in message
+    assert "model.layers.1.mlp.up_proj.weight is [12, 10], should be [10, 12]" in message
+
+
+def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(folder):
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"vocab_size": 21}))
+    with pytest.raises(InputError, match="vocabulary has 21 tokens but the embedding 19 rows"):
+        weights.load(str(folder))
+
+
+def test_an_index_that_names_absent_files_is_refused(tmp_path):
+    model = fake_checkpoints.huggingface_model()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    absent = sorted(path.name for path in tmp_path.glob("*.safetensors"))[1]
+    (tmp_path / absent).unlink()
+    with pytest.raises(InputError, match=f"1 are not in the folder: {absent}"):
+        weights.load(str(tmp_path))
+    (tmp_path / sources.INDEX).write_text("{}")
+    with pytest.raises(InputError, match="not a JSON object with a weight_map"):
+        weights.load(str(tmp_path))
+
+
+def test_a_failed_save_leaves_the_former_file_and_no_remains(folder):
+    before = (folder / "model.safetensors").read_bytes()
+
+    def values(name):
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        safetensors_file.write(folder / "model.safetensors", {"a": (2,)}, np.float32, values)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError, match="taken: the model cannot be written there"):
+        weights.save(tmp_path / "taken", CONFIG, random_params())
+
+
+# Hub
+
+
+def fake_hub(monkeypatch, fetch):
+    hub = types.ModuleType("huggingface_hub")
+    hub.snapshot_download = fetch
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+
+
+def test_a_hub_id_is_taken_from_the_cache_before_the_network(folder, monkeypatch):
+    asked = []
+
+    def fetch(name, local_files_only, **_):
+        asked.append((name, local_files_only))
+        return str(folder)
+
+    fake_hub(monkeypatch, fetch)
+    config, _ = weights.load("owner/tiny-model")
+    assert config == CONFIG
+    assert asked == [("owner/tiny-model", True)]
+
+
+def test_a_cache_without_weights_is_completed_from_the_network(folder, tmp_path, monkeypatch):
+    def fetch(name, local_files_only, **_):
+        return str(tmp_path if local_files_only else folder)
+
+    fake_hub(monkeypatch, fetch)
+    assert sources.locate("owner/tiny-model") == folder
+
+
+def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):
+    def fetch(name, local_files_only, **_):
+        raise ConnectionError("not cached" if local_files_only else "no network\ndetails")
+
+    fake_hub(monkeypatch, fetch)
+    with pytest.raises(InputError, match=r"owner/model is neither .* fetched: no network. Check"):
+        weights.load("owner/model")
+
+
+def test_a_hub_id_without_the_hub_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"pip install 'score-jax\[hub\]'"):
+        weights.load("owner/model")

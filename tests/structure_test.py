@@ -1,0 +1,161 @@
+"""The house rules that a reader of the package may rely on, checked over its source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
+_PACKAGE = _ROOT / "score_jax"
+
+# Floors: a file imports lower floors and its own folder only. A folder counts as one room, and
+# rooms of floors 1 and 2 do not import each other; those of the other floors may.
+_FLOORS = {
+    "problem": 0,
+    "structs": 0,
+    "config": 0,
+    "sharding": 0,
+    "metrics": 0,
+    "jsonfiles": 0,
+    "progress": 0,
+    "runlog": 0,
+    "text": 1,
+    "model": 1,
+    "rewards": 1,
+    "rl": 1,
+    "data": 2,
+    "rollout": 2,
+    "learner": 2,
+    "experiment": 3,
+    "evaluate": 3,
+    "report": 3,
+    "scaling": 3,
+    "bench": 3,
+    "plan": 3,
+    "train": 4,
+    "main": 5,
+}
+_ROOMS_APART = {1, 2}  # floors
+
+_NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is another package
+
+# Tests about more than one file of the package.
+_TESTS_OF_NO_FILE = {"structure_test.py", "quickstart_test.py"}
+
+
+def _imports(source: str, folder: tuple[str, ...]) -> Iterator[str]:
+    """Dotted names of all modules that the source imports, those inside functions included.
+
+    `from a import b` gives a.b, as b may be a module; folder is where the source lies, for
+    relative imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = folder[: len(folder) - node.level + 1] if node.level else ()
+            stem = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{stem}.{name.name}" for name in node.names)
+
+
+def _imports_of(path: Path) -> Iterator[str]:
+    return _imports(path.read_text(encoding="utf-8"), path.relative_to(_ROOT).parent.parts)
+
+
+def _broken_rule(room: str, imported: str) -> str | None:
+    """Says which rule an import of `room` breaks, if any."""
+    first, *rest = imported.split(".")
+    if first in _NEVER:
+        return "the package never imports it"
+    if room == "rewards" and first in {"jax", "jaxlib", "flax", "optax", "orbax"}:
+        return "rewards/ is plain Python, so that its workers start without jax"
+    if first != "score_jax" or not rest or rest[0] == room:
+        return None
+    other = rest[0]
+    if other not in _FLOORS:
+        return "it is on no floor; add it to the list"
+    if room == "rewards" and other == "structs":
+        return "structs imports jax; rewards/ takes problem instead"
+    if _FLOORS[other] > _FLOORS[room]:
+        return f"floor {_FLOORS[room]} imports floor {_FLOORS[other]}"
+    if _FLOORS[other] == _FLOORS[room] and _FLOORS[room] in _ROOMS_APART:
+        return f"rooms of floor {_FLOORS[room]} do not import each other"
+    return None
+
+
+def _files() -> list[Path]:
+    return sorted(path for path in _PACKAGE.rglob("*.py") if path != _PACKAGE / "__init__.py")
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_file_stands_on_a_floor():
+    homeless = [str(path) for path in _files() if _room(path) not in _FLOORS]
+    assert not homeless, "add the file or its folder to the floors above"
+
+
+def test_files_import_lower_floors_and_their_own_folder_only():
+    broken = [
+        f"{path.relative_to(_ROOT)} imports {imported}: {rule}"
+        for path in _files()
+        if _room(path) in _FLOORS
+        for imported in _imports_of(path)
+        if (rule := _broken_rule(_room(path), imported))
+    ]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+def test_the_rules_catch_what_they_forbid():
+    for room, imported in [
+        ("metrics", "score_jax.rl.losses"),
+        ("rl", "score_jax.model.transformer"),
+        ("data", "score_jax.rollout"),
+        ("learner", "score_jax.train"),
+        ("rewards", "jax.numpy"),
+        ("rewards", "score_jax.structs.Problem"),
+        ("text", "transformers.AutoTokenizer"),
+        ("model", "torch"),
+        ("train", "score_jax.nowhere"),
+    ]:
+        assert _broken_rule(room, imported), f"{room} may not import {imported}"
+    for room, imported in [
+        ("runlog", "score_jax.metrics"),
+        ("rl", "score_jax.rl.kl"),
+        ("rl", "score_jax.structs.Batch"),
+        ("data", "tensorflow_datasets"),
+        ("data", "score_jax.text.tokenizer"),
+        ("report", "score_jax.evaluate"),
+        ("rewards", "score_jax.problem.Grade"),
+    ]:
+        assert not _broken_rule(room, imported), f"{room} may import {imported}"
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = (
+        "import a.b as c\ndef f():\n    from d import e\n    from . import g\n    from .h import i"
+    )
+    assert list(_imports(source, ("score_jax", "rl"))) == [
+        "a.b",
+        "d.e",
+        "score_jax.rl.g",
+        "score_jax.rl.h.i",
+    ]
+
+
+def test_grading_starts_without_jax():
+    names = [f"score_jax.rewards.{path.stem}" for path in (_PACKAGE / "rewards").glob("[a-z]*.py")]
+    code = f"import sys, {', '.join(['score_jax.rewards', *names])}; sys.exit('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or "importing score_jax.rewards loaded jax"
+
+
+def test_every_test_file_has_the_name_of_a_package_file():
+    lost = []
+    for path in sorted((_ROOT / "tests").rglob("*_test.py")):
+        name = path.relative_to(_ROOT / "tests")
+        subject = _PACKAGE / name.with_name(name.name.replace("_test.py", ".py"))
+        if str(name) not in _TESTS_OF_NO_FILE and not subject.exists():
+            lost.append(f"tests/{name} mirrors no score_jax/{subject.relative_to(_PACKAGE)}")
+    assert not lost, "\n" + "\n".join(lost)

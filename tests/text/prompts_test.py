@@ -1,0 +1,82 @@
+import pathlib
+
+import pytest
+
+from score_jax.text import prompts, templates, tokenizer
+
+
+@pytest.mark.parametrize("name", prompts.PROMPTS)
+def test_every_prompt_has_one_place_for_the_problem(name):
+    prompt_format, instruction = prompts.PROMPTS[name]
+    assert prompt_format.count("{problem}") == 1
+    assert "{problem}" not in instruction
+
+
+def test_the_maths_prompts_are_the_papers():
+    # Typed again from the paper, so that an edit on one side shows.
+    answer = (
+        "At the end of the Solution, when you give your final answer, write it in the form "
+        '"Final Answer: The final answer is $answer$. I hope it is correct."'
+    )
+    assert (
+        "You are a math expert. When you respond, respond only with the Solution of the final "
+        "Problem, thinking step by step. " + answer
+    ) == prompts.MATH
+    assert (
+        "There might be an error in the solution above because of lack of understanding of the "
+        "question. Please correct the error, if any, and rewrite the solution. Only output the "
+        "final solution! " + answer
+    ) == prompts.MATH_INSTRUCTION
+    assert prompts.PROMPTS["gsm8k"] == prompts.PROMPTS["math"]
+
+
+def test_the_code_instruction_begins_with_a_comment_mark():
+    assert prompts.CODE_INSTRUCTION.startswith("# There might be an error in the code above")
+    assert prompts.CODE_INSTRUCTION.endswith("Only output the final correct Python program!")
+
+
+def test_the_worked_programs_pass_their_own_tests():
+    examples = prompts.MBPP.split("\n[DONE]\n")
+    assert len(examples) == 4 and examples[3] == ""
+    for example in examples[:3]:
+        task, program = example.split("\n[BEGIN]\n")
+        assert task.lstrip("\n").startswith("You are an expert Python programmer, and here is your")
+        tests = task.split("Your code should pass these tests:\n\n")[1]
+        assert tests.count("assert") == 3
+        exec(f"{program}\n{tests}", {})  # our own text, not a model's
+
+
+def test_the_query_of_the_programming_prompt_repeats_the_examples_pattern():
+    prompt_format, _ = prompts.PROMPTS["mbpp"]
+    query = prompt_format.removeprefix(prompts.MBPP)
+    before, after = query.split("{problem}")
+    assert prompts.MBPP.count(before) == 2 and prompts.MBPP.startswith(before[1:])
+    assert after == "\n[BEGIN]\n"
+
+
+def test_the_boxed_variant_asks_for_a_box_and_nothing_else():
+    for text in prompts.PROMPTS["math_boxed"]:
+        assert "\\boxed{}" in text
+        assert "Final Answer" not in text
+
+
+def test_arithmetic_prompts_fit_the_character_tokenizer():
+    prompt_format, instruction = prompts.PROMPTS["arithmetic"]
+    plain = templates.make(
+        "auto",
+        tokenizer.characters(),
+        system="",
+        prompt_format=prompt_format,
+        instruction=instruction,
+    )
+    assert plain.instruction_ids == [12]
+    assert plain.tokenizer.decode(plain.first_turn("    7+8+5=")) == "    7+8+5="
+
+
+def test_the_prompts_equal_the_method_sheet_where_it_is_at_hand():
+    sheet = pathlib.Path(__file__).parents[3] / "shared" / "score-method.md"
+    if not sheet.exists():
+        pytest.skip("the method sheet is not beside this checkout")
+    text = sheet.read_text(encoding="utf-8")
+    for prompt in (prompts.MATH, prompts.MATH_INSTRUCTION, prompts.MBPP, prompts.CODE_INSTRUCTION):
+        assert prompt in text
