@@ -32,14 +32,14 @@ find_python() {
     printf '%s\n' "$PYTHON"
     return
   fi
-  for name in python3.12 python3.11 python3.13 python3.14 python3 python; do
+  for name in python3 python3.12 python3.11 python3.13 python3.14 python; do
     if python_version "$name" >/dev/null; then
       printf '%s\n' "$name"
       return
     fi
   done
-  die "No Python 3.11 or newer found (looked for python3.12, python3.11, python3.13, python3.14," \
-    "python3, python on PATH). Install one, or say where it is: PYTHON=/path/to/python3 bash $0"
+  die "No Python 3.11 or newer found (looked for python3, python3.12, python3.11, python3.13," \
+    "python3.14, python on PATH). Install one, or say where it is: PYTHON=/path/to/python3 bash $0"
 }
 
 make_venv() {

@@ -7,7 +7,6 @@ and checks everything once; below it, functions get the settings they need, neve
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -58,8 +57,8 @@ class ProblemSettings:
     """Which problems, and how they are put to the model."""
 
     name: str  # "arithmetic", "gsm8k" or "jsonl"
+    prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or nothing to read
-    prompt: str = "plain"  # a key of text.prompts.PROMPTS: first turn and instruction
     system: str = ""  # system message of chat templates
 
 
@@ -255,11 +254,9 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise InputError(f"{path}={value!r} must be a tuple of names.")
         return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
-    if origin in (Mapping, dict) or origin is typing.get_origin(Mapping[str, int]):
+    if origin is typing.get_origin(Mapping[str, int]):
         inner = typing.get_args(hint)[1]
-        return types.MappingProxyType(
-            {k: _value(inner, v, f"{path}.{k}") for k, v in dict(value).items()}
-        )
+        return {k: _value(inner, v, f"{path}.{k}") for k, v in dict(value).items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -1,9 +1,9 @@
 """What every mode of a run shares, made once from its settings: model, text, problems, mesh.
 
-    Experiment.open(settings) -> shapes, tokenizer, template, mesh; nothing large yet
-    .initial_params()         -> the loaded or random weights, on the mesh
-    .episode_settings(...)    -> what a rollout is compiled for
-    .texts(episode)           -> what the policy wrote, per row and attempt
+Experiment.open(settings) -> shapes, tokenizer, template, mesh; nothing large yet
+.initial_params()         -> the loaded or random weights, on the mesh
+.episode_settings(...)    -> what a rollout is compiled for
+.texts(episode)           -> what the policy wrote, per row and attempt
 """
 
 import dataclasses
@@ -44,9 +44,7 @@ class Experiment:
     def open(cls, settings: Settings) -> "Experiment":
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
         source = settings.model.source
-        mesh = sharding.make_mesh(
-            settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor
-        )
+        mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         text = tokenizer.load(settings.model.tokenizer or source)
         if settings.problems.prompt not in PROMPTS:
             raise InputError(

@@ -1,8 +1,8 @@
 """The device mesh, and the one table from logical axis names to its axes.
 
-    data     rows of the batch; parameters are copies
-    fsdp     rows of the batch too, and parameters are split over it
-    tensor   heads, MLP width and vocabulary are split over it
+data     rows of the batch; parameters are copies
+fsdp     rows of the batch too, and parameters are split over it
+tensor   heads, MLP width and vocabulary are split over it
 """
 
 import jax

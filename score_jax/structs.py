@@ -24,6 +24,7 @@ import numpy as np
 from score_jax.problem import Problem
 
 
+
 @dataclasses.dataclass(frozen=True)
 class PromptBatch:
     """Problems of one step, tokenised. Rows are contiguous: tokens from column 0, padding after."""
@@ -34,8 +35,7 @@ class PromptBatch:
     problems: tuple[Problem, ...]  # Q of them
 
 
-@flax.struct.dataclass
-class Episode:
+class Episode(flax.struct.PyTreeNode):
     """All attempts of B samples, one row each: prompt, attempt 1, instruction, attempt 2, …
 
     Row q * G + g is sample g of problem q. Rows are contiguous, so position = column.
@@ -48,8 +48,7 @@ class Episode:
     truncated: jax.Array  # [B, A] bool; the attempt hit its limit before an end token
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """What one update learns from."""
 
     tokens: jax.Array  # [B, T] int32

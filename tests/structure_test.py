@@ -41,7 +41,7 @@ _ROOMS_APART = {1, 2}  # floors
 _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is another package
 
 # Tests about more than one file of the package.
-_TESTS_OF_NO_FILE = {"structure_test.py", "quickstart_test.py"}
+_TESTS_OF_NO_FILE = {"structure_test.py", "quickstart_test.py", "model/smollm2_test.py"}
 
 
 def _imports(source: str, folder: tuple[str, ...]) -> Iterator[str]:

@@ -102,8 +102,7 @@ def _draw(rng: np.random.Generator, count: int, *, test: bool) -> list[list[int]
         operands *= np.arange(max(OPERANDS)) < waiting[:, None]
         accepted = held_out(operands, waiting) == test
         drawn += [
-            row[:k].tolist()
-            for row, k in zip(operands[accepted], waiting[accepted], strict=True)
+            row[:k].tolist() for row, k in zip(operands[accepted], waiting[accepted], strict=True)
         ]
         waiting = waiting[~accepted]
     return drawn

@@ -31,8 +31,7 @@ class LikelihoodSettings:
     remat: bool = False  # recompute each layer's activations in the backward pass
 
 
-@flax.struct.dataclass
-class Written:
+class Written(flax.struct.PyTreeNode):
     """Where the policy wrote, gathered to the front: N columns are enough for every row.
 
     For tokens  p p a a i b .   with attempts  0 0 1 1 0 2 0:   column 2 3 5 .   attempt 1 1 2 0

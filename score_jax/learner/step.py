@@ -35,8 +35,7 @@ class LearnerSettings:
     micro_batches: int = 1
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that an update changes."""
 
     step: jax.Array  # updates taken in this stage
@@ -45,8 +44,7 @@ class TrainState:
     settings: LearnerSettings = flax.struct.field(pytree_node=False)
 
 
-@flax.struct.dataclass
-class Coefficients:
+class Coefficients(flax.struct.PyTreeNode):
     """The numbers of a stage, traced. Names as in StageSettings."""
 
     steps: Any
@@ -176,7 +174,8 @@ def _reference_log_probs(reference, batch: Batch, where, settings: LearnerSettin
     """log-probs of the written tokens under the reference, in the update's micro-batches."""
 
     def micro(x):
-        return likelihood.log_probs(reference, *x, settings.likelihood)[0]
+        tokens_BT, where = x
+        return likelihood.log_probs(reference, tokens_BT, where, settings.likelihood)[0]
 
     logp = jax.lax.map(micro, _split((batch.tokens, where), settings.micro_batches))
     return logp.reshape(-1, *logp.shape[2:])
@@ -198,7 +197,7 @@ def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, ja
     length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
     entropy_BA = kl.per_attempt(entropy_BN, where.attempt, attempts)
     tokens_A = jnp.maximum(jnp.sum(length_BA, axis=0), 1.0)
-    metrics = {}
+    metrics: dict[str, jax.Array] = {}
     for a in range(attempts):
         metrics |= {
             f"reward/attempt{a + 1}": jnp.mean(batch.reward[:, a]),

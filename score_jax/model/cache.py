@@ -6,7 +6,7 @@ to the slots at or before its own position, so what lies behind a row's length i
 
     row 0   p p p a a .  .  .      length 5, next token goes to slot 5
     row 1   p p p p p a  .  .      length 6
-    row 2   p p a ? ? .  .  .      length 3; slots marked ? hold padding of a chunk, overwritten next
+    row 2   p p a ? ? .  .  .      length 3; slots marked ? hold a chunk's padding, overwritten next
 """
 
 import jax
@@ -18,7 +18,7 @@ from score_jax.model.families import ModelConfig
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
 
 
-def empty(config: ModelConfig, rows: int, slots: int, dtype: jnp.dtype) -> Cache:
+def empty(config: ModelConfig, rows: int, slots: int, dtype: str) -> Cache:
     """A cache of zeros for `rows` rows of at most `slots` tokens."""
     shape = (rows, config.kv_heads, slots, config.head_width)
     return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers))

@@ -23,7 +23,6 @@ FIXED = {
     "attention_bias": (False, None),
     "mlp_bias": (False, None),
     "partial_rotary_factor": (1.0, None),
-    "quantization_config": (None,),
 }
 
 

@@ -4,7 +4,7 @@
 handed in, so training (the row itself) and decoding (a cache) share every other line.
 
     init(config, key)                              -> params
-    hidden(config, params, tokens_BT)              -> hidden_BTD   scan over stacked layers, no cache
+    hidden(config, params, tokens_BT)              -> hidden_BTD   scans stacked layers, no cache
     extend(config, layers, cache, tokens_BN, ...)  -> hidden_BND   feeds N tokens to a cache
     project(config, params, hidden_BND)            -> logits_BNV   float32
     logits(config, params, tokens_BT)              -> logits_BTV   hidden, then project
@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from score_jax.model import rope
 from score_jax.model.cache import Cache, attend_cached
 from score_jax.model.families import ModelConfig
 from score_jax.structs import Params
@@ -73,9 +74,7 @@ def rotary_angles(config: ModelConfig, position_BN: jax.Array) -> tuple[jax.Arra
 
     Source: RoFormer, arXiv 2104.09864, in the half-split layout of Llama checkpoints.
     """
-    half = config.head_width // 2
-    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position_BN[..., None, None].astype(jnp.float32) * frequency
+    angle = position_BN[..., None, None].astype(jnp.float32) * rope.frequencies(config)
     return jnp.cos(angle), jnp.sin(angle)
 
 
@@ -199,15 +198,15 @@ def extend(
     position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
     angles = rotary_angles(config, position_BN)
     x_BND = params["embedding"][tokens_BN]
-    layers = []
+    layers: list[Any] = []
     for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
-        x_BND, layer_cache = Block(config).apply(
+        x_BND, kept = Block(config).apply(
             {"params": layer_params},
             x_BND,
             angles,
             lambda q, k, v, c=layer_cache: attend_cached(c, q, k, v, position_BN, rows_B),
         )
-        layers.append(layer_cache)
+        layers.append(kept)
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon), tuple(layers)
 
 

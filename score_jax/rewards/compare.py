@@ -46,14 +46,19 @@ def same(gold: Value, answer: Value, leaf: Leaf) -> bool:
         return _all_same(gold.items, answer.items, leaf)
     if gold.kind == answer.kind == "based":
         return (gold.body, gold.form) == (answer.body, answer.form)
-    if gold.kind == answer.kind == "relation":
-        return leaf(gold.source, answer.source)
+    if "relation" in (gold.kind, answer.kind):
+        # "y = 2x + 3" reads as a named expression; both sides have to be equations of some kind.
+        equations = all(value.kind == "relation" or value.name for value in (gold, answer))
+        return equations and leaf(gold.source, answer.source)
     if gold.kind == answer.kind == "number":
         return _same_number(gold, answer)
     scalars = ("number", "expression")
     if gold.kind in scalars and answer.kind in scalars:
-        _check_literal(gold, answer)
-        if not units_agree(gold.unit, answer.unit) or not _same_letters(gold.body, answer.body):
+        if (
+            not _may_need_algebra(gold, answer)
+            or not units_agree(gold.unit, answer.unit)
+            or not _same_letters(gold.body, answer.body)
+        ):
             return False
         return leaf(gold.body, answer.body)
     sets = ("tuple", "union", "expression")
@@ -81,14 +86,19 @@ def _same_number(gold: Value, answer: Value) -> bool:
     return False
 
 
-def _check_literal(gold: Value, answer: Value) -> None:
-    """Refuses arithmetic left undone: copying the problem into the box must not pay."""
-    if gold.kind != "number" or gold.exact is None or answer.kind == "number":
-        return
+def _may_need_algebra(gold: Value, answer: Value) -> bool:
+    """False if no algebra can make a written-out number of the answer; and the gold is one.
+
+    Raises: Refused for arithmetic left undone: copying the problem into the box must not pay.
+    """
+    if gold.kind != "number" or gold.exact is None:
+        return True
+    whole = gold.exact.denominator == 1
     if _letters(answer.body):
-        return
-    if gold.exact.denominator == 1 or _ARITHMETIC.search(answer.body):
+        return not whole
+    if whole or _ARITHMETIC.search(answer.body):
         raise Refused("unevaluated arithmetic")
+    return True
 
 
 def _letters(body: str) -> set[str]:

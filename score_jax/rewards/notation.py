@@ -44,7 +44,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=[0-9])(?:,\\!|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))", ""),
         (r"\{,\}", ","),
         (r"\\!", ""),
-        (r"\\[,;: >]|\\q?quad(?![A-Za-z])|~|\s", " "),
+        (r"(?<!\\)\\[,;: >]|\\q?quad(?![A-Za-z])|~|\s", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (
             r"\\(?:mbox|hbox|textrm|textbf|textit|textnormal|mathrm|mathbf|mathit|mathsf"

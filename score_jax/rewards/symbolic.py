@@ -73,13 +73,25 @@ def _is_set(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _parse(latex: str) -> Any:
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
+    # No units: notation.py has taken them, and to math-verify the m of "5m" would be one.
+    spelling = NormalizationConfig(
+        basic_latex=True,
+        units=False,
+        malformed_operators=True,
+        nits=True,
+        boxed="none",
+        equations=False,
+    )
     # Decimals as fractions: math-verify would compare floats rounded to 6 places.
     exact = _DECIMAL.sub(lambda m: f"{{\\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}}}", latex)
     parsed = parse(
         f"${exact}$",
-        extraction_config=[LatexExtractionConfig(boxed_match_priority=-1)],
+        extraction_config=[
+            LatexExtractionConfig(boxed_match_priority=-1, normalization_config=spelling)
+        ],
         fallback_mode="no_fallback",
         parsing_timeout=None,  # type: ignore[arg-type]  # the asker holds the clock
     )

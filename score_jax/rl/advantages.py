@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def leave_one_out(shaped_QGA: jax.Array) -> jax.Array:
-    """Each sample against the mean of its problem's other samples; sums to 0 per problem and attempt.
+    """Each sample against the mean of its problem's others; sums to 0 per problem and attempt.
 
     Raises: ValueError if G < 2.  Source: RLOO, arXiv 2402.14740.
     """

@@ -1,6 +1,6 @@
 """From graded attempts to what each attempt's tokens are rewarded with.
 
-    R_a       = w_a * r_a + alpha * (r_a - r_{a-1})  - beta_a * KL_a         (bonus from attempt 2 on)
+    R_a       = w_a * r_a + alpha * (r_a - r_{a-1})  - beta_a * KL_a    (bonus: a > 1)
     shaped_a  = R_a + gamma * R_{a+1} + gamma^2 * R_{a+2} + ...
 
 gamma, the discount between attempts, is 0 in the paper (figure 9): the tokens of an attempt are

@@ -65,8 +65,7 @@ class EpisodeSettings:
         return prompt_tokens + self.attempts * self.max_attempt_tokens + (self.attempts - 1) * turn
 
 
-@flax.struct.dataclass
-class _State:
+class _State(flax.struct.PyTreeNode):
     """The loop's carry: what is written, and the slots (their arrays are [slots, ...])."""
 
     rows: Episode  # R samples, as far as they are written
@@ -82,8 +81,7 @@ class _State:
     live: jax.Array  # slots that were writing, summed over steps
 
 
-@flax.struct.dataclass
-class Work:
+class Work(flax.struct.PyTreeNode):
     """What a rollout cost, per device."""
 
     decode_steps: jax.Array  # [devices]
@@ -152,9 +150,7 @@ def _serve(params, tokens_QP, length_Q, index_Q, key, *, settings: EpisodeSettin
 
     prompt_cache = kv.empty(s.model, problems, prompt_tokens, s.dtype)
     start_Q = jnp.zeros(problems, jnp.int32)
-    hidden_QPD, prompt_cache = transformer.extend(
-        s.model, params, prompt_cache, tokens_QP, start_Q
-    )
+    hidden_QPD, prompt_cache = transformer.extend(s.model, params, prompt_cache, tokens_QP, start_Q)
     hidden_QD = hidden_QPD[jnp.arange(problems), length_Q - 1]
     prompt = (prompt_cache, hidden_QD, length_Q)
 

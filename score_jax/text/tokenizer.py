@@ -11,7 +11,7 @@ reads, pieces.py covers SentencePiece; both hand their functions to `complete`.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from score_jax.problem import InputError
 
@@ -56,7 +56,7 @@ class Tokenizer:
         kind put a space before the first word of a text; a continued text gets none."""
         return self.encode_continued(text) if continued else self.encode_start(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens and ids beyond the vocabulary left out."""
         return self.decode_ids([int(i) for i in ids if 0 <= i < self.vocab_size])
 

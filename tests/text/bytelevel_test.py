@@ -111,7 +111,7 @@ def test_a_folder_says_what_begins_and_ends_a_row(folder):
     assert loaded.chat_template == "T"
     text = "You are a helpful assistant. What is 7 + 8?"
     assert loaded.decode(loaded.encode(text)) == text  # no truncation, no bos
-    assert loaded.vocab_size == max(loaded.encode("<tool>")[0], loaded.token_id("<|im_end|>")) + 1
+    assert loaded.vocab_size == max(*loaded.encode("<tool>"), *loaded.end_ids) + 1
 
 
 def test_turn_marks_listed_as_ordinary_tokens_are_special_all_the_same(folder):

@@ -57,7 +57,7 @@ def gemma(tmp_path):
 
 def write_gguf(path, model_path, **changes):
     """Writes the table of a SentencePiece model into a GGUF, as converters do."""
-    model = proto.ModelProto()
+    model = proto.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(model_path.read_bytes())
     spelled = [piece.piece for piece in model.pieces]
     runs = [

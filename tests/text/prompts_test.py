@@ -1,5 +1,3 @@
-import pathlib
-
 import pytest
 
 from score_jax.text import prompts, templates, tokenizer
@@ -71,12 +69,3 @@ def test_arithmetic_prompts_fit_the_character_tokenizer():
     )
     assert plain.instruction_ids == [12]
     assert plain.tokenizer.decode(plain.first_turn("    7+8+5=")) == "    7+8+5="
-
-
-def test_the_prompts_equal_the_method_sheet_where_it_is_at_hand():
-    sheet = pathlib.Path(__file__).parents[3] / "shared" / "score-method.md"
-    if not sheet.exists():
-        pytest.skip("the method sheet is not beside this checkout")
-    text = sheet.read_text(encoding="utf-8")
-    for prompt in (prompts.MATH, prompts.MATH_INSTRUCTION, prompts.MBPP, prompts.CODE_INSTRUCTION):
-        assert prompt in text
