@@ -24,7 +24,7 @@ from score_jax.config import (
     to_config_dict,
 )
 
-STAGE1_STEPS, STAGE2_STEPS = 200, 100
+STAGE1_STEPS, STAGE2_STEPS = 300, 100
 LEARNING_RATE = 3e-4
 
 BASE = StageSettings(

@@ -1,10 +1,10 @@
 """The quickstart's problems: last digits of sums, answer first, working after.
 
 A problem adds two to five one-digit numbers and asks for the last digit of the sum. An attempt is
-a form of fixed width: the answer, ':', the running last digits, blanks, '.':
+the answer, ':', the running last digits, '.':
 
     3+8+6+5+6=1:1728.?8:1728.     first answer 1 is wrong, its own working ends in 8; the second
-    7+8+5    =9:50  .?0:50  .     answer reads that working
+    7+8+5    =9:50.?0:50.         answer reads that working
 
 Nobody can state the last digit of a long sum at once (two layers are too few), yet each running
 digit is one table look-up, and the working of the first attempt is there to be read before the
@@ -34,7 +34,6 @@ OPERANDS = (2, 3, 4, 5)
 OPERAND_SHARES = (0.25, 0.40, 0.20, 0.15)
 LONG = 4  # operands from which on a sum is long
 PROMPT_WIDTH = 10  # 9+9+9+9+9=
-WORKING_WIDTH = 4
 TRAIN_PROBLEMS = 20_000
 TEST_PROBLEMS = 2_048
 
@@ -123,7 +122,7 @@ def _document(operands: list[int], chance: np.ndarray) -> Document:
         second = right
     else:
         second = first
-    working = "".join(map(str, running[1:])).ljust(WORKING_WIDTH)
+    working = "".join(map(str, running[1:]))
     return Document(_prompt(operands), (f"{first}:{working}", f"{second}:{working}"))
 
 

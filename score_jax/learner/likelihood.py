@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
-from score_jax.rl.policy import Policy, distort, entropy
+from score_jax.rl.policy import Policy, distort, entropy, log_prob
 from score_jax.structs import Params
 
 CHUNK_LOGITS = 2**22  # logits of one chunk, when the chunk is chosen here: 16 MB in float32
@@ -89,12 +89,8 @@ def log_probs(
 def _project(params, hidden_ND, target_N, *, settings: LikelihoodSettings):
     """One chunk: logits live and die here."""
     logits_NV = transformer.project(settings.model, params, hidden_ND)
-    distorted_NV = distort(logits_NV, settings.policy)
-    target_N1 = target_N[:, None]
-    logp_N = jnp.take_along_axis(distorted_NV, target_N1, axis=1)[:, 0] - jax.nn.logsumexp(
-        distorted_NV, axis=1
-    )
-    return logp_N, entropy(jax.lax.stop_gradient(distorted_NV))
+    distorted_NV = distort(logits_NV, settings.policy, drawn=target_N)
+    return log_prob(distorted_NV, target_N), entropy(jax.lax.stop_gradient(distorted_NV))
 
 
 def _chunks(x: jax.Array, size: int) -> jax.Array:

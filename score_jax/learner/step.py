@@ -75,6 +75,10 @@ class Choices:
     kl_estimator: str
     normalizer: str
 
+    @classmethod
+    def of(cls, stage: StageSettings) -> "Choices":
+        return cls(stage.baseline, stage.kl_estimator, stage.normalizer)
+
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
     """The state at the start of a stage: fresh optimizer, step 0."""
@@ -93,13 +97,38 @@ def train_step(
 
     Returns: the new state, and metrics on the device by the names of metrics.jsonl.
     """
-    choices = Choices(stage.baseline, stage.kl_estimator, stage.normalizer)
-    return _train_step(state, reference, batch, Coefficients.of(stage), choices=choices)
+    return _train_step(state, reference, batch, Coefficients.of(stage), choices=Choices.of(stage))
 
 
 @functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
 def _train_step(state, reference, batch: Batch, coefficients: Coefficients, *, choices: Choices):
     s = state.settings
+    gradient, metrics = loss_gradient(
+        state.params, reference, batch, coefficients, choices=choices, settings=s
+    )
+    direction, opt_state = optimizer.make(s.optimizer).update(
+        gradient, state.opt_state, state.params
+    )
+    rate = optimizer.learning_rate(state.step, coefficients)
+    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+    metrics |= {"grad_norm": _global_norm(gradient), "learning_rate": rate}
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def loss_gradient(
+    params: Params,
+    reference: Params | None,
+    batch: Batch,
+    coefficients: Coefficients,
+    *,
+    choices: Choices,
+    settings: LearnerSettings,
+) -> tuple[Params, dict[str, jax.Array]]:
+    """Gradient of the loss at `params`, and the metrics of the batch. Arguments as `train_step`'s.
+
+    Source: the estimator of SCoRe, arXiv 2409.12917, with RLOO's baseline, arXiv 2402.14740.
+    """
+    s = settings
     attempts = batch.reward.shape[1]
     where = likelihood.written(batch.attempt, attempts * s.max_attempt_tokens)
     behaviour_BN = where.take(batch.logp)
@@ -124,22 +153,13 @@ def _train_step(state, reference, batch: Batch, coefficients: Coefficients, *, c
         ),
     }
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
-    loss, gradient, (logp_BN, entropy_BN) = _accumulate(state.params, terms, s, choices)
-    gradient = jax.tree.map(lambda g: g / divisor, gradient)
-
-    direction, opt_state = optimizer.make(s.optimizer).update(
-        gradient, state.opt_state, state.params
-    )
-    rate = optimizer.learning_rate(state.step, coefficients)
-    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+    loss, gradient, (logp_BN, entropy_BN) = _accumulate(params, terms, s, choices)
     metrics = {
         "loss": loss / divisor,
-        "grad_norm": _global_norm(gradient),
-        "learning_rate": rate,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
         **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
     }
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
 
 def _accumulate(params, terms, settings: LearnerSettings, choices: Choices):

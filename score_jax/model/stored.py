@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-BLOCK_BYTES = (
-    8 * 2**20
-)  # of a block's values as float32: large enough to read fast, small beside any model
+BLOCK_BYTES = 2 * 2**20  # of values as float32: enough to read fast, little beside any model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,13 @@
 r"""Grades one stated answer against its gold: 1 for the same value, else 0 with the reason.
 
-In rising order of cost: find the answer (extract.py), compare spellings (notation.py), compare exact
-numbers and shapes (compare.py), and only then algebra, in a process that is killed at a deadline
-(workers.py). An answer is never an exception: whatever it holds, it costs at most the deadline.
+In rising order of cost: find the answer (extract.py), compare spellings (notation.py), compare
+exact numbers and shapes (compare.py), and only then algebra, in a process that is killed at a
+deadline (workers.py). An answer is never an exception: whatever it holds, it costs at most the
+deadline.
 
-Reasons: equal, unequal, no_answer (none stated), too_long (over 300 characters), refused (arithmetic left
-undone, towers of exponents, anything that is no formula), unparseable, timeout, crash.
+Reasons: equal, unequal, no_answer (none stated), too_long (over 300 characters), refused
+(arithmetic left undone, towers of exponents, anything that is no formula), unparseable, timeout,
+crash.
 """
 
 import functools
@@ -29,7 +31,8 @@ def grade_answer(text: str, gold: str) -> Grade:
     """Whether the final answer that `text` states is `gold`.
 
     gold: the right answer, or a GSM8K solution that ends in "#### answer".
-    Safe from any process and thread; takes at most workers.DEADLINE_SEC plus the start of the workers.
+    Safe from any process and thread; takes at most workers.DEADLINE_SEC, the first call that
+    needs algebra a few seconds more, in which the processes start.
     """
     return grade_answers([(text, gold)])[0]
 
@@ -52,11 +55,11 @@ def grade_answers(
         questions = list(hard)
         hard = dict(zip(questions, workers.decide(questions, deadline_sec), strict=True))
         for question, reason in reason_of.items():
-            if reason == _UNDECIDED and question[1] is not None:
-                reason = hard[normalise(question[0]), normalise(question[1])]
-                reason_of[question] = reason
+            gold, answer = question
+            if reason == _UNDECIDED and answer is not None:
+                reason_of[question] = reason = hard[normalise(gold), normalise(answer)]
                 if reason in _REMEMBERED:
-                    _remember(question, reason)
+                    _remember((gold, answer), reason)
     return [
         Grade(float(reason_of[question] == "equal"), reason_of[question]) for question in stated
     ]

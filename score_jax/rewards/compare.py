@@ -1,15 +1,16 @@
 """Whether an answer says the same as the gold, as far as that needs no symbolic algebra.
 
-Rules: numbers compare exactly; where the gold is an integer the answer must be a number written out, not
-arithmetic still to be done; lists and sets are unordered, tuples ordered, one value too many is wrong;
-brackets, bases and names of letters must agree; a unit, degree or percent sign may be missing on
-either side but not differ; words compare as words. What is left for algebra goes to `leaf`.
+Rules: numbers compare exactly; where the gold is an integer the answer must be a number written
+out, not arithmetic still to be done; lists and sets are unordered, tuples ordered, one value too
+many is wrong; brackets, bases and names of letters must agree; a unit, degree or percent sign may
+be missing on either side but not differ; words compare as words. What is left goes to `leaf`.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 from score_jax.rewards.literals import units_agree
+from score_jax.rewards.notation import tight
 from score_jax.rewards.values import Value, text_form
 
 Leaf = Callable[[str, str], bool]  # (gold, answer) LaTeX expressions → equal or not
@@ -60,16 +61,21 @@ def same(gold: Value, answer: Value, leaf: Leaf) -> bool:
             or not _same_letters(gold.body, answer.body)
         ):
             return False
-        return leaf(gold.body, answer.body)
+        if tight(gold.body) == tight(answer.body):
+            return True
+        letters = _ONE_LETTER.fullmatch(gold.body) and _ONE_LETTER.fullmatch(answer.body)
+        return not letters and leaf(gold.body, answer.body)
     sets = ("tuple", "union", "expression")
-    if gold.kind in sets and answer.kind in sets and _SET.search(gold.source + answer.source):
-        return leaf(gold.source, answer.source)
+    if gold.kind in sets and answer.kind in sets:
+        written = [value.source for value in (gold, answer) if value.kind == "expression"]
+        return any(_SET.search(one) for one in written) and leaf(gold.source, answer.source)
     return False
 
 
 _SET = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset|begin)(?![A-Za-z])")
 _ARITHMETIC = re.compile(r"[+*/]|(?<=[^\s{(])\s*-|\\cdot|\\times|\\div")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z]")
+_ONE_LETTER = re.compile(r"[A-Za-z]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 

@@ -2,9 +2,10 @@ r"""Where in an attempt its final answer stands; never a guess from the numbers 
 
 In this order: the last "final answer is …" sentence (the form the paper's prompt asks for:
 `Final Answer: The final answer is $answer$. I hope it is correct.`), the last `\boxed{…}`, the last
-`#### …` line (GSM8K), the last "the answer is …" sentence. A "final answer is" that goes on as prose
-("the final answer is in the form a + b …") names no answer while a box stands in the text. Once a box
-command stands in the text, even one that never closes, the two weaker forms below it do not count.
+`#### …` line (GSM8K), the last "the answer is …" sentence. A "final answer is" that goes on as
+prose ("the final answer is in the form a + b …") names no answer while a box stands in the text,
+and a `####` line behind it names a later one; closed by "I hope it is correct" it always counts.
+Once a box command stands in the text, even one that never closes, the weaker forms do not count.
 
 Every scan is linear, and only the last 20,000 characters are looked at.
 """
@@ -21,7 +22,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"}
 _OPENING = re.compile(r"\\begin|\\[(\[$]|\$\$|\$")
-_PROSE = re.compile(r"[A-Za-z]{2}")
+_PROSE = re.compile(r"[A-Za-z]{2}|[Aa] [a-z]{2}")
+_MORE = re.compile(r"[0-9]|(?<![A-Za-z])(?:or|and|not)(?![A-Za-z])", re.IGNORECASE)
 
 
 def extract(text: str) -> str | None:
@@ -30,8 +32,9 @@ def extract(text: str) -> str | None:
     boxes = _boxes(tail) if "box" in tail else []
     final = _last_sentence(_FINAL, tail)
     if final is not None:
-        sentence, closed = final
-        if closed or not boxes or not _PROSE.match(sentence):
+        sentence, closed, position = final
+        named_later = (boxes and _PROSE.match(sentence)) or "####" in tail[position:]
+        if closed or not named_later:
             return sentence
     if boxes:
         return boxes[-1].strip() or None
@@ -68,8 +71,11 @@ def _boxes(text: str) -> list[str]:
     return found
 
 
-def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool] | None:
-    """What follows the last marker that is followed by anything; and whether "I hope …" closed it."""
+def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool, int] | None:
+    """What follows the last marker that anything follows, without the sentence's end.
+
+    Also whether "I hope it is correct" closed it, and where the marker ended.
+    """
     for match in reversed(list(marker.finditer(text))):
         rest = text[match.end() : match.end() + SENTENCE_CHARS].lstrip(" \t\r\n:*")
         hope = _HOPE.search(rest)
@@ -80,21 +86,22 @@ def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool] | Non
             sentence = rest[: _sentence_end(rest)]
         sentence = _unbox(sentence).strip().rstrip(".").strip(" *\n\t")
         if sentence:
-            return sentence, closed
+            return sentence, closed, match.end()
     return None
 
 
 def _unbox(sentence: str) -> str:
-    r"""`$\boxed{5}$ or $\boxed{6}$` → `$5$ or $6$`: boxes inside a sentence add nothing to it."""
-    for content in _boxes(sentence) if "box" in sentence else ():
-        start = _BOX.search(sentence)
-        if start is None:
-            break
-        end = sentence.find(content, start.end()) + len(content)
-        if sentence[end : end + 1] == "}":
-            end += 1
-        sentence = sentence[: start.start()] + content + sentence[end:]
-    return sentence
+    r"""The content of the one box in a sentence: `$5 + 4 + 2 = \boxed{11}$` says 11.
+
+    Where there are several, or more is offered behind it, all of the sentence is the answer.
+    """
+    boxes = _boxes(sentence) if "box" in sentence else []
+    if not boxes:
+        return sentence
+    behind = sentence[sentence.rfind(boxes[-1]) + len(boxes[-1]) :]
+    if len(boxes) == 1 and not _MORE.search(behind):
+        return boxes[0]
+    return _BOX.sub("", sentence)
 
 
 def _sentence_end(text: str) -> int:

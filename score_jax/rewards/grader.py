@@ -34,8 +34,8 @@ def grade(
 ) -> tuple[np.ndarray, list[list[str]]]:
     """Grades every attempt of every row; attempts that say the same are graded once.
 
-    problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all hanging
-    answers of the batch together.
+    problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all
+    hanging answers of the batch together.
     Returns: reward_BA float32 in {0, 1}, and the reasons, B lists of A.
     Raises: InputError for a grader that does not exist; ValueError if rows do not fit together.
     """

@@ -1,8 +1,8 @@
 r"""Numbers that are written out, as exact fractions; and the units that may stand beside them.
 
-`literal` reads integers, decimals, thousands separators, `\frac{a}{b}`, a/b, mixed numbers, scientific
-notation, repeating decimals and "3 million". It does no arithmetic: `123 \times 456` and `2^{10}` are not
-literals. Digits are ASCII. Input has been through notation.normalise.
+`literal` reads integers, decimals, thousands separators, `\frac{a}{b}`, a/b, mixed numbers,
+scientific notation, repeating decimals and "3 million". It does no arithmetic: `123 \times 456` and
+`2^{10}` are not literals. Digits are ASCII. Input has been through notation.normalise.
 """
 
 import re
@@ -89,13 +89,18 @@ def _shifted(value: Fraction | None, exponent: str) -> Fraction | None:
 
 # Words that make a tail a condition, a hedge or arithmetic instead of a unit.
 _NOT_UNITS = frozenset(
-    "or and not but to if is are was be it equals equal approximately approx about around roughly maybe "
-    "perhaps possibly probably either any other another number numbers else something anything more less "
-    "least most than minus plus times over divided by half third quarter negative hundred thousand million "
-    "billion trillion sin cos tan cot sec csc log ln exp sqrt mod lim max min inf infinity pi i e".split()
+    """
+    or and not but to if is are was be it equals equal approximately approx about around roughly
+    maybe perhaps possibly probably either any other another number numbers else something anything
+    more less least most than minus plus times over divided by half third quarter negative
+    hundred thousand million billion trillion
+    sin cos tan cot sec csc log ln exp sqrt mod lim max inf infinity pi i e
+    """.split()  # noqa: SIM905
 )
 _SHORT_UNITS = frozenset(
-    "mm cm km in ft yd mi kg mg lb lbs oz ml hr hrs min sec ms mph kph am pm sq cu usd deg gm".split()
+    """
+    mm cm km in ft yd mi kg mg lb lbs oz ml hr hrs min sec ms mph kph am pm sq cu usd deg gm
+    """.split()  # noqa: SIM905
 )
 _ALIASES = {
     "in": "inch", "inche": "inch", "ft": "foot", "feet": "foot", "yd": "yard", "mi": "mile",
@@ -103,11 +108,14 @@ _ALIASES = {
     "mm": "millimeter", "km": "kilometer", "kilometre": "kilometer", "g": "gram", "gm": "gram",
     "kg": "kilogram", "lb": "pound", "oz": "ounce", "s": "second", "sec": "second", "h": "hour",
     "hr": "hour", "min": "minute", "usd": "dollar", "buck": "dollar", "deg": "degree",
-    "percentage": "%", "percent": "%", "sq": "square", "cu": "cubic", "l": "liter", "litre": "liter",
-    "ml": "milliliter", "euro": "euro", "cents": "cent", "penny": "cent", "pennie": "cent",
+    "percentage": "%", "percent": "%", "sq": "square", "cu": "cubic", "l": "liter",
+    "litre": "liter", "ml": "milliliter", "eur": "euro", "cents": "cent", "penny": "cent",
+    "pennie": "cent",
 }  # fmt: skip
 _MEASURES = frozenset(_ALIASES.values()) | frozenset(
-    "day week month year square cubic acre gallon quart pint cup ton radian mph kph volt watt".split()
+    """
+    day week month year square cubic acre gallon quart pint cup ton radian mph kph volt watt
+    """.split()  # noqa: SIM905
 )
 _TEXT_TAIL = re.compile(r"(.*?)\\text ?\{ ?([^{}]*)\}(?: ?\^ ?\{? ?([23]) ?\}?)?", re.DOTALL)
 _WORD_TAIL = re.compile(r"(.*?[\d}.])( ?)([A-Za-z][A-Za-z. ]*)(?:\^ ?([23]))?", _FLAGS)
@@ -121,23 +129,23 @@ def split_unit(text: str) -> tuple[str, str]:
     """
     currency = _CURRENCY.match(text)
     if currency:
-        body = currency[1] + text[currency.end() :].strip()
+        body, behind = split_unit(currency[1] + text[currency.end() :].strip())
         unit = _unit_name(currency[2] or "dollar", "") or ""
-        tail, tail_unit = split_unit(body)
-        return (tail, tail_unit if tail_unit not in ("", unit) else unit) if tail else (text, "")
+        return (body, unit if behind == "" else behind) if body else (text, "")
     if text.endswith("\\%"):
         return text[:-2].strip(), "%"
+    unit_of: str | None
     if text.endswith("}") or text[-1:] in "23":
-        tail_match = _TEXT_TAIL.fullmatch(text)
-        if tail_match and tail_match[1].strip():
-            unit = _unit_name(tail_match[2], tail_match[3] or "")
-            if unit is not None:
-                return tail_match[1].strip(), unit
+        tail = _TEXT_TAIL.fullmatch(text)
+        if tail and tail[1].strip():
+            unit_of = _unit_name(tail[2], tail[3] or "")
+            if unit_of is not None:
+                return tail[1].strip(), unit_of
     words = _WORD_TAIL.fullmatch(text)
     if words and literal(words[1]) is not None and _plain_words(words[3], bool(words[2])):
-        unit = _unit_name(words[3], words[4] or "")
-        if unit is not None:
-            return words[1].strip(), unit
+        unit_of = _unit_name(words[3], words[4] or "")
+        if unit_of is not None:
+            return words[1].strip(), unit_of
     return text, ""
 
 
@@ -149,7 +157,7 @@ def _plain_words(tail: str, apart: bool) -> bool:
 def _unit_name(written: str, power: str) -> str | None:
     """One name for a unit; None where the words are no unit."""
     words = re.sub(r"[.\s]+", " ", written.lower()).split()
-    if not 1 <= len(words) <= 4 or any(word in _NOT_UNITS - {"min"} for word in words):
+    if not 1 <= len(words) <= 4 or any(word in _NOT_UNITS for word in words):
         return None
     if not all(re.fullmatch(r"[a-z]+", word) for word in words):
         return None

@@ -1,4 +1,4 @@
-r"""One spelling for the many ways of writing the same LaTeX: `\dfrac12`, `\tfrac{1}{2}` → `\frac{1}{2}`.
+r"""One spelling for the many ways of writing the same LaTeX: `\dfrac12` → `\frac{1}{2}`.
 
 Spelling only: nothing here knows what a value means, and no value changes. Works on answers, which
 are short (answers.py caps them), so passes over the string are not counted.
@@ -51,7 +51,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"|operatorname|text)(?![A-Za-z])\s*\{",
             r"\\text{",
         ),
-        # A letter set in roman is a letter of the formula; a word is text. `\text{C}` by itself stays.
+        # A letter set in roman is a letter of the formula, a word is text; a lone `\text{C}` stays.
         (r"(?<![0-9 ])(?<=.)\\text\{([A-Za-z])\}(?=.)", r"\1"),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])", r"\\text{ degrees}"),
         (r"(?<!\\)%|\\%", r"\\%"),
@@ -108,7 +108,7 @@ def _unwrap(text: str) -> str:
 
 
 def _brace_arguments(text: str) -> str:
-    r"""`\frac12`, `\frac1{72}`, `\sqrt3`, `x^{2}` → `\frac{1}{2}`, `\frac{1}{72}`, `\sqrt{3}`, `x^2`."""
+    r"""`\frac12`, `\frac1{72}`, `\sqrt3`, `x^{2}` → `\frac{1}{2}`, `\frac{1}{72}`, …, `x^2`."""
     out: list[str] = []
     position = 0
     while position < len(text):
@@ -153,7 +153,7 @@ def _argument(text: str, position: int) -> tuple[str, int]:
 
 
 def matching(text: str, start: int) -> int | None:
-    """Index of the bracket that closes the one at `start`; None if none does. Escapes do not count."""
+    """Index of the end of the bracket that closes the one at `start`; None if none does."""
     depth = 0
     position = start
     while position < len(text):

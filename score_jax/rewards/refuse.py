@@ -1,8 +1,9 @@
 r"""What is never handed to the symbolic library, however it is asked.
 
-A worker that hangs can be killed, but each kill costs a deadline: towers of exponents, long factorials and
-sums with bounds are stopped here, and so is everything outside a list of known commands. This reads
-characters, not meaning; it errs on the side of refusing. Input has been through notation.normalise.
+A process that hangs can be killed, but each kill costs a deadline: towers of exponents, long
+factorials and sums with bounds are stopped here, and so is everything outside a list of known
+commands. This reads characters, not meaning, and errs on the side of refusing. Input has been
+through notation.normalise.
 """
 
 import re
@@ -16,11 +17,14 @@ MAX_NESTING = 20
 
 _CHARACTERS = re.compile(r"[A-Za-z0-9 \\{}()\[\].,+\-*/^_=<>|!&%']*", re.ASCII)
 _COMMANDS = frozenset(
-    r"frac sqrt pi cdot times div pm mp infty cup cap setminus in emptyset mathbb leq geq neq sin cos tan cot "
-    r"sec csc arcsin arccos arctan sinh cosh tanh log ln exp lg lfloor rfloor lceil rceil binom alpha beta "
-    r"gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi varphi chi "
-    r"psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega begin end overline bar vert mid ell "
-    r"angle triangle perp parallel imath det gcd min max".split()
+    """
+    frac sqrt pi cdot times div pm mp infty cup cap setminus in emptyset mathbb leq geq neq
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp lg det gcd min max
+    lfloor rfloor lceil rceil binom begin end overline bar vert mid ell imath
+    angle triangle perp parallel
+    alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma
+    tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega
+    """.split()  # noqa: SIM905
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{([^}]*)\}")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
@@ -87,7 +91,7 @@ def too_deep(text: str) -> bool:
 
 
 def power_depth(text: str) -> int:
-    """How deep powers stand in powers: 1 for `x^2y^2`, 3 for `2^{3^{4^5}}`, `2^3^4^5`, `((9^9)^9)^9`."""
+    """How deep powers stand in powers: 1 for `x^2y^2`, 3 for `2^{3^{4^5}}` and `((9^9)^9)^9`."""
     return _depth(text, 0)[0]
 
 

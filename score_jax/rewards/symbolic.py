@@ -1,8 +1,8 @@
 """The process that does algebra: math-verify behind a socket, so that it can be killed.
 
-workers.py starts `serve` in a process of its own (the hatchery: it loads the libraries once and then
-only forks). Each fork is a lane: it reads one JSON line per question and answers with one reason. The
-hatchery never does algebra itself, so it always answers; lanes may hang and are killed through it.
+pool.py starts `serve` in a process of its own, the hatchery: it loads the libraries once and then
+only forks. Each fork is a lane: it reads one JSON line per question and answers with one reason.
+The hatchery does no more algebra, so it always answers; lanes may hang and are killed through it.
 
 Not handled here: deadlines (the asker's), what may be asked at all (refuse.py). Imports no jax.
 """
@@ -26,7 +26,7 @@ LANE_MEMORY_BYTES = 1 << 30
 DIGITS = 60
 AGREEMENT = 1e-40  # relative
 
-_DECIMAL = re.compile(r"([0-9]*)\.([0-9]+)")
+_DECIMAL = re.compile(r"(\^ ?)?([0-9]*)\.([0-9]+)")
 # Two points with all letters positive, three with mixed signs; letters take the primes in turn.
 _SIGNS = ((1, 1, 1), (1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1))
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
@@ -49,7 +49,10 @@ def decide(gold: str, answer: str) -> str:
 
 
 def equal_expressions(gold: str, answer: str) -> bool:
-    """Whether two LaTeX expressions are equal for all values of their letters. Raises: Unparseable."""
+    """Whether two LaTeX expressions are equal for all values of their letters.
+
+    Raises: Unparseable.
+    """
     import sympy
 
     ours, theirs = _parse(gold), _parse(answer)
@@ -73,6 +76,7 @@ def _is_set(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _parse(latex: str) -> Any:
+    import sympy
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
@@ -86,7 +90,7 @@ def _parse(latex: str) -> Any:
         equations=False,
     )
     # Decimals as fractions: math-verify would compare floats rounded to 6 places.
-    exact = _DECIMAL.sub(lambda m: f"{{\\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}}}", latex)
+    exact = _DECIMAL.sub(_as_fraction, latex)
     parsed = parse(
         f"${exact}$",
         extraction_config=[
@@ -97,14 +101,22 @@ def _parse(latex: str) -> Any:
     )
     if not parsed:
         raise Unparseable(latex)
-    return parsed[0]
+    # math-verify leaves i a letter like any other, and would refuse (1 + i)^2 for 2i.
+    units = {one: sympy.I for one in parsed[0].free_symbols if one.name in ("i", "imath")}
+    return parsed[0].xreplace(units) if units else parsed[0]
+
+
+def _as_fraction(decimal: re.Match[str]) -> str:
+    fraction = f"\\frac{{{decimal[2]}{decimal[3]}}}{{1{'0' * len(decimal[3])}}}"
+    # Braces only where an exponent needs them: elsewhere the parser takes them for a set.
+    return f"{decimal[1]}{{{fraction}}}" if decimal[1] else fraction
 
 
 def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
     """Whether two expressions have the same value at five points; None where that cannot be told.
 
-    Relative agreement at over 60 digits, so tiny numbers do not merge. A point at which neither is real
-    is outside of the domain, unless one of them writes the imaginary unit.
+    Agreement is relative and worked out to over 60 digits, so tiny numbers do not merge. A point at
+    which neither is real is outside of the domain, unless one of them writes the imaginary unit.
     """
     import sympy
 
@@ -155,7 +167,7 @@ def serve(control_fd: int) -> None:
     "K<pid>" → kill that lane and wait for its end; reply: "0".
     """
     logging.disable(logging.CRITICAL)
-    _warm_up()
+    warm_up()
     control = socket.socket(fileno=control_fd)
     lanes: set[int] = set()
     try:
@@ -196,8 +208,10 @@ def _lane(fd: int) -> None:
     """Answers questions until the socket closes; never returns."""
     try:
         _die_with_parent()
-        resource.setrlimit(resource.RLIMIT_AS, (LANE_MEMORY_BYTES, LANE_MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 2)  # the parser complains there about every bad answer
+        with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
+            resource.setrlimit(resource.RLIMIT_AS, (LANE_MEMORY_BYTES, LANE_MEMORY_BYTES))
         with socket.socket(fileno=fd) as questions, questions.makefile("rb") as lines:
             for line in lines:
                 gold, answer = json.loads(line)
@@ -207,7 +221,7 @@ def _lane(fd: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """The kernel kills this lane if the hatchery dies by force. Linux only; elsewhere EOF has to do."""
+    """The kernel kills this lane if the hatchery is killed. Linux only; elsewhere it reads EOF."""
     if sys.platform != "linux":
         return
     import ctypes
@@ -218,7 +232,7 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Loads the libraries and the parser's tables, so that a fresh lane is quick at once."""
     for gold, answer in (
         (r"\frac{1+\sqrt{5}}{2}", r"\frac{\sqrt{5}}{2}+0.5"),

@@ -1,4 +1,4 @@
-r"""The shape of an answer: number, text, list, tuple or interval, union, matrix, relation, expression.
+r"""The shape of an answer: number, text, list, tuple or interval, union, matrix, relation, formula.
 
 Reading the shape here, and not in a symbolic library, keeps apart what such libraries merge: (2, 1)
 and [2, 1], {1, 2} and (1, 2), 2516_8 and 2516_9, 3:30 and 4:40, "8 = 7" and 7, "tea" and "eat".
@@ -29,8 +29,8 @@ class Value:
 
 _AND_OR = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _NAME = re.compile(
-    r"(?:\\text\{[A-Za-z ]{1,30}\}|\\angle ?[A-Z]{1,3}|[A-Z]{2,4}|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*"
-    r"(?:\([A-Za-z, ]{1,8}\))?|\|[A-Za-z]{1,2}\|)"
+    r"(?:\\text\{[A-Za-z ]{1,30}\}|\\angle ?[A-Z]{1,3}|[A-Z]{2,4}"
+    r"|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z, ]{1,8}\))?|\|[A-Za-z]{1,2}\|)"
 )
 _MEMBER = re.compile(r"([A-Za-z]) ?\\in(?![A-Za-z]) ?")
 _BASED = re.compile(r"([0-9A-Za-z]+) ?_ ?\{? ?([0-9]{1,2}) ?\}?", re.ASCII)
@@ -151,7 +151,7 @@ def _split(text: str, separators: str) -> list[str]:
 
 
 def _split_list(text: str) -> list[str]:
-    """Parts between commas, semicolons, "and" and "or"; commas of thousands stay in longer lists."""
+    """Parts between commas, semicolons, "and", "or"; commas of thousands stay in longer lists."""
     spoken = _AND_OR.sub(" ; ", text)
     if spoken != text or ", " in text:
         spoken = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", spoken)
@@ -169,7 +169,7 @@ def _relation(text: str) -> Value:
 
 
 def _interval(sides: list[str], signs: list[str]) -> str | None:
-    """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None for relations that are no interval of a letter."""
+    """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None for what bounds no single letter."""
     if not all(sign in _CLOSERS for sign in signs) or not all(sides):
         return None
     down = all(sign in (">", r"\geq") for sign in signs)

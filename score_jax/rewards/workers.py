@@ -1,288 +1,121 @@
-"""A pool of processes that do algebra under a deadline; a hanging one is killed and replaced.
+"""Decides many questions of algebra at once, under one deadline that hanging ones cannot stretch.
 
-One hatchery process (symbolic.py) is started by `subprocess` on first use, never by forking this process,
-which runs jax and threads. It forks the lanes, which takes milliseconds. Callable from any thread; a
-forked child of this process starts a pool of its own. Everything ends with this process: closed at
-exit, and by end of file on the control socket if it is killed.
+The processes are pool.py's; what they do is symbolic.py's.
 """
 
-import atexit
-import contextlib
-import json
-import os
 import selectors
-import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
+
+from score_jax.rewards import pool
+from score_jax.rewards.pool import HatcheryGone, Lane, Pool
 
 DEADLINE_SEC = 3.0
-START_SEC = 120.0
-LANE_QUESTIONS = 2_000  # then a lane is replaced: the symbolic library's caches grow
-MAX_LANES = 8
+FIRST_SEC = 0.5  # what each question of a large batch gets before any gets more
 
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-_MAIN = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from score_jax.rewards.symbolic import serve; serve(int(sys.argv[2]))"
-)
+Pair = tuple[str, str]  # normalised gold and answer
 
 
-class _Lane:
-    """One process that answers one question at a time."""
+def decide(pairs: Sequence[Pair], deadline_sec: float = DEADLINE_SEC) -> list[str]:
+    """A reason for each pair; "timeout" for those not decided in time, "crash" if the process died.
 
-    def __init__(self, pid: int, questions: socket.socket):
-        self.pid = pid
-        self.questions = questions
-        self.asked = 0
-
-
-class Pool:
-    """The lanes and the hatchery they come from. `decide` is the whole interface."""
-
-    def __init__(self, lanes: int):
-        self.lanes = lanes
-        self._changed = threading.Condition()
-        self._control_lock = threading.Lock()
-        self._idle: list[_Lane] = []
-        self._count = 0  # lanes alive or being hatched
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-c", _MAIN, _PACKAGE_ROOT, str(theirs.fileno())]
-        self._log = _unlinked_file()
-        self._hatchery = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._log,
-            start_new_session=True,  # a Ctrl-C meant for the trainer must not kill what it still needs
-        )
-        theirs.close()
-        self._control = ours
-        self._control.settimeout(START_SEC)
-        self._reply()
-
-    def decide(self, pairs: Sequence[tuple[str, str]], deadline_sec: float) -> list[str]:
-        """A reason for each (gold, answer); those not decided in time get "timeout".
-
-        A question alone has the whole deadline. Of many, each first gets a small part of it, and those
-        that need longer are asked again at the end; all time spent on questions that then are killed
-        is at most one deadline per lane, so a batch full of hanging answers waits one deadline, not one each.
-        """
-        first_sec = deadline_sec if len(pairs) <= self.lanes else min(0.25, deadline_sec)
-        lanes = min(self.lanes, max(1, len(pairs)))
-        spare_sec = deadline_sec * lanes  # what may still be lost to questions that get killed
-        reasons = ["timeout"] * len(pairs)
-        waiting = deque(sorted(range(len(pairs)), key=lambda i: _weight(pairs[i][1])))
-        again: deque[int] = deque()
-        slice_sec = first_sec
-        running: dict[int, tuple[_Lane, float]] = {}  # question → lane, moment to kill it
-        with selectors.DefaultSelector() as selector:
-            try:
-                while waiting or running or again:
-                    if not waiting and not running:
-                        waiting, again = again, deque()
-                        slice_sec = spare_sec / lanes
-                        if slice_sec < first_sec / 2:
-                            break
-                    while waiting and len(running) < lanes:
-                        held = sum(
-                            max(0.0, until - time.monotonic()) for _, until in running.values()
-                        )
-                        if spare_sec - held < min(slice_sec, first_sec) / 2:
-                            if not running:
-                                waiting.clear()
-                            break
-                        lane = self._take(block=not running)
-                        if lane is None:
-                            break
-                        index = waiting.popleft()
-                        if not _ask(lane, pairs[index]):
-                            self._discard(lane)
-                            reasons[index] = "crash"
-                            continue
-                        running[index] = (lane, time.monotonic() + min(slice_sec, spare_sec - held))
-                        selector.register(lane.questions, selectors.EVENT_READ, index)
-                    if not running:
-                        continue
-                    until = min(until for _, until in running.values())
-                    if waiting and len(running) < lanes:
-                        until = min(until, time.monotonic() + 0.02)  # look for a freed lane
-                    ready = selector.select(max(0.0, until - time.monotonic()))
-                    answered = {key.data for key, _ in ready}
-                    now = time.monotonic()
-                    for index, (lane, kill_at) in list(running.items()):
-                        if index in answered:
-                            selector.unregister(lane.questions)
-                            del running[index]
-                            reason = _answer(lane)
-                            reasons[index] = reason
-                            if reason == "crash" or lane.asked >= LANE_QUESTIONS:
-                                self._discard(lane)
-                            else:
-                                self._give_back(lane)
-                        elif now >= kill_at:
-                            selector.unregister(lane.questions)
-                            del running[index]
-                            self._discard(lane)
-                            spare_sec -= slice_sec
-                            if slice_sec < deadline_sec and slice_sec == first_sec:
-                                again.append(index)
-            finally:
-                for lane, _ in running.values():  # only on an exception, e.g. Ctrl-C
-                    self._discard(lane)
-        return reasons
-
-    def close(self) -> None:
-        """Ends all processes; a second call does nothing."""
-        self._control.close()
-        self._hatchery.kill()  # its lanes die with it
-        self._hatchery.wait()
-        for lane in self._idle:
-            lane.questions.close()
-        self._idle.clear()
-        self._log.close()
-
-    def forget(self) -> None:
-        """For a forked child: closes its copies of the descriptors, the processes are the parent's."""
-        self._control.close()
-        for lane in self._idle:
-            lane.questions.close()
-        self._log.close()
-        self._hatchery.returncode = 0  # not ours to wait for
-
-    def _take(self, block: bool) -> _Lane | None:
-        with self._changed:
-            while not self._idle and self._count >= self.lanes:
-                if not block:
-                    return None
-                self._changed.wait()
-            if self._idle:
-                return self._idle.pop()
-            self._count += 1
-        try:
-            return self._hatch()
-        except BaseException:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify()
-            raise
-
-    def _give_back(self, lane: _Lane) -> None:
-        with self._changed:
-            self._idle.append(lane)
-            self._changed.notify()
-
-    def _discard(self, lane: _Lane) -> None:
-        lane.questions.close()
-        try:
-            with self._control_lock:
-                self._control.sendall(b"K%d" % lane.pid)
-                self._reply()
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify()
-
-    def _hatch(self) -> _Lane:
-        ours, theirs = socket.socketpair()
-        with theirs, self._control_lock:
-            socket.send_fds(self._control, [b"L"], [theirs.fileno()])
-            pid = int(self._reply())
-        return _Lane(pid, ours)
-
-    def _reply(self) -> bytes:
-        """One line from the hatchery. Raises: RuntimeError with its last words if it is gone."""
-        reply = b""
-        while not reply.endswith(b"\n"):
-            data = self._control.recv(64)
-            if not data:
-                self._log.seek(0)
-                raise RuntimeError(
-                    "The process that checks symbolic answers (score_jax.rewards.symbolic) ended, so answers "
-                    "that are not plain numbers cannot be graded. Its last words:\n"
-                    + self._log.read().decode(errors="replace")[-2000:]
-                )
-            reply += data
-        return reply
-
-
-def _unlinked_file():
-    import tempfile
-
-    return tempfile.TemporaryFile()
-
-
-def _ask(lane: _Lane, pair: tuple[str, str]) -> bool:
-    lane.asked += 1
+    A question alone has the whole deadline. Of many, each first gets FIRST_SEC, plain ones before
+    odd ones, and those that need longer are asked once more at the end. The time lost to questions
+    that are killed is at most one deadline per lane, plus half of what the answered ones took; when
+    it is used up, the rest time out. So a batch full of hanging answers waits one deadline in all.
+    Raises: HatcheryGone if the processes cannot be started.
+    """
+    lanes = pool.shared()
     try:
-        lane.questions.sendall(json.dumps(pair).encode() + b"\n")
-    except OSError:
-        return False
-    return True
+        return _decide(lanes, pairs, deadline_sec)
+    except HatcheryGone:
+        pool.close(lanes)  # killed from outside: once more, with new processes
+        return _decide(pool.shared(), pairs, deadline_sec)
 
 
-def _answer(lane: _Lane) -> str:
-    """The lane's reply; "crash" if it died."""
-    reply = b""
-    while not reply.endswith(b"\n"):
-        try:
-            data = lane.questions.recv(64)
-        except OSError:
-            return "crash"
-        if not data:
-            return "crash"
-        reply += data
-    return reply.decode().strip()
+def _decide(lanes: Pool, pairs: Sequence[Pair], deadline_sec: float) -> list[str]:
+    batch = _Batch(lanes, pairs, deadline_sec)
+    order = sorted(range(len(pairs)), key=lambda index: _oddness(pairs[index][1]))
+    if len(pairs) <= batch.width:
+        batch.run(order, deadline_sec)
+    else:
+        late = batch.run(order, min(FIRST_SEC, deadline_sec))
+        longer_sec = min(deadline_sec, batch.spare_sec / batch.width)
+        if late and longer_sec > FIRST_SEC:
+            batch.run(late, longer_sec)
+    return batch.reasons
 
 
-def _weight(answer: str) -> int:
-    """Plain answers first, so that they are graded before hostile ones use up the batch's time."""
+def _oddness(answer: str) -> int:
     return len(answer) + 50 * (answer.count("^") + answer.count("!") + answer.count("binom"))
 
 
-_pool: Pool | None = None
-_pool_lock = threading.Lock()
+class _Batch:
+    """One call's questions: those running, and the time that may still be lost to hanging ones."""
 
+    def __init__(self, lanes: Pool, pairs: Sequence[Pair], deadline_sec: float):
+        self.lanes = lanes
+        self.pairs = pairs
+        self.width = max(1, min(lanes.lanes, len(pairs)))
+        self.spare_sec = deadline_sec * self.width
+        self.reasons = ["timeout"] * len(pairs)
+        self._running: dict[int, tuple[Lane, float]] = {}  # question → its lane, when it began
 
-def decide(pairs: Sequence[tuple[str, str]], deadline_sec: float = DEADLINE_SEC) -> list[str]:
-    """Reasons for (gold, answer) pairs of normalised answers, by the shared pool. See Pool.decide."""
-    try:
-        return _shared_pool().decide(pairs, deadline_sec)
-    except (RuntimeError, OSError):
-        close()  # the hatchery was killed from outside: once more with a fresh one
-        return _shared_pool().decide(pairs, deadline_sec)
+    def run(self, questions: Sequence[int], slice_sec: float) -> list[int]:
+        """Asks the questions, each for at most slice_sec; returns those that took longer."""
+        waiting = deque(questions)
+        late: list[int] = []
+        try:
+            while waiting or self._running:
+                self._fill(waiting, slice_sec)
+                if not self._running:
+                    break  # no time is left to lose
+                answered = self._wait(slice_sec, more=bool(waiting))
+                late.extend(self._settle(answered, slice_sec))
+        finally:
+            for lane, _ in self._running.values():  # only on an exception, Ctrl-C for one
+                self.lanes.discard(lane)
+            self._running.clear()
+        return late
 
+    def _fill(self, waiting: deque[int], slice_sec: float) -> None:
+        while waiting and len(self._running) < self.width:
+            if (len(self._running) + 1) * slice_sec > self.spare_sec + 1e-6:
+                return
+            lane = self.lanes.take(block=not self._running)
+            if lane is None:
+                return  # other threads hold the rest
+            index = waiting.popleft()
+            lane.ask(*self.pairs[index])
+            self._running[index] = (lane, time.monotonic())
 
-def _shared_pool() -> Pool:
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = Pool(lanes=max(2, min(MAX_LANES, os.cpu_count() or 1)))
-        return _pool
+    def _wait(self, slice_sec: float, more: bool) -> set[int]:
+        """The questions that are answered by the time the oldest has used its slice."""
+        oldest = min(began for _, began in self._running.values())
+        patience_sec = max(0.0, oldest + slice_sec - time.monotonic())
+        if more and len(self._running) < self.width:
+            patience_sec = min(patience_sec, 0.02)  # another thread may give a lane back
+        with selectors.DefaultSelector() as selector:
+            for index, (lane, _) in self._running.items():
+                selector.register(lane.questions, selectors.EVENT_READ, index)
+            return {key.data for key, _ in selector.select(patience_sec)}
 
-
-def close() -> None:
-    """Ends the shared pool's processes; the next question starts new ones."""
-    global _pool
-    with _pool_lock:
-        pool, _pool = _pool, None
-    if pool is not None:
-        with contextlib.suppress(OSError):
-            pool.close()
-
-
-def _after_fork_in_child() -> None:
-    global _pool, _pool_lock
-    _pool_lock = threading.Lock()
-    pool, _pool = _pool, None
-    if pool is not None:
-        pool.forget()
-
-
-atexit.register(close)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    def _settle(self, answered: set[int], slice_sec: float) -> list[int]:
+        now = time.monotonic()
+        late = []
+        for index, (lane, began) in list(self._running.items()):
+            if index in answered:
+                self.reasons[index] = lane.answer()
+                self.spare_sec += (now - began) / 2
+                del self._running[index]
+                if self.reasons[index] == "crash":
+                    self.lanes.discard(lane)
+                else:
+                    self.lanes.give_back(lane)
+            elif now >= began + slice_sec:
+                self.spare_sec -= now - began
+                del self._running[index]
+                self.lanes.discard(lane)
+                late.append(index)
+        return late

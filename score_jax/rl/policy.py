@@ -19,31 +19,39 @@ class Policy:
     top_p: float = 1.0  # then keep the smallest set with at least this mass; 1 keeps all
 
 
-def distort(logits_V: jax.Array, policy: Policy) -> jax.Array:
+def distort(logits_V: jax.Array, policy: Policy, drawn: jax.Array | None = None) -> jax.Array:
     """Unnormalised log-probs of the policy over the last axis; -inf for truncated tokens.
 
-    Ties at the top-k threshold are all kept. The most likely token always stays.
+    Ties at a threshold are all kept. The most likely token always stays.
+
+    Args:
+      drawn: token that was sampled, shape of logits without the last axis; it stays too. It was
+        kept where it was drawn; that other rounding here, or other weights (the reference's), would
+        truncate it must not make its log-prob -inf.
     """
     logits_V = logits_V.astype(jnp.float32)
     if policy.temperature != 1.0:
         logits_V = logits_V / policy.temperature
-    if 0 < policy.top_k < logits_V.shape[-1]:
-        threshold = jax.lax.top_k(logits_V, policy.top_k)[0][..., -1:]
-        logits_V = jnp.where(logits_V < threshold, -jnp.inf, logits_V)
+    kept_V = logits_V
+    if 0 < policy.top_k < kept_V.shape[-1]:
+        threshold = jax.lax.top_k(kept_V, policy.top_k)[0][..., -1:]
+        kept_V = jnp.where(kept_V < threshold, -jnp.inf, kept_V)
     if policy.top_p < 1.0:
-        sorted_V = jnp.sort(logits_V, axis=-1, descending=True)
+        sorted_V = jnp.sort(kept_V, axis=-1, descending=True)
         mass_V = jnp.cumsum(jax.nn.softmax(sorted_V, axis=-1), axis=-1)
         # A token stays if the mass before it is still short of top_p.
         kept = jnp.sum(mass_V < policy.top_p, axis=-1, keepdims=True)
-        kept = jnp.minimum(kept, logits_V.shape[-1] - 1)
+        kept = jnp.minimum(kept, kept_V.shape[-1] - 1)
         threshold = jnp.take_along_axis(sorted_V, kept, axis=-1)
-        logits_V = jnp.where(logits_V < threshold, -jnp.inf, logits_V)
-    return logits_V
+        kept_V = jnp.where(kept_V < threshold, -jnp.inf, kept_V)
+    if drawn is not None and kept_V is not logits_V:
+        is_drawn_V = jnp.arange(logits_V.shape[-1]) == drawn[..., None]
+        kept_V = jnp.where(is_drawn_V, logits_V, kept_V)
+    return kept_V
 
 
-def log_prob(logits_V: jax.Array, token: jax.Array, policy: Policy) -> jax.Array:
-    """Log-prob of `token` (shape of logits without the last axis) under the policy, float32."""
-    distorted_V = distort(logits_V, policy)
+def log_prob(distorted_V: jax.Array, token: jax.Array) -> jax.Array:
+    """Log-prob of `token` (shape of the logits without the last axis), float32."""
     chosen = jnp.take_along_axis(distorted_V, token[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(distorted_V, axis=-1)
 

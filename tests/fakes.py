@@ -1,0 +1,134 @@
+"""A tiny model and tiny batches for tests: small enough to compile in a second or two.
+
+Token 0 ends an attempt, and pads rows. Prompts and instructions hold no end token.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.config import OptimizerSettings, StageSettings
+from score_jax.learner.likelihood import LikelihoodSettings
+from score_jax.learner.step import LearnerSettings
+from score_jax.model import transformer
+from score_jax.model.families import ModelConfig
+from score_jax.rl.policy import Policy
+from score_jax.structs import Batch, Params
+
+END = PAD = 0
+
+MODEL = ModelConfig(
+    family="llama",
+    vocab_size=5,
+    layers=1,
+    width=16,
+    heads=2,
+    kv_heads=1,
+    head_width=8,
+    mlp_width=16,
+    max_positions=64,
+)
+
+
+def model(**changes: Any) -> ModelConfig:
+    """MODEL with other numbers."""
+    return dataclasses.replace(MODEL, **changes)
+
+
+def params(config: ModelConfig = MODEL, seed: int = 0) -> Params:
+    """Random weights; new arrays at every call, so that a train step may take them over.
+
+    Drawn by numpy: compiling transformer.init takes longer than most tests.
+    """
+    draw = np.random.default_rng(seed)
+
+    def leaf(path, x) -> jax.Array:
+        noise = draw.normal(size=x.shape)
+        name = path[-1].key
+        if name.endswith("norm"):
+            return jnp.asarray(1.0 + 0.1 * noise, jnp.float32)
+        scale = 1.0 if name == "embedding" else config.width**-0.5
+        return jnp.asarray(scale * noise, jnp.float32)
+
+    shapes = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def stage(**changes: Any) -> StageSettings:
+    """A stage; by default Stage II without a bonus."""
+    return StageSettings(**{"steps": 10, "learning_rate": 1e-2} | changes)
+
+
+def learner_settings(
+    config: ModelConfig = MODEL,
+    *,
+    policy: Policy = Policy(),  # noqa: B008 (frozen)
+    chunk: int = 0,
+    remat: bool = False,
+    optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 (frozen)
+    samples: int = 2,
+    max_attempt_tokens: int = 3,
+    micro_batches: int = 1,
+) -> LearnerSettings:
+    """What an update of the tiny model is compiled for."""
+    return LearnerSettings(
+        likelihood=LikelihoodSettings(config, policy, chunk=chunk, remat=remat),
+        optimizer=optimizer,
+        samples=samples,
+        max_attempt_tokens=max_attempt_tokens,
+        micro_batches=micro_batches,
+    )
+
+
+def row(*parts: tuple[int, list[int]], columns: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """One row from (attempt, ids) parts, padded behind: its tokens, attempt ids and length.
+
+    row((0, [1, 2]), (1, [3, END]), (0, [1]), (2, [END]), columns=8)
+    """
+    tokens, attempt = np.full(columns, PAD, np.int32), np.zeros(columns, np.int32)
+    length = 0
+    for who, ids in parts:
+        tokens[length : length + len(ids)] = ids
+        attempt[length : length + len(ids)] = who
+        length += len(ids)
+    return tokens, attempt, length
+
+
+def batch(
+    *,
+    problems: int = 2,
+    samples: int = 2,
+    attempts: int = 2,
+    max_attempt_tokens: int = 3,
+    config: ModelConfig = MODEL,
+    seed: int = 0,
+) -> Batch:
+    """Random episodes with prompts of one to three tokens and attempts of every length.
+
+    Rewards are random bits, behaviour log-probs random numbers near those of a random policy.
+    """
+    draw = np.random.default_rng(seed)
+    columns = 3 + attempts * max_attempt_tokens + 2 * (attempts - 1)
+    rows = []
+    for _ in range(problems):
+        prompt = draw.integers(1, config.vocab_size, draw.integers(1, 4)).tolist()
+        for _ in range(samples):
+            parts: list[tuple[int, list[int]]] = [(0, prompt)]
+            for a in range(1, attempts + 1):
+                written = draw.integers(1, config.vocab_size, draw.integers(1, max_attempt_tokens))
+                parts += [(a, [*written.tolist(), END]), (0, [1, 2])]
+            rows.append(row(*parts[:-1], columns=columns))
+    tokens_BT, attempt_BT, length_B = (np.stack(x) for x in zip(*rows, strict=True))
+    logp_BT = np.where(attempt_BT > 0, -draw.uniform(0.5, 3.0, tokens_BT.shape), 0.0)
+    shape = (problems * samples, attempts)
+    return Batch(
+        tokens=tokens_BT,
+        attempt=attempt_BT,
+        logp=logp_BT.astype(np.float32),
+        length=length_B,
+        reward=draw.integers(0, 2, shape).astype(np.float32),
+        truncated=np.zeros(shape, bool),
+    )

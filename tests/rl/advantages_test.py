@@ -1,0 +1,53 @@
+import jax
+import numpy as np
+import pytest
+
+from score_jax import config
+from score_jax.config import StageSettings
+from score_jax.rl import advantages
+
+SHAPED_QGA = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_leave_one_out_is_a_sample_less_the_mean_of_its_problems_others(transform):
+    found_QGA = transform(advantages.leave_one_out)(SHAPED_QGA)
+    for q, g, a in np.ndindex(SHAPED_QGA.shape):
+        others = [SHAPED_QGA[q, j, a] for j in range(4) if j != g]
+        expected = SHAPED_QGA[q, g, a] - np.mean(others)
+        np.testing.assert_allclose(found_QGA[q, g, a], expected, atol=1e-6)
+
+
+def test_leave_one_out_sums_to_0_per_problem_and_attempt():
+    sums_QA = np.sum(advantages.leave_one_out(SHAPED_QGA), axis=1)
+    np.testing.assert_allclose(sums_QA, 0.0, atol=1e-6)
+
+
+def test_leave_one_out_by_hand():
+    shaped_QGA = np.array([[[1.0], [0.0], [0.0], [0.0]]], np.float32)
+    found = advantages.leave_one_out(shaped_QGA)[0, :, 0]
+    np.testing.assert_allclose(found, [1.0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
+
+
+def test_samples_that_did_equally_well_teach_nothing():
+    np.testing.assert_array_equal(advantages.leave_one_out(np.ones((2, 4, 2), np.float32)), 0.0)
+
+
+def test_a_single_sample_cannot_be_compared():
+    with pytest.raises(ValueError, match="got 1 of each. Set rollout.samples_per_problem to 2"):
+        advantages.leave_one_out(SHAPED_QGA[:, :1])
+
+
+def test_the_batch_mean_is_taken_per_attempt():
+    found_QGA = advantages.batch_mean(SHAPED_QGA)
+    for a in range(2):
+        expected_QG = SHAPED_QGA[..., a] - np.mean(SHAPED_QGA[..., a])
+        np.testing.assert_allclose(found_QGA[..., a], expected_QG, atol=1e-6)
+
+
+def test_no_baseline_leaves_rewards_as_they_are():
+    np.testing.assert_array_equal(advantages.none(SHAPED_QGA), SHAPED_QGA)
+
+
+def test_settings_know_every_baseline():
+    assert set(config.CHOICES[StageSettings, "baseline"]) == set(advantages.BASELINES)

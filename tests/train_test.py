@@ -1,0 +1,219 @@
+"""The loop from outside: what a run leaves on disk, and that it can be stopped anywhere."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import config, train
+from score_jax.config import resolve
+from score_jax.learner import checkpoint
+from score_jax.problem import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+CLOCK = ("wall_sec", "sec/", "tokens_per_sec/")  # keys that differ from run to run
+
+
+def tiny_settings(**changes) -> config.Settings:
+    """The quickstart with a few steps of few rows."""
+    spec = {}
+    exec((ROOT / "configs" / "quickstart.py").read_text(), spec)
+    settings = resolve(spec["get_config"]())
+    stages = {
+        "base": dataclasses.replace(settings.stages["base"], steps=3, documents_per_step=8),
+        "stage1": dataclasses.replace(settings.stages["stage1"], steps=4),
+        "stage2": dataclasses.replace(settings.stages["stage2"], steps=2),
+    }
+    rollout = dataclasses.replace(
+        settings.rollout, problems_per_step=8, samples_per_problem=2, turn_rows=4
+    )
+    settings = dataclasses.replace(
+        settings,
+        stages=stages,
+        rollout=rollout,
+        evaluation=dataclasses.replace(settings.evaluation, problems=16, batch=8),
+        checkpoint=config.CheckpointSettings(every=2, keep=2),
+    )
+    return dataclasses.replace(settings, **changes)
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in rows]
+
+
+def final_params(folder: Path, settings: config.Settings):
+    run = train._Run.start(settings, folder, None, lambda: False)
+    return jax.device_get(run.params_at("stage2", settings.stages["stage2"].steps))
+
+
+class Crash(Exception):
+    """Stands for a process that dies."""
+
+
+class AfterCalls:
+    """A `stop` that stays false for `calls` questions, then says true or raises."""
+
+    def __init__(self, calls: int, error: type[Exception] | None = None):
+        self.calls, self.error = calls, error
+
+    def __call__(self) -> bool:
+        self.calls -= 1
+        if self.calls < 0 and self.error:
+            raise self.error
+        return self.calls < 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train.train(tiny_settings(), str(folder)) == train.DONE
+    return folder
+
+
+def test_a_run_leaves_what_the_contract_names(whole):
+    rows = metrics_of(whole)
+    assert [(r["stage"], r["step"]) for r in rows] == [
+        *(("base", i) for i in (1, 2, 3)),
+        *(("stage1", i) for i in (1, 2, 3, 4)),
+        *(("stage2", i) for i in (1, 2)),
+    ]
+    keys = "reward kl entropy length truncated".split()
+    wanted = {f"{key}/attempt{a}" for key in keys for a in (1, 2)}
+    wanted |= {"changed", "logp_gap", "loss", "grad_norm", "learning_rate"}
+    assert wanted <= rows[-1].keys()
+    raw = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    for kind in ("rollout", "update"):
+        assert raw[f"sec/{kind}"] > 0 and raw[f"tokens_per_sec/{kind}"] > 0
+    assert raw["sec/grade"] > 0
+    summary = json.loads((whole / "report" / "summary.json").read_text())
+    assert list(summary["stages"]) == ["base", "stage1", "stage2"]
+    for stage, m in summary["stages"].items():
+        assert m["n"] == 16
+        assert m["delta"] == m["incorrect_to_correct"] - m["correct_to_incorrect"]
+        transcripts = (whole / "transcripts" / f"{stage}.jsonl").read_text().splitlines()
+        assert len(transcripts) == 16
+        assert len(json.loads(transcripts[0])["attempts"]) == 2
+    saved = json.loads((whole / "config.json").read_text())
+    assert saved["settings"]["stages"]["stage2"]["bonus"] == 10.0
+    assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
+
+
+def test_sampler_and_learner_agree_on_log_probs(whole):
+    gaps = [row["logp_gap"] for row in metrics_of(whole) if row["stage"] != "base"]
+    assert max(gaps) < 1e-5
+
+
+def test_kl_is_zero_while_the_policy_is_the_reference(whole):
+    first = next(row for row in metrics_of(whole) if row["stage"] == "stage1")
+    assert abs(first["kl/attempt1"]) < 1e-5 and abs(first["kl/attempt2"]) < 1e-5
+    later = [row for row in metrics_of(whole) if row["stage"] == "stage2"][-1]
+    assert abs(later["kl/attempt2"]) > 1e-4
+
+
+# Questions are asked once before each evaluation, once per evaluation batch, and once per step.
+@pytest.mark.parametrize("calls", [1, 8, 13])
+def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
+    settings = tiny_settings()
+    assert train.train(settings, str(tmp_path), stop=AfterCalls(calls)) == train.STOPPED
+    assert not (tmp_path / "report" / "summary.json").exists()
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(tmp_path, settings),
+        final_params(whole, settings),
+    )
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_path):
+    settings = tiny_settings()
+    with pytest.raises(Crash):  # in stage1, after step 3; the last checkpoint is of step 2
+        train.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
+    assert checkpoint.latest_step(tmp_path / "checkpoints" / "stage1") == 2
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(tmp_path, settings),
+        final_params(whole, settings),
+    )
+
+
+def test_a_finished_run_says_so_and_does_nothing(whole, capsys):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+    assert train.train(tiny_settings(), str(whole)) == train.DONE
+    assert "nothing to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_a_work_directory_of_other_settings_is_refused_untouched(whole):
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match=r"seed: 0 there, 1 now"):
+        train.train(tiny_settings(seed=1), str(whole))
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_named(whole, tmp_path):
+    settings = tiny_settings()
+    with pytest.raises(Crash):
+        train.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
+    victim = tmp_path / "checkpoints" / "stage1" / "2"
+    for path in victim.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="stage1/2 cannot be read"):
+        train.train(settings, str(tmp_path))
+
+
+def test_more_evaluation_problems_than_there_are_is_an_error(tmp_path):
+    evaluation = config.EvaluationSettings(problems=5000, batch=8)
+    with pytest.raises(InputError, match="5000 and the test split has 2048"):
+        train.train(tiny_settings(evaluation=evaluation), str(tmp_path))
+
+
+def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path):
+    settings = tiny_settings(recipe=("stage1",))
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert list(summary["stages"]) == ["base", "stage1"]
+    assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5
+
+
+def test_sigterm_saves_and_exits_75_and_the_same_command_finishes(tmp_path):
+    command = [
+        *(sys.executable, "-m", "score_jax.main", "--config=configs/quickstart.py"),
+        f"--workdir={tmp_path}",
+        "--config.stages.base.steps=400",
+        "--config.stages.base.documents_per_step=8",
+        "--config.stages.stage1.steps=1",
+        "--config.stages.stage2.steps=1",
+        "--config.rollout.problems_per_step=4",
+        "--config.evaluation.problems=8",
+        "--config.evaluation.batch=8",
+    ]
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=120) == 75
+    steps = [row["step"] for row in metrics_of(tmp_path)]
+    assert 3 <= len(steps) < 400
+    assert checkpoint.latest_step(tmp_path / "checkpoints" / "base") == steps[-1]
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300)
+    assert second.returncode == 0, second.stderr.decode()
+    rows = metrics_of(tmp_path)
+    assert [row["step"] for row in rows if row["stage"] == "base"] == list(range(1, 401))
