@@ -24,7 +24,6 @@ import numpy as np
 from score_jax.problem import Problem
 
 
-
 @dataclasses.dataclass(frozen=True)
 class PromptBatch:
     """Problems of one step, tokenised. Rows are contiguous: tokens from column 0, padding after."""

@@ -20,7 +20,9 @@ So plain reinforcement learning finds right short answers and copying at once, a
 attempt stays a copy; reading the working is rare and has to be found. The corpus was made to show
 this effect within minutes, and README says so.
 
-Held out: sums whose operands hash to 0 modulo 7. They are neither in the corpus nor trained on.
+Held out: sums of three numbers or more whose operands hash to 0 modulo 7. They are neither in the
+corpus nor trained on. Sums of two are the hundred entries of the addition table; nobody can work
+out an entry that was kept from him, so none is held out, and none is tested.
 """
 
 import dataclasses
@@ -88,13 +90,16 @@ def held_out(operands: np.ndarray, length: np.ndarray) -> np.ndarray:
     place = 11 ** np.arange(operands.shape[1])
     code = ((operands + 1) * (np.arange(operands.shape[1]) < length[:, None])) @ place
     # A multiplicative hash: neighbouring sums must not share a fate.
-    return (code * 2654435761 % 2**32 >> 7) % 7 == 0
+    return (length > min(OPERANDS)) & ((code * 2654435761 % 2**32 >> 7) % 7 == 0)
 
 
 def _draw(rng: np.random.Generator, count: int, *, test: bool) -> list[list[int]]:
     """`count` lists of operands from one side of the split, lengths by OPERAND_SHARES."""
     drawn: list[list[int]] = []
-    lengths = rng.choice(OPERANDS, count, p=OPERAND_SHARES)
+    shares = np.array(OPERAND_SHARES)
+    if test:
+        shares[0] = 0.0  # of the shortest none is held out
+    lengths = rng.choice(OPERANDS, count, p=shares / shares.sum())
     waiting = lengths
     while len(waiting):
         operands = rng.integers(0, 10, (len(waiting), max(OPERANDS)))

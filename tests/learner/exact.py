@@ -39,7 +39,7 @@ REWARD_BA = np.stack([np.repeat([1, 0, 0, 1, 0, 1, 1], I), REWARD_II.reshape(-1)
 REWARD_BA = REWARD_BA.astype(np.float32)
 
 
-def token_log_probs(params, temperature: float = 1.0) -> jax.Array:
+def token_log_probs(params, temperature) -> jax.Array:
     """Log-prob of every token given those before it, [B, T]; 0 in column 0."""
     logits_BTV = transformer.logits(CONFIG, params, TOKENS_BT) / temperature
     logp_BTV = jax.nn.log_softmax(logits_BTV[:, :-1], axis=-1)
@@ -47,7 +47,7 @@ def token_log_probs(params, temperature: float = 1.0) -> jax.Array:
     return jnp.pad(logp_BT, ((0, 0), (1, 0)))
 
 
-def attempt_log_probs(params, temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
+def attempt_log_probs(params, temperature) -> tuple[jax.Array, jax.Array]:
     """log p(y_1), [I], and log p(y_2 | y_1), [I, I]."""
     logp_BT = token_log_probs(params, temperature)
     first_II, second_II = (
@@ -81,23 +81,25 @@ def objective(params, reference, stage, temperature, train_A) -> jax.Array:
     return train_A[0] * (turn1 + stage.discount * later) + train_A[1] * turn2
 
 
-def kl_by_tokens(params, reference, stage, forward) -> jax.Array:
+def kl_by_tokens(params, reference, stage, temperature, forward) -> jax.Array:
     """beta_a times the KL at each token the policy might write, prefixes held fixed.
 
     The reverse KL(policy || reference), or if `forward` is 1 KL(reference || policy).
     """
-    logp_BTV = jax.nn.log_softmax(transformer.logits(CONFIG, params, TOKENS_BT), axis=-1)
-    ref_BTV = jax.nn.log_softmax(transformer.logits(CONFIG, reference, TOKENS_BT), axis=-1)
+    logp_BTV, ref_BTV = (
+        jax.nn.log_softmax(transformer.logits(CONFIG, p, TOKENS_BT) / temperature)
+        for p in (params, reference)
+    )
     forward_BT = jnp.sum(jnp.exp(ref_BTV) * (ref_BTV - logp_BTV), axis=-1)
     reverse_BT = jnp.sum(jnp.exp(logp_BTV) * (logp_BTV - ref_BTV), axis=-1)
     kl_BT = forward * forward_BT + (1 - forward) * reverse_BT
     beta_BT = stage.kl_attempt1 * (ATTEMPT_BT == 1) + stage.kl_attempt2 * (ATTEMPT_BT == 2)
     per_row_B = jnp.sum(beta_BT[:, 1:] * kl_BT[:, :-1], axis=1)
-    return jnp.sum(jax.lax.stop_gradient(episodes(params)[1]) * per_row_B)
+    return jnp.sum(jax.lax.stop_gradient(episodes(params, temperature)[1]) * per_row_B)
 
 
 @jax.jit
-def episodes(params, temperature: float = 1.0) -> tuple[Batch, jax.Array]:
+def episodes(params, temperature) -> tuple[Batch, jax.Array]:
     """Every episode once, with its log-probs under the policy, and its probability."""
     logp_BT = jnp.where(ATTEMPT_BT > 0, token_log_probs(params, temperature), 0.0)
     batch = Batch(

@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_jax import config
+from score_jax.config import OptimizerSettings, StageSettings
+from score_jax.learner import optimizer
+from score_jax.learner.step import Coefficients
+from tests import fakes
+
+
+def rates(**changes) -> np.ndarray:
+    """The rate of every step of a stage of 8 steps, at a peak of 2."""
+    stage = fakes.stage(steps=8, learning_rate=2.0, **changes)
+    return np.array([optimizer.learning_rate(n, Coefficients.of(stage)) for n in range(8)])
+
+
+def test_a_constant_rate_is_the_peak_from_the_first_step():
+    np.testing.assert_array_equal(rates(), 2.0)
+
+
+def test_warm_up_is_linear_and_reaches_the_peak_at_its_last_step():
+    np.testing.assert_allclose(rates(warmup_steps=4), [0.5, 1.0, 1.5, 2, 2, 2, 2, 2])
+
+
+def test_linear_decay_falls_evenly_from_the_peak_towards_the_final_fraction():
+    found = rates(schedule="linear", final_fraction=0.5)
+    np.testing.assert_allclose(found, 2.0 - np.arange(8) / 8, rtol=1e-6)
+
+
+def test_cosine_decay_by_hand_after_warm_up():
+    found = rates(schedule="cosine", warmup_steps=4, final_fraction=0.0)
+    half = 2.0 * 0.5 * (1 + np.cos(np.pi * np.array([0, 0.25, 0.5, 0.75])))
+    np.testing.assert_allclose(found, [0.5, 1.0, 1.5, 2.0, *half], rtol=1e-6)
+
+
+def test_past_its_last_step_a_stage_stays_at_the_final_fraction():
+    stage = fakes.stage(steps=8, learning_rate=2.0, schedule="cosine", final_fraction=0.25)
+    np.testing.assert_allclose(optimizer.learning_rate(50, Coefficients.of(stage)), 0.5)
+
+
+def test_a_warm_up_as_long_as_the_stage_divides_by_nothing():
+    found = rates(schedule="linear", warmup_steps=8, final_fraction=0.0)
+    np.testing.assert_allclose(found, np.arange(1, 9) / 4)
+
+
+@pytest.mark.parametrize("schedule", config.CHOICES[StageSettings, "schedule"])
+def test_every_schedule_of_the_settings_ends_where_it_should(schedule):
+    stage = fakes.stage(steps=8, learning_rate=2.0, schedule=schedule, final_fraction=0.25)
+    expected = 2.0 if schedule == "constant" else 0.5
+    np.testing.assert_allclose(optimizer.learning_rate(8, Coefficients.of(stage)), expected)
+
+
+def slow_adam(gradients, settings: OptimizerSettings, weight: np.ndarray) -> list[np.ndarray]:
+    """Update directions of successive gradients at a weight that does not move."""
+    directions, m, v = [], 0.0, 0.0
+    for n, g in enumerate(gradients, start=1):
+        norm = np.linalg.norm(g)
+        if 0 < settings.clip_norm < norm:
+            g = g * settings.clip_norm / norm
+        m = settings.beta1 * m + (1 - settings.beta1) * g
+        v = settings.beta2 * v + (1 - settings.beta2) * g**2
+        m_hat, v_hat = m / (1 - settings.beta1**n), v / (1 - settings.beta2**n)
+        directions.append(
+            m_hat / (np.sqrt(v_hat) + settings.epsilon) + settings.weight_decay * weight
+        )
+    return directions
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        OptimizerSettings(),  # clips both gradients below
+        OptimizerSettings(clip_norm=0.0, epsilon=0.1),
+        OptimizerSettings(clip_norm=2.0, epsilon=0.1, weight_decay=0.3),  # clips the second
+    ],
+    ids=["default", "without_clipping", "with_weight_decay"],
+)
+def test_directions_are_those_of_adam_by_hand(settings):
+    gradients = [np.array([1.0, -0.5, 0.0, 1.0]), np.array([3.0, 0.5, -4.0, 0.0])]
+    weight = np.array([1.0, -2.0, 3.0, -4.0])
+    params = {"a": jnp.array(weight[:2], jnp.float32), "b": jnp.array(weight[2:], jnp.float32)}
+    transformation = optimizer.make(settings)
+    state = transformation.init(params)
+    update = jax.jit(transformation.update)
+    for g, expected in zip(gradients, slow_adam(gradients, settings, weight), strict=True):
+        tree = {"a": jnp.array(g[:2], jnp.float32), "b": jnp.array(g[2:], jnp.float32)}
+        direction, state = update(tree, state, params)
+        np.testing.assert_allclose([*direction["a"], *direction["b"]], expected, rtol=1e-4)

@@ -1,0 +1,283 @@
+"""Rollouts against a slow replay: rows, marks, keys and log-probs, whatever the schedule."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from score_jax import sharding
+from score_jax.model import transformer
+from score_jax.rl.policy import Policy
+from score_jax.rollout import episode
+from score_jax.rollout.episode import EpisodeSettings
+from score_jax.structs import Episode, PromptBatch
+from tests import fakes
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+# One layer: compiling is what takes the time here; transformer_test.py stacks layers on a cache.
+MODEL = fakes.model(vocab_size=14, heads=4, kv_heads=2, head_width=4, mlp_width=24)
+PLAIN = EpisodeSettings(
+    model=MODEL,
+    policy=Policy(),
+    attempts=2,
+    samples=3,
+    max_attempt_tokens=5,
+    instruction=(9, 10, 11),
+    turn_end=(8, 3),
+    end_ids=(0, 7),
+    pad_id=12,
+)
+CASES = {
+    "plain": PLAIN,
+    "one attempt, cooler": dataclasses.replace(
+        PLAIN, policy=Policy(temperature=0.7), attempts=1, slots=5
+    ),
+    "top-k, refilled": dataclasses.replace(PLAIN, policy=Policy(top_k=4), slots=5, turn_rows=2),
+    "three attempts, everything at once": dataclasses.replace(
+        PLAIN, policy=Policy(0.7, top_k=6, top_p=0.8), attempts=3, slots=5
+    ),
+    "greedy": dataclasses.replace(PLAIN, policy=Policy(temperature=0.0), slots=5, turn_rows=2),
+}
+PROBLEMS, PROMPT = 8, 6
+KEY = 1
+
+
+PARAMS = fakes.params(MODEL)
+
+
+def prompts() -> PromptBatch:
+    """Prompts of 1 to 6 tokens; what pads them is not the pad id, and must not matter."""
+    rng = np.random.default_rng(0)
+    return PromptBatch(
+        tokens=rng.integers(0, MODEL.vocab_size, (PROBLEMS, PROMPT)).astype(np.int32),
+        length=np.array([6, 1, 3, 5, 2, 6, 4, 3], np.int32),
+        index=np.array([5, 0, 17, 3, 11, 2, 40, 8], np.int32),
+        problems=(),
+    )
+
+
+def take(batch: PromptBatch, which) -> PromptBatch:
+    return PromptBatch(batch.tokens[which], batch.length[which], batch.index[which], ())
+
+
+def roll(settings: EpisodeSettings, batch: PromptBatch | None = None, key=KEY, mesh=None):
+    placed = PARAMS
+    if mesh is not None:
+        shardings = sharding.params_shardings(mesh, transformer.AXES, placed)
+        placed = jax.device_put(placed, shardings)
+    return jax.device_get(
+        episode.run(placed, batch or prompts(), jax.random.key(key), settings=settings, mesh=mesh)
+    )
+
+
+@functools.cache
+def rolled(case: str) -> Episode:
+    return roll(CASES[case])
+
+
+@functools.cache
+def forward_logits(case: str) -> np.ndarray:
+    """[B, T, V]: of every row in one pass, without a cache."""
+    return np.asarray(
+        jax.jit(functools.partial(transformer.logits, MODEL))(PARAMS, rolled(case).tokens)
+    )
+
+
+def slow_log_probs(logits_V: np.ndarray, policy: Policy) -> np.ndarray:
+    """Log-probs of the policy in float64, as its settings are defined: cool, cut to k, cut to p."""
+    x_V = logits_V.astype(np.float64) / policy.temperature
+    order = np.argsort(-x_V)
+    if policy.top_k:
+        x_V[order[policy.top_k :]] = -np.inf
+    p_V = np.exp(x_V - x_V.max())
+    p_V /= p_V.sum()
+    mass = 0.0
+    for token in order:
+        if mass >= policy.top_p:
+            p_V[token] = 0.0
+        mass += p_V[token]
+    with np.errstate(divide="ignore"):
+        return np.log(p_V / p_V.sum())
+
+
+def replay(settings: EpisodeSettings, prompt: list[int], row_T: np.ndarray):
+    """What the row must be if the policy wrote the ids that stand in it: one list per field."""
+    s, tokens, marks, truncated = settings, list(prompt), [0] * len(prompt), []
+    for attempt in range(1, s.attempts + 1):
+        for _ in range(s.max_attempt_tokens):
+            tokens.append(int(row_T[len(tokens)]))
+            marks.append(attempt)
+            if tokens[-1] in s.end_ids:
+                break
+        truncated.append(tokens[-1] not in s.end_ids)
+        if attempt < s.attempts:
+            turn = [*(s.turn_end if truncated[-1] else ()), *s.instruction]
+            tokens += turn
+            marks += [0] * len(turn)
+    padding = len(row_T) - len(tokens)
+    return tokens + [s.pad_id] * padding, marks + [0] * padding, len(tokens), truncated
+
+
+def assert_rows_are_well_formed(rows: Episode, settings: EpisodeSettings):
+    batch = prompts()
+    assert rows.tokens.shape == (PROBLEMS * settings.samples, settings.row_tokens(PROMPT))
+    for b in range(len(rows.tokens)):
+        q = b // settings.samples
+        prompt = batch.tokens[q, : batch.length[q]].tolist()
+        tokens, marks, length, truncated = replay(settings, prompt, rows.tokens[b])
+        assert rows.tokens[b].tolist() == tokens, b
+        assert rows.attempt[b].tolist() == marks, b
+        assert rows.length[b] == length, b
+        assert rows.truncated[b].tolist() == truncated, b
+
+
+def assert_same_samples(rows: Episode, others: Episode):
+    for name in ("tokens", "attempt", "length", "truncated"):
+        np.testing.assert_array_equal(getattr(rows, name), getattr(others, name), name)
+    np.testing.assert_allclose(rows.logp, others.logp, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_is_prompt_attempt_instruction_attempt(case):
+    assert_rows_are_well_formed(rolled(case), CASES[case])
+
+
+def test_the_cases_hold_every_way_an_attempt_can_end():
+    rows, limit = rolled("three attempts, everything at once"), PLAIN.max_attempt_tokens
+    length_BA = np.stack([np.sum(rows.attempt == a, axis=1) for a in (1, 2, 3)], axis=1)
+    for a in range(3):
+        assert rows.truncated[:, a].any()
+        assert (length_BA[:, a] < limit).any()
+    assert ((length_BA == limit) & ~rows.truncated).any(), "an end token at the limit"
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "greedy"])
+def test_log_probs_equal_a_full_forward_pass(case):
+    rows, logits_BTV, worst = rolled(case), forward_logits(case), 0.0
+    for b, t in zip(*np.nonzero(rows.attempt), strict=True):
+        logp_V = slow_log_probs(logits_BTV[b, t - 1], CASES[case].policy)
+        worst = max(worst, abs(rows.logp[b, t] - logp_V[rows.tokens[b, t]]))
+    assert worst <= 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_probs_are_zero_where_the_policy_did_not_write(case):
+    rows = rolled(case)
+    assert np.all(rows.logp[rows.attempt == 0] == 0)
+    if CASES[case].policy.top_p == 1.0 and case != "greedy":
+        assert np.all(rows.logp[rows.attempt > 0] < 0), "and only there"
+
+
+def test_greedy_writes_the_argmax_of_a_full_forward_pass_with_certainty():
+    rows, logits_BTV = rolled("greedy"), forward_logits("greedy")
+    b, t = np.nonzero(rows.attempt)
+    np.testing.assert_array_equal(rows.tokens[b, t], logits_BTV[b, t - 1].argmax(-1))
+    assert np.all(rows.logp == 0)
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "greedy"])
+def test_every_draw_is_addressed_by_problem_index_sample_and_column(case):
+    rows, logits_BTV, index_Q = rolled(case), forward_logits(case), prompts().index
+    b, t = np.nonzero(rows.attempt)
+    uniform = jax.vmap(
+        lambda i, g, column: jax.random.uniform(
+            functools.reduce(jax.random.fold_in, (i, g, column), jax.random.key(KEY))
+        )
+    )(index_Q[b // 3], b % 3, t)
+    for row, column, u in zip(b, t, np.asarray(uniform), strict=True):
+        p_V = np.exp(slow_log_probs(logits_BTV[row, column - 1], CASES[case].policy))
+        assert rows.tokens[row, column] == np.argmax(np.cumsum(p_V) > u), (row, column)
+
+
+def test_the_samples_of_a_problem_differ_and_a_rerun_repeats_them():
+    rows = rolled("plain")
+    for q in range(PROBLEMS):
+        assert len({tuple(row) for row in rows.tokens[3 * q : 3 * q + 3].tolist()}) == 3
+    again = roll(PLAIN)
+    assert_same_samples(rows, again)
+    np.testing.assert_array_equal(rows.logp, again.logp)
+
+
+def test_another_key_draws_other_samples():
+    others = roll(PLAIN, key=KEY + 1)
+    same_B = np.all(rolled("plain").tokens == others.tokens, axis=1)
+    assert same_B.mean() < 0.1
+
+
+def test_one_prompt_under_two_indices_is_sampled_afresh():
+    batch = take(prompts(), np.zeros(PROBLEMS, int))
+    rows = roll(PLAIN, dataclasses.replace(batch, index=np.arange(PROBLEMS, dtype=np.int32)))
+    assert len({tuple(row) for row in rows.tokens.tolist()}) == len(rows.tokens)
+    alike = roll(PLAIN, batch)
+    assert len({tuple(row) for row in alike.tokens.tolist()}) == 3, "one index, one set of samples"
+
+
+def test_samples_do_not_depend_on_their_company_in_the_batch():
+    rows, order = rolled("plain"), np.array([3, 6, 0, 7, 2, 1, 5, 4])
+    moved = roll(PLAIN, take(prompts(), order))
+    row_B = (order[:, None] * 3 + np.arange(3)).ravel()
+    assert_same_samples(jax.tree.map(lambda x: x[row_B], rows), moved)
+
+    # Problem 2 among strangers: all others are now the first problem.
+    strangers = roll(PLAIN, take(prompts(), np.where(np.arange(PROBLEMS) == 2, 2, 0)))
+    of_problem_2 = jax.tree.map(lambda x: x[6:9], (rows, strangers))
+    assert_same_samples(*of_problem_2)
+
+
+def test_slots_are_refilled_and_change_no_sample():
+    slots = 5
+    settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=1)
+    rows, work = jax.device_get(
+        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    )
+    assert_same_samples(rolled("plain"), rows)
+    written_B = np.sum(rows.attempt > 0, axis=1)
+    assert work.live_slot_steps.tolist() == [written_B.sum()]
+    # In waves of `slots` rows, each wave would take as long as its longest row.
+    waves = sum(written_B[i : i + slots].max() for i in range(0, len(written_B), slots))
+    assert written_B.sum() / slots <= work.decode_steps[0] < waves
+
+
+@pytest.mark.parametrize(
+    "data, fsdp, tensor, slots, turn_rows",
+    [(2, 1, 1, 0, 0), (1, 2, 2, 5, 3), (4, 2, 1, 2, 1)],
+)
+def test_samples_do_not_depend_on_mesh_slots_and_turn_rows(data, fsdp, tensor, slots, turn_rows):
+    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
+    mesh = Mesh(devices, ("data", "fsdp", "tensor"))
+    settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=turn_rows)
+    rows = roll(settings, mesh=mesh)
+    assert_same_samples(rolled("plain"), rows)
+
+
+def test_each_prompt_is_fed_once_and_the_instruction_once_per_row(monkeypatch):
+    fed: dict[int, int] = {}  # tokens per row -> rows fed so, over the whole rollout
+    extend = transformer.extend
+
+    def count(rows, width):
+        fed[width] = fed.get(width, 0) + int(rows)
+
+    def counted(config, layers, cache, tokens_BN, start_B, rows_B=None):
+        rows, width = tokens_BN.shape
+        if rows_B is not None:
+            rows = jnp.sum(rows_B < cache[0][0].shape[0])
+        jax.debug.callback(functools.partial(count, width=width), rows)
+        return extend(config, layers, cache, tokens_BN, start_B, rows_B)
+
+    monkeypatch.setattr(transformer, "extend", counted)
+    # No turn_end, so that every row is fed the same; no other test may compile these settings.
+    settings = dataclasses.replace(PLAIN, turn_end=(), slots=5)
+    rows, work = episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    jax.effects_barrier()
+    assert_rows_are_well_formed(jax.device_get(rows), settings)
+    instruction = len(settings.instruction)
+    assert fed == {
+        PROMPT: PROBLEMS,  # not per sample
+        instruction: PROBLEMS * settings.samples,
+        1: settings.slots * int(work.decode_steps[0]),
+    }
