@@ -21,13 +21,13 @@ so the reward is sparse; this config shows that the code trains a published mode
 from score_jax.config import (
     CheckpointSettings,
     EvaluationSettings,
+    MemorySettings,
     ModelSettings,
     OptimizerSettings,
     ProblemSettings,
     RolloutSettings,
     Settings,
     StageSettings,
-    UpdateSettings,
     to_config_dict,
 )
 
@@ -65,7 +65,7 @@ def get_config():
                 max_attempt_tokens=256,
                 slots=64,
             ),
-            update=UpdateSettings(micro_batches=8, remat=True),
+            memory=MemorySettings(micro_batches=8, remat=True),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=500, batch=32),
             checkpoint=CheckpointSettings(every=50, keep=2),

@@ -79,7 +79,7 @@ class RolloutSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class UpdateSettings:
+class MemorySettings:
     """How an update fits into memory. None of these changes a result beyond rounding."""
 
     micro_batches: int = 1  # the batch's rows are learned from in this many parts
@@ -142,7 +142,7 @@ class Settings:
     recipe: tuple[str, ...]  # names of stages, in order; one named "base" makes the reference
     stages: Mapping[str, StageSettings]
     evaluation: EvaluationSettings = EvaluationSettings()
-    update: UpdateSettings = UpdateSettings()
+    memory: MemorySettings = MemorySettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     rewards: RewardSettings = RewardSettings()
     mesh: MeshSettings = MeshSettings()
@@ -179,8 +179,8 @@ MINIMA: dict[tuple[type, str], float] = {
     (RolloutSettings, "top_p"): 1e-6,
     (RolloutSettings, "slots"): 0,
     (RolloutSettings, "turn_rows"): 0,
-    (UpdateSettings, "micro_batches"): 1,
-    (UpdateSettings, "chunk"): 0,
+    (MemorySettings, "micro_batches"): 1,
+    (MemorySettings, "chunk"): 0,
     (OptimizerSettings, "clip_norm"): 0.0,
     (EvaluationSettings, "problems"): 0,
     (EvaluationSettings, "batch"): 1,
@@ -284,11 +284,11 @@ def _check(s: Settings) -> None:
     if "base" in s.recipe[1:]:
         raise InputError("a stage named 'base' makes the base model and must come first.")
     rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
-    if rows % s.update.micro_batches:
+    if rows % s.memory.micro_batches:
         raise InputError(
             f"{s.rollout.problems_per_step} problems x {s.rollout.samples_per_problem} samples = "
-            f"{rows} rows cannot be split into config.update.micro_batches="
-            f"{s.update.micro_batches} equal parts. Set it to a divisor of {rows}."
+            f"{rows} rows cannot be split into config.memory.micro_batches="
+            f"{s.memory.micro_batches} equal parts. Set it to a divisor of {rows}."
         )
     if s.rollout.top_p > 1.0:
         raise InputError(f"config.rollout.top_p={s.rollout.top_p} is a share: at most 1.")

@@ -105,15 +105,15 @@ class Experiment:
             model=self.model,
             policy=self.policy if stage.objective == "rl" else Policy(),
             dtype=s.model.dtype,
-            chunk=s.update.chunk,
-            remat=s.update.remat,
+            chunk=s.memory.chunk,
+            remat=s.memory.remat,
         )
         return LearnerSettings(
             likelihood=likelihood,
             optimizer=s.optimizer,
             samples=s.rollout.samples_per_problem if stage.objective == "rl" else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,
-            micro_batches=s.update.micro_batches,
+            micro_batches=s.memory.micro_batches,
         )
 
     def texts(self, episode: Episode) -> list[list[str]]:

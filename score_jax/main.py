@@ -5,6 +5,8 @@ input, one message on standard error; 75 stopped by a signal after saving, run t
 again.
 """
 
+import ast
+import contextlib
 import re
 import signal
 import sys
@@ -50,33 +52,47 @@ def console() -> None:
 def _settings(argv: Sequence[str]) -> Settings:
     """Parses the flags. Raises: InputError with one message for whatever is wrong with them."""
     try:
+        _check_config_file(argv)
         rest = flags.FLAGS(list(argv))
+        config = _CONFIG.value  # a config file without overrides is only loaded here
+    except InputError:
+        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(_explain(error, argv)) from error
     if len(rest) > 1:
         raise InputError(f"unexpected arguments: {' '.join(rest[1:])}. Settings are --config.KEY=…")
-    if _CONFIG.value is None:
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
-        raise InputError(f"--config=FILE is missing, e.g. --config=configs/quickstart.py. {known}")
-    return resolve(_CONFIG.value)
+    if config is None:
+        raise InputError(f"--config=FILE is missing. {_known_configs()}")
+    return resolve(config)
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+    for argument in argv:
+        if match := re.match(r"--?config=([^:]*)", argument):
+            path = Path(match.group(1))
+            if not path.is_file():
+                raise InputError(f"there is no config file {path}. {_known_configs()}")
+
+
+def _known_configs() -> str:
+    known = ", ".join(sorted(map(str, Path("configs").rglob("*.py"))))
+    return f"In this directory: {known}." if known else "Run this from the repository's root."
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
-    """The flag library's error, with the nearest valid setting where it was about a setting."""
+    """The flag library's error in one line, and the argument it is about, if that can be told."""
+    raw = str(error.args[0] if error.args else error).strip()
+    if "Traceback" in raw:  # the config file itself raised: its last line says what
+        raw = raw.splitlines()[-1].partition(": ")[2]
+    with contextlib.suppress(SyntaxError, ValueError):
+        raw = str(ast.literal_eval(raw))  # a KeyError shows its message quoted
+    message = " ".join(raw.split())
     for argument in argv:
-        match = re.match(r"--config\.([\w.]+)", argument)
-        if match and _CONFIG.value is not None:
-            path = match.group(1)
-            group = _CONFIG.value
-            for i, name in enumerate(path.split(".")):
-                if not hasattr(group, "keys") or name not in group:
-                    place = ".".join(["config", *path.split(".")[:i]])
-                    names = list(group.keys()) if hasattr(group, "keys") else []
-                    return f"unknown setting {place}.{name}. {nearest(name, names)}"
-                group = group[name]
-    return str(error)
+        path = argument.partition("=")[0]
+        unknown = [n for n in path.split(".")[1:] if message.startswith(f"'{n}'")]
+        if path.startswith("--config.") and unknown:
+            return f"unknown setting {path}: {message}"
+    return message
 
 
 def _train(settings: Settings, workdir: str) -> int:

@@ -32,7 +32,7 @@ from score_jax.report import summary
 from score_jax.rewards import grader
 from score_jax.rollout import episode
 from score_jax.runlog import RunLog, package_versions
-from score_jax.structs import Batch, Params
+from score_jax.structs import Batch, Episode, Params, PromptBatch
 
 DONE, STOPPED = 0, 75  # exit statuses; 75: saved after a signal, run the same command again
 
@@ -175,7 +175,7 @@ class _Run:
         recipe = self.settings.recipe
         # A copy: the state is donated to every update, and `params` may be the reference too.
         state = self._fresh_state(name, jax.tree.map(jax.numpy.copy, params))
-        source = _Episodes(self, index) if stage.objective == "rl" else _Documents(self, index)
+        source: Any = (_Episodes if stage.objective == "rl" else _Documents)(self, index)
         folder = self._checkpoints(name)
         with checkpoint.StageCheckpoints(folder, keep=self.settings.checkpoint.keep) as saved:
             done = checkpoint.latest_step(folder) or 0
@@ -186,10 +186,11 @@ class _Run:
             self.log.start_stage(name, steps=stage.steps, steps_before=before)
             pending: _Pending | None = None
             for number in range(done + 1, stage.steps + 1):
-                batch, measured = source.next(state.params, number)
+                dispatched = source.dispatch(state.params, number)
                 if pending:
-                    # Step n-1's metrics, fetched while step n's rollout was already under way.
+                    # Step n-1's metrics, fetched when step n's rollout is already queued.
                     pending.log(self.log)
+                batch, measured = source.collect(dispatched)
                 started = time.perf_counter()
                 state, metrics = step.train_step(state, reference, batch, stage=stage)
                 pending = _Pending(number, metrics, measured, started, batch.tokens.size)
@@ -274,13 +275,18 @@ class _Episodes:
         """Goes on from a saved position."""
         self._prompts.set_state(state)
 
-    def next(self, params: Params, number: int) -> tuple[Batch, dict[str, float]]:
-        """Samples and grades the episodes of step `number`."""
-        experiment = self._run.experiment
+    def dispatch(self, params: Params, number: int) -> tuple[Episode, PromptBatch]:
+        """Queues the rollout of step `number` on the device."""
         prompts = next(self._prompts)
         key = jax.random.fold_in(self._key, number)
+        mesh = self._run.experiment.mesh
+        return episode.run(params, prompts, key, settings=self._rollout, mesh=mesh), prompts
+
+    def collect(self, dispatched: tuple[Episode, PromptBatch]) -> tuple[Batch, dict[str, float]]:
+        """Waits for the rollout and grades it. Call it when the device has nothing older to do."""
+        sampled, prompts = dispatched
+        experiment = self._run.experiment
         started = time.perf_counter()
-        sampled = episode.run(params, prompts, key, settings=self._rollout, mesh=experiment.mesh)
         texts = experiment.texts(sampled)
         decoded = time.perf_counter()
         samples = self._rollout.samples
@@ -324,9 +330,13 @@ class _Documents:
     def set_state(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
 
-    def next(self, params: Params, number: int) -> tuple[Batch, dict[str, float]]:
-        """The documents of step `number`."""
+    def dispatch(self, params: Params, number: int) -> int:
+        """Nothing to sample."""
         del params
+        return number
+
+    def collect(self, number: int) -> tuple[Batch, dict[str, float]]:
+        """The documents of step `number`."""
         s, experiment = self._run.settings, self._run.experiment
         batch = documents.batch(
             s.problems.name,
@@ -340,7 +350,7 @@ class _Documents:
 
 
 # Settings that may differ when a run goes on: they change speed, output or memory, not the result.
-_FREE = ("evaluation", "checkpoint", "mesh", "update", "rollout.slots", "rollout.turn_rows")
+_FREE = ("evaluation", "checkpoint", "mesh", "memory", "rollout.slots", "rollout.turn_rows")
 
 
 def _check_same_settings(folder: Path, settings: Settings) -> None:

@@ -108,7 +108,8 @@ def batch(
 ) -> Batch:
     """Random episodes with prompts of one to three tokens and attempts of every length.
 
-    Rewards are random bits, behaviour log-probs random numbers near those of a random policy.
+    Rewards differ between neighbouring samples of a problem, in every attempt. Behaviour log-probs
+    are random numbers of the size that a random policy has.
     """
     draw = np.random.default_rng(seed)
     columns = 3 + attempts * max_attempt_tokens + 2 * (attempts - 1)
@@ -124,11 +125,13 @@ def batch(
     tokens_BT, attempt_BT, length_B = (np.stack(x) for x in zip(*rows, strict=True))
     logp_BT = np.where(attempt_BT > 0, -draw.uniform(0.5, 3.0, tokens_BT.shape), 0.0)
     shape = (problems * samples, attempts)
+    q, g, a = np.indices((problems, samples, attempts))
+    reward_QGA = (g + a * q) % 2
     return Batch(
         tokens=tokens_BT,
         attempt=attempt_BT,
         logp=logp_BT.astype(np.float32),
         length=length_B,
-        reward=draw.integers(0, 2, shape).astype(np.float32),
+        reward=reward_QGA.reshape(shape).astype(np.float32),
         truncated=np.zeros(shape, bool),
     )

@@ -19,12 +19,13 @@ from score_jax.structs import Batch
 from tests import fakes
 
 CONFIG = fakes.model(vocab_size=3)
+TEMPERATURE = 0.7
 MAX_TOKENS = 2
 PROMPT, INSTRUCTION = [1], [2]
 COLUMNS = len(PROMPT) + len(INSTRUCTION) + 2 * MAX_TOKENS
 # Every attempt: it ends with the end token or with its last allowed token.
 ATTEMPTS = [[fakes.END]] + [[a, b] for a in (1, 2) for b in (0, 1, 2)]
-I = len(ATTEMPTS)  # noqa: E741
+I = len(ATTEMPTS)
 
 # Episode I * i + j is attempt i, then attempt j.
 _ROWS = [
@@ -34,39 +35,38 @@ _ROWS = [
 TOKENS_BT, ATTEMPT_BT, LENGTH_B = (np.stack(x) for x in zip(*_ROWS, strict=True))
 
 # Rewards, any bits: r_1 by the first attempt, r_2 by both, so that no two terms look alike.
+REWARD_I = np.array([1, 0, 0, 1, 0, 1, 1], np.float32)
 REWARD_II = np.random.default_rng(0).integers(0, 2, (I, I)).astype(np.float32)
-REWARD_BA = np.stack([np.repeat([1, 0, 0, 1, 0, 1, 1], I), REWARD_II.reshape(-1)], 1)
-REWARD_BA = REWARD_BA.astype(np.float32)
+REWARD_BA = np.stack([np.repeat(REWARD_I, I), REWARD_II.reshape(-1)], axis=1)
 
 
-def token_log_probs(params, temperature) -> jax.Array:
-    """Log-prob of every token given those before it, [B, T]; 0 in column 0."""
-    logits_BTV = transformer.logits(CONFIG, params, TOKENS_BT) / temperature
-    logp_BTV = jax.nn.log_softmax(logits_BTV[:, :-1], axis=-1)
-    logp_BT = jnp.take_along_axis(logp_BTV, TOKENS_BT[:, 1:, None], axis=-1)[..., 0]
-    return jnp.pad(logp_BT, ((0, 0), (1, 0)))
+def next_log_probs(params) -> jax.Array:
+    """Log-probs of every next token after every prefix, [B, T, V]."""
+    return jax.nn.log_softmax(transformer.logits(CONFIG, params, TOKENS_BT) / TEMPERATURE)
 
 
-def attempt_log_probs(params, temperature) -> tuple[jax.Array, jax.Array]:
+def attempt_log_probs(next_BTV) -> tuple[jax.Array, jax.Array]:
     """log p(y_1), [I], and log p(y_2 | y_1), [I, I]."""
-    logp_BT = token_log_probs(params, temperature)
+    row, column = np.nonzero(ATTEMPT_BT)
+    token_logp_N = next_BTV[row, column - 1, TOKENS_BT[row, column]]
     first_II, second_II = (
-        jnp.sum(jnp.where(ATTEMPT_BT == a, logp_BT, 0.0), axis=1).reshape(I, I) for a in (1, 2)
+        jnp.zeros(len(TOKENS_BT)).at[row].add(token_logp_N * here_N).reshape(I, I)
+        for here_N in (ATTEMPT_BT[row, column] == 1, ATTEMPT_BT[row, column] == 2)
     )
     return first_II[:, 0], second_II
 
 
-def objective(params, reference, stage, temperature, train_A) -> jax.Array:
-    """What the stage maximises.
+def objective(params, reference, stage, train_A) -> jax.Array:
+    """What a stage with the KL in its reward maximises.
 
     Args:
       stage: the numbers of a stage.
       train_A: 1 for an attempt whose tokens are trained, else 0.
     """
     fixed = jax.lax.stop_gradient
-    first_I, second_II = attempt_log_probs(params, temperature)
-    ref_first_I, ref_second_II = attempt_log_probs(reference, temperature)
-    r1_I, r2_II = REWARD_BA[::I, 0], REWARD_II
+    first_I, second_II = attempt_log_probs(next_log_probs(params))
+    ref_first_I, ref_second_II = attempt_log_probs(next_log_probs(reference))
+    r1_I, r2_II = REWARD_I, REWARD_II
 
     kl1 = jnp.sum(jnp.exp(first_I) * (first_I - ref_first_I))
     own1_I = stage.reward_attempt1 * r1_I
@@ -81,33 +81,46 @@ def objective(params, reference, stage, temperature, train_A) -> jax.Array:
     return train_A[0] * (turn1 + stage.discount * later) + train_A[1] * turn2
 
 
-def kl_by_tokens(params, reference, stage, temperature, forward) -> jax.Array:
-    """beta_a times the KL at each token the policy might write, prefixes held fixed.
+def kl_by_tokens(params, reference, stage, forward) -> jax.Array:
+    """beta_a times the KL at each token that the policy may write, prefixes held fixed.
 
-    The reverse KL(policy || reference), or if `forward` is 1 KL(reference || policy).
+    Reverse is KL(policy || reference) of next tokens, forward KL(reference || policy).
     """
-    logp_BTV, ref_BTV = (
-        jax.nn.log_softmax(transformer.logits(CONFIG, p, TOKENS_BT) / temperature)
-        for p in (params, reference)
-    )
-    forward_BT = jnp.sum(jnp.exp(ref_BTV) * (ref_BTV - logp_BTV), axis=-1)
-    reverse_BT = jnp.sum(jnp.exp(logp_BTV) * (logp_BTV - ref_BTV), axis=-1)
+    next_BTV, ref_BTV = next_log_probs(params), next_log_probs(reference)
+    forward_BT = jnp.sum(jnp.exp(ref_BTV) * (ref_BTV - next_BTV), axis=-1)
+    reverse_BT = jnp.sum(jnp.exp(next_BTV) * (next_BTV - ref_BTV), axis=-1)
     kl_BT = forward * forward_BT + (1 - forward) * reverse_BT
     beta_BT = stage.kl_attempt1 * (ATTEMPT_BT == 1) + stage.kl_attempt2 * (ATTEMPT_BT == 2)
-    per_row_B = jnp.sum(beta_BT[:, 1:] * kl_BT[:, :-1], axis=1)
-    return jnp.sum(jax.lax.stop_gradient(episodes(params, temperature)[1]) * per_row_B)
+    kl_B = jnp.sum(beta_BT[:, 1:] * kl_BT[:, :-1], axis=1)
+    return jnp.sum(jax.lax.stop_gradient(probabilities(next_BTV)) * kl_B)
 
 
 @jax.jit
-def episodes(params, temperature) -> tuple[Batch, jax.Array]:
-    """Every episode once, with its log-probs under the policy, and its probability."""
-    logp_BT = jnp.where(ATTEMPT_BT > 0, token_log_probs(params, temperature), 0.0)
+@jax.grad
+def loss_gradient(params, reference, reward_stage, kl_stage, forward, train_A):
+    """Of what is minimised: with the KL in the reward by one stage, at every token by another."""
+    reward = objective(params, reference, reward_stage, train_A)
+    return kl_by_tokens(params, reference, kl_stage, forward) - reward
+
+
+def probabilities(next_BTV) -> jax.Array:
+    """Of every episode, [B]."""
+    first_I, second_II = attempt_log_probs(next_BTV)
+    return jnp.exp(first_I[:, None] + second_II).reshape(-1)
+
+
+@jax.jit
+def episodes(params) -> tuple[Batch, jax.Array]:
+    """Every episode once, with its log-probs under the policy; and its probability."""
+    next_BTV = next_log_probs(params)
+    row, column = np.nonzero(ATTEMPT_BT)
+    logp_N = next_BTV[row, column - 1, TOKENS_BT[row, column]]
     batch = Batch(
         tokens=TOKENS_BT,
         attempt=ATTEMPT_BT,
-        logp=logp_BT,
+        logp=jnp.zeros(TOKENS_BT.shape).at[row, column].set(logp_N),
         length=LENGTH_B,
         reward=REWARD_BA,
         truncated=np.zeros(REWARD_BA.shape, bool),
     )
-    return batch, jnp.exp(jnp.sum(logp_BT, axis=1))
+    return batch, probabilities(next_BTV)

@@ -34,7 +34,7 @@ def test_samples_that_did_equally_well_teach_nothing():
 
 
 def test_a_single_sample_cannot_be_compared():
-    with pytest.raises(ValueError, match="got 1 of each. Set rollout.samples_per_problem to 2"):
+    with pytest.raises(ValueError, match=r"got 1 of each\. Set rollout.samples_per_problem to 2"):
         advantages.leave_one_out(SHAPED_QGA[:, :1])
 
 

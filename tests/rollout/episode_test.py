@@ -105,7 +105,7 @@ def slow_log_probs(logits_V: np.ndarray, policy: Policy) -> np.ndarray:
         return np.log(p_V / p_V.sum())
 
 
-def replay(settings: EpisodeSettings, prompt: list[int], row_T: np.ndarray):
+def replay(settings: EpisodeSettings, prompt: list[int], row_T: np.ndarray | jax.Array):
     """What the row must be if the policy wrote the ids that stand in it: one list per field."""
     s, tokens, marks, truncated = settings, list(prompt), [0] * len(prompt), []
     for attempt in range(1, s.attempts + 1):

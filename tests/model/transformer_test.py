@@ -1,0 +1,168 @@
+"""One decoder, two ways to run it: whole rows, and chunks fed to a cache."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_jax.model import cache as kv
+from score_jax.model import transformer
+from tests import fakes
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SHAPE = {"vocab_size": 14, "layers": 2, "heads": 4, "head_width": 4, "rope_theta": 100.0}
+MODEL = fakes.model(kv_heads=2, **SHAPE)
+PARAMS = fakes.params(MODEL)
+TOKENS_BT = np.random.default_rng(0).integers(0, MODEL.vocab_size, (3, 8)).astype(np.int32)
+
+logits = jax.jit(transformer.logits, static_argnums=0)
+extend = jax.jit(transformer.extend, static_argnums=0)
+
+
+def assert_close(ours, theirs, tolerance=1e-5):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def test_a_token_influences_itself_and_what_follows_only():
+    tokens_1T = jnp.array([[5, 3, 9, 0, 12, 7]])  # all different: a row of the embedding each
+
+    @jax.jit
+    @jax.jacrev
+    def influence(embedding_VD):
+        logits_1TV = transformer.logits(MODEL, {**PARAMS, "embedding": embedding_VD}, tokens_1T)
+        return jnp.sum(jnp.sin(logits_1TV), axis=(0, 2))
+
+    on_TT = np.abs(influence(PARAMS["embedding"])[:, tokens_1T[0]]).max(axis=-1)
+    assert np.all(on_TT[np.triu_indices(6, 1)] == 0)
+    assert np.all(on_TT[np.tril_indices(6)] > 0)
+
+
+@pytest.mark.parametrize("kv_heads, tied", [(1, False), (2, False), (4, True)])
+def test_chunks_fed_to_a_cache_equal_whole_rows_at_every_position(kv_heads, tied):
+    model = fakes.model(kv_heads=kv_heads, tied=tied, **SHAPE)
+    params = fakes.params(model)
+    assert ("head" in params) != tied
+    layers, (rows, columns) = transformer.unstack(params), TOKENS_BT.shape
+    cache = kv.empty(model, rows, columns, "float32")
+    found_BTD = np.full((rows, columns, model.width), np.nan, np.float32)
+    start_B = np.zeros(rows, np.int32)
+    # Chunks of one width hold another number of tokens for each row; what pads them is junk, and
+    # the last chunk's reaches past the end of the cache.
+    for width, fed in [
+        (4, (4, 1, 2)),
+        (1, (1, 1, 1)),
+        (4, (2, 4, 0)),
+        (1, (0, 1, 1)),
+        (4, (1, 1, 4)),
+    ]:
+        chunk_BN = np.full((rows, width), 13, np.int32)
+        for b in range(rows):
+            chunk_BN[b, : fed[b]] = TOKENS_BT[b, start_B[b] : start_B[b] + fed[b]]
+        hidden_BND, cache = extend(model, layers, cache, chunk_BN, start_B)
+        for b in range(rows):
+            found_BTD[b, start_B[b] : start_B[b] + fed[b]] = hidden_BND[b, : fed[b]]
+        start_B = start_B + np.array(fed, np.int32)
+    assert start_B.tolist() == [columns] * rows
+    found_BTV = transformer.project(model, params, jnp.array(found_BTD))
+    assert_close(found_BTV, logits(model, params, TOKENS_BT))
+
+
+def test_feeding_some_rows_of_a_cache_leaves_the_others_alone():
+    layers = transformer.unstack(PARAMS)
+    start_B = np.array([2, 4, 1], np.int32)
+    noise = np.random.default_rng(1)
+    cache = jax.tree.map(
+        lambda x: jnp.array(noise.normal(size=x.shape), x.dtype), kv.empty(MODEL, 3, 8, "float32")
+    )
+    all_hidden_BND, all_rows = extend(MODEL, layers, cache, TOKENS_BT[:, :3], start_B)
+
+    row_B = np.array([2, 3, 0], np.int32)  # 3 is past the end
+    fed = np.array([2, 1, 0])  # whose tokens and start it is given: row 3 takes those of row 1
+    hidden_BND, some_rows = extend(MODEL, layers, cache, TOKENS_BT[fed, :3], start_B[fed], row_B)
+    assert_close(hidden_BND[jnp.array([0, 2])], all_hidden_BND[jnp.array([2, 0])])
+    for x, some, every in zip(*map(jax.tree.leaves, (cache, some_rows, all_rows)), strict=True):
+        np.testing.assert_array_equal(some[1], x[1])
+        assert_close(some[jnp.array([0, 2])], every[jnp.array([0, 2])])
+        # Only the three slots of the chunk are written.
+        assert np.any(np.asarray(some[0] != x[0]), axis=(0, 2)).tolist() == [
+            s in (2, 3, 4) for s in range(8)
+        ]
+
+
+def test_padding_behind_a_row_changes_nothing_before_it():
+    padded_BT = TOKENS_BT.copy()
+    padded_BT[:, 5:] = (padded_BT[:, 5:] + 1) % MODEL.vocab_size
+    ours, theirs = logits(MODEL, PARAMS, TOKENS_BT), logits(MODEL, PARAMS, padded_BT)
+    np.testing.assert_array_equal(ours[:, :5], theirs[:, :5])
+    assert np.all(np.any(ours[:, 5:] != theirs[:, 5:], axis=-1))
+
+
+def test_recomputing_activations_gives_the_same_gradients():
+    def loss(params, remat):
+        return jnp.sum(
+            jnp.sin(transformer.hidden(MODEL, params, jnp.array(TOKENS_BT), remat=remat))
+        )
+
+    kept, recomputed = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, remat=remat)))(PARAMS)
+        for remat in (False, True)
+    )
+    jax.tree.map(assert_close, kept, recomputed)
+    for remat in (False, True):
+        jaxpr = jax.make_jaxpr(functools.partial(loss, remat=remat))(PARAMS)
+        assert ("checkpoint" in str(jaxpr) or "remat" in str(jaxpr)) == remat
+
+
+def test_new_params_have_the_axes_they_are_described_by():
+    for tied in (False, True):
+        model = fakes.model(kv_heads=2, tied=tied, **SHAPE)
+        shapes = jax.eval_shape(lambda model=model: transformer.init(model, jax.random.key(0)))
+        leaves = {path[-1].key: x for path, x in jax.tree_util.tree_leaves_with_path(shapes)}
+        assert set(leaves) == set(transformer.AXES) - ({"head"} if tied else set())
+        size = {"vocab": 14, "width": 16, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 16}
+        for name, x in leaves.items():
+            axes = transformer.AXES[name]
+            assert len(axes) == x.ndim, name
+            assert all(a is None or size[a] == n for a, n in zip(axes, x.shape, strict=True)), name
+
+
+def test_new_params_keep_the_scale_of_what_flows_through_them():
+    model = fakes.model(vocab_size=50, layers=3, width=64, heads=4, head_width=16, mlp_width=96)
+    params = jax.jit(transformer.init, static_argnums=0)(model, jax.random.key(0))
+    layers = params["layers"]
+    assert not np.array_equal(layers["query"][0], layers["query"][1]), "every layer has its own"
+    for name, inputs in {"query": 64, "key": 64, "value": 64, "output": 64, "down": 96}.items():
+        assert float(jnp.std(layers[name])) == pytest.approx(inputs**-0.5, rel=0.1), name
+    assert np.all(layers["attention_norm"] == 1)
+
+
+def test_the_decoding_layout_holds_the_same_layers():
+    layers = transformer.unstack(PARAMS)["layers"]
+    assert len(layers) == MODEL.layers
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
+    jax.tree.map(np.testing.assert_array_equal, stacked, PARAMS["layers"])
+
+
+def test_logits_are_float32_whatever_the_params_are():
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    ours_BTV = logits(MODEL, params, TOKENS_BT)
+    assert ours_BTV.dtype == jnp.float32
+    # bf16 keeps 8 bits; a few layers of rounding stay within a tenth.
+    assert_close(ours_BTV, logits(MODEL, PARAMS, TOKENS_BT), 0.2)
+
+
+def test_rms_norm_by_hand():
+    x_11D = jnp.array([[[3.0, 4.0]]])  # mean square 12.5
+    out_11D = transformer.rms_norm(x_11D, jnp.array([1.0, 2.0]), 3.5)
+    assert_close(out_11D, [[[0.75, 2.0]]])
+    assert transformer.rms_norm(x_11D.astype(jnp.bfloat16), jnp.ones(2), 0.0).dtype == jnp.bfloat16
+
+
+def test_a_head_is_turned_by_its_position():
+    model = fakes.model(heads=1, kv_heads=1, head_width=2)
+    angles = transformer.rotary_angles(model, jnp.array([[0, 1, 5]]))
+    out_BNHE = transformer.rotate(jnp.tile(jnp.array([2.0, 0.0]), (1, 3, 1, 1)), angles)
+    assert_close(out_BNHE[0, :, 0], [[2 * np.cos(p), 2 * np.sin(p)] for p in (0, 1, 5)])
