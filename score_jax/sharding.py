@@ -85,6 +85,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_mesh(mesh: Mesh, tree):
+    """The tree with every leaf on the mesh: scalars made on one device are copied to all."""
+
+    def place(x):
+        on_it = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
+        return x if on_it else jax.device_put(x, replicated(mesh))
+
+    return jax.tree.map(place, tree)
+
+
 def _tuple(target) -> tuple[str, ...]:
     if target is None:
         return ()

@@ -167,7 +167,8 @@ class _Run:
             return saved.restore(at_step, state)[0].params
 
     def _fresh_state(self, name: str, params: Params) -> TrainState:
-        return step.init(params, self.experiment.learner_settings(self.settings.stages[name]))
+        settings = self.experiment.learner_settings(self.settings.stages[name])
+        return sharding.on_mesh(self.experiment.mesh, step.init(params, settings))
 
     def _stage(self, index: int, name: str, params: Params, reference: Params | None) -> Params:
         """Trains one stage from its newest checkpoint, or from `params`, to its end."""

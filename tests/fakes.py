@@ -127,11 +127,12 @@ def batch(
     shape = (problems * samples, attempts)
     q, g, a = np.indices((problems, samples, attempts))
     reward_QGA = (g + a * q) % 2
-    return Batch(
-        tokens=tokens_BT,
-        attempt=attempt_BT,
-        logp=logp_BT.astype(np.float32),
-        length=length_B,
-        reward=reward_QGA.reshape(shape).astype(np.float32),
-        truncated=np.zeros(shape, bool),
-    )
+    fields: dict[str, Any] = {  # numpy, which a test alters at no cost
+        "tokens": tokens_BT,
+        "attempt": attempt_BT,
+        "logp": logp_BT.astype(np.float32),
+        "length": length_B,
+        "reward": reward_QGA.reshape(shape).astype(np.float32),
+        "truncated": np.zeros(shape, bool),
+    }
+    return Batch(**fields)

@@ -19,6 +19,7 @@ from score_jax.learner import checkpoint
 from score_jax.problem import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("quick_compile")
 CLOCK = ("wall_sec", "sec/", "tokens_per_sec/")  # keys that differ from run to run
 
 
@@ -73,7 +74,7 @@ class AfterCalls:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, quick_compile) -> Path:
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     assert train.train(tiny_settings(), str(folder)) == train.DONE
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_the_contract_names(whole):
         *(("stage1", i) for i in (1, 2, 3, 4)),
         *(("stage2", i) for i in (1, 2)),
     ]
-    keys = "reward kl entropy length truncated".split()
+    keys = ("reward", "kl", "entropy", "length", "truncated")
     wanted = {f"{key}/attempt{a}" for key in keys for a in (1, 2)}
     wanted |= {"changed", "logp_gap", "loss", "grad_norm", "learning_rate"}
     assert wanted <= rows[-1].keys()

@@ -42,7 +42,9 @@ REWARD_BA = np.stack([np.repeat(REWARD_I, I), REWARD_II.reshape(-1)], axis=1)
 
 def next_log_probs(params) -> jax.Array:
     """Log-probs of every next token after every prefix, [B, T, V]."""
-    return jax.nn.log_softmax(transformer.logits(CONFIG, params, TOKENS_BT) / TEMPERATURE)
+    return jax.nn.log_softmax(
+        transformer.logits(CONFIG, params, jnp.asarray(TOKENS_BT)) / TEMPERATURE
+    )
 
 
 def attempt_log_probs(next_BTV) -> tuple[jax.Array, jax.Array]:
@@ -116,11 +118,11 @@ def episodes(params) -> tuple[Batch, jax.Array]:
     row, column = np.nonzero(ATTEMPT_BT)
     logp_N = next_BTV[row, column - 1, TOKENS_BT[row, column]]
     batch = Batch(
-        tokens=TOKENS_BT,
-        attempt=ATTEMPT_BT,
+        tokens=jnp.asarray(TOKENS_BT),
+        attempt=jnp.asarray(ATTEMPT_BT),
         logp=jnp.zeros(TOKENS_BT.shape).at[row, column].set(logp_N),
-        length=LENGTH_B,
-        reward=REWARD_BA,
-        truncated=np.zeros(REWARD_BA.shape, bool),
+        length=jnp.asarray(LENGTH_B),
+        reward=jnp.asarray(REWARD_BA),
+        truncated=jnp.zeros(REWARD_BA.shape, bool),
     )
     return batch, probabilities(next_BTV)

@@ -15,7 +15,7 @@ from tests.learner import slow
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 BATCH = fakes.batch()
-WEIGHT_BT = np.where(BATCH.attempt > 0, np.random.default_rng(1).normal(size=(4, 11)), 0.0)
+WEIGHT_BT = jnp.where(BATCH.attempt > 0, np.random.default_rng(1).normal(size=(4, 11)), 0.0)
 SETTINGS = LikelihoodSettings(fakes.MODEL, Policy(temperature=0.7))
 
 
@@ -45,12 +45,12 @@ def assert_same(ours, theirs, tolerance: float):
 
 def test_written_gathers_the_policys_columns_in_order():
     # p p a a i b .   and a row in which one token was written
-    attempt_BT = np.array([[0, 0, 1, 1, 0, 2, 0], [0, 1, 0, 0, 0, 0, 0]])
+    attempt_BT = jnp.array([[0, 0, 1, 1, 0, 2, 0], [0, 1, 0, 0, 0, 0, 0]])
     where = likelihood.written(attempt_BT, 4)
     np.testing.assert_array_equal(where.column, [[2, 3, 5, 1], [1, 1, 1, 1]])
     np.testing.assert_array_equal(where.attempt, [[1, 1, 2, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(where.mask, [[1, 1, 1, 0], [1, 0, 0, 0]])
-    value_BT = np.arange(14).reshape(2, 7)
+    value_BT = jnp.arange(14).reshape(2, 7)
     np.testing.assert_array_equal(where.take(value_BT)[0, :3], [2, 3, 5])
     assert likelihood.written(attempt_BT, 100).column.shape == (2, 7)
 

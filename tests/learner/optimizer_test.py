@@ -13,7 +13,9 @@ from tests import fakes
 def rates(**changes) -> np.ndarray:
     """The rate of every step of a stage of 8 steps, at a peak of 2."""
     stage = fakes.stage(steps=8, learning_rate=2.0, **changes)
-    return np.array([optimizer.learning_rate(n, Coefficients.of(stage)) for n in range(8)])
+    return np.array(
+        [optimizer.learning_rate(jnp.int32(n), Coefficients.of(stage)) for n in range(8)]
+    )
 
 
 def test_a_constant_rate_is_the_peak_from_the_first_step():
@@ -37,7 +39,7 @@ def test_cosine_decay_by_hand_after_warm_up():
 
 def test_past_its_last_step_a_stage_stays_at_the_final_fraction():
     stage = fakes.stage(steps=8, learning_rate=2.0, schedule="cosine", final_fraction=0.25)
-    np.testing.assert_allclose(optimizer.learning_rate(50, Coefficients.of(stage)), 0.5)
+    np.testing.assert_allclose(optimizer.learning_rate(jnp.int32(50), Coefficients.of(stage)), 0.5)
 
 
 def test_a_warm_up_as_long_as_the_stage_divides_by_nothing():
@@ -49,7 +51,9 @@ def test_a_warm_up_as_long_as_the_stage_divides_by_nothing():
 def test_every_schedule_of_the_settings_ends_where_it_should(schedule):
     stage = fakes.stage(steps=8, learning_rate=2.0, schedule=schedule, final_fraction=0.25)
     expected = 2.0 if schedule == "constant" else 0.5
-    np.testing.assert_allclose(optimizer.learning_rate(8, Coefficients.of(stage)), expected)
+    np.testing.assert_allclose(
+        optimizer.learning_rate(jnp.int32(8), Coefficients.of(stage)), expected
+    )
 
 
 def slow_adam(gradients, settings: OptimizerSettings, weight: np.ndarray) -> list[np.ndarray]:

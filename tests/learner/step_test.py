@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 STAGE1 = fakes.stage(reward_attempt1=0.0, kl_attempt1=0.5, kl_attempt2=0.05)
 STAGE2 = fakes.stage(bonus=10.0, kl_attempt1=0.1, kl_attempt2=0.2)
 DISCOUNTED = fakes.stage(bonus=1.0, discount=0.8, kl_attempt1=0.1, kl_attempt2=0.2)
-NO_KL = {"kl_attempt1": 0.0, "kl_attempt2": 0.0}
+NO_KL: dict[str, Any] = {"kl_attempt1": 0.0, "kl_attempt2": 0.0}
 BATCH = fakes.batch()
 ROWS = len(BATCH.tokens)
 
@@ -29,7 +30,7 @@ def flat(tree) -> np.ndarray:
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
 _loss_gradient = jax.jit(step.loss_gradient, static_argnames=("choices", "settings"))
@@ -204,7 +205,7 @@ def slow_gradient(stage: StageSettings, samples: int = 2):
     kl_BA = np.zeros_like(BATCH.reward)
     for row, t, a in written():
         kl_BA[row, a] += BATCH.logp[row, t] - reference_BT[row, t]
-    shaped_BA = BATCH.reward - [stage.kl_attempt1, stage.kl_attempt2] * kl_BA
+    shaped_BA = BATCH.reward - np.array([stage.kl_attempt1, stage.kl_attempt2]) * kl_BA
     shaped_BA[:, 1] += stage.bonus * (BATCH.reward[:, 1] - BATCH.reward[:, 0])
     weight_BT = no_weight_BT.copy()
     for row, t, a in written():
@@ -307,11 +308,16 @@ def test_an_update_is_adam_on_the_gradient_at_the_schedules_rate():
     assert state.step == 1
 
 
+def programs() -> int:
+    """How many times a train step was compiled so far."""
+    return step._train_step._cache_size()  # type: ignore[attr-defined]
+
+
 def test_another_step_or_stage_compiles_nothing():
     two_steps(STAGE1, STAGE1)
-    compiled = step._train_step._cache_size()
+    compiled = programs()
     two_steps(STAGE1, dataclasses.replace(DISCOUNTED, schedule="cosine", warmup_steps=3, steps=7))
-    assert step._train_step._cache_size() == compiled
+    assert programs() == compiled
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -6,15 +7,16 @@ from score_jax import config
 from score_jax.config import StageSettings
 from score_jax.rl import advantages
 
-SHAPED_QGA = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+SHAPED_QGA = jnp.array(np.random.default_rng(0).normal(size=(3, 4, 2)), jnp.float32)
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_leave_one_out_is_a_sample_less_the_mean_of_its_problems_others(transform):
-    found_QGA = transform(advantages.leave_one_out)(SHAPED_QGA)
-    for q, g, a in np.ndindex(SHAPED_QGA.shape):
-        others = [SHAPED_QGA[q, j, a] for j in range(4) if j != g]
-        expected = SHAPED_QGA[q, g, a] - np.mean(others)
+    found_QGA = np.asarray(transform(advantages.leave_one_out)(SHAPED_QGA))
+    shaped_QGA = np.asarray(SHAPED_QGA)
+    for q, g, a in np.ndindex(shaped_QGA.shape):
+        others = [shaped_QGA[q, j, a] for j in range(4) if j != g]
+        expected = shaped_QGA[q, g, a] - np.mean(others)
         np.testing.assert_allclose(found_QGA[q, g, a], expected, atol=1e-6)
 
 
@@ -24,13 +26,13 @@ def test_leave_one_out_sums_to_0_per_problem_and_attempt():
 
 
 def test_leave_one_out_by_hand():
-    shaped_QGA = np.array([[[1.0], [0.0], [0.0], [0.0]]], np.float32)
+    shaped_QGA = jnp.array([[[1.0], [0.0], [0.0], [0.0]]])
     found = advantages.leave_one_out(shaped_QGA)[0, :, 0]
     np.testing.assert_allclose(found, [1.0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
 
 
 def test_samples_that_did_equally_well_teach_nothing():
-    np.testing.assert_array_equal(advantages.leave_one_out(np.ones((2, 4, 2), np.float32)), 0.0)
+    np.testing.assert_array_equal(advantages.leave_one_out(jnp.ones((2, 4, 2))), 0.0)
 
 
 def test_a_single_sample_cannot_be_compared():

@@ -62,7 +62,7 @@ def test_the_policy_is_at_no_distance_from_itself(estimator):
 
 
 def test_k2_and_k3_are_never_negative_and_k1_may_be():
-    far_N, near_N = np.array([-3.0, -1.0, -0.1]), np.array([-0.5, -1.0, -2.0])
+    far_N, near_N = jnp.array([-3.0, -1.0, -0.1]), jnp.array([-0.5, -1.0, -2.0])
     assert np.min(kl.k1(far_N, near_N)) < 0.0
     assert np.min(kl.k2(far_N, near_N)) == np.min(kl.k3(far_N, near_N)) == 0.0
 
@@ -73,15 +73,15 @@ def test_k3_keeps_the_digits_of_a_small_difference():
 
 
 def test_tokens_are_summed_into_their_attempt_and_attempt_0_into_none():
-    value_BN = np.array([[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0]], np.float32)
-    attempt_BN = np.array([[1, 1, 3, 0], [0, 2, 0, 2]], np.int32)
+    value_BN = jnp.array([[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0]], np.float32)
+    attempt_BN = jnp.array([[1, 1, 3, 0], [0, 2, 0, 2]], np.int32)
     found_BA = kl.per_attempt(value_BN, attempt_BN, 3)
     np.testing.assert_array_equal(found_BA, [[3.0, 0.0, 4.0], [0.0, 160.0, 0.0]])
 
 
 def test_what_stands_where_nobody_wrote_is_never_read():
-    value_BN = np.array([[1.0, np.nan]], np.float32)
-    np.testing.assert_array_equal(kl.per_attempt(value_BN, np.array([[2, 0]]), 2), [[0.0, 1.0]])
+    value_BN = jnp.array([[1.0, np.nan]], np.float32)
+    np.testing.assert_array_equal(kl.per_attempt(value_BN, jnp.array([[2, 0]]), 2), [[0.0, 1.0]])
 
 
 def test_settings_know_every_estimator():

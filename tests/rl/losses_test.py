@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -6,9 +7,9 @@ from score_jax import config
 from score_jax.config import StageSettings
 from score_jax.rl import losses
 
-LOGP_BN = np.array([[-1.0, -2.0, -4.0], [-8.0, np.nan, -16.0]], np.float32)
-ADVANTAGE_BN = np.array([[1.0, 1.0, -0.5], [3.0, 50.0, 100.0]], np.float32)
-MASK_BN = np.array([[True, True, True], [True, False, False]])
+LOGP_BN = jnp.array([[-1.0, -2.0, -4.0], [-8.0, np.nan, -16.0]], jnp.float32)
+ADVANTAGE_BN = jnp.array([[1.0, 1.0, -0.5], [3.0, 50.0, 100.0]], jnp.float32)
+MASK_BN = jnp.array([[True, True, True], [True, False, False]])
 
 
 def test_the_loss_is_the_negative_sum_over_the_masks_tokens():
@@ -37,7 +38,7 @@ def test_normalizers_by_hand(name, divisor):
 
 
 def test_a_batch_without_any_token_is_divided_by_1():
-    assert losses.normalizer(np.zeros((2, 3), bool), "token", 10) == 1.0
+    assert losses.normalizer(jnp.zeros((2, 3), bool), "token", 10) == 1.0
 
 
 def test_an_unknown_normalizer_is_answered_with_the_known_ones():

@@ -40,14 +40,14 @@ def slow_probabilities(logits_V, settings: Policy) -> np.ndarray:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_distribution_is_that_of_a_slow_loop(settings):
-    found_BV = jax.nn.softmax(policy.distort(LOGITS_BV, settings), axis=-1)
+    found_BV = jax.nn.softmax(policy.distort(jnp.asarray(LOGITS_BV), settings), axis=-1)
     expected_BV = [slow_probabilities(logits_V, settings) for logits_V in LOGITS_BV]
     np.testing.assert_allclose(found_BV, expected_BV, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_kept_tokens_log_prob_is_the_log_of_its_probability(settings):
-    distorted_BV = policy.distort(LOGITS_BV, settings)
+    distorted_BV = policy.distort(jnp.asarray(LOGITS_BV), settings)
     for v in range(LOGITS_BV.shape[1]):
         found_B = policy.log_prob(distorted_BV, jnp.full(len(LOGITS_BV), v))
         expected_B = [slow_probabilities(logits_V, settings)[v] for logits_V in LOGITS_BV]
@@ -69,9 +69,9 @@ def test_what_is_off_costs_nothing():
 
 @pytest.mark.parametrize("settings", [Policy(0.5, top_k=2), Policy(0.5, top_p=0.3)], ids=str)
 def test_a_drawn_token_stays_whatever_is_truncated(settings):
-    plain_BV = policy.distort(LOGITS_BV, settings)
+    plain_BV = policy.distort(jnp.asarray(LOGITS_BV), settings)
     drawn_B = np.argmin(LOGITS_BV, axis=1)
-    found_BV = policy.distort(LOGITS_BV, settings, drawn_B)
+    found_BV = policy.distort(jnp.asarray(LOGITS_BV), settings, drawn_B)
     for b, v in np.ndindex(LOGITS_BV.shape):
         expected = LOGITS_BV[b, v] / 0.5 if v == drawn_B[b] else plain_BV[b, v]
         assert found_BV[b, v] == expected
@@ -88,7 +88,7 @@ def test_truncated_tokens_get_no_gradient_and_spoil_none():
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_entropy_is_that_of_the_distribution_sampled_from(settings):
-    found_B = policy.entropy(policy.distort(LOGITS_BV, settings))
+    found_B = policy.entropy(policy.distort(jnp.asarray(LOGITS_BV), settings))
     for found, logits_V in zip(found_B, LOGITS_BV, strict=True):
         kept = [p for p in slow_probabilities(logits_V, settings) if p > 0.0]
         np.testing.assert_allclose(found, -sum(p * np.log(p) for p in kept), atol=1e-5)

@@ -7,8 +7,8 @@ from score_jax.rl.shaping import shape
 from tests import fakes
 
 # All pairs of rewards: (0, 0), (0, 1) a fix, (1, 0) a break, (1, 1).
-PAIRS_BA = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
-NO_KL_BA = np.zeros((4, 2), np.float32)
+PAIRS_BA = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]], jnp.float32)
+NO_KL_BA = jnp.zeros((4, 2), jnp.float32)
 
 
 def test_stage_2_multiplies_attempts_as_in_the_papers_table():
@@ -29,9 +29,9 @@ def test_bonus_is_zero_when_both_attempts_agree_and_never_reaches_the_first():
 
 
 def test_each_attempt_pays_its_own_kl_at_its_own_price():
-    kl_BA = np.array([[2.0, 3.0]], np.float32)
+    kl_BA = jnp.array([[2.0, 3.0]], jnp.float32)
     stage = fakes.stage(kl_attempt1=0.5, kl_attempt2=0.25, bonus=10.0)
-    shaped_BA = shape(np.array([[1.0, 1.0]], np.float32), kl_BA, stage)
+    shaped_BA = shape(jnp.array([[1.0, 1.0]], jnp.float32), kl_BA, stage)
     np.testing.assert_array_equal(shaped_BA, [[1.0 - 0.5 * 2.0, 1.0 - 0.25 * 3.0]])
 
 
@@ -47,8 +47,8 @@ def test_three_attempts_by_hand(discount):
     stage = fakes.stage(
         bonus=2.0, discount=discount, kl_attempt1=0.5, kl_attempt2=0.25, reward_attempt1=3.0
     )
-    reward_BA = np.array([[1.0, 0.0, 1.0]], np.float32)
-    kl_BA = np.array([[1.0, 2.0, 4.0]], np.float32)
+    reward_BA = jnp.array([[1.0, 0.0, 1.0]], jnp.float32)
+    kl_BA = jnp.array([[1.0, 2.0, 4.0]], jnp.float32)
     third = 1.0 + 2.0 * (1.0 - 0.0) - 0.25 * 4.0  # later attempts: attempt 2's weights
     second = 0.0 + 2.0 * (0.0 - 1.0) - 0.25 * 2.0
     first = 3.0 * 1.0 - 0.5 * 1.0
@@ -63,7 +63,7 @@ def test_three_attempts_by_hand(discount):
 
 def test_a_single_attempt_keeps_its_reward_whatever_bonus_and_discount():
     stage = fakes.stage(bonus=10.0, discount=0.9, kl_attempt1=0.5)
-    shaped_BA = shape(np.array([[1.0]], np.float32), np.array([[0.5]], np.float32), stage)
+    shaped_BA = shape(jnp.array([[1.0]], jnp.float32), jnp.array([[0.5]], jnp.float32), stage)
     np.testing.assert_array_equal(shaped_BA, [[0.75]])
 
 

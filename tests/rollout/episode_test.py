@@ -37,7 +37,9 @@ CASES = {
     "one attempt, cooler": dataclasses.replace(
         PLAIN, policy=Policy(temperature=0.7), attempts=1, slots=5
     ),
-    "top-k, refilled": dataclasses.replace(PLAIN, policy=Policy(top_k=4), slots=5, turn_rows=2),
+    "top-k, refilled": dataclasses.replace(
+        PLAIN, policy=Policy(top_k=4), turn_end=(), slots=5, turn_rows=2
+    ),
     "three attempts, everything at once": dataclasses.replace(
         PLAIN, policy=Policy(0.7, top_k=6, top_p=0.8), attempts=3, slots=5
     ),
@@ -229,33 +231,7 @@ def test_samples_do_not_depend_on_their_company_in_the_batch():
     assert_same_samples(*of_problem_2)
 
 
-def test_slots_are_refilled_and_change_no_sample():
-    slots = 5
-    settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=1)
-    rows, work = jax.device_get(
-        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
-    )
-    assert_same_samples(rolled("plain"), rows)
-    written_B = np.sum(rows.attempt > 0, axis=1)
-    assert work.live_slot_steps.tolist() == [written_B.sum()]
-    # In waves of `slots` rows, each wave would take as long as its longest row.
-    waves = sum(written_B[i : i + slots].max() for i in range(0, len(written_B), slots))
-    assert written_B.sum() / slots <= work.decode_steps[0] < waves
-
-
-@pytest.mark.parametrize(
-    "data, fsdp, tensor, slots, turn_rows",
-    [(2, 1, 1, 0, 0), (1, 2, 2, 5, 3), (4, 2, 1, 2, 1)],
-)
-def test_samples_do_not_depend_on_mesh_slots_and_turn_rows(data, fsdp, tensor, slots, turn_rows):
-    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
-    mesh = Mesh(devices, ("data", "fsdp", "tensor"))
-    settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=turn_rows)
-    rows = roll(settings, mesh=mesh)
-    assert_same_samples(rolled("plain"), rows)
-
-
-def test_each_prompt_is_fed_once_and_the_instruction_once_per_row(monkeypatch):
+def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
     fed: dict[int, int] = {}  # tokens per row -> rows fed so, over the whole rollout
     extend = transformer.extend
 
@@ -270,14 +246,34 @@ def test_each_prompt_is_fed_once_and_the_instruction_once_per_row(monkeypatch):
         return extend(config, layers, cache, tokens_BN, start_B, rows_B)
 
     monkeypatch.setattr(transformer, "extend", counted)
-    # No turn_end, so that every row is fed the same; no other test may compile these settings.
-    settings = dataclasses.replace(PLAIN, turn_end=(), slots=5)
-    rows, work = episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    slots = 5
+    # No other test may compile these settings: it would count on, or this one would not count.
+    settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=1)
+    rows, work = jax.device_get(
+        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    )
     jax.effects_barrier()
-    assert_rows_are_well_formed(jax.device_get(rows), settings)
-    instruction = len(settings.instruction)
+    assert_same_samples(rolled("plain"), rows)
+    samples, (steps,) = len(rows.tokens), work.decode_steps
     assert fed == {
         PROMPT: PROBLEMS,  # not per sample
-        instruction: PROBLEMS * settings.samples,
-        1: settings.slots * int(work.decode_steps[0]),
+        len(PLAIN.turn_end + PLAIN.instruction): samples,
+        1: slots * steps,
     }
+    written_B = np.sum(rows.attempt > 0, axis=1)
+    assert work.live_slot_steps.tolist() == [written_B.sum()]
+    # In waves of `slots` rows, each wave would take as long as its longest row.
+    waves = sum(written_B[i : i + slots].max() for i in range(0, samples, slots))
+    assert written_B.sum() / slots <= steps < waves
+
+
+@pytest.mark.parametrize(
+    "data, fsdp, tensor, slots, turn_rows",
+    [(2, 1, 1, 0, 0), (1, 2, 2, 5, 3), (4, 2, 1, 2, 1)],
+)
+def test_samples_do_not_depend_on_mesh_slots_and_turn_rows(data, fsdp, tensor, slots, turn_rows):
+    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
+    mesh = Mesh(devices, ("data", "fsdp", "tensor"))
+    settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=turn_rows)
+    rows = roll(settings, mesh=mesh)
+    assert_same_samples(rolled("plain"), rows)

@@ -133,13 +133,9 @@ def test_greedy_takes_the_first_of_the_largest_with_certainty():
     assert logp_B.tolist() == [0.0, 0.0]
 
 
-def test_rows_are_drawn_each_from_their_own_logits_with_and_without_jit():
+def test_rows_are_drawn_each_from_their_own_logits():
     rng = np.random.default_rng(6)
-    logits_BV = rng.normal(size=(16, 200)).astype(np.float32)
-    uniform_B = rng.random(16).astype(np.float32)
-    token_B, logp_B = sample(jnp.array(logits_BV), jnp.array(uniform_B), PLAIN)
-    for b in range(16):
-        expected = np.argmax(np.cumsum(softmax(logits_BV[b])) > uniform_B[b])
-        assert token_B[b] == expected
-    for eager, compiled in zip((token_B, logp_B), jitted(logits_BV, uniform_B, PLAIN), strict=True):
-        np.testing.assert_allclose(eager, compiled, rtol=0, atol=1e-6)
+    logits_BV, uniform_B = rng.normal(size=(64, 300)), rng.random(64)
+    token_B, _ = jitted(logits_BV.astype(np.float32), uniform_B.astype(np.float32), PLAIN)
+    for b in range(64):
+        assert token_B[b] == np.argmax(np.cumsum(softmax(logits_BV[b])) > uniform_B[b])
