@@ -17,6 +17,7 @@ install_core
 cd "$root"
 mkdir -p runs/seeds
 malloc_defaults
+jobs="${JOBS:-$(nproc)}" # before OMP_NUM_THREADS, which nproc obeys
 # One thread a run: two runs on a core each are faster than one after the other on two.
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false" OMP_NUM_THREADS=1
 
@@ -26,7 +27,6 @@ train() {
     --workdir="runs/seeds/$run" >"runs/seeds/$run.log" 2>&1 || echo "$run failed: runs/seeds/$run.log"
 }
 
-jobs="${JOBS:-$(nproc)}"
 for seed in $(seq "$first" "$last"); do
   for recipe in "${recipes[@]}"; do
     while (($(jobs -rp | wc -l) >= jobs)); do

@@ -314,9 +314,18 @@ def programs() -> int:
 
 
 def test_another_step_or_stage_compiles_nothing():
-    two_steps(STAGE1, STAGE1)
+    stage = dataclasses.replace(STAGE1, schedule="linear")
+    two_steps(stage, stage)
     compiled = programs()
-    two_steps(STAGE1, dataclasses.replace(DISCOUNTED, schedule="cosine", warmup_steps=3, steps=7))
+    every_number_differs: dict[str, Any] = {
+        "schedule": "cosine",
+        "warmup_steps": 3,
+        "steps": 7,
+        "learning_rate": 0.5,
+        "final_fraction": 0.1,
+        "reward_attempt2": 2.0,
+    }
+    two_steps(stage, dataclasses.replace(DISCOUNTED, **every_number_differs))
     assert programs() == compiled
 
 
