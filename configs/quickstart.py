@@ -36,6 +36,8 @@ BASE = StageSettings(
     final_fraction=0.05,
     documents_per_step=128,
     baseline="none",
+    kl_attempt1=0.0,
+    kl_attempt2=0.0,
     normalizer="token",
 )
 STAGE1 = StageSettings(

@@ -295,6 +295,17 @@ def _check(s: Settings) -> None:
     for name in s.recipe:
         stage, path = s.stages[name], f"config.stages.{name}"
         if stage.objective == "sft":
+            if stage.baseline != "none" or stage.kl_attempt1 or stage.kl_attempt2:
+                raise InputError(
+                    f"{path} learns documents, which have neither samples to compare nor a "
+                    "reference. Set its baseline to 'none', kl_attempt1 and kl_attempt2 to 0."
+                )
+            documents = stage.documents_per_step or rows
+            if documents % s.memory.micro_batches:
+                raise InputError(
+                    f"{path}.documents_per_step={documents} cannot be split into "
+                    f"config.memory.micro_batches={s.memory.micro_batches} equal parts."
+                )
             continue
         if s.rollout.temperature == 0.0:
             raise InputError(

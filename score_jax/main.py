@@ -20,25 +20,20 @@ from ml_collections import config_flags
 from score_jax.config import Settings, nearest, resolve
 from score_jax.problem import InputError
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "An experiment: configs/NAME.py, or configs/NAME.py:RECIPE."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything of the run is kept.")
-_MODE = flags.DEFINE_string("mode", "train", "What to do: train or evaluate.")
-
 BAD_INPUT = 2
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status."""
+    given = _flags()
     try:
-        settings = _settings(argv)
-        mode = MODES.get(_MODE.value)
+        settings = _settings(given, argv)
+        mode = MODES.get(given.mode)
         if mode is None:
-            raise InputError(f"unknown --mode={_MODE.value}. {nearest(_MODE.value, MODES)}")
-        if not _WORKDIR.value:
+            raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
+        if not given.workdir:
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
-        return mode(settings, _WORKDIR.value)
+        return mode(settings, given.workdir)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -49,12 +44,27 @@ def console() -> None:
     sys.exit(main(sys.argv))
 
 
-def _settings(argv: Sequence[str]) -> Settings:
+def _flags() -> flags.FlagValues:
+    """The flags there are, unparsed. Overrides of the config are read off sys.argv."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "An experiment: configs/NAME.py[:RECIPE].", flag_values=values
+    )
+    flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
+    flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
+    flags.DEFINE_boolean("help", False, "Show this help.", values)
+    return values
+
+
+def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     """Parses the flags. Raises: InputError with one message for whatever is wrong with them."""
     try:
         _check_config_file(argv)
-        rest = flags.FLAGS(list(argv))
-        config = _CONFIG.value  # a config file without overrides is only loaded here
+        rest = given(list(argv))
+        if given.help:
+            print(__doc__, given.main_module_help() or given.get_help(), sep="\n")
+            raise SystemExit(0)
+        config = given.config  # a config file without overrides is only loaded here
     except InputError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

@@ -176,6 +176,8 @@ class _Run:
         recipe = self.settings.recipe
         # A copy: the state is donated to every update, and `params` may be the reference too.
         state = self._fresh_state(name, jax.tree.map(jax.numpy.copy, params))
+        # Documents were not sampled: they have no behaviour log-probs to compare with.
+        against = reference if stage.objective == "rl" else None
         source: Any = (_Episodes if stage.objective == "rl" else _Documents)(self, index)
         folder = self._checkpoints(name)
         with checkpoint.StageCheckpoints(folder, keep=self.settings.checkpoint.keep) as saved:
@@ -193,7 +195,7 @@ class _Run:
                     pending.log(self.log)
                 batch, measured = source.collect(dispatched)
                 started = time.perf_counter()
-                state, metrics = step.train_step(state, reference, batch, stage=stage)
+                state, metrics = step.train_step(state, against, batch, stage=stage)
                 pending = _Pending(number, metrics, measured, started, batch.tokens.size)
                 stopping = self.stop()
                 last = number == stage.steps
@@ -346,6 +348,7 @@ class _Documents:
             step=number,
             rows=self._rows,
             columns=experiment.episode_settings().row_tokens(s.rollout.max_prompt_tokens),
+            max_attempt_tokens=s.rollout.max_attempt_tokens,
         )
         return jax.device_put(batch, sharding.rows(experiment.mesh)), {}
 

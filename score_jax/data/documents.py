@@ -17,21 +17,32 @@ SOURCES: dict[str, Callable[[int, int, int], Sequence[Document]]] = {
 }
 
 
-def batch(name: str, template: Template, *, seed: int, step: int, rows: int, columns: int) -> Batch:
+def batch(
+    name: str,
+    template: Template,
+    *,
+    seed: int,
+    step: int,
+    rows: int,
+    columns: int,
+    max_attempt_tokens: int,
+) -> Batch:
     """The documents of one step, laid out as the sampler would have written them; reward 1.
 
     Args:
-      columns: T; every document must fit.
+      columns: T; every document must fit, and every attempt into `max_attempt_tokens`.
     """
     if name not in SOURCES:
         raise InputError(
             f"the problem set '{name}' has no documents for an SFT stage; those that have: "
             f"{', '.join(SOURCES)}. Take the stage out of config.recipe."
         )
-    return pack(SOURCES[name](seed, step, rows), template, columns)
+    return pack(SOURCES[name](seed, step, rows), template, columns, max_attempt_tokens)
 
 
-def pack(documents: Sequence[Document], template: Template, columns: int) -> Batch:
+def pack(
+    documents: Sequence[Document], template: Template, columns: int, max_attempt_tokens: int
+) -> Batch:
     """Documents as a Batch whose every attempt has reward 1."""
     text = template.tokenizer
     shape = (len(documents), columns)
@@ -47,12 +58,18 @@ def pack(documents: Sequence[Document], template: Template, columns: int) -> Bat
                 ids += template.instruction_ids
                 marks += [0] * len(template.instruction_ids)
             written = [*text.encode(attempt), text.end_ids[0]]
+            if len(written) > max_attempt_tokens:
+                raise InputError(
+                    f"a document's attempt has {len(written)} tokens, end token included, and "
+                    f"config.rollout.max_attempt_tokens={max_attempt_tokens}: raise it. The "
+                    f"attempt begins: {attempt[:80]!r}"
+                )
             ids += written
             marks += [a] * len(written)
         if len(ids) > columns:
             raise InputError(
                 f"a document of {len(ids)} tokens does not fit a row of {columns}: raise "
-                f"config.rollout.max_attempt_tokens. It begins: {document.prompt[:80]!r}"
+                f"config.rollout.max_prompt_tokens. It begins: {document.prompt[:80]!r}"
             )
         tokens_BT[b, : len(ids)] = ids
         attempt_BT[b, : len(ids)] = marks
