@@ -33,6 +33,7 @@ class StageSettings:
     attempts: int = 0  # attempts sampled in this stage; 0: rollout.attempts
     # Estimators.
     baseline: str = "leave_one_out"  # "leave_one_out", "batch_mean" or "none"
+    standardize: bool = False  # divide advantages by their deviation over a problem's samples
     kl_estimator: str = "k1"  # "k1": detached, in the reward; "k2", "k3": as a loss
     normalizer: str = "sequence"  # a sum over tokens is divided by: "sequence", "token", "constant"
     # Learning rate.
@@ -323,6 +324,12 @@ def _check(s: Settings) -> None:
             raise InputError(
                 f"{path}.bonus={stage.bonus} rewards progress between attempts, and the stage "
                 "samples only one. Set the bonus to 0 or attempts to 2."
+            )
+        if stage.bonus and stage.standardize:
+            raise InputError(
+                f"{path}.standardize divides advantages by their standard deviation, which cancels "
+                f"the bonus of {stage.bonus:g}: at discount 0 the bonus is a change of scale. Set "
+                "standardize to False, or the bonus to 0."
             )
         if stage.discount > 1.0:
             raise InputError(f"{path}.discount={stage.discount} must be between 0 and 1.")

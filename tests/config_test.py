@@ -23,6 +23,8 @@ from score_jax.config import (
 )
 from score_jax.problem import InputError
 
+# Neither samples to compare nor a reference: what a stage that learns documents must say.
+ALONE: dict[str, typing.Any] = {"baseline": "none", "kl_attempt1": 0.0, "kl_attempt2": 0.0}
 SETTINGS = Settings(
     model=ModelSettings("preset:quickstart"),
     problems=ProblemSettings("arithmetic", prompt="arithmetic"),
@@ -31,8 +33,8 @@ SETTINGS = Settings(
     ),
     recipe=("base", "stage1", "stage2"),
     stages={
-        "base": StageSettings(steps=1, learning_rate=1e-3, objective="sft"),
-        "stage1": StageSettings(steps=2, learning_rate=1e-4, reward_attempt1=0.0),
+        "base": StageSettings(steps=1, learning_rate=1e-3, objective="sft", **ALONE),
+        "stage1": StageSettings(steps=2, learning_rate=1e-4, reward_attempt1=0.0, **ALONE),
         "stage2": StageSettings(steps=3, learning_rate=1e-4, bonus=10.0),
     },
 )
@@ -173,13 +175,33 @@ def test_the_table_of_limits_names_settings_that_exist():
         ),
         (
             {"rollout__samples_per_problem": 1},
-            ["config.stages.stage1.baseline='leave_one_out'", "samples_per_problem=1", "2 or more"],
+            ["config.stages.stage2.baseline='leave_one_out'", "samples_per_problem=1", "2 or more"],
         ),
         (
             {"stages__stage2__attempts": 1},
             ["config.stages.stage2.bonus=10.0", "only one", "attempts to 2"],
         ),
+        (
+            {"stages__stage2__standardize": True},
+            ["config.stages.stage2.standardize", "cancels the bonus of 10", "Set standardize"],
+        ),
         ({"rollout__attempts": 1}, ["config.stages.stage2.bonus=10.0", "only one"]),
+        (
+            {"stages__stage2__standardize": True},
+            ["config.stages.stage2.standardize", "cancels the bonus of 10", "to False"],
+        ),
+        (
+            {"stages__base__kl_attempt2": 0.1},
+            ["config.stages.base learns documents", "nor a reference", "kl_attempt2 to 0"],
+        ),
+        (
+            {"stages__base__baseline": "leave_one_out"},
+            ["config.stages.base learns documents", "baseline to 'none'"],
+        ),
+        (
+            {"stages__base__documents_per_step": 7, "memory__micro_batches": 6},
+            ["config.stages.base.documents_per_step=7", "micro_batches=6 equal parts"],
+        ),
         ({"stages__stage1__discount": 1.5}, ["config.stages.stage1.discount=1.5", "0 and 1"]),
         (
             {"stages__stage1__attempts": 3},

@@ -19,7 +19,7 @@ from score_jax.config import OptimizerSettings, StageSettings
 from score_jax.learner import likelihood, optimizer
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.rl import kl, losses
-from score_jax.rl.advantages import BASELINES
+from score_jax.rl.advantages import BASELINES, standardize
 from score_jax.rl.shaping import kl_coefficients, shape
 from score_jax.structs import Batch, Params
 
@@ -72,12 +72,13 @@ class Choices:
     """The named choices of a stage, compiled in."""
 
     baseline: str
+    standardize: bool
     kl_estimator: str
     normalizer: str
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Choices":
-        return cls(stage.baseline, stage.kl_estimator, stage.normalizer)
+        return cls(stage.baseline, stage.standardize, stage.kl_estimator, stage.normalizer)
 
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
@@ -142,7 +143,10 @@ def loss_gradient(
     kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
     shaped_BA = shape(batch.reward, kl_in_reward_BA, coefficients)
     shaped_QGA = shaped_BA.reshape(-1, s.samples, attempts)
-    advantage_BA = BASELINES[choices.baseline](shaped_QGA).reshape(-1, attempts)
+    advantage_QGA = BASELINES[choices.baseline](shaped_QGA)
+    if choices.standardize:
+        advantage_QGA = standardize(advantage_QGA)
+    advantage_BA = advantage_QGA.reshape(-1, attempts)
     terms = {
         "tokens": batch.tokens,
         "where": where,

@@ -1,6 +1,7 @@
 """Baselines: how much better a sample was than could be expected. One baseline per attempt.
 
-No division by the standard deviation anywhere: at discount 0 it would cancel the bonus.
+`standardize` is an option and off by default: dividing by the standard deviation cancels the bonus
+at discount 0, where the bonus is a change of scale (config.py refuses the two together).
 """
 
 import jax
@@ -31,6 +32,15 @@ def batch_mean(shaped_QGA: jax.Array) -> jax.Array:
 def none(shaped_QGA: jax.Array) -> jax.Array:
     """The shaped reward itself."""
     return shaped_QGA
+
+
+def standardize(advantage_QGA: jax.Array) -> jax.Array:
+    """Divides by the standard deviation over a problem's samples, per attempt (as GRPO does).
+
+    Where all samples did equally well, advantages stay 0.  Source: arXiv 2402.03300.
+    """
+    deviation_Q1A = jnp.std(advantage_QGA, axis=1, keepdims=True)
+    return advantage_QGA / jnp.where(deviation_Q1A > 1e-6, deviation_Q1A, 1.0)
 
 
 BASELINES = {"leave_one_out": leave_one_out, "batch_mean": batch_mean, "none": none}
