@@ -7,6 +7,7 @@ and checks everything once; below it, functions get the settings they need, neve
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -106,7 +107,6 @@ class EvaluationSettings:
     problems: int = 0  # how many; 0: the whole split
     batch: int = 64  # problems decoded together
     every: int = 0  # also every so many steps within a stage; 0: only between stages
-    max_attempt_tokens: int = 0  # 0: as in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +169,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (StageSettings, "discount"): 0.0,
     (StageSettings, "attempts"): 0,
     (StageSettings, "warmup_steps"): 0,
+    (StageSettings, "final_fraction"): 0.0,
     (StageSettings, "documents_per_step"): 0,
     (RolloutSettings, "problems_per_step"): 1,
     (RolloutSettings, "samples_per_problem"): 1,
@@ -183,9 +184,13 @@ MINIMA: dict[tuple[type, str], float] = {
     (MemorySettings, "micro_batches"): 1,
     (MemorySettings, "chunk"): 0,
     (OptimizerSettings, "clip_norm"): 0.0,
+    (OptimizerSettings, "weight_decay"): 0.0,
     (EvaluationSettings, "problems"): 0,
     (EvaluationSettings, "batch"): 1,
     (EvaluationSettings, "every"): 0,
+    (MeshSettings, "data"): -1,
+    (MeshSettings, "fsdp"): -1,
+    (MeshSettings, "tensor"): -1,
     (CheckpointSettings, "every"): 1,
     (CheckpointSettings, "keep"): 1,
     (RewardSettings, "timeout_sec"): 1e-3,
@@ -256,10 +261,14 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise InputError(f"{path}={value!r} must be a tuple of names.")
         return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
     if origin is typing.get_origin(Mapping[str, int]):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path} must be a group of settings, not {value!r}.")
         inner = typing.get_args(hint)[1]
         return {k: _value(inner, v, f"{path}.{k}") for k, v in dict(value).items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{path}={value} must be a finite number.")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(
             f"{path}={value!r} must be of type {hint.__name__}, not {type(value).__name__}."
@@ -277,6 +286,8 @@ def _check(s: Settings) -> None:
                 f"config.recipe names a stage '{name}' that config.stages lacks. "
                 f"{nearest(name, s.stages)}"
             )
+        if not name.isidentifier():
+            raise InputError(f"a stage's name becomes a folder's: {name!r} is no plain word.")
     if len(set(s.recipe)) != len(s.recipe):
         raise InputError(
             f"config.recipe={s.recipe} names a stage twice; checkpoints and evaluations are kept "

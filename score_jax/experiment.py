@@ -166,6 +166,11 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
             "the tokenizer the model was trained with."
         )
     rollout = settings.rollout
+    if rollout.attempts > 1 and not template.instruction_ids:
+        raise InputError(
+            "the instruction between two attempts is empty, so nothing asks for the second. Choose "
+            "another config.problems.prompt, or set config.rollout.attempts to 1."
+        )
     turn = len(template.instruction_ids) + len(template.turn_end_ids)
     longest = (
         rollout.max_prompt_tokens

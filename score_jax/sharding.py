@@ -29,8 +29,14 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     devices = jax.device_count()
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [name for name, size in sizes.items() if size == -1]
-    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-    if len(free) > 1 or fixed < 1 or devices % fixed or (not free and fixed != devices):
+    given = [size for size in sizes.values() if size != -1]
+    fixed = int(np.prod(given))
+    if (
+        len(free) > 1
+        or min(given, default=1) < 1
+        or devices % fixed
+        or (not free and fixed != devices)
+    ):
         shape = " x ".join(f"{name}={size}" for name, size in sizes.items())
         raise InputError(
             f"mesh {shape} does not cover {devices} devices: the product of the sizes must be "

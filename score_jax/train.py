@@ -205,6 +205,9 @@ class _Run:
                     saved.save(state, {"data": source.get_state()})
                 if stopping and not last:
                     raise Interrupted
+                every = self.settings.evaluation.every
+                if every and number % every == 0 and not last:
+                    self._evaluate(f"{name}-{number}", state.params)
             if not stage.steps:
                 saved.save(state, {"data": source.get_state()})
         return state.params
@@ -294,7 +297,8 @@ class _Episodes:
         decoded = time.perf_counter()
         samples = self._rollout.samples
         problems = [problem for problem in prompts.problems for _ in range(samples)]
-        reward_BA, reasons = grader.grade(problems, texts)
+        deadline_sec = self._run.settings.rewards.timeout_sec
+        reward_BA, reasons = grader.grade(problems, texts, deadline_sec=deadline_sec)
         truncated_BA = np.asarray(sampled.truncated)
         reward_BA, reasons = zero_truncated(reward_BA, reasons, truncated_BA)
         graded = time.perf_counter()

@@ -41,7 +41,12 @@ _ROOMS_APART = {1, 2}  # floors
 _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is another package
 
 # Tests about more than one file of the package.
-_TESTS_OF_NO_FILE = {"structure_test.py", "quickstart_test.py", "model/smollm2_test.py"}
+_TESTS_OF_NO_FILE = {
+    "structure_test.py",
+    "model/smollm2_test.py",
+    "rewards/hostile_test.py",
+    "rewards/real_data_test.py",
+}
 
 
 def _imports(source: str, folder: tuple[str, ...]) -> Iterator[str]:

@@ -182,6 +182,15 @@ def test_more_evaluation_problems_than_there_are_is_an_error(tmp_path):
         train.train(tiny_settings(evaluation=evaluation), str(tmp_path))
 
 
+def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
+    settings = tiny_settings(recipe=("stage1",))
+    evaluation = dataclasses.replace(settings.evaluation, every=2)
+    settings = dataclasses.replace(settings, evaluation=evaluation)
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    written = sorted(p.stem for p in (tmp_path / "evaluations").iterdir())
+    assert written == ["base", "stage1", "stage1-2"]
+
+
 def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path):
     settings = tiny_settings(recipe=("stage1",))
     assert train.train(settings, str(tmp_path)) == train.DONE

@@ -49,10 +49,11 @@ def _search(weight_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
 def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First index whose cumulated weight exceeds the target, and the target less what is before."""
     total = jnp.cumsum(weight, axis=-1)
-    # Sums in another order differ in the last digits; keep the target inside this one's range, so
-    # that the index found is one at which the cumulated weight really grows.
-    target_B = jnp.clip(target_B, 0.0, jnp.nextafter(total[:, -1], 0.0))
-    index_B = jnp.sum(total <= target_B[:, None], axis=-1).astype(jnp.int32)
+    # A long sum is rounded in an order of its own and can grow over a zero: never stop there.
+    reach = jnp.where(weight > 0, total, -1.0)
+    # Sums in another order differ in the last digits: keep the target inside this one's range.
+    target_B = jnp.clip(target_B, 0.0, jnp.nextafter(jnp.max(reach, axis=-1), 0.0))
+    index_B = jnp.argmax(reach > target_B[:, None], axis=-1).astype(jnp.int32)
     before_B = jnp.where(
         index_B > 0, jnp.take_along_axis(total, index_B[:, None] - 1, axis=-1)[:, 0], 0.0
     )

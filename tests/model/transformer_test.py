@@ -152,6 +152,17 @@ def test_logits_are_float32_whatever_the_params_are():
     assert (shape.shape, shape.dtype) == ((3, 8, MODEL.vocab_size), jnp.float32)
 
 
+def test_a_tied_head_is_the_transposed_embedding_and_an_untied_one_its_own():
+    embedding_VD, head_DV = (
+        jnp.array([[1.0, 2.0], [3.0, 5.0]]),
+        jnp.array([[1.0, -1.0], [0.0, 2.0]]),
+    )
+    params, hidden_11D = {"embedding": embedding_VD, "head": head_DV}, jnp.array([[[1.0, 10.0]]])
+    tied, untied = (fakes.model(tied=tied, **SHAPE) for tied in (True, False))
+    assert_close(transformer.project(tied, params, hidden_11D), [[[21.0, 53.0]]])
+    assert_close(transformer.project(untied, params, hidden_11D), [[[1.0, 19.0]]])
+
+
 def test_rms_norm_by_hand():
     x_11D = jnp.array([[[3.0, 4.0]]])  # mean square 12.5
     out_11D = transformer.rms_norm(x_11D, jnp.array([1.0, 2.0]), 3.5)
