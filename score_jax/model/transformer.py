@@ -5,7 +5,8 @@ handed in, so training (the row itself) and decoding (a cache) share every other
 
     init(config, key)                              -> params
     hidden(config, params, tokens_BT)              -> hidden_BTD   scans stacked layers, no cache
-    extend(config, layers, cache, tokens_BN, ...)  -> hidden_BND   feeds N tokens to a cache
+    extend(config, params, cache, tokens_BN, ...)  -> hidden_BND   feeds N tokens to a cache
+    step(config, params, cache, token_B, ...)      -> hidden_BD    feeds one token to a ring
     project(config, params, hidden_BND)            -> logits_BNV   float32
     logits(config, params, tokens_BT)              -> logits_BTV   hidden, then project
 
@@ -18,6 +19,7 @@ Params are a nested dict, layers stacked on a leading axis L (`AXES` names every
 Matmuls run in the params' dtype; norms, rotary angles, softmax and logits in float32.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +28,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from score_jax.model import cache as kv
 from score_jax.model import rope
-from score_jax.model.cache import Cache, attend_cached
+from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.structs import Params
 
@@ -165,46 +168,76 @@ def hidden(
     return rms_norm(x_BTD, params["final_norm"], config.norm_epsilon)
 
 
-def unstack(params: Params) -> Params:
-    """The decoding layout: `layers` as a list of L dicts instead of stacked arrays.
+def for_decoding(config: ModelConfig, params: Params, dtype: str) -> Params:
+    """The decoding layout: `layers` as a list of L dicts instead of stacked arrays, cast once.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
     would copy them first. Do this once per rollout, outside the token loop.
     """
-    count = params["layers"]["mlp_norm"].shape[0]
-    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(count)]
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
     return {**params, "layers": layers}
 
 
 def extend(
-    config: ModelConfig,
-    params: Params,
-    cache: Cache,
-    tokens_BN: jax.Array,
-    start_B: jax.Array,
-    rows_B: jax.Array | None = None,
+    config: ModelConfig, params: Params, cache: Cache, tokens_BN: jax.Array, start_B: jax.Array
 ) -> tuple[jax.Array, Cache]:
-    """Feeds N tokens per row to the cache and returns their final hidden states.
+    """Feeds N tokens per row to contiguous rows of a cache.
 
     Args:
-      params: in the layout of `unstack`.
+      params: as `for_decoding` lays them out.
       tokens_BN: token n of row b sits at position start_B[b] + n. Tokens that pad a short row
         are written behind it, where the next tokens overwrite them before anybody looks.
       start_B: tokens each row already has in the cache.
-      rows_B: which cache rows these are; an index past the end writes nothing. None: all rows.
 
-    Returns: hidden_BND and the new cache.
+    Returns: their final hidden_BND and the new cache.
     """
     position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
+
+    def attend(layer_cache, q, k, v):
+        return kv.attend_chunk(layer_cache, q, k, v, position_BN)
+
+    return _through_cache(config, params, cache, tokens_BN, position_BN, attend)
+
+
+def step(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    token_B: jax.Array,
+    length_B: jax.Array,
+    slot: jax.Array,
+    live_B: jax.Array,
+) -> tuple[jax.Array, Cache]:
+    """Feeds one token per live row to a cache that is a ring.
+
+    Args:
+      params: as `for_decoding` lays them out.
+      length_B: tokens each row already has, which is the position of its token.
+      slot: scalar; where all rows end and the token goes.
+      live_B: bool; other rows stay as they are and their hidden states mean nothing.
+
+    Returns: the final hidden_BD of the tokens and the new cache.
+    """
+    visible_B1S = kv.visible_in_ring(kv.slots_of(cache), slot, length_B)
+
+    def attend(layer_cache, q, k, v):
+        return kv.attend_step(layer_cache, q, k, v, slot, visible_B1S, live_B)
+
+    hidden_B1D, cache = _through_cache(
+        config, params, cache, token_B[:, None], length_B[:, None], attend
+    )
+    return hidden_B1D[:, 0], cache
+
+
+def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
+    """All layers over N tokens per row; `attend(layer_cache, q, k, v)` says what they see."""
     angles = rotary_angles(config, position_BN)
     x_BND = params["embedding"][tokens_BN]
     layers: list[Any] = []
     for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
         x_BND, kept = Block(config).apply(
-            {"params": layer_params},
-            x_BND,
-            angles,
-            lambda q, k, v, c=layer_cache: attend_cached(c, q, k, v, position_BN, rows_B),
+            {"params": layer_params}, x_BND, angles, functools.partial(attend, layer_cache)
         )
         layers.append(kept)
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon), tuple(layers)

@@ -1,6 +1,6 @@
 """All attempts of a batch of problems, sampled in one compiled program.
 
-    run(params, prompts, key, *, settings, mesh=None) -> Episode
+    run(params, prompts, key, *, settings, mesh=None, limit_QGA=None) -> Episode
 
 This is the whole interface to the trainer: an external engine that returns the same `Episode`
 (ids as sampled, log-probs of the distribution sampled from, truncation flags) can replace it.
@@ -15,7 +15,9 @@ cache. A *slot* is a cache row in which one sample lives. The loop alternates be
     sample of the queue, if there are more samples than slots.
 
 So nobody waits for the slowest row before attempt 2, the cache of attempt 1 carries over, and
-nothing is decoded to text or tokenised again. Shapes are static; no step talks to the host.
+nothing is decoded to text or tokenised again. When the queue is empty and few samples are still
+being written, they move together into fewer slots (`shrink`), so that the last long ones do not
+pay for the slots of all. Shapes are static; no step talks to the host.
 
 Randomness is addressed: the uniform for the token at a column comes from (key, problem index,
 sample, column). The same samples come out whatever the number of slots, devices or turn_rows.
@@ -23,6 +25,7 @@ sample, column). The same samples come out whatever the number of slots, devices
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import flax.struct
@@ -57,12 +60,22 @@ class EpisodeSettings:
     pad_id: int
     slots: int = 0  # per device; 0: one per sample
     turn_rows: int = 0  # slots served per turn-around; 0: an eighth of them
+    shrink: int = 0  # how often what is left may move into a quarter of the slots
     dtype: str = "float32"  # of weights and cache while decoding
 
     def row_tokens(self, prompt_tokens: int) -> int:
         """T: columns of a row that holds the longest possible episode."""
         turn = len(self.turn_end) + len(self.instruction)
         return prompt_tokens + self.attempts * self.max_attempt_tokens + (self.attempts - 1) * turn
+
+
+class Work(flax.struct.PyTreeNode):
+    """What a rollout cost; scalars inside the loop, [devices] outside."""
+
+    decode_steps: jax.Array
+    slot_steps: jax.Array  # slots that a step computed, summed over steps
+    live_slot_steps: jax.Array  # those of them that were writing
+    fed_tokens: jax.Array  # tokens of prompts and instructions, fed in chunks
 
 
 class _State(flax.struct.PyTreeNode):
@@ -76,16 +89,10 @@ class _State(flax.struct.PyTreeNode):
     attempt: jax.Array  # 1..A
     count: jax.Array  # tokens of this attempt so far
     hidden: jax.Array  # [slots, D] of the last token fed
-    cache: kv.Cache
-    steps: jax.Array  # decode steps taken
-    live: jax.Array  # slots that were writing, summed over steps
-
-
-class Work(flax.struct.PyTreeNode):
-    """What a rollout cost, per device."""
-
-    decode_steps: jax.Array  # [devices]
-    live_slot_steps: jax.Array  # [devices]
+    cache: kv.Cache  # a ring
+    ring: jax.Array  # where in the ring the next step writes
+    end: jax.Array  # where in the ring this slot's tokens end; `ring` while it is writing
+    work: Work
 
 
 def run(
@@ -95,6 +102,7 @@ def run(
     *,
     settings: EpisodeSettings,
     mesh: Mesh | None = None,
+    limit_QGA: np.ndarray | None = None,
 ) -> Episode:
     """Samples G episodes of A attempts for each of Q problems.
 
@@ -102,10 +110,12 @@ def run(
       params: as in transformer.py, stacked; laid out for decoding inside, once per call.
       prompts: Q problems; with a mesh, Q must be a multiple of its data-parallel size.
       key: addresses every draw together with problem index, sample and column; consumed.
+      limit_QGA: tokens each attempt may have, its end token included, 1 to max_attempt_tokens;
+        None: max_attempt_tokens for all.
 
     Returns: Episode of B = Q * G rows; row q * G + g is sample g of problem q.
     """
-    return run_counted(params, prompts, key, settings=settings, mesh=mesh)[0]
+    return run_counted(params, prompts, key, settings=settings, mesh=mesh, limit_QGA=limit_QGA)[0]
 
 
 def run_counted(
@@ -115,84 +125,120 @@ def run_counted(
     *,
     settings: EpisodeSettings,
     mesh: Mesh | None = None,
+    limit_QGA: np.ndarray | None = None,
 ) -> tuple[Episode, Work]:
     """As `run`, and what it cost."""
+    arguments = call_arguments(params, prompts, key, settings=settings, limit_QGA=limit_QGA)
+    return compiled(*arguments, settings=settings, mesh=mesh)
+
+
+def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
+    """The arrays that `compiled` takes, in order."""
+    shape = (len(prompts.tokens), settings.samples, settings.attempts)
+    if limit_QGA is None:
+        limit_QGA = np.full(shape, settings.max_attempt_tokens, np.int32)
+    limit_QGA = np.asarray(limit_QGA, np.int32)
+    if limit_QGA.shape != shape:
+        raise ValueError(f"limit_QGA is {limit_QGA.shape} and must be {shape}")
     tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
-    return _run(params, *tokens, key, settings=settings, mesh=mesh)
+    return (params, *tokens, limit_QGA, key)
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "mesh"))
-def _run(params, tokens_QP, length_Q, index_Q, key, *, settings: EpisodeSettings, mesh):
+def compiled(
+    params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings, mesh
+) -> tuple[Episode, Work]:
+    """The program behind `run`, for those who want to lower it themselves."""
+    serve = functools.partial(_serve, settings=settings)
     if mesh is None:
-        return _serve(params, tokens_QP, length_Q, index_Q, key, settings=settings)
+        return serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key)
     by_row = PartitionSpec(sharding.BATCH_AXES)
     everywhere = PartitionSpec()
     return jax.shard_map(
-        functools.partial(_serve, settings=settings),
+        serve,
         mesh=mesh,
-        in_specs=(everywhere, by_row, by_row, by_row, everywhere),
+        in_specs=(everywhere, by_row, by_row, by_row, by_row, everywhere),
         out_specs=by_row,
         # The loop's trip count differs per device and touches no collective; there is nothing
         # for the replication checker to check.
         check_vma=False,
-    )(params, tokens_QP, length_Q, index_Q, key)
+    )(params, tokens_QP, length_Q, index_Q, limit_QGA, key)
 
 
-def _serve(params, tokens_QP, length_Q, index_Q, key, *, settings: EpisodeSettings):
+def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings):
     """The rollout of one device."""
     s = settings
-    params = jax.tree.map(lambda x: x.astype(s.dtype), params)
-    params = transformer.unstack(params)
-    problems, prompt_tokens = tokens_QP.shape
+    params = transformer.for_decoding(s.model, params, s.dtype)
+    problems = tokens_QP.shape[0]
     samples = problems * s.samples
-    slots = min(s.slots or samples, samples)
-    turn_rows = min(s.turn_rows or max(1, slots // 8), slots)
-
-    prompt_cache = kv.empty(s.model, problems, prompt_tokens, s.dtype)
-    start_Q = jnp.zeros(problems, jnp.int32)
-    hidden_QPD, prompt_cache = transformer.extend(s.model, params, prompt_cache, tokens_QP, start_Q)
-    hidden_QD = hidden_QPD[jnp.arange(problems), length_Q - 1]
-    prompt = (prompt_cache, hidden_QD, length_Q)
+    prompt = _prefill(params, tokens_QP, length_Q, settings=s)
 
     problem_R = jnp.repeat(jnp.arange(problems), s.samples)
     sample_R = jnp.tile(jnp.arange(s.samples), problems)
     key_R = jax.vmap(lambda i, g: jax.random.fold_in(jax.random.fold_in(key, i), g))(
         index_Q[problem_R], sample_R
     )
-    state = _first_state(prompt, tokens_QP, problem_R, slots, settings=s)
-
-    def unfinished(state: _State):
-        return jnp.any((state.status == WRITING) | (state.status == WAITING))
-
-    def burst_then_turn(state: _State):
-        state = jax.lax.while_loop(
-            functools.partial(_keep_writing, turn_rows=turn_rows, samples=samples),
-            functools.partial(_decode, params=params, key_R=key_R, settings=s),
-            state,
+    sizes = slot_counts(samples, s)
+    decode = functools.partial(
+        _decode, params=params, key_R=key_R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
+    )
+    state = _first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
+    for slots, fewer in itertools.pairwise((*sizes, 0)):
+        turn_rows = min(s.turn_rows or max(1, slots // 8), slots)
+        keep_writing = functools.partial(
+            _keep_writing, turn_rows=turn_rows, slots=slots, fewer=fewer
         )
-        if s.attempts > 1:
-            state = _instruct(state, params, turn_rows, settings=s)
-        if slots < samples:
-            state = _refill(state, prompt, problem_R, turn_rows)
-        return state
 
-    state = jax.lax.while_loop(unfinished, burst_then_turn, state)
-    return state.rows, Work(decode_steps=state.steps[None], live_slot_steps=state.live[None])
+        def burst_then_turn(state: _State, keep_writing=keep_writing, turn_rows=turn_rows):
+            state = jax.lax.while_loop(keep_writing, decode, state)
+            if s.attempts > 1:
+                state = _instruct(state, params, turn_rows, settings=s)
+            if sizes[0] < samples:
+                state = _refill(state, prompt, problem_R, turn_rows)
+            return state
+
+        state = jax.lax.while_loop(
+            functools.partial(_too_many_left, fewer=fewer), burst_then_turn, state
+        )
+        if fewer:
+            state = _move_together(state, fewer)
+    return state.rows, jax.tree.map(lambda x: x[None], state.work)
+
+
+def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
+    """How many slots a device decodes with: at first, and after each `shrink`."""
+    counts = [min(settings.slots or samples, samples)]
+    for _ in range(settings.shrink):
+        if counts[-1] >= 8:  # below, a step costs the same
+            counts.append(counts[-1] // 4)
+    return counts
+
+
+def _prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
+    """Feeds every prompt once; (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
+    problems, prompt_tokens = tokens_QP.shape
+    cache = kv.empty(settings.model, problems, prompt_tokens, settings.dtype)
+    start_Q = jnp.zeros(problems, jnp.int32)
+    hidden_QPD, cache = transformer.extend(settings.model, params, cache, tokens_QP, start_Q)
+    return cache, hidden_QPD[jnp.arange(problems), length_Q - 1], length_Q
 
 
 def _first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSettings) -> _State:
     """Every slot holds a prompt and writes attempt 1."""
     s = settings
     prompt_cache, hidden_QD, length_Q = prompt
-    samples, columns = problem_R.shape[0], s.row_tokens(tokens_QP.shape[1])
-    behind = columns - tokens_QP.shape[1]
-    in_prompt_QP = jnp.arange(tokens_QP.shape[1]) < length_Q[:, None]
+    prompt_tokens = tokens_QP.shape[1]
+    samples, columns = problem_R.shape[0], s.row_tokens(prompt_tokens)
+    in_prompt_QP = jnp.arange(prompt_tokens) < length_Q[:, None]
     tokens_QT = jnp.pad(
         jnp.where(in_prompt_QP, tokens_QP, s.pad_id),
-        ((0, 0), (0, behind)),
+        ((0, 0), (0, columns - prompt_tokens)),
         constant_values=s.pad_id,
     )
+    # Turned before it is copied and widened: all prompts end at slot P of the ring.
+    prompt_cache = kv.to_ring(prompt_cache, length_Q, jnp.int32(prompt_tokens))
     problem_slot = problem_R[:slots]
+    none = jnp.int32(0)
     return _State(
         rows=Episode(
             tokens=tokens_QT[problem_R],
@@ -208,29 +254,47 @@ def _first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeS
         attempt=jnp.ones(slots, jnp.int32),
         count=jnp.zeros(slots, jnp.int32),
         hidden=hidden_QD[problem_slot],
-        cache=jax.tree.map(
-            lambda x: jnp.pad(x[problem_slot], ((0, 0), (0, 0), (0, behind), (0, 0))), prompt_cache
-        ),
-        steps=jnp.int32(0),
-        live=jnp.int32(0),
+        cache=kv.widen(kv.take(prompt_cache, problem_slot), columns),
+        ring=jnp.int32(prompt_tokens),
+        end=jnp.full(slots, prompt_tokens),
+        work=Work(none, none, none, fed_tokens=jnp.sum(length_Q)),
     )
 
 
-def _keep_writing(state: _State, *, turn_rows: int, samples: int):
-    """A burst goes on while somebody writes and too few slots are idle for a turn-around."""
-    refillable = (state.status == DONE) & (state.next_row < samples)
+def _alive(state: _State) -> jax.Array:
+    return (state.status == WRITING) | (state.status == WAITING)
+
+
+def _left_in_queue(state: _State) -> jax.Array:
+    return state.rows.length.shape[0] - state.next_row
+
+
+def _too_many_left(state: _State, *, fewer: int):
+    """Whether what is left to do needs more than `fewer` slots."""
+    return (_left_in_queue(state) > 0) | (jnp.sum(_alive(state)) > fewer)
+
+
+def _keep_writing(state: _State, *, turn_rows: int, slots: int, fewer: int):
+    """A burst goes on while somebody writes and too few slots are idle for a turn-around.
+
+    Too few: less than turn_rows / slots of those that have something left to do, so that the last
+    samples do not wait for company that never comes.
+    """
+    writing = jnp.sum(state.status == WRITING)
+    refillable = (state.status == DONE) & (_left_in_queue(state) > 0)
     idle = jnp.sum((state.status == WAITING) | refillable)
-    return jnp.any(state.status == WRITING) & (idle < turn_rows)
+    enough = jnp.maximum(1, turn_rows * (writing + idle) // slots)
+    return (writing > 0) & (idle < enough) & _too_many_left(state, fewer=fewer)
 
 
-def _decode(state: _State, *, params, key_R, settings: EpisodeSettings) -> _State:
+def _decode(state: _State, *, params, key_R, limit_RA, settings: EpisodeSettings) -> _State:
     """One token for every slot that is writing."""
     s = settings
-    rows = state.rows
-    samples, columns = rows.tokens.shape
+    rows, work = state.rows, state.work
+    slots, samples = state.row.shape[0], rows.tokens.shape[0]
     writing = state.status == WRITING
     logits = transformer.project(s.model, params, state.hidden)
-    uniform = jnp.zeros(state.row.shape)
+    uniform = jnp.zeros(slots)
     if s.policy.temperature > 0.0:
         draw = jax.vmap(lambda key, column: jax.random.uniform(jax.random.fold_in(key, column)))
         uniform = draw(key_R[state.row], state.length)
@@ -238,7 +302,7 @@ def _decode(state: _State, *, params, key_R, settings: EpisodeSettings) -> _Stat
 
     count = state.count + 1
     is_end = jnp.isin(token, jnp.array(s.end_ids, jnp.int32))
-    ended = writing & (is_end | (count == s.max_attempt_tokens))
+    ended = writing & (is_end | (count == limit_RA[state.row, state.attempt - 1]))
     row = jnp.where(writing, state.row, samples)  # past the end: written nowhere
     column = state.length
     rows = rows.replace(
@@ -248,19 +312,25 @@ def _decode(state: _State, *, params, key_R, settings: EpisodeSettings) -> _Stat
         length=rows.length.at[row].set(column + 1, mode="drop"),
         truncated=rows.truncated.at[row, state.attempt - 1].set(ended & ~is_end, mode="drop"),
     )
-    # Idle slots compute along; a column past the end is written nowhere.
-    start = jnp.where(writing, state.length, columns)
-    hidden, cache = transformer.extend(s.model, params, state.cache, token[:, None], start)
+    hidden, cache = transformer.step(
+        s.model, params, state.cache, token, state.length, state.ring, writing
+    )
+    ring = (state.ring + 1) % kv.slots_of(cache)
     last = state.attempt == s.attempts
     return state.replace(
         rows=rows,
         status=jnp.where(ended, jnp.where(last, DONE, WAITING), state.status),
         length=state.length + writing,
         count=jnp.where(writing, count, state.count),
-        hidden=jnp.where(writing[:, None], hidden[:, 0], state.hidden),
+        hidden=jnp.where(writing[:, None], hidden, state.hidden),
         cache=cache,
-        steps=state.steps + 1,
-        live=state.live + jnp.sum(writing),
+        ring=ring,
+        end=jnp.where(writing, ring, state.end),
+        work=work.replace(
+            decode_steps=work.decode_steps + 1,
+            slot_steps=work.slot_steps + slots,
+            live_slot_steps=work.live_slot_steps + jnp.sum(writing),
+        ),
     )
 
 
@@ -280,20 +350,24 @@ def _instruct(state: _State, params, turn_rows: int, *, settings: EpisodeSetting
         row_W = state.row.at[slot_W].get(mode="fill", fill_value=samples)
         start_W = state.length.at[slot_W].get(mode="fill", fill_value=0)
         attempt_W = state.attempt.at[slot_W].get(mode="fill", fill_value=1)
+        end_W = state.end.at[slot_W].get(mode="fill", fill_value=0)
         closed = jnp.array(s.turn_end + s.instruction, jnp.int32)
         open_ = jnp.array(s.instruction + (s.pad_id,) * len(s.turn_end), jnp.int32)
         truncated_W = rows.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
         tokens_WN = jnp.where(truncated_W[:, None], closed, open_)
         fed_W = len(s.instruction) + truncated_W * len(s.turn_end)
-        hidden_WND, cache = transformer.extend(
-            s.model, params, state.cache, tokens_WN, start_W, slot_W
-        )
+        length_W = start_W + fed_W
+
+        contiguous = kv.from_ring(kv.take(state.cache, slot_W), start_W, end_W)
+        hidden_WND, contiguous = transformer.extend(s.model, params, contiguous, tokens_WN, start_W)
+        turned = kv.to_ring(contiguous, length_W, state.ring)
         hidden_WD = jnp.take_along_axis(hidden_WND, fed_W[:, None, None] - 1, axis=1)[:, 0]
+
         offset_N = jnp.arange(tokens_WN.shape[1])
         column_WN = jnp.where(
             offset_N < fed_W[:, None], start_W[:, None] + offset_N, columns
         )  # padding is written nowhere
-        length_W = start_W + fed_W
+        fed_tokens = jnp.sum(jnp.where(slot_W < slots, fed_W, 0))
         return state.replace(
             rows=rows.replace(
                 tokens=rows.tokens.at[row_W[:, None], column_WN].set(tokens_WN, mode="drop"),
@@ -304,7 +378,9 @@ def _instruct(state: _State, params, turn_rows: int, *, settings: EpisodeSetting
             attempt=state.attempt.at[slot_W].add(1, mode="drop"),
             count=state.count.at[slot_W].set(0, mode="drop"),
             hidden=state.hidden.at[slot_W].set(hidden_WD, mode="drop"),
-            cache=cache,
+            cache=kv.put(state.cache, slot_W, turned),
+            end=state.end.at[slot_W].set(state.ring, mode="drop"),
+            work=state.work.replace(fed_tokens=state.work.fed_tokens + fed_tokens),
         )
 
     return jax.lax.cond(jnp.any(state.status == WAITING), feed, lambda state: state, state)
@@ -318,19 +394,42 @@ def _refill(state: _State, prompt: Any, problem_R: jax.Array, turn_rows: int) ->
     row_W = state.next_row + jnp.arange(turn_rows)
     taken_W = (slot_W < slots) & (row_W < samples)
     slot_W = jnp.where(taken_W, slot_W, slots)
-    problem_W = problem_R.at[row_W].get(mode="clip")
 
-    def load(cache_BKSE: jax.Array, prompt_QKPE: jax.Array) -> jax.Array:
-        prompt_tokens = prompt_QKPE.shape[2]
-        return cache_BKSE.at[slot_W, :, :prompt_tokens].set(prompt_QKPE[problem_W], mode="drop")
+    def load(state: _State) -> _State:
+        problem_W = problem_R.at[row_W].get(mode="clip")
+        length_W = length_Q[problem_W]
+        contiguous = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
+        turned = kv.to_ring(contiguous, length_W, state.ring)
+        return state.replace(
+            next_row=state.next_row + jnp.sum(taken_W),
+            row=state.row.at[slot_W].set(row_W, mode="drop"),
+            status=state.status.at[slot_W].set(WRITING, mode="drop"),
+            length=state.length.at[slot_W].set(length_W, mode="drop"),
+            attempt=state.attempt.at[slot_W].set(1, mode="drop"),
+            count=state.count.at[slot_W].set(0, mode="drop"),
+            hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
+            cache=kv.put(state.cache, slot_W, turned),
+            end=state.end.at[slot_W].set(state.ring, mode="drop"),
+        )
+
+    return jax.lax.cond(jnp.any(taken_W), load, lambda state: state, state)
+
+
+def _move_together(state: _State, slots: int) -> _State:
+    """The samples that are still being written, in as few as `slots` slots."""
+    size = state.row.shape[0]
+    (slot_W,) = jnp.nonzero(_alive(state), size=slots, fill_value=size)
+
+    def of(x: jax.Array) -> jax.Array:
+        return x.at[slot_W].get(mode="clip")
 
     return state.replace(
-        next_row=state.next_row + jnp.sum(taken_W),
-        row=state.row.at[slot_W].set(row_W, mode="drop"),
-        status=state.status.at[slot_W].set(WRITING, mode="drop"),
-        length=state.length.at[slot_W].set(length_Q[problem_W], mode="drop"),
-        attempt=state.attempt.at[slot_W].set(1, mode="drop"),
-        count=state.count.at[slot_W].set(0, mode="drop"),
-        hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
-        cache=jax.tree.map(load, state.cache, prompt_cache),
+        row=of(state.row),
+        status=jnp.where(slot_W < size, of(state.status), DONE),
+        length=of(state.length),
+        attempt=of(state.attempt),
+        count=of(state.count),
+        hidden=of(state.hidden),
+        cache=kv.take(state.cache, slot_W),
+        end=of(state.end),
     )

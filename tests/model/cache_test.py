@@ -1,4 +1,4 @@
-"""The cache against a slow loop: what is written, what is seen, and that nothing is copied."""
+"""The cache against slow loops: what is written, what is seen, and that nothing is copied."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ from tests import fakes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-attend_cached = jax.jit(kv.attend_cached)
+attend_chunk = jax.jit(kv.attend_chunk)
+attend_step = jax.jit(kv.attend_step)
 
-ROWS, KV_HEADS, SLOTS, WIDTH, HEADS = 3, 2, 6, 4, 4
+ROWS, KV_HEADS, SLOTS, WIDTH = 3, 2, 6, 4
 RNG = np.random.default_rng(0)
 
 
@@ -20,92 +21,141 @@ def normal(*shape: int) -> np.ndarray:
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def slow_attend(keys_BKSE, values_BKSE, new, position_BN, row_B):
-    """One row, token and head at a time. Head h reads key/value head h // (H / K)."""
-    q_BNHE, k_BNKE, v_BNKE = new
-    keys_BKSE, values_BKSE = keys_BKSE.copy(), values_BKSE.copy()
-    out_BNHE = np.zeros_like(q_BNHE)
-    for b, row in enumerate(row_B):
-        for n, position in enumerate(position_BN[b]):
-            if position < keys_BKSE.shape[2]:
-                keys_BKSE[row, :, position] = k_BNKE[b, n]
-                values_BKSE[row, :, position] = v_BNKE[b, n]
-        for n, position in enumerate(position_BN[b]):
-            for h in range(q_BNHE.shape[2]):
-                k = h // (q_BNHE.shape[2] // keys_BKSE.shape[1])
-                score_S = keys_BKSE[row, k, : position + 1] @ q_BNHE[b, n, h] / np.sqrt(WIDTH)
-                weight_S = np.exp(score_S - score_S.max())
-                out_BNHE[b, n, h] = weight_S / weight_S.sum() @ values_BKSE[row, k, : position + 1]
-    return out_BNHE, (keys_BKSE, values_BKSE)
+def full_layer(rows: int = ROWS) -> kv.LayerCache:
+    """A layer's cache with something everywhere."""
+    return (
+        jnp.array(normal(rows, KV_HEADS, WIDTH, SLOTS)),
+        jnp.array(normal(rows, KV_HEADS, SLOTS, WIDTH)),
+    )
 
 
-@pytest.mark.parametrize(
-    "heads, width, rows", [(2, 1, None), (HEADS, 3, None), (2, 3, (2, 0)), (HEADS, 1, (2, 0))]
-)
-def test_attention_through_the_cache_equals_a_slow_loop(heads, width, rows):
-    count = ROWS if rows is None else len(rows)
-    layer_cache = (normal(ROWS, KV_HEADS, SLOTS, WIDTH), normal(ROWS, KV_HEADS, SLOTS, WIDTH))
-    new = (normal(count, width, heads, WIDTH), *(normal(count, width, 2, WIDTH) for _ in "kv"))
-    position_BN = np.array([3, 0, 2])[:count, None] + np.arange(width)
-    row_B = None if rows is None else jnp.array(rows)
-    out_BNHE, kept = attend_cached(jax.tree.map(jnp.array, layer_cache), *new, position_BN, row_B)
-    slow_BNHE, slow_kept = slow_attend(*layer_cache, new, position_BN, rows or range(ROWS))
-    np.testing.assert_allclose(out_BNHE, slow_BNHE, rtol=0, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, kept, slow_kept)
+def new_tokens(heads: int, tokens: int, rows: int = ROWS):
+    return (normal(rows, tokens, heads, WIDTH), *(normal(rows, tokens, 2, WIDTH) for _ in "kv"))
+
+
+def slow_attend(layer_cache, q_HE: np.ndarray, row: int, seen: list[int]) -> np.ndarray:
+    """One token's output, [H, E]. Head h reads key/value head h // (H / K)."""
+    key_BKES, value_BKSE = map(np.asarray, layer_cache)
+    out_HE = np.zeros_like(q_HE)
+    for h in range(len(q_HE)):
+        k = h // (len(q_HE) // KV_HEADS)
+        score_S = q_HE[h] @ key_BKES[row, k][:, seen] / np.sqrt(WIDTH)
+        weight_S = np.exp(score_S - score_S.max())
+        out_HE[h] = weight_S / weight_S.sum() @ value_BKSE[row, k][seen]
+    return out_HE
+
+
+@pytest.mark.parametrize("heads, tokens", [(2, 1), (4, 3)])
+def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(heads, tokens):
+    before, new = full_layer(), new_tokens(heads, tokens)
+    position_BN = np.array([3, 0, 4])[:, None] + np.arange(tokens)  # the last row's goes past S
+    out_BNHE, after = attend_chunk(before, *new, position_BN)
+
+    key_BKES, value_BKSE = (np.array(x) for x in before)
+    for b, n in np.ndindex(position_BN.shape):
+        if (position := position_BN[b, n]) < SLOTS:
+            key_BKES[b, :, :, position] = new[1][b, n]
+            value_BKSE[b, :, position] = new[2][b, n]
+    jax.tree.map(np.testing.assert_array_equal, after, (key_BKES, value_BKSE))
+    for b, n in np.ndindex(position_BN.shape):
+        seen = list(range(min(position_BN[b, n] + 1, SLOTS)))
+        expected_HE = slow_attend(after, new[0][b, n], b, seen)
+        np.testing.assert_allclose(out_BNHE[b, n], expected_HE, rtol=0, atol=1e-5)
 
 
 def test_what_lies_behind_a_row_is_never_read():
-    layer_cache = (normal(1, 2, SLOTS, WIDTH), normal(1, 2, SLOTS, WIDTH))
-    new = (normal(1, 2, HEADS, WIDTH), normal(1, 2, 2, WIDTH), normal(1, 2, 2, WIDTH))
+    layer_cache, new = full_layer(1), new_tokens(4, 2, rows=1)
     position_BN = np.array([[2, 3]])
-    out_BNHE, _ = attend_cached(jax.tree.map(jnp.array, layer_cache), *new, position_BN, None)
-    junk = jax.tree.map(lambda x: jnp.array(x).at[:, :, 4:].set(1e4), layer_cache)
-    with_junk_BNHE, _ = attend_cached(junk, *new, position_BN, None)
+    out_BNHE, _ = attend_chunk(layer_cache, *new, position_BN)
+    key_BKES, value_BKSE = layer_cache
+    junk = (key_BKES.at[..., 4:].set(1e4), value_BKSE.at[:, :, 4:].set(1e4))
+    with_junk_BNHE, _ = attend_chunk(junk, *new, position_BN)
     np.testing.assert_array_equal(out_BNHE, with_junk_BNHE)
 
 
-@pytest.mark.parametrize(
-    "position, row", [(SLOTS, 1), (1, ROWS)], ids=["past the last slot", "past the last row"]
-)
-def test_what_is_past_the_end_is_written_nowhere(position, row):
-    layer_cache = (
-        jnp.array(normal(ROWS, 2, SLOTS, WIDTH)),
-        jnp.array(normal(ROWS, 2, SLOTS, WIDTH)),
+@pytest.mark.parametrize("slot", [0, 1, 5])
+def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(slot):
+    before, new = full_layer(), new_tokens(4, 1)
+    length_B, live_B = np.array([2, 5, 0]), np.array([True, False, True])
+    visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B))
+    out_B1HE, after = attend_step(before, *new, slot, visible_B1S, live_B)
+
+    key_BKES, value_BKSE = (np.array(x) for x in before)
+    key_BKES[[0, 2], :, :, slot] = new[1][[0, 2], 0]
+    value_BKSE[[0, 2], :, slot] = new[2][[0, 2], 0]
+    jax.tree.map(np.testing.assert_array_equal, after, (key_BKES, value_BKSE))
+    for b in (0, 2):
+        seen = [(slot - age) % SLOTS for age in range(length_B[b] + 1)]
+        expected_HE = slow_attend(after, new[0][b, 0], b, seen)
+        np.testing.assert_allclose(out_B1HE[b, 0], expected_HE, rtol=0, atol=1e-5)
+
+
+def test_rows_turned_into_a_ring_end_before_its_slot_and_come_back_as_they_were():
+    cache, length_B, slot = (full_layer(), full_layer()), jnp.array([2, 6, 5]), jnp.int32(4)
+    ring = kv.to_ring(cache, length_B, slot)
+    for (key_BKES, value_BKSE), (ring_key, ring_value) in zip(cache, ring, strict=True):
+        for b, length in enumerate(length_B.tolist()):
+            for position in range(length):
+                s = (4 - length + position) % SLOTS
+                np.testing.assert_array_equal(ring_key[b, :, :, s], key_BKES[b, :, :, position])
+                np.testing.assert_array_equal(ring_value[b, :, s], value_BKSE[b, :, position])
+    back = kv.from_ring(ring, length_B, jnp.full(ROWS, slot))
+    jax.tree.map(np.testing.assert_array_equal, back, cache)
+
+
+def test_rows_are_taken_and_put_by_index_and_past_the_end_put_nowhere():
+    cache = (full_layer(),)
+    taken = kv.take(cache, jnp.array([2, 0, ROWS]))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_array_equal(x[:2], y[jnp.array([2, 0])]), taken, cache
     )
-    new = (normal(1, 1, HEADS, WIDTH), normal(1, 1, 2, WIDTH), normal(1, 1, 2, WIDTH))
-    _, kept = attend_cached(layer_cache, *new, np.array([[position]]), jnp.array([row]))
-    jax.tree.map(np.testing.assert_array_equal, kept, layer_cache)
+    changed = kv.put(cache, jnp.array([ROWS, 1, ROWS + 4]), taken)
+    expected = jax.tree.map(lambda x, y: x.at[1].set(y[1]), cache, taken)
+    jax.tree.map(np.testing.assert_array_equal, changed, expected)
+
+
+def test_a_widened_cache_holds_the_same_rows():
+    cache = (full_layer(),)
+    ((key_BKES, value_BKSE),) = wide = kv.widen(cache, SLOTS + 3)
+    assert kv.slots_of(wide) == SLOTS + 3
+    jax.tree.map(
+        np.testing.assert_array_equal, (key_BKES[..., :SLOTS], value_BKSE[:, :, :SLOTS]), cache[0]
+    )
 
 
 def test_an_empty_cache_has_a_pair_per_layer_in_the_dtype_asked_for():
     model = fakes.model(layers=3, heads=4, kv_heads=2, head_width=8)
     cache = kv.empty(model, rows=5, slots=7, dtype="bfloat16")
-    assert len(cache) == 3
-    assert {(x.shape, x.dtype.name) for x in jax.tree.leaves(cache)} == {((5, 2, 7, 8), "bfloat16")}
+    assert [(k.shape, v.shape) for k, v in cache] == [((5, 2, 8, 7), (5, 2, 7, 8))] * 3
     assert not any(x.any() for x in jax.tree.leaves(cache))
     new = [jnp.ones((5, 1, heads, 8), jnp.bfloat16) for heads in (4, 2, 2)]
-    out_BNHE, kept = attend_cached(cache[0], *new, np.zeros((5, 1), np.int32), None)
-    assert {x.dtype.name for x in (out_BNHE, *kept)} == {"bfloat16"}
+    chunk = attend_chunk(cache[0], *new, np.zeros((5, 1), np.int32))
+    visible_B1S, live_B = np.ones((5, 1, 7), bool), np.ones(5, bool)
+    one = attend_step(cache[0], *new, 0, visible_B1S, live_B)
+    assert {x.dtype.name for x in jax.tree.leaves((chunk, one))} == {"bfloat16"}
 
 
 def test_a_token_loop_updates_the_cache_in_place():
     rows, slots = 16, 1024
 
-    def decode(layer_cache, x_BNHE):
+    def decode(layer_cache, x_B1HE):
         def step(n, carry):
-            layer_cache, x_BNHE = carry
-            k_BNKE = x_BNHE[:, :, :KV_HEADS]
-            position_B1 = jnp.full((rows, 1), n)
-            out_BNHE, kept = kv.attend_cached(
-                layer_cache, x_BNHE, k_BNKE, k_BNKE, position_B1, None
+            layer_cache, x_B1HE = carry
+            k_B1KE = x_B1HE[:, :, :KV_HEADS]
+            visible_B1S = kv.visible_in_ring(slots, n, jnp.full(rows, n))
+            out_B1HE, kept = kv.attend_step(
+                layer_cache, x_B1HE, k_B1KE, k_B1KE, n, visible_B1S, x_B1HE[:, 0, 0, 0] > 0
             )
-            return kept, out_BNHE
+            return kept, out_B1HE
 
-        return jax.lax.fori_loop(0, slots, step, (layer_cache, x_BNHE))
+        return jax.lax.fori_loop(0, slots, step, (layer_cache, x_B1HE))
 
-    layer_cache = tuple(jax.ShapeDtypeStruct((rows, 2, slots, 32), "float32") for _ in "kv")
-    x_BNHE = jax.ShapeDtypeStruct((rows, 1, HEADS, 32), "float32")
-    compiled = jax.jit(decode, donate_argnums=0).lower(layer_cache, x_BNHE).compile()
+    layer_cache = (
+        jax.ShapeDtypeStruct((rows, 2, 32, slots), "float32"),
+        jax.ShapeDtypeStruct((rows, 2, slots, 32), "float32"),
+    )
+    x_B1HE = jax.ShapeDtypeStruct((rows, 1, 4, 32), "float32")
+    compiled = jax.jit(decode, donate_argnums=0).lower(layer_cache, x_B1HE).compile()
     memory, one_bytes = compiled.memory_analysis(), rows * 2 * slots * 32 * 4
     assert memory is not None
     assert memory.temp_size_in_bytes < one_bytes, "a copy of keys or values exists"

@@ -45,7 +45,7 @@ def test_chunks_fed_to_a_cache_equal_whole_rows_at_every_position(kv_heads, tied
     model = fakes.model(kv_heads=kv_heads, tied=tied, **SHAPE)
     params = fakes.params(model)
     assert ("head" in params) != tied
-    layers, (rows, columns) = transformer.unstack(params), TOKENS_BT.shape
+    layers, (rows, columns) = transformer.for_decoding(model, params, "float32"), TOKENS_BT.shape
     cache = kv.empty(model, rows, columns, "float32")
     found_BTD = np.full((rows, columns, model.width), np.nan, np.float32)
     start_B = np.zeros(rows, np.int32)
@@ -70,26 +70,27 @@ def test_chunks_fed_to_a_cache_equal_whole_rows_at_every_position(kv_heads, tied
     assert_close(found_BTV, logits(model, params, TOKENS_BT))
 
 
-def test_feeding_some_rows_of_a_cache_leaves_the_others_alone():
-    layers = transformer.unstack(PARAMS)
-    start_B = np.array([2, 4, 1], np.int32)
-    noise = np.random.default_rng(1)
-    cache = jax.tree.map(
-        lambda x: jnp.array(noise.normal(size=x.shape), x.dtype), kv.empty(MODEL, 3, 8, "float32")
-    )
-    all_hidden_BND, all_rows = extend(MODEL, layers, cache, TOKENS_BT[:, :3], start_B)
-
-    row_B = np.array([2, 3, 0], np.int32)  # 3 is past the end
-    fed = np.array([2, 1, 0])  # whose tokens and start it is given: row 3 takes those of row 1
-    hidden_BND, some_rows = extend(MODEL, layers, cache, TOKENS_BT[fed, :3], start_B[fed], row_B)
-    assert_close(hidden_BND[jnp.array([0, 2])], all_hidden_BND[jnp.array([2, 0])])
-    for x, some, every in zip(*map(jax.tree.leaves, (cache, some_rows, all_rows)), strict=True):
-        np.testing.assert_array_equal(some[1], x[1])
-        assert_close(some[jnp.array([0, 2])], every[jnp.array([0, 2])])
-        # Only the three slots of the chunk are written.
-        assert np.any(np.asarray(some[0] != x[0]), axis=(0, 2)).tolist() == [
-            s in (2, 3, 4) for s in range(8)
-        ]
+def test_a_ring_fed_token_by_token_equals_whole_rows_around_its_end():
+    # Rows start and wait at different times; the ring has just the room of one row, so all of them
+    # are written around its end.
+    params, (rows, columns) = transformer.for_decoding(MODEL, PARAMS, "float32"), TOKENS_BT.shape
+    cache = kv.empty(MODEL, rows, columns, "float32")
+    feed = jax.jit(transformer.step, static_argnums=0)
+    turn = jax.jit(lambda cache, *of: kv.to_ring(kv.from_ring(cache, *of[:2]), of[0], of[2]))
+    found_BTD = np.full((rows, columns, MODEL.width), np.nan, np.float32)
+    length_B, end_B, slot = np.zeros(rows, np.int32), np.zeros(rows, np.int32), columns - 2
+    noise = np.random.default_rng(0)
+    while (length_B < columns).any():
+        live_B = (noise.random(rows) < 0.6) & (length_B < columns)
+        turned = turn(cache, length_B, end_B, jnp.int32(slot))  # rows that waited come along
+        cache = kv.put(cache, jnp.where(live_B, jnp.arange(rows), rows), turned)
+        token_B = TOKENS_BT[np.arange(rows), np.minimum(length_B, columns - 1)]
+        hidden_BD, cache = feed(MODEL, params, cache, token_B, length_B, jnp.int32(slot), live_B)
+        found_BTD[live_B, length_B[live_B]] = hidden_BD[live_B]
+        slot = (slot + 1) % columns
+        length_B, end_B = length_B + live_B, np.where(live_B, slot, end_B)
+    found_BTV = transformer.project(MODEL, PARAMS, jnp.array(found_BTD))
+    assert_close(found_BTV, logits(MODEL, PARAMS, TOKENS_BT))
 
 
 def test_padding_behind_a_row_changes_nothing_before_it():
@@ -140,7 +141,7 @@ def test_new_params_keep_the_scale_of_what_flows_through_them():
 
 
 def test_the_decoding_layout_holds_the_same_layers():
-    layers = transformer.unstack(PARAMS)["layers"]
+    layers = transformer.for_decoding(MODEL, PARAMS, "float32")["layers"]
     assert len(layers) == MODEL.layers
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
     jax.tree.map(np.testing.assert_array_equal, stacked, PARAMS["layers"])

@@ -235,15 +235,20 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
     fed: dict[int, int] = {}  # tokens per row -> rows fed so, over the whole rollout
     extend = transformer.extend
 
+    def counted(config, params, cache, tokens_BN, start_B):
+        # Rows that only fill a turn-around up have no token yet: a real one has a prompt.
+        rows = tokens_BN.shape[0] if fed_prompts() else jnp.sum(start_B > 0)
+        jax.debug.callback(functools.partial(count, width=tokens_BN.shape[1]), rows)
+        return extend(config, params, cache, tokens_BN, start_B)
+
+    traced: list[int] = []
+
+    def fed_prompts() -> bool:
+        traced.append(1)
+        return len(traced) == 1
+
     def count(rows, width):
         fed[width] = fed.get(width, 0) + int(rows)
-
-    def counted(config, layers, cache, tokens_BN, start_B, rows_B=None):
-        rows, width = tokens_BN.shape
-        if rows_B is not None:
-            rows = jnp.sum(rows_B < cache[0][0].shape[0])
-        jax.debug.callback(functools.partial(count, width=width), rows)
-        return extend(config, layers, cache, tokens_BN, start_B, rows_B)
 
     monkeypatch.setattr(transformer, "extend", counted)
     slots = 5
@@ -255,16 +260,60 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
     jax.effects_barrier()
     assert_same_samples(rolled("plain"), rows)
     samples, (steps,) = len(rows.tokens), work.decode_steps
-    assert fed == {
-        PROMPT: PROBLEMS,  # not per sample
-        len(PLAIN.turn_end + PLAIN.instruction): samples,
-        1: slots * steps,
-    }
+    # Q * P for the prompts, not Q * G * P; and the instruction once per sample.
+    assert fed == {PROMPT: PROBLEMS, len(PLAIN.turn_end + PLAIN.instruction): samples}
+    instructed = len(PLAIN.instruction) * samples + len(PLAIN.turn_end) * rows.truncated[:, 0].sum()
+    assert work.fed_tokens.tolist() == [prompts().length.sum() + instructed]
     written_B = np.sum(rows.attempt > 0, axis=1)
     assert work.live_slot_steps.tolist() == [written_B.sum()]
+    assert work.slot_steps.tolist() == [slots * steps]
     # In waves of `slots` rows, each wave would take as long as its longest row.
     waves = sum(written_B[i : i + slots].max() for i in range(0, samples, slots))
     assert written_B.sum() / slots <= steps < waves
+
+
+def test_the_last_samples_move_together_into_fewer_slots():
+    settings = dataclasses.replace(PLAIN, slots=12, shrink=2)
+    assert episode.slot_counts(24, settings) == [12, 3]
+    rows, work = jax.device_get(
+        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    )
+    assert_same_samples(rolled("plain"), rows)
+    (slot_steps,), (steps,) = work.slot_steps, work.decode_steps
+    assert 3 * steps < slot_steps < 12 * steps
+
+
+def test_turning_around_all_slots_at_once_is_lock_step():
+    settings = dataclasses.replace(PLAIN, slots=6, turn_rows=6)
+    rows, work = jax.device_get(
+        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    )
+    assert_same_samples(rolled("plain"), rows)
+    length_BA = np.stack([np.sum(rows.attempt == a, axis=1) for a in (1, 2)], axis=1)
+    waves = length_BA.reshape(-1, 6, 2).max(axis=1)  # each attempt lasts as long as its longest
+    assert work.decode_steps.tolist() == [waves.sum()]
+
+
+def test_an_attempt_stops_at_its_own_limit():
+    limit_QGA = np.random.default_rng(0).integers(1, 6, (PROBLEMS, 3, 2))
+    rows = jax.device_get(
+        episode.run(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, limit_QGA=limit_QGA)
+    )
+    limit_BA = limit_QGA.reshape(-1, 2)
+    length_BA = np.stack([np.sum(rows.attempt == a, axis=1) for a in (1, 2)], axis=1)
+    assert np.all(length_BA <= limit_BA)
+    last_B = rows.tokens[np.arange(len(rows.tokens)), rows.length - 1]
+    ended_B = np.isin(last_B, PLAIN.end_ids)
+    np.testing.assert_array_equal(rows.truncated[:, 1], ~ended_B)
+    assert np.all(length_BA[rows.truncated] == limit_BA[rows.truncated])
+    assert (length_BA < limit_BA).any() and rows.truncated.any()
+
+
+def test_limits_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"limit_QGA is \(8, 2\) and must be \(8, 3, 2\)"):
+        episode.run(
+            PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, limit_QGA=np.ones((8, 2))
+        )
 
 
 @pytest.mark.parametrize(
