@@ -72,12 +72,15 @@ class RolloutSettings:
     samples_per_problem: int  # G
     max_prompt_tokens: int
     max_attempt_tokens: int  # per attempt, end token included
+    prompt_buckets: tuple[int, ...] = ()  # shorter widths that a batch of prompts may have
     attempts: int = 2  # A
     temperature: float = 1.0
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
     slots: int = 0  # samples decoded side by side on a device; 0: all of the step's
-    turn_rows: int = 0  # slots served per turn-around; 0: an eighth of the slots
+    turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of the slots
+    # How often the last samples of a step move into half the slots; each time is one more compile.
+    shrink: int = -1  # -1: 4 if attempts may have 64 tokens or more, else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,14 @@ class CheckpointSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompileSettings:
+    """Compiled programs: where they are kept, and what happens when one comes late."""
+
+    cache: bool = True  # keep them in the work directory, so that the same command starts faster
+    after_warmup: str = "warn"  # of a compile that should not have been: "warn" or "fail"
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One experiment."""
 
@@ -148,6 +159,7 @@ class Settings:
     rewards: RewardSettings = RewardSettings()
     mesh: MeshSettings = MeshSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    compile: CompileSettings = CompileSettings()
     seed: int = 0
 
 
@@ -158,6 +170,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
+    (CompileSettings, "after_warmup"): ("warn", "fail"),
 }
 
 # The smallest legal value of every number that has one.
@@ -181,6 +194,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (RolloutSettings, "top_p"): 1e-6,
     (RolloutSettings, "slots"): 0,
     (RolloutSettings, "turn_rows"): 0,
+    (RolloutSettings, "shrink"): -1,
     (MemorySettings, "micro_batches"): 1,
     (MemorySettings, "chunk"): 0,
     (OptimizerSettings, "clip_norm"): 0.0,

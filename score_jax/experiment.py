@@ -28,6 +28,7 @@ from score_jax.text.prompts import PROMPTS
 
 PRESET = "preset:"
 GREEDY = Policy(temperature=0.0)
+LONG_ATTEMPT = 64  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,16 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
             slots=rollout.slots,
             turn_rows=rollout.turn_rows,
+            shrink=self._shrink(),
             dtype=self.settings.model.dtype,
         )
+
+    def _shrink(self) -> int:
+        """Short attempts end close together; there is little to gain from fewer slots."""
+        rollout = self.settings.rollout
+        if rollout.shrink >= 0:
+            return rollout.shrink
+        return 4 if rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
 
     @property
     def policy(self) -> Policy:

@@ -39,6 +39,16 @@ def main(argv: Sequence[str]) -> int:
         return BAD_INPUT
 
 
+def settings_of(arguments: Sequence[str]) -> Settings:
+    """The settings of `--config=FILE --config.KEY=VALUE …`. Raises: InputError."""
+    # The config flag reads its overrides off the program's own arguments.
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        return _settings(_flags(), sys.argv)
+    finally:
+        sys.argv = before
+
+
 def console() -> None:
     """The `score-jax` command."""
     sys.exit(main(sys.argv))

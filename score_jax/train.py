@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import config, sharding
-from score_jax.config import Settings
+from score_jax import compiles, config, sharding
+from score_jax.compiles import Watch
+from score_jax.config import Settings, StageSettings
 from score_jax.data import documents, pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.evaluate import Interrupted, evaluate, zero_truncated
@@ -50,15 +51,16 @@ def train(settings: Settings, workdir: str, *, stop: Callable[[], bool] = lambda
         print(summary.table(json.loads((folder / "report" / "summary.json").read_text())))
         print(f"{folder}: all stages are done; nothing to do.")
         return DONE
-    with RunLog(folder) as log:
-        run = _Run.start(settings, folder, log, stop)
+    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
+        run = _Run.start(settings, folder, log, stop, watch)
         log.write_config(config.to_dict(settings), device=_device())
         try:
             run.all_stages()
         except Interrupted:
             log.say(f"stopped by a signal and saved in {folder}; the same command goes on.")
             return STOPPED
-        result = summary.write(folder, names, log.wall_sec, package_versions())
+        made = {"compiled": watch.misses, "from_cache": watch.hits, "late": len(watch.late)}
+        result = summary.write(folder, names, log.wall_sec, package_versions(), made)
         log.say(summary.table(result))
     return DONE
 
@@ -70,8 +72,8 @@ def evaluate_latest(settings: Settings, workdir: str) -> int:
     """
     folder = Path(workdir)
     _check_same_settings(folder, settings)
-    with RunLog(folder) as log:
-        run = _Run.start(settings, folder, log, lambda: False)
+    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
+        run = _Run.start(settings, folder, log, lambda: False, watch)
         index, at_step = run.position()
         params = run.experiment.initial_params()
         name = "the loaded weights"
@@ -85,6 +87,12 @@ def evaluate_latest(settings: Settings, workdir: str) -> int:
     return DONE
 
 
+def _watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
+    """Keeps compiled programs in the work directory, and watches for those that come late."""
+    compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
+    return Watch(fail=settings.compile.after_warmup == "fail", say=log.say)
+
+
 @dataclasses.dataclass
 class _Run:
     """What the stages of one run share."""
@@ -93,12 +101,13 @@ class _Run:
     folder: Path
     log: RunLog
     stop: Callable[[], bool]
+    watch: Watch
     experiment: Experiment
     train_problems: list[Problem]
     test_problems: list[Problem]
 
     @classmethod
-    def start(cls, settings: Settings, folder: Path, log: RunLog, stop) -> "_Run":
+    def start(cls, settings: Settings, folder: Path, log: RunLog, stop, watch: Watch) -> "_Run":
         experiment = Experiment.open(settings)
         where = settings.problems
         load = problem_sets.load
@@ -110,7 +119,8 @@ class _Run:
                 f"config.evaluation.problems={wanted} and the test split has "
                 f"{len(test_problems)}. Set it to at most that, or 0 for all."
             )
-        return cls(settings, folder, log, stop, experiment, train_problems, test_problems[:wanted])
+        tested = test_problems[:wanted]
+        return cls(settings, folder, log, stop, watch, experiment, train_problems, tested)
 
     def all_stages(self) -> None:
         """Every stage from where the run stands; Interrupted after saving if `stop` said so."""
@@ -187,6 +197,7 @@ class _Run:
                 source.set_state(extra["data"])
             before = sum(self.settings.stages[n].steps for n in recipe[:index])
             self.log.start_stage(name, steps=stage.steps, steps_before=before)
+            source.warm_up(state, against, stage)
             pending: _Pending | None = None
             for number in range(done + 1, stage.steps + 1):
                 dispatched = source.dispatch(state.params, number)
@@ -195,7 +206,8 @@ class _Run:
                     pending.log(self.log)
                 batch, measured = source.collect(dispatched)
                 started = time.perf_counter()
-                state, metrics = step.train_step(state, against, batch, stage=stage)
+                with self.watch.phase("update", name, batch.tokens.shape[1]):
+                    state, metrics = step.train_step(state, against, batch, stage=stage)
                 pending = _Pending(number, metrics, measured, started, batch.tokens.size)
                 stopping = self.stop()
                 last = number == stage.steps
@@ -218,7 +230,8 @@ class _Run:
             return
         if self.stop():
             raise Interrupted
-        result = evaluate(self.experiment, params, self.test_problems, stop=self.stop)
+        with self.watch.phase("evaluation"):
+            result = evaluate(self.experiment, params, self.test_problems, stop=self.stop)
         self.log.write_transcripts(name, result.transcripts)
         self.log.write_evaluation(name, result.metrics)
         shown = [
@@ -270,6 +283,7 @@ class _Episodes:
             max_prompt_tokens=s.rollout.max_prompt_tokens,
             pad_id=template.tokenizer.pad_id,
             seed=s.seed + 1000 * index,  # another order in every stage
+            bucket_sizes=s.rollout.prompt_buckets,
         )
         self._key = jax.random.fold_in(jax.random.key(s.seed), 1 + index)
 
@@ -284,9 +298,55 @@ class _Episodes:
     def dispatch(self, params: Params, number: int) -> tuple[Episode, PromptBatch]:
         """Queues the rollout of step `number` on the device."""
         prompts = next(self._prompts)
-        key = jax.random.fold_in(self._key, number)
+        return self._sample(params, prompts, number), prompts
+
+    def warm_up(self, state: TrainState, reference: Params | None, stage: StageSettings) -> None:
+        """Compiles rollout and update for every width that a batch may have, if there are several.
+
+        With one width the first step compiles what all steps need.
+        """
+        s = self._run.settings
+        if not s.rollout.prompt_buckets:
+            return
+        for width in sorted({*s.rollout.prompt_buckets, s.rollout.max_prompt_tokens}):
+            prompts = PromptBatch(
+                tokens=np.zeros((s.rollout.problems_per_step, width), np.int32),
+                length=np.ones(s.rollout.problems_per_step, np.int32),
+                index=np.zeros(s.rollout.problems_per_step, np.int32),
+                problems=(),
+            )
+            sampled = self._sample(state.params, prompts, 0, tokens=1)
+            batch = self._batch(sampled, np.zeros(sampled.truncated.shape, np.float32))
+            step.lower(state, reference, batch, stage=stage).compile()
+
+    def _sample(
+        self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
+    ) -> Episode:
+        """The rollout of one step; with `tokens`, of attempts that long at most."""
+        limit_QGA = None
+        if tokens:
+            shape = (len(prompts.tokens), self._rollout.samples, self._rollout.attempts)
+            limit_QGA = np.full(shape, tokens, np.int32)
+        with self._run.watch.phase("rollout", self._rollout, prompts.tokens.shape[1]):
+            return episode.run(
+                params,
+                prompts,
+                jax.random.fold_in(self._key, number),
+                settings=self._rollout,
+                mesh=self._run.experiment.mesh,
+                limit_QGA=limit_QGA,
+            )
+
+    def _batch(self, sampled: Episode, reward_BA: np.ndarray) -> Batch:
         mesh = self._run.experiment.mesh
-        return episode.run(params, prompts, key, settings=self._rollout, mesh=mesh), prompts
+        return Batch(
+            tokens=sampled.tokens,
+            attempt=sampled.attempt,
+            logp=sampled.logp,
+            length=sampled.length,
+            reward=jax.device_put(reward_BA, sharding.rows(mesh)),
+            truncated=sampled.truncated,
+        )
 
     def collect(self, dispatched: tuple[Episode, PromptBatch]) -> tuple[Batch, dict[str, float]]:
         """Waits for the rollout and grades it. Call it when the device has nothing older to do."""
@@ -309,15 +369,7 @@ class _Episodes:
             "sec/grade": graded - decoded,
             "tokens_per_sec/rollout": generated / (decoded - started),
         }
-        batch = Batch(
-            tokens=sampled.tokens,
-            attempt=sampled.attempt,
-            logp=sampled.logp,
-            length=sampled.length,
-            reward=jax.device_put(reward_BA, sharding.rows(experiment.mesh)),
-            truncated=sampled.truncated,
-        )
-        return batch, measured
+        return self._batch(sampled, reward_BA), measured
 
 
 class _Documents:
@@ -336,6 +388,9 @@ class _Documents:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+    def warm_up(self, state: TrainState, reference: Params | None, stage: StageSettings) -> None:
+        """Nothing: all batches have one shape."""
 
     def dispatch(self, params: Params, number: int) -> int:
         """Nothing to sample."""
@@ -358,7 +413,16 @@ class _Documents:
 
 
 # Settings that may differ when a run goes on: they change speed, output or memory, not the result.
-_FREE = ("evaluation", "checkpoint", "mesh", "memory", "rollout.slots", "rollout.turn_rows")
+_FREE = (
+    "evaluation",
+    "checkpoint",
+    "compile",
+    "mesh",
+    "memory",
+    "rollout.slots",
+    "rollout.turn_rows",
+    "rollout.shrink",
+)
 
 
 def _check_same_settings(folder: Path, settings: Settings) -> None:

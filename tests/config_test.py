@@ -92,7 +92,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_name():
     )
     assert_refused("config.stages.stage2.bonos", "Did you mean 'bonus'?", stages__stage2__bonos=1.0)
     assert_refused("config.evalution", "Did you mean 'evaluation'?", evalution={})
-    assert_refused("config.zzz", "Known: checkpoint, evaluation, memory, mesh", zzz=1)
+    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, memory, mesh", zzz=1)
 
 
 def test_a_missing_setting_is_named():
@@ -131,7 +131,8 @@ def test_a_whole_number_will_do_for_a_real_one():
 
 @pytest.mark.parametrize("cls, name", config.CHOICES)
 def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
-    group = {StageSettings: "stages__stage1", ModelSettings: "model"}[cls]
+    groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
+    group = {**groups, StageSettings: "stages__stage1"}[cls]
     known = config.CHOICES[cls, name]
     path = f"{group}__{name}"
     assert_refused(f"Did you mean '{known[0]}'?", *known, **{path: known[0] + "x"})

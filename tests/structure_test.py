@@ -18,6 +18,7 @@ _FLOORS = {
     "sharding": 0,
     "metrics": 0,
     "jsonfiles": 0,
+    "compiles": 0,
     "progress": 0,
     "runlog": 0,
     "text": 1,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def metrics_of(folder: Path) -> list[dict]:
 
 
 def final_params(folder: Path, settings: config.Settings):
-    run = train._Run.start(settings, folder, None, lambda: False)
+    run = train._Run.start(settings, folder, None, lambda: False, None)
     return jax.device_get(run.params_at("stage2", settings.stages["stage2"].steps))
 
 
@@ -227,3 +228,53 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_finishes(tmp_path):
     assert second.returncode == 0, second.stderr.decode()
     rows = metrics_of(tmp_path)
     assert [row["step"] for row in rows if row["stage"] == "base"] == list(range(1, 401))
+
+
+def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_compiles_nothing(
+    tmp_path, monkeypatch
+):
+    # Most batches of 8 have a longest prompt of 4 tokens, some of 6, some of 10.
+    lengths = [4] * 112 + [6] * 8 + [10] * 8
+    lines = [
+        {"problem": "1" * (n - 1) + "=", "answer": "1", "id": f"p{i}"}
+        for i, n in enumerate(lengths)
+    ]
+    for split in ("train", "test"):
+        text = "\n".join(map(json.dumps, lines))
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    settings = tiny_settings(
+        recipe=("stage1", "stage2"),
+        compile=config.CompileSettings(after_warmup="fail"),
+        problems=config.ProblemSettings("jsonl", prompt="arithmetic", path=str(tmp_path)),
+        checkpoint=config.CheckpointSettings(every=1000, keep=1),
+    )
+    settings = dataclasses.replace(
+        settings,
+        stages={
+            "stage1": dataclasses.replace(settings.stages["stage1"], steps=120),
+            "stage2": dataclasses.replace(settings.stages["stage2"], steps=80),
+        },
+        rollout=dataclasses.replace(settings.rollout, prompt_buckets=(4, 6, 8)),
+        evaluation=dataclasses.replace(settings.evaluation, every=50),
+    )
+
+    def start(name: str) -> dict[str, int]:
+        jax.clear_caches()  # as a new process begins
+        assert train.train(settings, str(tmp_path / name)) == train.DONE
+        return json.loads((tmp_path / name / "report" / "summary.json").read_text())["compiles"]
+
+    widths = set()
+    sample = train._Episodes._sample
+
+    def noted(self, params, prompts, number, tokens=0):
+        widths.add((prompts.tokens.shape[1], bool(tokens)))
+        return sample(self, params, prompts, number, tokens)
+
+    monkeypatch.setattr(train._Episodes, "_sample", noted)
+    first = start("first")
+    assert {width for width, warming in widths if not warming} == {4, 6, 10}
+    assert first["late"] == 0 and first["compiled"] > 0
+    shutil.copytree(tmp_path / "first" / "compile_cache", tmp_path / "second" / "compile_cache")
+    second = start("second")
+    assert (second["compiled"], second["late"]) == (0, 0)
+    assert second["from_cache"] > 0

@@ -101,6 +101,12 @@ def train_step(
     return _train_step(state, reference, batch, Coefficients.of(stage), choices=Choices.of(stage))
 
 
+def lower(state: TrainState, reference: Params | None, batch: Batch, *, stage: StageSettings):
+    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it ahead."""
+    coefficients, choices = Coefficients.of(stage), Choices.of(stage)
+    return _train_step.lower(state, reference, batch, coefficients, choices=choices)
+
+
 @functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
 def _train_step(state, reference, batch: Batch, coefficients: Coefficients, *, choices: Choices):
     s = state.settings

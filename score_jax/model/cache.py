@@ -151,10 +151,23 @@ def _attend(
     """Softmax attention of grouped heads, out_BNHE. Source of the groups: arXiv 2305.13245."""
     b, n, h, e = q_BNHE.shape
     kv_heads = key_BKES.shape[1]
-    q_BNKGE = q_BNHE.reshape(b, n, kv_heads, h // kv_heads, e)
-    score_BKGNS = jnp.einsum(
-        "BNKGE,BKES->BKGNS", q_BNKGE, key_BKES, preferred_element_type=jnp.float32
+    group = h // kv_heads
+    # Heads of a group and tokens as one axis M = G * N, so that both products are plain batched
+    # matmuls and no score is transposed.
+    q_BKME = q_BNHE.reshape(b, n, kv_heads, group, e).transpose(0, 2, 3, 1, 4)
+    q_BKME = q_BKME.reshape(b, kv_heads, group * n, e) * e**-0.5
+    score_BKMS = jnp.einsum("BKME,BKES->BKMS", q_BKME, key_BKES, preferred_element_type=jnp.float32)
+    visible_BMS = jnp.tile(visible_BNS, (1, group, 1))
+    score_BKMS = jnp.where(visible_BMS[:, None], score_BKMS, -jnp.inf)
+    # Softmax in float32, divided by its sum last, where it is E wide and not S.
+    weight_BKMS = jnp.exp(score_BKMS - jnp.max(score_BKMS, axis=-1, keepdims=True))
+    total_BKM1 = jnp.sum(weight_BKMS, axis=-1, keepdims=True)
+    out_BKME = jnp.einsum(
+        "BKMS,BKSE->BKME",
+        weight_BKMS.astype(value_BKSE.dtype),
+        value_BKSE,
+        preferred_element_type=jnp.float32,
     )
-    score_BKGNS = jnp.where(visible_BNS[:, None, None], score_BKGNS * e**-0.5, -jnp.inf)
-    weight_BKGNS = jax.nn.softmax(score_BKGNS, axis=-1).astype(value_BKSE.dtype)
-    return jnp.einsum("BKGNS,BKSE->BNKGE", weight_BKGNS, value_BKSE).reshape(b, n, h, e)
+    out_BKME = (out_BKME / total_BKM1).astype(q_BNHE.dtype)
+    out_BKGNE = out_BKME.reshape(b, kv_heads, group, n, e)
+    return out_BKGNE.transpose(0, 3, 1, 2, 4).reshape(b, n, h, e)

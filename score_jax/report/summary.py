@@ -18,6 +18,7 @@ def write(
     stages: Sequence[str],
     wall_sec: float,
     versions: Mapping[str, str],
+    compiles: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Writes report/summary.json and returns what it holds.
 
@@ -25,6 +26,7 @@ def write(
       stages: names in the order of the recipe; `base` comes first whether or not it is named.
         A stage without evaluations/STAGE.json is left out: what was not run is not reported.
       wall_sec: of the whole run.
+      compiles: programs `compiled`, read `from_cache`, and compiled `late` (compiles.py).
     Raises: InputError if an evaluation cannot be read.
     """
     names = ["base", *(name for name in stages if name != "base")]
@@ -33,6 +35,7 @@ def write(
         "stages": {name: _read(path) for name, path in paths.items() if path.exists()},
         "wall_sec": wall_sec,
         "versions": dict(versions),
+        **({"compiles": dict(compiles)} if compiles else {}),
     }
     jsonfiles.write(Path(workdir) / "report" / "summary.json", summary)
     return summary

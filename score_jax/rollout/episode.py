@@ -59,8 +59,8 @@ class EpisodeSettings:
     end_ids: tuple[int, ...]  # ids that end an attempt
     pad_id: int
     slots: int = 0  # per device; 0: one per sample
-    turn_rows: int = 0  # slots served per turn-around; 0: an eighth of them
-    shrink: int = 0  # how often what is left may move into a quarter of the slots
+    turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of them
+    shrink: int = 0  # how often what is left may move into half of the slots
     dtype: str = "float32"  # of weights and cache while decoding
 
     def row_tokens(self, prompt_tokens: int) -> int:
@@ -178,39 +178,44 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     key_R = jax.vmap(lambda i, g: jax.random.fold_in(jax.random.fold_in(key, i), g))(
         index_Q[problem_R], sample_R
     )
-    sizes = slot_counts(samples, s)
     decode = functools.partial(
         _decode, params=params, key_R=key_R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
     )
+    sizes = slot_counts(samples, s)
     state = _first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
     for slots, fewer in itertools.pairwise((*sizes, 0)):
-        turn_rows = min(s.turn_rows or max(1, slots // 8), slots)
+        turn_rows = min(s.turn_rows or max(1, slots // 16), slots)
+        turns = []
+        if s.attempts > 1:
+            turns.append(functools.partial(_instruct, params=params, rows=turn_rows, settings=s))
+        if slots == sizes[0] < samples:  # later, the queue is empty
+            turns.append(functools.partial(_refill, prompt=prompt, of=problem_R, rows=turn_rows))
         keep_writing = functools.partial(
             _keep_writing, turn_rows=turn_rows, slots=slots, fewer=fewer
         )
-
-        def burst_then_turn(state: _State, keep_writing=keep_writing, turn_rows=turn_rows):
-            state = jax.lax.while_loop(keep_writing, decode, state)
-            if s.attempts > 1:
-                state = _instruct(state, params, turn_rows, settings=s)
-            if sizes[0] < samples:
-                state = _refill(state, prompt, problem_R, turn_rows)
-            return state
-
         state = jax.lax.while_loop(
-            functools.partial(_too_many_left, fewer=fewer), burst_then_turn, state
+            functools.partial(_too_many_left, fewer=fewer),
+            functools.partial(_burst_then_turn, keep_writing, decode, turns),
+            state,
         )
         if fewer:
             state = _move_together(state, fewer)
     return state.rows, jax.tree.map(lambda x: x[None], state.work)
 
 
+def _burst_then_turn(keep_writing, decode, turns, state: _State) -> _State:
+    state = jax.lax.while_loop(keep_writing, decode, state)
+    for turn in turns:
+        state = turn(state)
+    return state
+
+
 def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
     """How many slots a device decodes with: at first, and after each `shrink`."""
     counts = [min(settings.slots or samples, samples)]
     for _ in range(settings.shrink):
-        if counts[-1] >= 8:  # below, a step costs the same
-            counts.append(counts[-1] // 4)
+        if counts[-1] > 4:  # below, a step costs the same
+            counts.append(counts[-1] // 2)
     return counts
 
 
@@ -334,17 +339,17 @@ def _decode(state: _State, *, params, key_R, limit_RA, settings: EpisodeSettings
     )
 
 
-def _instruct(state: _State, params, turn_rows: int, *, settings: EpisodeSettings) -> _State:
-    """Feeds the instruction to up to `turn_rows` waiting slots, which then write the next attempt.
+def _instruct(state: _State, *, params, rows: int, settings: EpisodeSettings) -> _State:
+    """Feeds the instruction to up to `rows` waiting slots, which then write the next attempt.
 
     A truncated attempt is closed by `turn_end` first, so the chunk is N = I or I + E tokens long:
 
         ended by itself   i i i .      truncated   e i i i
     """
     s = settings
-    rows = state.rows
-    slots, (samples, columns) = state.row.shape[0], rows.tokens.shape
-    (slot_W,) = jnp.nonzero(state.status == WAITING, size=turn_rows, fill_value=slots)
+    episodes = state.rows
+    slots, (samples, columns) = state.row.shape[0], episodes.tokens.shape
+    (slot_W,) = jnp.nonzero(state.status == WAITING, size=rows, fill_value=slots)
 
     def feed(state: _State) -> _State:
         row_W = state.row.at[slot_W].get(mode="fill", fill_value=samples)
@@ -353,7 +358,7 @@ def _instruct(state: _State, params, turn_rows: int, *, settings: EpisodeSetting
         end_W = state.end.at[slot_W].get(mode="fill", fill_value=0)
         closed = jnp.array(s.turn_end + s.instruction, jnp.int32)
         open_ = jnp.array(s.instruction + (s.pad_id,) * len(s.turn_end), jnp.int32)
-        truncated_W = rows.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
+        truncated_W = episodes.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
         tokens_WN = jnp.where(truncated_W[:, None], closed, open_)
         fed_W = len(s.instruction) + truncated_W * len(s.turn_end)
         length_W = start_W + fed_W
@@ -369,9 +374,9 @@ def _instruct(state: _State, params, turn_rows: int, *, settings: EpisodeSetting
         )  # padding is written nowhere
         fed_tokens = jnp.sum(jnp.where(slot_W < slots, fed_W, 0))
         return state.replace(
-            rows=rows.replace(
-                tokens=rows.tokens.at[row_W[:, None], column_WN].set(tokens_WN, mode="drop"),
-                length=rows.length.at[row_W].set(length_W, mode="drop"),
+            rows=episodes.replace(
+                tokens=episodes.tokens.at[row_W[:, None], column_WN].set(tokens_WN, mode="drop"),
+                length=episodes.length.at[row_W].set(length_W, mode="drop"),
             ),
             status=state.status.at[slot_W].set(WRITING, mode="drop"),
             length=state.length.at[slot_W].set(length_W, mode="drop"),
@@ -386,17 +391,17 @@ def _instruct(state: _State, params, turn_rows: int, *, settings: EpisodeSetting
     return jax.lax.cond(jnp.any(state.status == WAITING), feed, lambda state: state, state)
 
 
-def _refill(state: _State, prompt: Any, problem_R: jax.Array, turn_rows: int) -> _State:
-    """Gives up to `turn_rows` finished slots to the next samples of the queue."""
+def _refill(state: _State, *, prompt: Any, of: jax.Array, rows: int) -> _State:
+    """Gives up to `rows` finished slots to the next samples of the queue."""
     prompt_cache, hidden_QD, length_Q = prompt
-    slots, samples = state.row.shape[0], problem_R.shape[0]
-    (slot_W,) = jnp.nonzero(state.status == DONE, size=turn_rows, fill_value=slots)
-    row_W = state.next_row + jnp.arange(turn_rows)
+    slots, samples = state.row.shape[0], of.shape[0]  # of: the problem of each sample
+    (slot_W,) = jnp.nonzero(state.status == DONE, size=rows, fill_value=slots)
+    row_W = state.next_row + jnp.arange(rows)
     taken_W = (slot_W < slots) & (row_W < samples)
     slot_W = jnp.where(taken_W, slot_W, slots)
 
     def load(state: _State) -> _State:
-        problem_W = problem_R.at[row_W].get(mode="clip")
+        problem_W = of.at[row_W].get(mode="clip")
         length_W = length_Q[problem_W]
         contiguous = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
         turned = kv.to_ring(contiguous, length_W, state.ring)

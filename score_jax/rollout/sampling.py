@@ -29,21 +29,26 @@ def sample(
     distorted_BV = distort(logits_BV, policy)
     top_B1 = jnp.max(distorted_BV, axis=-1, keepdims=True)
     weight_BV = jnp.exp(distorted_BV - top_B1)
-    token_B = _search(weight_BV, uniform_B)
+    token_B, total_B = _search(weight_BV, uniform_B)
     chosen_B1 = jnp.take_along_axis(distorted_BV, token_B[:, None], axis=-1)
-    logp_B = (chosen_B1 - top_B1)[:, 0] - jnp.log(jnp.sum(weight_BV, axis=-1))
+    logp_B = (chosen_B1 - top_B1)[:, 0] - jnp.log(total_B)
     return token_B, logp_B
 
 
-def _search(weight_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
-    """Index whose interval of the cumulated weights holds uniform * total. Never a zero weight."""
+def _search(weight_BV: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Index whose interval of the cumulated weights holds uniform * total; its weight is not zero.
+
+    Returns: the index and the total of the weights.
+    """
     rows, vocabulary = weight_BV.shape
     padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocabulary % BLOCK)))
     blocks = padded_BV.reshape(rows, -1, BLOCK)
-    before, rest_B = _step(jnp.sum(blocks, axis=-1), uniform_B * jnp.sum(weight_BV, axis=-1))
+    of_block = jnp.sum(blocks, axis=-1)
+    total_B = jnp.sum(of_block, axis=-1)
+    before, rest_B = _step(of_block, uniform_B * total_B)
     block = jnp.take_along_axis(blocks, before[:, None, None], axis=1)[:, 0]
     within, _ = _step(block, rest_B)
-    return before * BLOCK + within
+    return before * BLOCK + within, total_B
 
 
 def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -274,7 +274,7 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
 
 def test_the_last_samples_move_together_into_fewer_slots():
     settings = dataclasses.replace(PLAIN, slots=12, shrink=2)
-    assert episode.slot_counts(24, settings) == [12, 3]
+    assert episode.slot_counts(24, settings) == [12, 6, 3]
     rows, work = jax.device_get(
         episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
     )

@@ -1,0 +1,68 @@
+"""Benchmarks for anyone's machine: `python -m score_jax.bench rollout|update|rewards [flags]`.
+
+    --workload=small|real|group|skewed   random weights and prompts (workloads.py)
+    --config=configs/NAME.py             the rollout or update of a config instead
+    --config.KEY=VALUE                   with overrides
+    --reps=N                             timed runs, compile and one warm-up excluded
+    --dtype=float32|bfloat16             of a workload's decoding
+
+Prints a readable table and, as its last line, one JSON object. Timings on a shared machine are
+noisy: compare two programs in one interleaved run, and look at the spread.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from score_jax.config import nearest
+from score_jax.problem import InputError
+
+BAD_INPUT = 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one benchmark and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m score_jax.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what")
+    parser.add_argument("--workload", default="small")
+    parser.add_argument("--config")
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    given, overrides = parser.parse_known_args(list(argv))
+    try:
+        if given.what not in BENCHMARKS:
+            raise InputError(f"unknown benchmark {given.what}. {nearest(given.what, BENCHMARKS)}")
+        if given.reps < 1:
+            raise InputError(f"--reps={given.reps} measures nothing. Set it to 1 or more.")
+        if overrides and not given.config:
+            raise InputError(f"unexpected arguments: {' '.join(overrides)}. See --help.")
+        BENCHMARKS[given.what](given, overrides)
+    except InputError as error:
+        print(f"score_jax.bench: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _workload(given, overrides: list[str]):
+    from score_jax.bench import workloads
+    from score_jax.main import settings_of
+
+    if given.config:
+        return workloads.of_config(settings_of([f"--config={given.config}", *overrides]))
+    return workloads.named(given.workload, dtype=given.dtype)
+
+
+def _rollout(given, overrides: list[str]) -> None:
+    from score_jax.bench import rollout, timing
+
+    timing.tell(rollout.measure(_workload(given, overrides), given.reps))
+
+
+BENCHMARKS = {"rollout": _rollout}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""Rollouts: tokens per second, what their steps were spent on, and the least they could cost.
+
+The rollout is compared with *lock-step* where attempts differ in length: the same program made to
+turn all slots around at once, so that every attempt lasts as long as its longest row.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.bench import timing
+from score_jax.bench.workloads import Workload
+from score_jax.model import cache as kv
+from score_jax.model import transformer
+from score_jax.rollout import episode
+from score_jax.rollout.episode import EpisodeSettings
+from score_jax.rollout.sampling import sample
+
+
+def measure(work: Workload, reps: int) -> dict[str, Any]:
+    """Compiles and times the workload's rollout; see the keys below."""
+    settings = {"rollout": work.settings}
+    skewed = bool(np.ptp(work.limit_QGA))
+    if skewed:
+        settings["lock_step"] = dataclasses.replace(
+            work.settings, turn_rows=work.settings.slots, shrink=0
+        )
+    programs, compile_sec = {}, {}
+    arguments = episode.call_arguments(
+        work.params,
+        work.prompts,
+        jax.random.key(1),
+        settings=work.settings,
+        limit_QGA=work.limit_QGA,
+    )
+    for name, one in settings.items():
+        lowered = episode.compiled.lower(*arguments, settings=one, mesh=None)
+        compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
+    calls = {name: functools.partial(program, *arguments) for name, program in programs.items()}
+    seconds = timing.interleaved(calls, reps)
+    rows, counted = calls["rollout"]()
+    generated = int(np.sum(np.asarray(rows.attempt) > 0))
+    result: dict[str, Any] = {
+        "workload": work.name,
+        **timing.rate(generated, seconds["rollout"]),
+        "compile_sec": compile_sec["rollout"],
+        "peak_memory_bytes": timing.peak_memory_bytes(programs["rollout"]),
+        "generated_tokens": generated,
+        "fed_tokens": int(counted.fed_tokens[0]),
+        **_steps(counted),
+        **_decode_step(work, rows),
+    }
+    if skewed:
+        _, others = calls["lock_step"]()
+        locked = timing.rate(generated, seconds["lock_step"])
+        result["lock_step"] = {**locked, **_steps(others)}
+        result["times_lock_step"] = result["tokens_per_sec"] / locked["tokens_per_sec"]
+    return result | timing.where()
+
+
+def _steps(counted: episode.Work) -> dict[str, Any]:
+    return {
+        "decode_steps": int(counted.decode_steps[0]),
+        "live_share": float(counted.live_slot_steps[0] / counted.slot_steps[0]),
+    }
+
+
+def _decode_step(work: Workload, rows) -> dict[str, Any]:
+    """FLOPs and bytes per token of the compiled decode step, and the least possible.
+
+    Least: every matrix once per token (FLOPs) or once per step (bytes), and the cache of the slots
+    once per step; attention FLOPs over the whole cache, as the step computes it.
+    """
+    s = work.settings
+    slots = episode.slot_counts(len(work.prompts.tokens) * s.samples, s)[0]
+    columns = s.row_tokens(work.prompts.tokens.shape[1])
+    params = jax.eval_shape(lambda p: transformer.for_decoding(s.model, p, s.dtype), work.params)
+    cache = jax.eval_shape(lambda: kv.empty(s.model, slots, columns, s.dtype))
+    found = timing.cost(lower_step(s, slots, columns).compile())
+    embedding = 0 if s.model.tied else params["embedding"].size  # rows looked up, not read
+    weights = sum(x.size for x in jax.tree.leaves(params)) - embedding
+    held = sum(x.size for x in jax.tree.leaves(cache))
+    width = jnp.dtype(s.dtype).itemsize
+    least_bytes = (weights + held) * width
+    least_flops = 2 * weights * slots + 2 * held * s.model.heads // s.model.kv_heads
+    return {
+        "bytes_per_token": found["bytes"] / slots,
+        "least_bytes_per_token": least_bytes / slots,
+        "bytes_over_least": found["bytes"] / least_bytes,
+        "flops_per_token": found["flops"] / slots,
+        "flops_over_least": found["flops"] / least_flops,
+    }
+
+
+def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
+    """One decode step alone (logits, draw, layers), lowered for `slots` rows of `columns` tokens.
+
+    sharding: of all arguments, to compile for devices that are not here.
+    """
+
+    def step(params, cache, hidden_BD, uniform_B, length_B, live_B, slot):
+        logits_BV = transformer.project(s.model, params, hidden_BD)
+        token_B, logp_B = sample(logits_BV, uniform_B, s.policy)
+        hidden_BD, cache = transformer.step(s.model, params, cache, token_B, length_B, slot, live_B)
+        return token_B, logp_B, hidden_BD, cache
+
+    def shapes():
+        params = transformer.init(s.model, jax.random.key(0))
+        return (
+            transformer.for_decoding(s.model, params, s.dtype),
+            kv.empty(s.model, slots, columns, s.dtype),
+            jnp.zeros((slots, s.model.width), s.dtype),
+            jnp.zeros(slots),
+            jnp.zeros(slots, jnp.int32),
+            jnp.zeros(slots, bool),
+            jnp.int32(0),
+        )
+
+    arguments = jax.eval_shape(shapes)
+    if sharding is not None:
+        arguments = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments
+        )
+    return jax.jit(step, donate_argnums=1).lower(*arguments)

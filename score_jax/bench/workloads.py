@@ -1,0 +1,160 @@
+"""What the benchmarks run: model shapes with random weights and synthetic prompts, or a config.
+
+small    6 layers of 256, vocabulary 4,096; 64 problems, prompts and attempts of 64 tokens
+real     the shape of SmolLM2-135M; 4 problems, otherwise the same
+group    small's model; 8 problems with 8 samples each
+skewed   small's model; 256 samples queued on 64 slots, attempts of very different lengths
+
+Attempts end at their limit only: no id ends one, so that every engine writes as much.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from score_jax.config import Settings, nearest
+from score_jax.data import pipeline
+from score_jax.data import problems as problem_sets
+from score_jax.experiment import Experiment
+from score_jax.model import transformer
+from score_jax.model.families import ModelConfig
+from score_jax.problem import InputError
+from score_jax.rl.policy import Policy
+from score_jax.rollout.episode import EpisodeSettings
+from score_jax.structs import Params, PromptBatch
+
+SMALL = ModelConfig(
+    family="llama",
+    vocab_size=4096,
+    layers=6,
+    width=256,
+    heads=8,
+    kv_heads=4,
+    head_width=32,
+    mlp_width=768,
+)
+SMOLLM2_135M = ModelConfig(
+    family="llama",
+    vocab_size=49_152,
+    layers=30,
+    width=576,
+    heads=9,
+    kv_heads=3,
+    head_width=64,
+    mlp_width=1536,
+    rope_theta=100_000.0,
+    tied=True,
+)
+PROMPT_TOKENS, INSTRUCTION_TOKENS, SKEWED_MEAN = 64, 32, 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Everything that a rollout or an update is measured with."""
+
+    name: str
+    settings: EpisodeSettings
+    params: Params
+    prompts: PromptBatch
+    limit_QGA: np.ndarray  # tokens of each attempt
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    model: ModelConfig
+    problems: int
+    samples: int = 1
+    slots: int = 0
+    attempt_tokens: int = 64
+    skewed: bool = False
+
+
+SHAPES = {
+    "small": _Shape(SMALL, problems=64),
+    "real": _Shape(SMOLLM2_135M, problems=4),
+    "group": _Shape(SMALL, problems=8, samples=8),
+    "skewed": _Shape(SMALL, problems=32, samples=8, slots=64, attempt_tokens=128, skewed=True),
+}
+
+
+def named(name: str, *, dtype: str = "float32", seed: int = 0) -> Workload:
+    """One of SHAPES, also as w_NAME. Raises: InputError with the nearest name."""
+    key = name.lower().replace("-", "_").removeprefix("w_")
+    if key not in SHAPES:
+        raise InputError(f"unknown --workload={name}. {nearest(key, SHAPES)}")
+    shape = SHAPES[key]
+    rng = np.random.default_rng(seed)
+    tokens_QP = rng.integers(3, shape.model.vocab_size, (shape.problems, PROMPT_TOKENS))
+    instruction = rng.integers(3, shape.model.vocab_size, INSTRUCTION_TOKENS)
+    settings = EpisodeSettings(
+        model=shape.model,
+        policy=Policy(),
+        attempts=2,
+        samples=shape.samples,
+        max_attempt_tokens=shape.attempt_tokens,
+        instruction=tuple(instruction.tolist()),
+        turn_end=(),
+        end_ids=(),
+        pad_id=0,
+        slots=shape.slots,
+        shrink=4 if shape.skewed else 0,
+        dtype=dtype,
+    )
+    limit_QGA = np.full((shape.problems, shape.samples, 2), shape.attempt_tokens, np.int32)
+    if shape.skewed:
+        limit_QGA = heavy_tailed(limit_QGA.shape, shape.attempt_tokens, seed)
+    return Workload(
+        name=key,
+        settings=settings,
+        params=_random_params(shape.model, seed),
+        prompts=PromptBatch(
+            tokens=tokens_QP.astype(np.int32),
+            length=np.full(shape.problems, PROMPT_TOKENS, np.int32),
+            index=np.arange(shape.problems, dtype=np.int32),
+            problems=(),
+        ),
+        limit_QGA=limit_QGA,
+    )
+
+
+def of_config(settings: Settings) -> Workload:
+    """A config's own model, template and first training batch; lengths as its model ends them."""
+    experiment = Experiment.open(settings)
+    where, rollout, template = settings.problems, settings.rollout, experiment.template
+    batches = pipeline.batches(
+        list(problem_sets.load(where.name, where.path, "train", seed=settings.seed)),
+        template.first_turn,
+        batch=rollout.problems_per_step,
+        max_prompt_tokens=rollout.max_prompt_tokens,
+        pad_id=template.tokenizer.pad_id,
+        seed=settings.seed,
+    )
+    episode_settings = experiment.episode_settings()
+    shape = (rollout.problems_per_step, rollout.samples_per_problem, rollout.attempts)
+    return Workload(
+        name=f"config of {where.name}",
+        settings=episode_settings,
+        params=experiment.initial_params(),
+        prompts=next(batches),
+        limit_QGA=np.full(shape, rollout.max_attempt_tokens, np.int32),
+    )
+
+
+def heavy_tailed(shape: tuple[int, ...], limit: int, seed: int) -> np.ndarray:
+    """Lengths of 1 to `limit` with a mean near a quarter of it: log-normal, clipped.
+
+    Half of them are shorter than a sixth of the limit; one in twenty or so reaches it.
+    """
+    drawn = np.random.default_rng([seed, 1]).lognormal(mean=0.0, sigma=1.1, size=shape)
+    # Clipping takes from the tail, so the scale that gives the mean is found, not computed.
+    low, high = 0.0, float(limit)
+    for _ in range(50):
+        scale = (low + high) / 2
+        mean = np.clip(np.ceil(drawn * scale), 1, limit).mean()
+        low, high = (scale, high) if mean < SKEWED_MEAN * limit else (low, scale)
+    return np.clip(np.ceil(drawn * high), 1, limit).astype(np.int32)
+
+
+def _random_params(model: ModelConfig, seed: int) -> Params:
+    return jax.jit(lambda: transformer.init(model, jax.random.key(seed)))()

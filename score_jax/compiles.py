@@ -1,0 +1,139 @@
+"""What XLA compiles while a run goes on, and where compiled programs are kept.
+
+A rollout and an update are compiled once per shape, at their first step. A program compiled later
+stops all devices for as long as a compile takes, and means that something which should be fixed
+changed its shape or type. `Watch` counts such compiles, names the function and the shapes, and can
+fail the run:
+
+    with Watch(fail=False, say=print) as watch:
+        for ...:
+            with watch.phase("rollout", width):     # whatever is compiled the first time that this
+                episode.run(...)                    # phase runs is warm-up; later it is told
+
+Compiles are counted by jax.monitoring, which cannot say shapes; those are read off the message
+that jax logs for each compile.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+_BUILT = "/jax/core/compile/backend_compile_duration"
+_FROM_CACHE = "/jax/compilation_cache/cache_hits"
+_LOGGER = "jax._src.interpreters.pxla"  # logs "Compiling NAME with global shapes and types [...]"
+_MESSAGE = re.compile(r"Compiling (.*?) with global shapes and types (.*?)\. Argument mapping")
+
+
+class LateCompile(RuntimeError):
+    """Something was compiled again after its warm-up, and the settings say that this fails."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One program that was made ready to run."""
+
+    name: str
+    shapes: str
+    seconds: float
+    from_cache: bool  # read from the persistent cache instead of being compiled
+
+
+def keep_in(folder: Path | None) -> None:
+    """Keeps every compiled program of this process in a folder, and reads from it; None: nowhere.
+
+    The folder must be as trusted as the program itself: what lies in it is executed.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(folder) if folder else None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # XLA's own caches would put the folder's name into the key: a moved folder would be no use.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    compilation_cache.reset_cache()  # it looks at the folder's name only once
+
+
+class Watch:
+    """Counts programs from entering to leaving; one at a time in a process."""
+
+    def __init__(self, *, fail: bool = False, say: Callable[[str], None] = print):
+        self.programs: list[Program] = []
+        self.late: list[Program] = []  # those compiled after their phase's warm-up
+        self._fail = fail
+        self._say = say
+        self._seen: set[Hashable] = set()
+        self._hits = 0
+        self._message = ("?", "?")
+
+    @property
+    def hits(self) -> int:
+        """Programs read from the persistent cache."""
+        return sum(program.from_cache for program in self.programs)
+
+    @property
+    def misses(self) -> int:
+        """Programs compiled."""
+        return len(self.programs) - self.hits
+
+    @contextlib.contextmanager
+    def phase(self, *key: Hashable) -> Iterator[None]:
+        """Runs one phase; equal keys are the same phase, whose first run is its warm-up.
+
+        Raises: LateCompile in a later run, if something was compiled and `fail` is set.
+        """
+        before = len(self.programs)
+        yield
+        if key not in self._seen:
+            self._seen.add(key)
+            return
+        late = self.programs[before:]
+        self.late += late
+        for program in late:
+            text = (
+                f"compiled after warm-up, in phase {'/'.join(map(str, key))}: {program.name} of "
+                f"{program.shapes} ({program.seconds:.1f} s). A shape, a type or a sharding that "
+                "should stay the same has changed."
+            )
+            if self._fail:
+                raise LateCompile(text)
+            self._say(text)
+
+    def __enter__(self) -> "Watch":
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        jax.monitoring.register_event_listener(self._on_event)
+        logger = logging.getLogger(_LOGGER)
+        self._level = logger.level
+        logger.addFilter(self._on_log)
+        logger.setLevel(logging.DEBUG)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._on_duration)
+        jax.monitoring.unregister_event_listener(self._on_event)
+        logger = logging.getLogger(_LOGGER)
+        logger.removeFilter(self._on_log)
+        logger.setLevel(self._level)
+
+    def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _BUILT:
+            # A hit is told before the duration of what it saved.
+            known = sum(program.from_cache for program in self.programs)
+            self.programs.append(Program(*self._message, duration_secs, self._hits > known))
+
+    def _on_event(self, event: str, **_: str | int) -> None:
+        self._hits += event == _FROM_CACHE
+
+    def _on_log(self, record: logging.LogRecord) -> bool:
+        if match := _MESSAGE.match(record.getMessage()):
+            self._message = (match.group(1), match.group(2))
+        return record.levelno > logging.DEBUG  # what was switched on for us is for us alone
