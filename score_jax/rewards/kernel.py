@@ -5,6 +5,7 @@ privileges of a process, and its death with its parent. Numbers are the kernel's
 differ between machines are in MACHINES. Not handled: 32-bit machines, systems other than Linux.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -34,7 +35,8 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_FROM_EMPTY = 1, 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 1, 24, 38, 47
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP = 1, 4, 8, 24
+_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 CAP_DAC_READ_SEARCH = 2
@@ -142,30 +144,28 @@ def die_with_parent(parent: int | None = None) -> None:
 
     A change of user undoes it.
     """
-    call("prctl", ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
 
 
 def no_new_privileges() -> None:
     """Neither this process nor its children gain rights by running another program."""
-    one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
-    call("prctl", ctypes.c_int(_PR_SET_NO_NEW_PRIVS), one, none, none, none)
+    _control(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def no_core_dump() -> None:
+    """This process leaves no dump when it crashes, and cannot be traced by its own user."""
+    _control(_PR_SET_DUMPABLE, 0)
 
 
 def drop_bounding_set() -> None:
     """Takes every capability from what this process may ever have again."""
-    none = ctypes.c_ulong(0)
-    for capability in range(64):
-        try:
-            call("prctl", ctypes.c_int(_PR_CAPBSET_DROP), ctypes.c_ulong(capability), 0, 0, 0)
-        except OSError:
-            break  # past the kernel's last one, or not allowed to: then there are none to gain
-    try:
-        clear = ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL)
-        call("prctl", ctypes.c_int(_PR_CAP_AMBIENT), clear, none, none, none)
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        _control(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    with contextlib.suppress(OSError):  # past the last one; or not allowed, with none to gain
+        for capability in range(64):
+            _control(_PR_CAPBSET_DROP, capability)
 
 
 def set_capabilities(kept: int = 0) -> None:
@@ -177,4 +177,9 @@ def set_capabilities(kept: int = 0) -> None:
 
 def keep_capabilities_through_setuid() -> None:
     """The next change of user leaves the permitted capabilities as they are."""
-    call("prctl", ctypes.c_int(8), ctypes.c_ulong(1), 0, 0, 0)  # PR_SET_KEEPCAPS
+    _control(_PR_SET_KEEPCAPS, 1)
+
+
+def _control(option: int, value: int) -> None:
+    none = ctypes.c_ulong(0)
+    call("prctl", ctypes.c_int(option), ctypes.c_ulong(value), none, none, none)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from score_jax.rewards.checker import Job
 
-Run = Callable[[Sequence[Job], Sequence[float]], list[str]]
+Run = Callable[[Sequence[Job], float], list[str]]
 
 _HARMLESS = "import colorsys, math\ndef attack():\n    return math.comb(5, 2) == 10"
 _TIMEOUT_SEC = 10.0
@@ -67,7 +67,7 @@ def holes(run: Run) -> list[str]:
                 f"def attack():\n    {attack.format(**words)}" for attack in _PROBES.values()
             ]
             jobs = [Job(program, ("assert attack()",)) for program in (_HARMLESS, *attacks)]
-            harmless, *reasons = run(jobs, [_TIMEOUT_SEC] * len(jobs))
+            harmless, *reasons = run(jobs, _TIMEOUT_SEC)
         untouched = secret.read_text() == "secret" and os.listdir(folder) == ["secret"]
     if harmless != "passed":
         return [f"a harmless program does not run ({harmless})"]

@@ -73,9 +73,12 @@ class Sandbox:
             self.close()
             raise SandboxGone(answer.removeprefix("failed: ") or "it ended while starting")
 
-    def run(self, jobs: Sequence[Job], timeouts_sec: Sequence[float]) -> list[str]:
-        """The reason of each program's grade, each killed at its own deadline.
+    def run(
+        self, jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False
+    ) -> list[str]:
+        """The reason of each program's grade; each is killed at its own deadline.
 
+        overtime: a program that waited for a core, on a busy machine, may go on past its deadline.
         Raises: SandboxGone if the sandbox ended, killed from outside for one.
         """
         reasons = [""] * len(jobs)
@@ -87,7 +90,8 @@ class Sandbox:
                         question = {
                             "id": asked,
                             "job": vars(jobs[asked]),
-                            "timeout_sec": timeouts_sec[asked],
+                            "timeout_sec": timeout_sec,
+                            "overtime": overtime,
                         }
                         connection.sendall(json.dumps(question).encode() + b"\n")
                         asked += 1
@@ -196,14 +200,14 @@ def shared() -> Sandbox:
         return _shared[_default]
 
 
-def run(jobs: Sequence[Job], timeouts_sec: Sequence[float]) -> list[str]:
+def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> list[str]:
     """Sandbox.run in the shared one; once more in a new one if it was killed from outside."""
     sandbox = shared()
     try:
-        return sandbox.run(jobs, timeouts_sec)
+        return sandbox.run(jobs, timeout_sec, overtime=overtime)
     except SandboxGone:
         close(sandbox)
-        return shared().run(jobs, timeouts_sec)
+        return shared().run(jobs, timeout_sec, overtime=overtime)
 
 
 def close(only: Sandbox | None = None) -> None:

@@ -11,6 +11,7 @@ Source of the numbers: Linux 6.1, asm/unistd_64.h and asm-generic/unistd.h.
 """
 
 import ctypes
+import functools
 import os
 
 from score_jax.rewards import kernel
@@ -149,17 +150,22 @@ class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("rules", ctypes.c_void_p))
 
 
-def install() -> None:
-    """Puts this process under the filter for good. It needs no_new_privileges."""
-    rules = program(kernel.machine())
-    packed = b"".join(
+@functools.cache
+def prepare() -> bytes:
+    """The filter of this machine as the kernel reads it; worked out once, before forks need it."""
+    return b"".join(
         code.to_bytes(2, "little")
         + bytes((if_true, if_false))
         + (operand & 0xFFFFFFFF).to_bytes(4, "little")
-        for code, if_true, if_false, operand in rules
+        for code, if_true, if_false, operand in program(kernel.machine())
     )
+
+
+def install() -> None:
+    """Puts this process under the filter for good. It needs no_new_privileges."""
+    packed = prepare()
     buffer = ctypes.create_string_buffer(packed, len(packed))
-    filter_of = _Filter(len(rules), ctypes.cast(buffer, ctypes.c_void_p))
+    filter_of = _Filter(len(packed) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     set_seccomp, mode_filter = ctypes.c_int(22), ctypes.c_ulong(2)
     none = ctypes.c_ulong(0)
     kernel.call("prctl", set_seccomp, mode_filter, ctypes.byref(filter_of), none, none)

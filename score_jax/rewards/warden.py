@@ -4,17 +4,23 @@ sandbox.py starts it by `subprocess`, with an empty environment. It runs no code
 reads nothing a model wrote but to pass it on; so it always answers, and keeps the clock: at its
 deadline a program is killed, whatever it does.
 
-Many programs that never end delay the others little: as many run at full priority as there are
-cores, each for its first SLICE_SEC; those that need longer go on at low priority beside the next
-ones, up to MAX_RUNNING at once. So a batch with a hundred of them waits about one deadline.
-Together programs may hold half of the free memory; beyond that the largest is killed.
+Many programs that never end delay the others little: of those that began less than SLICE_SEC ago
+as many run as there are cores; those that need longer go on beside the next ones, up to MAX_RUNNING
+at once, and where there are many, at low priority. So a batch with a hundred of them waits about
+one deadline. Together programs may hold half of the free memory; beyond that the largest is killed.
 
-A client's connection carries JSON lines: {"id", "job": {…}, "timeout_sec"} → {"id", "reason"}.
-When it closes, its programs are killed; when the control socket closes, so is everything.
+The deadline is wall clock. On a busy machine that would make rewards depend on the load, so in
+batches a program may go on past it for as long as it has waited for a core (OVERTIME), unless the
+load is a batch full of such programs.
+
+A client's connection carries JSON lines: {"id", "job": {…}, "timeout_sec", "overtime"} →
+{"id", "reason"}. When it closes, its programs are killed; when the control socket closes, so is
+everything.
 """
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -33,7 +39,9 @@ from score_jax.rewards import checker, kernel
 
 SLICE_SEC = 0.15
 MAX_RUNNING = 128
+MANY = 4  # slow programs per core; beyond that new ones get LOW_PRIORITY, and none gets overtime
 LOW_PRIORITY = 10  # as of nice
+OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
 CHECKER_BYTES = 2 << 30
 SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
 POLL_SEC = 0.1
@@ -105,7 +113,9 @@ class _Run:
     id: int
     job: checker.Job
     timeout_sec: float
+    overtime: bool
     began: float = 0.0
+    ends: float = 0.0  # when it is killed, or looked at again
     slow: bool = False  # has used its slice
     checker_pid: int = 0
     callee: int = -1  # a descriptor of the process
@@ -175,7 +185,9 @@ class Warden:
             asked = json.loads(line)
             fields = asked["job"]
             job = checker.Job(**{**fields, "tests": tuple(fields["tests"])})
-            self._waiting.append(_Run(client, asked["id"], job, asked["timeout_sec"]))
+            self._waiting.append(
+                _Run(client, asked["id"], job, asked["timeout_sec"], asked["overtime"])
+            )
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < MAX_RUNNING:
@@ -195,6 +207,7 @@ class Warden:
                 run.callee = self._zygote.fork(theirs.fileno())
             theirs.close()
             run.began = time.monotonic()
+            run.ends = run.began + run.timeout_sec
             run.callee_pid = _pid_of(run.callee)
             run.verdict, write = os.pipe()
             warden = os.getpid()
@@ -211,24 +224,27 @@ class Warden:
             return None
         now = time.monotonic()
         ends = [
-            run.began + (run.timeout_sec if run.slow else min(SLICE_SEC, run.timeout_sec))
-            for run in self._running
+            run.ends if run.slow else min(run.ends, run.began + SLICE_SEC) for run in self._running
         ]
         return max(0.0, min(*ends, now + POLL_SEC) - now)
 
     def _watch(self) -> None:
         """Keeps deadlines, priorities and memory."""
         now = time.monotonic()
-        late = [run for run in self._running if now >= run.began + run.timeout_sec]
-        if late:
-            self._finish(late, "timeout")
+        many = sum(run.slow for run in self._running) > MANY * self._cores
+        late = []
         for run in self._running:
             if not run.slow and now >= run.began + SLICE_SEC:
                 run.slow = True
-                with contextlib.suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, run.checker_pid, LOW_PRIORITY)
-                    if run.callee_pid:  # the leader of a group of its own, which holds its threads
-                        os.setpriority(os.PRIO_PGRP, run.callee_pid, LOW_PRIORITY)
+                if many:
+                    self._lower_priority(run)
+            if now >= run.ends:
+                if many or not _is_owed_time(run, now):
+                    late.append(run)
+                else:
+                    run.ends = now + POLL_SEC
+        if late:
+            self._finish(late, "timeout")
         if self._running and now >= self._looked + POLL_SEC:
             self._looked = now
             held = {run: _held_bytes(run) for run in self._running}
@@ -236,6 +252,12 @@ class Warden:
                 largest = max(held, key=lambda run: held[run])
                 del held[largest]
                 self._finish([largest], "memory")
+
+    def _lower_priority(self, run: _Run) -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, run.checker_pid, LOW_PRIORITY)
+            if run.callee_pid:  # the leader of a group of its own, which holds its threads
+                os.setpriority(os.PRIO_PGRP, run.callee_pid, LOW_PRIORITY)
 
     def _finish(self, runs: list[_Run], reason: str) -> None:
         self._stop(runs)
@@ -289,6 +311,18 @@ def _pid_of(process: int) -> int:
     return 0
 
 
+def _is_owed_time(run: _Run, now: float) -> bool:
+    """Whether a program at its deadline has spent it waiting for a core."""
+    lasted = now - run.began
+    if not run.overtime or lasted >= OVERTIME * run.timeout_sec:
+        return False
+    waited_ns = 0
+    for pid in (run.callee_pid, run.checker_pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            waited_ns += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    return lasted - waited_ns / 1e9 < run.timeout_sec
+
+
 def _held_bytes(run: _Run) -> int:
     """Memory of a program and its checker, beyond what they share with those they came from."""
     held = 0
@@ -322,4 +356,5 @@ def main(control_fd: int, tier: str, package_root: str) -> None:
         control.sendall(f"failed: {error}\n".encode())
         return
     control.sendall(b"ready\n")
+    gc.freeze()  # so that a collection in a checker leaves the shared pages shared
     warden.serve()

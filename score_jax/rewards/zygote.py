@@ -12,6 +12,7 @@ this process; seccomp.
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import random
@@ -79,7 +80,8 @@ def _warm_up() -> None:
     for name in _WARM:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    random.seed(0)  # every program starts from the same state: rewards repeat
+    gc.collect()
+    gc.freeze()  # so that a collection in a fork leaves the shared pages shared
 
 
 def _reap(*_: object) -> None:
@@ -90,6 +92,8 @@ def _reap(*_: object) -> None:
 
 def _confine(tier: str) -> tuple[Confine, Confine]:
     """Confines this process; returns the tier's steps inside each fork, and before it."""
+    if tier != "none":
+        seccomp.prepare()
     if tier == "namespace":
         own = namespaces.enter()
 
@@ -126,6 +130,7 @@ def _become_callee(fd: int, into: Confine) -> None:
         os.setsid()
         _limit()
         into()
+        random.seed(0)  # every program starts from the same state, so rewards repeat
         callee.main(3)  # never returns
     finally:
         os._exit(1)
@@ -160,6 +165,7 @@ def _drop_rights(uid: int, kept: int = 0, parent: int | None = None) -> None:
         with contextlib.suppress(PermissionError):  # root without the right to be another user
             _become_nobody()
     kernel.set_capabilities(kept)
+    kernel.no_core_dump()
     kernel.die_with_parent(parent)  # in a PID namespace of its own a process cannot see its parent
     seccomp.install()
 
