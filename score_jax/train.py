@@ -110,6 +110,16 @@ class _Run:
                 f"config.evaluation.problems={wanted} and the test split has "
                 f"{len(test_problems)}. Set it to at most that, or 0 for all."
             )
+        rewards = settings.rewards
+        note = grader.prepare(
+            [*train_problems, *test_problems],
+            attempts=settings.rollout.attempts,
+            function=rewards.function,
+            sandbox_kind=rewards.sandbox,
+            allow_unsandboxed=rewards.allow_unsandboxed,
+        )
+        if note:
+            log.say(note)
         return cls(settings, folder, log, stop, experiment, train_problems, test_problems[:wanted])
 
     def all_stages(self) -> None:
@@ -297,8 +307,14 @@ class _Episodes:
         decoded = time.perf_counter()
         samples = self._rollout.samples
         problems = [problem for problem in prompts.problems for _ in range(samples)]
-        deadline_sec = self._run.settings.rewards.timeout_sec
-        reward_BA, reasons = grader.grade(problems, texts, deadline_sec=deadline_sec)
+        limits = self._run.settings.rewards
+        reward_BA, reasons = grader.grade(
+            problems,
+            texts,
+            deadline_sec=limits.timeout_sec,
+            program_sec=limits.program_timeout_sec,
+            function=limits.function,
+        )
         truncated_BA = np.asarray(sampled.truncated)
         reward_BA, reasons = zero_truncated(reward_BA, reasons, truncated_BA)
         graded = time.perf_counter()
@@ -358,7 +374,10 @@ class _Documents:
 
 
 # Settings that may differ when a run goes on: they change speed, output or memory, not the result.
-_FREE = ("evaluation", "checkpoint", "mesh", "memory", "rollout.slots", "rollout.turn_rows")
+_FREE = (
+    *("evaluation", "checkpoint", "mesh", "memory", "rollout.slots", "rollout.turn_rows"),
+    *("rewards.sandbox", "rewards.allow_unsandboxed"),
+)
 
 
 def _check_same_settings(folder: Path, settings: Settings) -> None:

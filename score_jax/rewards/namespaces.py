@@ -31,7 +31,7 @@ _APART = (
 
 
 def enter() -> int:
-    """Never returns in the calling process, which waits; returns in its child, the namespaces' init.
+    """Returns in a child of the calling process, first in its namespaces; the caller waits for it.
 
     Returns: a descriptor of the PID namespace, for split().
     Raises: OSError where the kernel refuses one of the steps.

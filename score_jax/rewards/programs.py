@@ -90,9 +90,7 @@ def grade_text(text: str, gold: str) -> Grade:
     return grade_texts([(text, gold)])[0]
 
 
-def grade_texts(
-    pairs: Sequence[tuple[str, str]], timeout_sec: float = TIMEOUT_SEC
-) -> list[Grade]:
+def grade_texts(pairs: Sequence[tuple[str, str]], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
     """Grades (text, gold) pairs together. Raises: InputError for a gold that is none."""
     jobs = []
     for text, gold in pairs:

@@ -29,6 +29,7 @@ from score_jax.rewards.checker import Job
 
 KINDS = ("auto", "namespace", "landlock", "none")  # the values of config.rewards.sandbox
 START_SEC = 60.0
+UNSANDBOXED = "model-written programs run WITHOUT A SANDBOX, with all rights of this user"
 WINDOW = 256  # programs asked about at once: answers to more would fill the socket
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
@@ -73,9 +74,7 @@ class Sandbox:
             self.close()
             raise SandboxGone(answer.removeprefix("failed: ") or "it ended while starting")
 
-    def run(
-        self, jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False
-    ) -> list[str]:
+    def run(self, jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> list[str]:
         """The reason of each program's grade; each is killed at its own deadline.
 
         overtime: a program that waited for a core, on a busy machine, may go on past its deadline.
@@ -173,8 +172,7 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
 
 def warn(why: str = "") -> None:
     """Says in the log, and on standard error, that programs run unprotected."""
-    message = "model-written programs run WITHOUT A SANDBOX, with all rights of this user"
-    message += f" ({why})" if why else ""
+    message = f"{UNSANDBOXED} ({why})" if why else UNSANDBOXED
     if _log.hasHandlers():
         _log.warning(message)
     print(f"score_jax: WARNING: {message}", file=sys.stderr)
@@ -213,7 +211,7 @@ def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> l
 def close(only: Sandbox | None = None) -> None:
     """Ends the shared sandboxes' processes; the next use starts new ones.
 
-    only: that one, so that threads that meet the end of the same sandbox do not close its successor.
+    only: that one, so that threads that meet the end of the same one do not close its successor.
     """
     with _lock:
         ended = [key for key, one in _shared.items() if only in (None, one)]

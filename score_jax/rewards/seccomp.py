@@ -68,7 +68,17 @@ _CLOSER = {
 }
 
 _CLONE_THREAD = 0x10000
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030)  # duplicate, flags, locks; not F_SETOWN, which sends signals
+_FCNTL = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    1030,
+)  # duplicate, flags, locks; not F_SETOWN, which sends signals
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, blocking, inherited
 _AF_UNIX = 1
 

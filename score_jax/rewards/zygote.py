@@ -2,9 +2,9 @@
 
 warden.py starts it by `subprocess` with an empty environment and no descriptor but its control
 socket, so nothing secret was ever in its memory: no test, no expected value, no key. It loads the
-modules that programs use, confines itself (namespaces.py, or landlock.py), and then only forks: each
-fork drops what rights are left, comes under limits and the filter of system calls, and becomes the
-callee of one program (callee.py).
+modules that programs use, confines itself (namespaces.py, or landlock.py), and then only forks:
+each fork drops what rights are left, comes under limits and the filter of system calls, and becomes
+the callee of one program (callee.py).
 
 Layers of each fork, in order: own session; own namespaces and /tmp (where there are namespaces);
 limits of memory, CPU, files, threads; other user, no capabilities, no new privileges; death with
@@ -31,16 +31,16 @@ THREADS = 4096  # of one user over all programs; as another user than the traine
 CPU_SEC = 600  # behind the wall clock, which is warden.py's
 
 # What programs import most, and what Python loads only when it is first needed.
-_WARM = (
-    "abc argparse array ast asyncio base64 binascii bisect calendar cmath cmd codecs collections "
-    "collections.abc colorsys concurrent.futures contextlib copy csv ctypes dataclasses datetime "
-    "decimal difflib dis encodings.ascii encodings.idna encodings.latin_1 enum fnmatch fractions "
-    "functools gc glob graphlib hashlib heapq hmac html inspect io itertools json keyword locale "
-    "logging math numbers operator os pathlib pickle platform pprint queue random re reprlib secrets "
-    "select selectors shlex shutil signal statistics string stringprep struct subprocess tempfile "
-    "textwrap threading time timeit token tokenize traceback types typing unicodedata unittest uuid "
-    "warnings weakref zlib zoneinfo _strptime"
-).split()
+_WARM = """
+    abc argparse array ast asyncio base64 binascii bisect calendar cmath cmd codecs collections
+    collections.abc colorsys concurrent.futures contextlib copy csv ctypes dataclasses datetime
+    decimal difflib dis encodings.ascii encodings.idna encodings.latin_1 enum fnmatch fractions
+    functools gc glob graphlib hashlib heapq hmac html inspect io itertools json keyword locale
+    logging math numbers operator os pathlib pickle platform pprint queue random re reprlib
+    secrets select selectors shlex shutil signal statistics string stringprep struct subprocess
+    tempfile textwrap threading time timeit token tokenize traceback types typing unicodedata
+    unittest uuid warnings weakref zlib zoneinfo _strptime
+"""
 
 Confine = Callable[[], None]
 
@@ -77,7 +77,7 @@ def main(control_fd: int, tier: str) -> None:
 
 
 def _warm_up() -> None:
-    for name in _WARM:
+    for name in _WARM.split():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()

@@ -3,6 +3,7 @@
 All are asked for add(a, b), and none adds. {folder}, {secret}, {port} and {pid} stand for a folder
 and a file anyone may write, a listening port, and the process of the tests.
 """
+# ruff: noqa: E501
 
 TESTS = ("assert add(1, 2) == 3", "assert add(5, 8) == 13", "assert add(-4, 4) == 0")
 
@@ -52,7 +53,9 @@ HANGING = {
 # Say they passed, or make the test say so.
 FORGING = {
     "always equal": _always("def __eq__(self, other): return True"),
-    "never unequal": _always("__eq__ = __ne__ = lambda self, other: True\n__hash__ = object.__hash__"),
+    "never unequal": _always(
+        "__eq__ = __ne__ = lambda self, other: True\n__hash__ = object.__hash__"
+    ),
     "equal int": (
         "class Any(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
         "def add(a, b): return Any(99)"
@@ -93,7 +96,7 @@ FORGING = {
     ),
     "answers in advance": (
         "import os, json\nos.write(3, (json.dumps({'value': {'add': {'object': 0}}}) + '\\n').encode()\n"
-        "  + b'{\"value\": 3, \"changed\": []}\\n' * 9)" + WRONG
+        '  + b\'{"value": 3, "changed": []}\\n\' * 9)' + WRONG
     ),
     "answers with true": "import os\nos.write(3, b'true\\n' * 50)" + WRONG,
     "answers with a deep list": "import os\nos.write(3, b'[' * 100000 + b'\\n')" + WRONG,
@@ -101,10 +104,10 @@ FORGING = {
         "import os\nos.write(3, b'{\"value\": ' + b'[' * 900 + b']' * 900 + b'}\\n')" + WRONG
     ),
     "answers with an evil exception": (
-        "import os\nos.write(3, b'{\"raised\": [\"eval\", \"1\"]}\\n' * 9)" + WRONG
+        'import os\nos.write(3, b\'{"raised": ["eval", "1"]}\\n\' * 9)' + WRONG
     ),
     "answers with a wrong number": (
-        "import os\nos.write(3, b'{\"value\": {\"add\": {\"same\": 99}}}\\n' * 9)" + WRONG
+        'import os\nos.write(3, b\'{"value": {"add": {"same": 99}}}\\n\' * 9)' + WRONG
     ),
     "redefines assert": "AssertionError = None\nimport builtins\nbuiltins.AssertionError = ValueError"
     + WRONG,
@@ -113,7 +116,7 @@ FORGING = {
         "  setattr(builtins, name, lambda *a, **k: True)" + WRONG
     ),
     "tampers with json": (
-        "import json\njson.dumps = lambda *a, **k: '{\"value\": 3, \"changed\": []}'" + WRONG
+        'import json\njson.dumps = lambda *a, **k: \'{"value": 3, "changed": []}\'' + WRONG
     ),
     "tampers with its callee": (
         "import sys\nfor name, module in list(sys.modules.items()):\n  if 'callee' in name:\n"
@@ -165,14 +168,14 @@ FORGING = {
         "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\n"
         "def add(a, b): return repr(x)"
     ),
-    "deep result": (
-        "def add(a, b):\n    x = []\n    for _ in range(10**5): x = [x]\n    return x"
-    ),
+    "deep result": ("def add(a, b):\n    x = []\n    for _ in range(10**5): x = [x]\n    return x"),
     "circular result": "def add(a, b):\n    x = []; x.append(x); return x",
     "huge result": "def add(a, b): return 'x' * (200 << 20)",
     "huge list": "def add(a, b): return [0] * (20 << 20)",
     "huge number": "def add(a, b): return 1 << (100 << 20)",
-    "result that grows": _always("def __len__(self): return 10**9\ndef __getitem__(s, i): return i"),
+    "result that grows": _always(
+        "def __len__(self): return 10**9\ndef __getitem__(s, i): return i"
+    ),
     "closes its descriptors": "import os; os.closerange(0, 100)" + WRONG,
     "replaces its socket": "import os; r, w = os.pipe(); os.dup2(r, 3)" + WRONG,
 }
@@ -184,7 +187,7 @@ REACHING = {
     "reads the trainer's memory": _in_call("if open('/proc/{pid}/mem', 'rb'): return a + b"),
     "reads its maps": _in_call("if open('/proc/self/maps').read(): return a + b"),
     "reads passwords": _in_call("if open('/etc/passwd').read(): return a + b"),
-    "lists home": _in_call("import os\nif os.listdir(os.path.expanduser('~root')): return a + b"),
+    "lists a folder": _in_call("import os\nif os.listdir({folder!r}): return a + b"),
     "writes a file": _in_call("open({secret!r}, 'w').write('x'); return a + b"),
     "appends to a file": _in_call("open({secret!r}, 'a').write('x'); return a + b"),
     "empties a file": _in_call(
@@ -204,7 +207,9 @@ REACHING = {
     "changes rights": _in_call("import os\nos.chmod({secret!r}, 0); return a + b"),
     "changes the owner": _in_call("import os\nos.chown({secret!r}, 1, 1); return a + b"),
     "changes times": _in_call("import os\nos.utime({secret!r}, (1, 1)); return a + b"),
-    "sets an attribute": _in_call("import os\nos.setxattr({secret!r}, 'user.x', b'x'); return a + b"),
+    "sets an attribute": _in_call(
+        "import os\nos.setxattr({secret!r}, 'user.x', b'x'); return a + b"
+    ),
     "writes to its library": _in_call(
         "import json\nopen(json.__file__, 'a').write('x'); return a + b"
     ),
@@ -213,7 +218,9 @@ REACHING = {
         "  if open(p).read(): return a + b"
     ),
     "reads this project": _in_call("if open({project!r}).read(): return a + b"),
-    "connects": _in_call("import socket\nsocket.create_connection(('127.0.0.1', {port}), 1); return a + b"),
+    "connects": _in_call(
+        "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1); return a + b"
+    ),
     "looks up a name": _in_call("import socket\nsocket.getaddrinfo('localhost', 80); return a + b"),
     "makes a socket": _in_call("import socket\nsocket.socket(); return a + b"),
     "sends a datagram": _in_call(
@@ -225,7 +232,9 @@ REACHING = {
     "fork bomb that goes on": "import os\nfor _ in range(10**6):\n  try: os.fork()\n  except OSError: pass"
     + WRONG,
     "runs a shell": _in_call("import os\nif os.system('true') == 0: return a + b"),
-    "runs a program": _in_call("import subprocess\nsubprocess.run(['true'], check=True); return a + b"),
+    "runs a program": _in_call(
+        "import subprocess\nsubprocess.run(['true'], check=True); return a + b"
+    ),
     "becomes a program": _in_call("import os\nos.execv('/bin/true', ['true'])"),
     "runs by posix_spawn": _in_call(
         "import os\nos.waitpid(os.posix_spawn('/bin/true', ['true'], {{}}), 0); return a + b"
@@ -234,7 +243,9 @@ REACHING = {
         "import multiprocessing\nwith multiprocessing.Pool(1) as p: return p.apply(int, (a + b,))"
     ),
     "signals the trainer": _in_call("import os\nos.kill({pid}, 0); return a + b"),
-    "kills its parent": _in_call("import os, signal\nos.kill(os.getppid(), signal.SIGKILL); return a + b"),
+    "kills its parent": _in_call(
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL); return a + b"
+    ),
     "kills all": _in_call("import os, signal\nos.kill(-1, signal.SIGKILL); return a + b"),
     "kills its group": _in_call("import os, signal\nos.killpg(0, signal.SIGKILL); return a + b"),
     "signals by ownership of its socket": _in_call(
@@ -247,7 +258,9 @@ REACHING = {
     "changes the trainer's priority": _in_call(
         "import os\nos.setpriority(os.PRIO_PROCESS, {pid}, 19); return a + b"
     ),
-    "moves the trainer to one core": _in_call("import os\nos.sched_setaffinity({pid}, [0]); return a + b"),
+    "moves the trainer to one core": _in_call(
+        "import os\nos.sched_setaffinity({pid}, [0]); return a + b"
+    ),
     "raises its limits": _in_call(
         "import resource\nr = resource.RLIM_INFINITY\n"
         "resource.setrlimit(resource.RLIMIT_AS, (r, r)); return a + b"
@@ -287,7 +300,9 @@ REACHING = {
     "a full disk": _in_call(
         "import itertools\nfor n in itertools.count():\n  open('/tmp/%d' % n, 'wb').write(b'x' * (1 << 20))"
     ),
-    "many files": _in_call("import itertools\nfor n in itertools.count(): open('/tmp/%d' % n, 'w')"),
+    "many files": _in_call(
+        "import itertools\nfor n in itertools.count(): open('/tmp/%d' % n, 'w')"
+    ),
     "a file left for the next": (
         "def add(a, b):\n    try: return int(open('/tmp/left').read())\n"
         "    except FileNotFoundError: open('/tmp/left', 'w').write(str(a + b)); return 'wrong'"
