@@ -316,12 +316,6 @@ def _check(s: Settings) -> None:
             f"config.rewards.function={s.rewards.function!r} must be 'module:function', such as "
             "'score_jax.rewards.conversation:rubric'."
         )
-    if s.rewards.sandbox == "none" and not s.rewards.allow_unsandboxed:
-        raise InputError(
-            "config.rewards.sandbox='none' runs model-written programs with all rights of the user "
-            "who trains. Set config.rewards.allow_unsandboxed=True as well to accept that, or the "
-            "sandbox to 'auto'."
-        )
     for name in s.recipe:
         stage, path = s.stages[name], f"config.stages.{name}"
         if stage.objective == "sft":

@@ -15,6 +15,7 @@ from score_jax.config import (
     EvaluationSettings,
     ModelSettings,
     ProblemSettings,
+    RewardSettings,
     RolloutSettings,
     Settings,
     StageSettings,
@@ -131,7 +132,8 @@ def test_a_whole_number_will_do_for_a_real_one():
 
 @pytest.mark.parametrize("cls, name", config.CHOICES)
 def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
-    group = {StageSettings: "stages__stage1", ModelSettings: "model"}[cls]
+    groups = {StageSettings: "stages__stage1", ModelSettings: "model", RewardSettings: "rewards"}
+    group = groups[cls]
     known = config.CHOICES[cls, name]
     path = f"{group}__{name}"
     assert_refused(f"Did you mean '{known[0]}'?", *known, **{path: known[0] + "x"})

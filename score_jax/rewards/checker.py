@@ -19,6 +19,7 @@ import dataclasses
 import importlib
 import symtable
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -247,34 +248,26 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
         defined |= {one.get_name() for one in table.get_symbols() if one.is_assigned()}
         defined |= {one.get_name() for one in table.get_symbols() if one.is_imported()}
         read.append(_globals_read(table))
+    free = set().union(*read) - defined
     trees = [ast.parse(statement) for statement in statements]
-    free = set().union(*read) - defined - known
-    bare = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    owners = [
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
+    dotted = Counter(
         node.value.id
-        for tree in trees
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    ]
-    uses = [node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    modules = {
-        name
-        for name in free & sys.stdlib_module_names & bare
-        if uses.count(name) == owners.count(name)
-    }
+    )
+    modules = {name for name in free & sys.stdlib_module_names if uses[name] == dotted[name]}
     built_in = free & vars(builtins).keys()
     wanted = free - modules - built_in
-    if not wanted:
-        called = [
-            {
-                node.func.id
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-            }
-            for tree in trees
-        ]
-        wanted = built_in.intersection(*called) if called else set()
-    return sorted(modules), sorted(wanted)
+    if not wanted and trees:
+        wanted = built_in.intersection(*(_called(tree) for tree in trees))
+    return sorted(modules - known), sorted(wanted - known)
+
+
+def _called(tree: ast.AST) -> set[str]:
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {function.id for function in calls if isinstance(function, ast.Name)}
 
 
 def _globals_read(table: symtable.SymbolTable) -> set[str]:
