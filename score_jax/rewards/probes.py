@@ -68,7 +68,7 @@ def holes(run: Run) -> list[str]:
             ]
             jobs = [Job(program, ("assert attack()",)) for program in (_HARMLESS, *attacks)]
             harmless, *reasons = run(jobs, _TIMEOUT_SEC)
-        untouched = secret.read_text() == "secret" and os.listdir(folder) == ["secret"]
+        untouched = os.listdir(folder) == ["secret"] and secret.read_text() == "secret"
     if harmless != "passed":
         return [f"a harmless program does not run ({harmless})"]
     got_through = [

@@ -38,9 +38,10 @@ from pathlib import Path
 from score_jax.rewards import checker, kernel
 
 SLICE_SEC = 0.15
+SHORT_SLICE_SEC = 0.05  # while there are many slow ones
 MAX_RUNNING = 128
-MANY = 4  # slow programs per core; beyond that new ones get LOW_PRIORITY, and none gets overtime
-LOW_PRIORITY = 10  # as of nice
+MANY = 4  # slow programs per core; beyond that they get LOW_PRIORITY and no overtime
+LOW_PRIORITY = 19  # as of nice
 OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
 CHECKER_BYTES = 2 << 30
 SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
@@ -103,6 +104,7 @@ class Zygote:
 class _Client:
     connection: socket.socket
     unread: bytes = b""
+    overtime: bool = True  # until it turns out that many of its programs are slow
 
 
 @dataclasses.dataclass(eq=False)
@@ -117,6 +119,7 @@ class _Run:
     began: float = 0.0
     ends: float = 0.0  # when it is killed, or looked at again
     slow: bool = False  # has used its slice
+    lowered: bool = False
     checker_pid: int = 0
     callee: int = -1  # a descriptor of the process
     callee_pid: int = 0  # its number here; 0 if it cannot be told
@@ -135,6 +138,7 @@ class Warden:
         self._clients: list[_Client] = []
         self._cores = len(os.sched_getaffinity(0))
         self._memory_bytes = _free_memory_bytes() // 2
+        self._slice_sec = SLICE_SEC
         self._looked = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -215,7 +219,7 @@ class Warden:
             if run.checker_pid == 0:
                 _become_checker(run.job, ours.fileno(), write, warden)
             os.close(write)
-        run.slow = False
+        run.slow = run.lowered = False
         self._running.append(run)
         self._selector.register(run.verdict, selectors.EVENT_READ, run)
 
@@ -224,25 +228,30 @@ class Warden:
             return None
         now = time.monotonic()
         ends = [
-            run.ends if run.slow else min(run.ends, run.began + SLICE_SEC) for run in self._running
+            run.ends if run.slow else min(run.ends, run.began + self._slice_sec)
+            for run in self._running
         ]
         return max(0.0, min(*ends, now + POLL_SEC) - now)
 
     def _watch(self) -> None:
         """Keeps deadlines, priorities and memory."""
         now = time.monotonic()
-        many = sum(run.slow for run in self._running) > MANY * self._cores
         late = []
         for run in self._running:
-            if not run.slow and now >= run.began + SLICE_SEC:
+            if not run.slow and now >= run.began + self._slice_sec:
                 run.slow = True
-                if many:
-                    self._lower_priority(run)
             if now >= run.ends:
-                if many or not _is_owed_time(run, now):
+                if not run.client.overtime or not _is_owed_time(run, now):
                     late.append(run)
                 else:
                     run.ends = now + POLL_SEC
+        slow = [run for run in self._running if run.slow]
+        many = len(slow) > MANY * self._cores
+        self._slice_sec = SHORT_SLICE_SEC if many else SLICE_SEC
+        for run in slow if many else []:
+            run.client.overtime = False
+            if not run.lowered:
+                self._lower_priority(run)
         if late:
             self._finish(late, "timeout")
         if self._running and now >= self._looked + POLL_SEC:
@@ -254,6 +263,7 @@ class Warden:
                 self._finish([largest], "memory")
 
     def _lower_priority(self, run: _Run) -> None:
+        run.lowered = True
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, run.checker_pid, LOW_PRIORITY)
             if run.callee_pid:  # the leader of a group of its own, which holds its threads

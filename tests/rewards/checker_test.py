@@ -104,7 +104,9 @@ def test_helpers_of_the_prompt_are_trusted_and_the_program_has_them_too():
 
 
 def test_setup_may_call_the_program_and_its_imports_are_the_programs_too():
-    program = "class Node:\n    def __init__(s, x): s.x, s.next = x, None\ndef f(n): return n.next.x"
+    program = (
+        "class Node:\n    def __init__(s, x): s.x, s.next = x, None\ndef f(n): return n.next.x"
+    )
     setup = "root = Node(1)\nroot.next = Node(2)"
     assert verdict(program, "assert f(root) == 2", setup=setup) == "passed"
     program = "def f(x): return math.floor(x)"

@@ -45,7 +45,9 @@ def test_backticks_inside_a_line_fence_nothing():
     assert program_of(f"```python\n{code}```") == code
 
 
-@pytest.mark.parametrize("piece", ["```\n", "```python\n", "[BEGIN]", "`", "[DONE]\n", " ", "~~~a\n"])
+@pytest.mark.parametrize(
+    "piece", ["```\n", "```python\n", "[BEGIN]", "`", "[DONE]\n", " ", "~~~a\n"]
+)
 def test_a_megabyte_of_marks_takes_no_time(piece):
     began = time.monotonic()
     program_of(piece * (1_000_000 // len(piece)))
