@@ -38,7 +38,7 @@ _TASKS = (
         "def cost(grid):\n    best = [0] * len(grid[0])\n    for row in grid:\n"
         "        best = [x + min(best[max(0, i - 1):i + 1]) for i, x in enumerate(row)]\n"
         "    return best[-1]",
-        "cost([[1, 2, 3], [4, 8, 2], [1, 5, {n}]]) == 7 + {n}",
+        "cost([[1, 2, 3], [4, 8, 2], [1, 5, {n}]]) == 4 + {n}",
     ),
     (
         "class Account:\n    def __init__(self, x):\n        self.x = x\n"

@@ -39,7 +39,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP = 1, 4, 
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
-CAP_DAC_READ_SEARCH = 2
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -166,6 +166,12 @@ def drop_bounding_set() -> None:
     with contextlib.suppress(OSError):  # past the last one; or not allowed, with none to gain
         for capability in range(64):
             _control(_PR_CAPBSET_DROP, capability)
+
+
+def permitted_capabilities() -> int:
+    """The capabilities that this process has or may take up, a bit each."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1], 16) for line in lines if line.startswith("CapPrm"))
 
 
 def set_capabilities(kept: int = 0) -> None:

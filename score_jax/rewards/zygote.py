@@ -99,19 +99,17 @@ def _confine(tier: str) -> tuple[Confine, Confine]:
 
         def into() -> None:
             namespaces.private_tmp()
-            _drop_rights(os.getuid())
+            _drop_rights(become_nobody=os.getuid() == 0)
 
         return into, lambda: namespaces.split(own)
     if tier == "landlock":
-        uid = os.getuid()
-        # The library may lie where nobody else may read, /root for one; Landlock still guards all.
-        kept = 0 if uid or _readable_by_nobody() else 1 << kernel.CAP_DAC_READ_SEARCH
+        nobody, kept = _nobody_and_kept()
         kernel.no_new_privileges()
         readable, listable = library.without_hidden()
         os.chdir("/")
         landlock.confine([*readable], listable, library.DEVICES)
         zygote = os.getpid()
-        return lambda: _drop_rights(uid, kept, zygote), lambda: None
+        return lambda: _drop_rights(nobody, kept, zygote), lambda: None
     zygote = os.getpid()
     return lambda: kernel.die_with_parent(zygote), lambda: None
 
@@ -155,19 +153,35 @@ def _limit() -> None:
             resource.setrlimit(number, (most, most))
 
 
-def _drop_rights(uid: int, kept: int = 0, parent: int | None = None) -> None:
+def _drop_rights(become_nobody: bool, kept: int = 0, parent: int | None = None) -> None:
     """Takes this process every right that it can do without, for good."""
     kernel.no_new_privileges()
     kernel.drop_bounding_set()
-    if uid == 0:
+    if become_nobody:
         if kept:
             kernel.keep_capabilities_through_setuid()
-        with contextlib.suppress(PermissionError):  # root without the right to be another user
-            _become_nobody()
+        _become_nobody()
     kernel.set_capabilities(kept)
     kernel.no_core_dump()
     kernel.die_with_parent(parent)  # in a PID namespace of its own a process cannot see its parent
     seccomp.install()
+
+
+def _nobody_and_kept() -> tuple[bool, int]:
+    """Whether programs of root can run as nobody, and the capability they need to load modules.
+
+    The library may lie where only root may read, in /root for one. Then nobody needs the right to
+    read all, or has to stay root, without any capability; Landlock guards all files either way.
+    """
+    if os.getuid() != 0:
+        return False, 0
+    if _readable_by_nobody():
+        return True, 0
+    permitted = kernel.permitted_capabilities()
+    for capability in (kernel.CAP_DAC_READ_SEARCH, kernel.CAP_DAC_OVERRIDE):
+        if permitted >> capability & 1:
+            return True, 1 << capability
+    return False, 0
 
 
 def _become_nobody() -> None:

@@ -2,6 +2,7 @@
 
 The programs here are ours and harmless; they run in a thread, without a sandbox.
 """
+# ruff: noqa: E501
 
 import socket
 import threading

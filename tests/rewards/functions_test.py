@@ -1,4 +1,4 @@
-"""Reward functions of the user's own: what they get, what they may return, and how they may fail."""
+"""Reward functions of the user's own: what they get, may return, and how they may fail."""
 
 import time
 

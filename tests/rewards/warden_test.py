@@ -105,5 +105,5 @@ def _ask(control, jobs) -> dict[int, str]:
 
 
 def test_a_zygote_that_cannot_confine_itself_says_why():
-    with pytest.raises(warden.ZygoteGone, match="ended while starting|Errno|refused"):
+    with pytest.raises(warden.ZygoteGone, match="it ended while starting"):
         warden.Zygote("namespace", "/nowhere")
