@@ -8,6 +8,7 @@ and checks everything once; below it, functions get the settings they need, neve
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -114,9 +115,13 @@ class EvaluationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-    """Limits of grading."""
+    """What grades, and its limits."""
 
-    timeout_sec: float = 3.0  # wall clock of one symbolic comparison
+    timeout_sec: float = 3.0  # wall clock of one symbolic comparison, or call of the function
+    function: str = ""  # "module:function" in place of the problems' graders; rewards/functions.py
+    program_timeout_sec: float = 5.0  # wall clock of one model-written program with its tests
+    sandbox: str = "auto"  # of programs: "auto" (what works), "namespace", "landlock" or "none"
+    allow_unsandboxed: bool = False  # run programs with all rights of this user where none works
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +176,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
+    (RewardSettings, "sandbox"): ("auto", "namespace", "landlock", "none"),
 }
 
 # The smallest legal value of every number that has one.
@@ -208,6 +214,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (CheckpointSettings, "every"): 1,
     (CheckpointSettings, "keep"): 1,
     (RewardSettings, "timeout_sec"): 1e-3,
+    (RewardSettings, "program_timeout_sec"): 1e-3,
 }
 
 
@@ -318,6 +325,11 @@ def _check(s: Settings) -> None:
         )
     if s.rollout.top_p > 1.0:
         raise InputError(f"config.rollout.top_p={s.rollout.top_p} is a share: at most 1.")
+    if s.rewards.function and not re.fullmatch(r"[\w.]+:\w+", s.rewards.function):
+        raise InputError(
+            f"config.rewards.function={s.rewards.function!r} must be 'module:function', such as "
+            "'score_jax.rewards.conversation:rubric'."
+        )
     for name in s.recipe:
         stage, path = s.stages[name], f"config.stages.{name}"
         if stage.objective == "sft":

@@ -81,8 +81,14 @@ def _grade(experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid
     texts = experiment.texts(sampled)[:valid]
     problems = prompts.problems[:valid]
     truncated_BA = np.asarray(sampled.truncated)[:valid]
-    deadline_sec = experiment.settings.rewards.timeout_sec
-    reward_BA, reasons = grader.grade(problems, texts, deadline_sec=deadline_sec)
+    limits = experiment.settings.rewards
+    reward_BA, reasons = grader.grade(
+        problems,
+        texts,
+        deadline_sec=limits.timeout_sec,
+        program_sec=limits.program_timeout_sec,
+        function=limits.function,
+    )
     reward_BA, reasons = zero_truncated(reward_BA, reasons, truncated_BA)
     attempt_BT = np.asarray(sampled.attempt)[:valid]
     transcripts = [

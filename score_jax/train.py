@@ -119,6 +119,16 @@ class _Run:
                 f"config.evaluation.problems={wanted} and the test split has "
                 f"{len(test_problems)}. Set it to at most that, or 0 for all."
             )
+        rewards = settings.rewards
+        note = grader.prepare(
+            [*train_problems, *test_problems],
+            attempts=settings.rollout.attempts,
+            function=rewards.function,
+            sandbox_kind=rewards.sandbox,
+            allow_unsandboxed=rewards.allow_unsandboxed,
+        )
+        if note:
+            log.say(note)
         tested = test_problems[:wanted]
         return cls(settings, folder, log, stop, watch, experiment, train_problems, tested)
 
@@ -357,8 +367,14 @@ class _Episodes:
         decoded = time.perf_counter()
         samples = self._rollout.samples
         problems = [problem for problem in prompts.problems for _ in range(samples)]
-        deadline_sec = self._run.settings.rewards.timeout_sec
-        reward_BA, reasons = grader.grade(problems, texts, deadline_sec=deadline_sec)
+        limits = self._run.settings.rewards
+        reward_BA, reasons = grader.grade(
+            problems,
+            texts,
+            deadline_sec=limits.timeout_sec,
+            program_sec=limits.program_timeout_sec,
+            function=limits.function,
+        )
         truncated_BA = np.asarray(sampled.truncated)
         reward_BA, reasons = zero_truncated(reward_BA, reasons, truncated_BA)
         graded = time.perf_counter()
@@ -422,6 +438,8 @@ _FREE = (
     "rollout.slots",
     "rollout.turn_rows",
     "rollout.shrink",
+    "rewards.sandbox",
+    "rewards.allow_unsandboxed",
 )
 
 

@@ -15,6 +15,7 @@ from score_jax.config import (
     EvaluationSettings,
     ModelSettings,
     ProblemSettings,
+    RewardSettings,
     RolloutSettings,
     Settings,
     StageSettings,

@@ -45,8 +45,10 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 _TESTS_OF_NO_FILE = {
     "structure_test.py",
     "model/smollm2_test.py",
+    "rewards/attacks_test.py",
     "rewards/hostile_test.py",
     "rewards/real_data_test.py",
+    "rewards/real_programs_test.py",
 }
 
 

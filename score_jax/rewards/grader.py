@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem
+from score_jax.rewards import functions, programs, sandbox
 from score_jax.rewards.answers import grade_answer, grade_answers
 from score_jax.rewards.workers import DEADLINE_SEC
 
@@ -23,6 +24,7 @@ def first_character(text: str, gold: str) -> Grade:
 GRADERS: dict[str, Callable[[str, str], Grade]] = {
     "answer": grade_answer,
     "first_character": first_character,
+    "program": programs.grade_text,
 }
 
 
@@ -31,11 +33,14 @@ def grade(
     texts_BA: Sequence[Sequence[str]],
     *,
     deadline_sec: float = DEADLINE_SEC,
+    program_sec: float = programs.TIMEOUT_SEC,
+    function: str = "",
 ) -> tuple[np.ndarray, list[list[str]]]:
     """Grades every attempt of every row; attempts that say the same are graded once.
 
     problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all
-    hanging answers of the batch together.
+    hanging answers of the batch together. program_sec: wall clock for one program with its tests.
+    function: "module:function" that grades in place of the problems' own graders; see functions.py.
     Returns: reward_BA float32 in {0, 1}, and the reasons, B lists of A.
     Raises: InputError for a grader that does not exist; ValueError if rows do not fit together.
     """
@@ -45,6 +50,12 @@ def grade(
             f"{len(problems)} problems but texts of {[len(texts) for texts in texts_BA]} attempts: "
             "each row needs one problem and equally many attempts."
         )
+    if function:
+        grades_BA = functions.grade(function, problems, texts_BA, deadline_sec)
+        reward_BA = np.zeros((len(problems), attempts), np.float32)
+        for row, grades in enumerate(grades_BA):
+            reward_BA[row] = [one.reward for one in grades]
+        return reward_BA, [[one.reason for one in grades] for grades in grades_BA]
     questions = [
         (problem.grader, text, problem.gold)
         for problem, texts in zip(problems, texts_BA, strict=True)
@@ -56,6 +67,8 @@ def grade(
         pairs = [(text, gold) for _, text, gold in mine]
         if name == "answer":
             grades = grade_answers(pairs, deadline_sec)
+        elif name == "program":
+            grades = programs.grade_texts(pairs, program_sec)
         else:
             grader = find_grader(name)
             grades = [grader(text, gold) for text, gold in pairs]
@@ -68,6 +81,37 @@ def grade(
         for row in range(len(problems))
     ]
     return reward_BA, reasons_BA
+
+
+def prepare(
+    problems: Sequence[Problem],
+    *,
+    attempts: int,
+    function: str = "",
+    sandbox_kind: str = "auto",
+    allow_unsandboxed: bool = False,
+) -> str:
+    """Makes sure, before a run, that its problems can be graded; starts what grading needs.
+
+    Returns: what the log has to say, or nothing.
+    Raises: InputError for a grader or function that does not exist, a gold that is none, and where
+    programs are to be run and no sandbox works.
+    """
+    if function:
+        functions.prepare(function, problems[0], attempts)
+        return ""
+    for name in dict.fromkeys(problem.grader for problem in problems):
+        find_grader(name)
+    tasks = [problem for problem in problems if problem.grader == "program"]
+    for problem in tasks:
+        try:
+            programs.read_gold(problem.gold)
+        except InputError as error:
+            raise InputError(f"problem {problem.id}: {error}") from error
+    if not tasks:
+        return ""
+    kind = sandbox.configure(sandbox_kind, allow_unsandboxed)
+    return sandbox.UNSANDBOXED if kind == "none" else f"programs run in the sandbox {kind!r}"
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:

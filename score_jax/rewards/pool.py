@@ -1,9 +1,10 @@
-"""The processes that do algebra: a hatchery started once, and lanes forked from it, to be killed.
+"""Processes that may hang: a hatchery started once, and lanes forked from it, to be killed.
 
-The hatchery (symbolic.py) is started by `subprocess` on first use, never by forking this process,
-which runs jax and threads. It forks a lane in milliseconds. Usable from any thread; a forked child
-of this process starts a pool of its own. Everything ends with this process: closed at exit, and by
-end of file on the control socket if it is killed.
+There is one pool for algebra (symbolic.py), and one for a reward function of the user's own
+(functions.py). The hatchery (hatchery.py) is started by `subprocess` on first use, never by forking
+this process, which runs jax and threads. It forks a lane in milliseconds. Usable from any thread; a
+forked child of this process starts a pool of its own. Everything ends with this process: closed at
+exit, and by end of file on the control socket if it is killed.
 """
 
 import atexit
@@ -16,20 +17,27 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 START_SEC = 120.0
 LANE_QUESTIONS = 2_000  # then a lane is replaced: the symbolic library's caches grow
 MAX_LANES = 8
+ALGEBRA = ("symbolic",)  # the module whose `serve` a hatchery runs, and its arguments
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _MAIN = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from score_jax.rewards.symbolic import serve; serve(int(sys.argv[2]))"
+    "import sys; sys.path.insert(0, sys.argv[1]); import importlib; "
+    "module = importlib.import_module('score_jax.rewards.' + sys.argv[3]); "
+    "module.serve(int(sys.argv[2]), *sys.argv[4:])"
 )
 
 
 class HatcheryGone(RuntimeError):
     """The hatchery ended, so no lane can be started or killed."""
+
+
+class HatcheryRefused(RuntimeError):
+    """The hatchery says why it cannot work."""
 
 
 class Lane:
@@ -40,14 +48,14 @@ class Lane:
         self.questions = questions
         self.asked = 0
 
-    def ask(self, gold: str, answer: str) -> None:
+    def ask(self, *question: Any) -> None:
         """Sends a question; a lane that is dead shows it when its answer is read."""
         self.asked += 1
         with contextlib.suppress(OSError):
-            self.questions.sendall(json.dumps((gold, answer)).encode() + b"\n")
+            self.questions.sendall(json.dumps(question).encode() + b"\n")
 
     def answer(self) -> str:
-        """The reason that came back; "crash" if the lane died."""
+        """The line that came back; "crash" if the lane died."""
         reply = b""
         while not reply.endswith(b"\n"):
             try:
@@ -63,14 +71,16 @@ class Lane:
 class Pool:
     """The lanes and the hatchery they come from. A taken lane is given back or discarded."""
 
-    def __init__(self, lanes: int):
+    def __init__(self, lanes: int, work: tuple[str, ...] = ALGEBRA):
         self.lanes = lanes
+        self._work = work
         self._changed = threading.Condition()
         self._control_lock = threading.Lock()
         self._idle: list[Lane] = []
         self._count = 0  # lanes alive or being hatched
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-c", _MAIN, _PACKAGE_ROOT, str(theirs.fileno())]
+        numbers = [_PACKAGE_ROOT, str(theirs.fileno())]
+        command = [sys.executable, "-I", "-c", _MAIN, *numbers, *work]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the pool)
         self._hatchery = subprocess.Popen(
             command,
@@ -83,7 +93,10 @@ class Pool:
         theirs.close()
         self._control = ours
         self._control.settimeout(START_SEC)
-        self._reply()
+        answer = self._reply()
+        if answer.strip() != b"ready":
+            self.close()
+            raise HatcheryRefused(json.loads(answer))
 
     def close(self) -> None:
         """Ends all processes; a second call does nothing."""
@@ -165,49 +178,50 @@ class Pool:
             if not data:
                 self._log.seek(0)
                 raise HatcheryGone(
-                    "The process that checks symbolic answers (score_jax.rewards.symbolic) ended, "
-                    "so answers that are not plain numbers cannot be graded. Its last words:\n"
+                    f"The process of score_jax.rewards.{self._work[0]} ended, so no more answers "
+                    "can be graded that need it. Its last words:\n"
                     + self._log.read().decode(errors="replace")[-2000:]
                 )
             reply += data
         return reply
 
 
-_pool: Pool | None = None
-_pool_lock = threading.Lock()
+_pools: dict[tuple[str, ...], Pool] = {}
+_pools_lock = threading.Lock()
 
 
-def shared() -> Pool:
-    """The pool of this process, started on first use."""
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = Pool(lanes=max(2, min(MAX_LANES, os.cpu_count() or 1)))
-        return _pool
+def shared(work: tuple[str, ...] = ALGEBRA) -> Pool:
+    """The pool of this process for that work, started on first use.
+
+    work: a module of this folder with a function serve(control_fd, *arguments), and the arguments.
+    Raises: HatcheryRefused.
+    """
+    with _pools_lock:
+        if work not in _pools:
+            _pools[work] = Pool(max(2, min(MAX_LANES, os.cpu_count() or 1)), work)
+        return _pools[work]
 
 
 def close(only: Pool | None = None) -> None:
-    """Ends the shared pool's processes; the next use starts new ones.
+    """Ends the shared pools' processes; the next use starts new ones.
 
-    only: does nothing unless this is the shared pool, so that threads that meet the end of the same
-    pool do not close its successor.
+    only: that pool alone, and only while it is shared, so that threads that meet the end of the
+    same pool do not close its successor.
     """
-    global _pool
-    with _pool_lock:
-        pool = _pool
-        if pool is None or only not in (None, pool):
-            return
-        _pool = None
-    with contextlib.suppress(OSError):
-        pool.close()
+    with _pools_lock:
+        ended = [work for work, pool in _pools.items() if only in (None, pool)]
+        pools = [_pools.pop(work) for work in ended]
+    for pool in pools:
+        with contextlib.suppress(OSError):
+            pool.close()
 
 
 def _after_fork_in_child() -> None:
-    global _pool, _pool_lock
-    _pool_lock = threading.Lock()
-    pool, _pool = _pool, None
-    if pool is not None:
+    global _pools_lock
+    _pools_lock = threading.Lock()
+    for pool in _pools.values():
         pool.forget()
+    _pools.clear()
 
 
 atexit.register(close)

@@ -1,24 +1,17 @@
 """The process that does algebra: math-verify behind a socket, so that it can be killed.
 
-pool.py starts `serve` in a process of its own, the hatchery: it loads the libraries once and then
-only forks. Each fork is a lane: it reads one JSON line per question and answers with one reason.
-The hatchery does no more algebra, so it always answers; lanes may hang and are killed through it.
+pool.py starts `serve` in a process of its own, the hatchery (hatchery.py): it loads the libraries
+once and then only forks. Each fork is a lane, which is asked for one decision after the other.
 
 Not handled here: deadlines (the asker's), what may be asked at all (refuse.py). Imports no jax.
 """
 
-import contextlib
 import functools
-import json
 import logging
-import os
 import re
-import resource
-import signal
-import socket
-import sys
 from typing import Any
 
+from score_jax.rewards import hatchery
 from score_jax.rewards.compare import Refused, same
 from score_jax.rewards.values import read
 
@@ -157,79 +150,11 @@ def _value(expression: Any, value_of: dict[str, Any], digits: int) -> Any:
         return None
 
 
-# The hatchery and its lanes.
-
-
 def serve(control_fd: int) -> None:
-    """Hatches and kills lanes as the control socket asks, until it closes. Runs in its own process.
-
-    Messages: "L" with one socket → hatch a lane that answers there; reply: its pid.
-    "K<pid>" → kill that lane and wait for its end; reply: "0".
-    """
+    """Runs the hatchery of lanes that do algebra; see hatchery.py."""
     logging.disable(logging.CRITICAL)
     warm_up()
-    control = socket.socket(fileno=control_fd)
-    lanes: set[int] = set()
-    try:
-        control.sendall(b"ready\n")
-        while True:
-            data, fds, _, _ = socket.recv_fds(control, 64, 1)
-            if not data:
-                return
-            if data[:1] == b"L":
-                pid = os.fork()
-                if pid == 0:
-                    control.close()
-                    _lane(fds[0])
-                os.close(fds[0])
-                lanes.add(pid)
-                control.sendall(b"%d\n" % pid)
-            elif data[:1] == b"K":
-                _kill(int(data[1:]), lanes)
-                control.sendall(b"0\n")
-    except OSError:
-        return  # the asker is gone
-    finally:
-        for pid in list(lanes):
-            _kill(pid, lanes)
-
-
-def _kill(pid: int, lanes: set[int]) -> None:
-    # Only this process reaps lanes, so the number cannot have become another process's.
-    if pid in lanes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-        lanes.discard(pid)
-
-
-def _lane(fd: int) -> None:
-    """Answers questions until the socket closes; never returns."""
-    try:
-        _die_with_parent()
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 2)  # the parser complains there about every bad answer
-        with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
-            resource.setrlimit(resource.RLIMIT_AS, (LANE_MEMORY_BYTES, LANE_MEMORY_BYTES))
-        with socket.socket(fileno=fd) as questions, questions.makefile("rb") as lines:
-            for line in lines:
-                gold, answer = json.loads(line)
-                questions.sendall(decide(gold, answer).encode() + b"\n")
-    finally:
-        os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """The kernel kills this lane if the hatchery is killed. Linux only; elsewhere it reads EOF."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    hatchery = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != hatchery:
-        os._exit(0)
+    hatchery.serve(control_fd, decide, memory_bytes=LANE_MEMORY_BYTES)
 
 
 def warm_up() -> None:

@@ -1,12 +1,13 @@
-"""Decides many questions of algebra at once, under one deadline that hanging ones cannot stretch.
+"""Asks many questions at once, under one deadline that hanging ones cannot stretch.
 
-The processes are pool.py's; what they do is symbolic.py's.
+The processes are pool.py's; what they do is symbolic.py's, or functions.py's.
 """
 
 import selectors
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from score_jax.rewards import pool
 from score_jax.rewards.pool import HatcheryGone, Lane, Pool
@@ -18,7 +19,18 @@ Pair = tuple[str, str]  # normalised gold and answer
 
 
 def decide(pairs: Sequence[Pair], deadline_sec: float = DEADLINE_SEC) -> list[str]:
-    """A reason for each pair; "timeout" for those not decided in time, "crash" if the process died.
+    """A reason for each pair, worked out by algebra; see ask."""
+    return ask(pool.ALGEBRA, pairs, deadline_sec, oddness=_oddness)
+
+
+def ask(
+    work: tuple[str, ...],
+    questions: Sequence[tuple[Any, ...]],
+    deadline_sec: float,
+    *,
+    oddness: Callable[[Any], int] = lambda question: 0,
+) -> list[str]:
+    """An answer to each question; "timeout" if not given in time, "crash" if the process died.
 
     A question alone has the whole deadline. Of many, each first gets FIRST_SEC, plain ones before
     odd ones, and those that need longer are asked once more at the end. The time lost to questions
@@ -26,18 +38,20 @@ def decide(pairs: Sequence[Pair], deadline_sec: float = DEADLINE_SEC) -> list[st
     it is used up, the rest time out. So a batch full of hanging answers waits one deadline in all.
     Raises: HatcheryGone if the processes cannot be started.
     """
-    lanes = pool.shared()
+    order = sorted(range(len(questions)), key=lambda index: oddness(questions[index]))
+    lanes = pool.shared(work)
     try:
-        return _decide(lanes, pairs, deadline_sec)
+        return _ask(lanes, questions, order, deadline_sec)
     except HatcheryGone:
         pool.close(lanes)  # killed from outside: once more, with new processes
-        return _decide(pool.shared(), pairs, deadline_sec)
+        return _ask(pool.shared(work), questions, order, deadline_sec)
 
 
-def _decide(lanes: Pool, pairs: Sequence[Pair], deadline_sec: float) -> list[str]:
-    batch = _Batch(lanes, pairs, deadline_sec)
-    order = sorted(range(len(pairs)), key=lambda index: _oddness(pairs[index][1]))
-    if len(pairs) <= batch.width:
+def _ask(
+    lanes: Pool, questions: Sequence[tuple[Any, ...]], order: list[int], deadline_sec: float
+) -> list[str]:
+    batch = _Batch(lanes, questions, deadline_sec)
+    if len(questions) <= batch.width:
         batch.run(order, deadline_sec)
     else:
         late = batch.run(order, min(FIRST_SEC, deadline_sec))
@@ -47,19 +61,20 @@ def _decide(lanes: Pool, pairs: Sequence[Pair], deadline_sec: float) -> list[str
     return batch.reasons
 
 
-def _oddness(answer: str) -> int:
+def _oddness(pair: Pair) -> int:
+    answer = pair[1]
     return len(answer) + 50 * (answer.count("^") + answer.count("!") + answer.count("binom"))
 
 
 class _Batch:
     """One call's questions: those running, and the time that may still be lost to hanging ones."""
 
-    def __init__(self, lanes: Pool, pairs: Sequence[Pair], deadline_sec: float):
+    def __init__(self, lanes: Pool, questions: Sequence[tuple[Any, ...]], deadline_sec: float):
         self.lanes = lanes
-        self.pairs = pairs
-        self.width = max(1, min(lanes.lanes, len(pairs)))
+        self.questions = questions
+        self.width = max(1, min(lanes.lanes, len(questions)))
         self.spare_sec = deadline_sec * self.width
-        self.reasons = ["timeout"] * len(pairs)
+        self.reasons = ["timeout"] * len(questions)
         self._running: dict[int, tuple[Lane, float]] = {}  # question → its lane, when it began
 
     def run(self, questions: Sequence[int], slice_sec: float) -> list[int]:
@@ -87,7 +102,7 @@ class _Batch:
             if lane is None:
                 return  # other threads hold the rest
             index = waiting.popleft()
-            lane.ask(*self.pairs[index])
+            lane.ask(*self.questions[index])
             self._running[index] = (lane, time.monotonic())
 
     def _wait(self, slice_sec: float, more: bool) -> set[int]:

@@ -1,0 +1,142 @@
+"""Rewards of your own: a Python function that a config names, in processes that can be killed.
+
+    config.rewards.function = "my_project.rewards:polite"
+
+    def polite(problem, texts, gold):       # my_project/rewards.py
+        return [float("please" in text) for text in texts]
+
+It is called once per row with the Problem (problem.py), the texts of all its attempts in order,
+and the problem's gold, and returns one reward per attempt: 0 or 1, or a Grade with a reason of its
+own (0 and 1 because flips from wrong to right are counted). It grades every problem of the run,
+whatever graders they name. conversation.py is a worked example.
+
+The function runs in worker processes without jax, started in the trainer's folder with its
+sys.path; they import its module once. A call that does not return within config.rewards.timeout_sec
+is killed and earns 0 ("timeout"); of a large batch, calls of over half a second may be. What it
+raises earns 0 ("function_error"). Before a run it is called once, so that a mistake in it stops the
+run and does not train on zeros. It is your code: it runs with your rights, in no sandbox, so never
+let it run what a model wrote; programs.py does that.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from score_jax.problem import Grade, InputError, Problem
+from score_jax.rewards import hatchery, pool, workers
+
+Function = Callable[[Problem, Sequence[str], str], Sequence[Any]]
+
+MEMORY_BYTES = 8 << 30
+START_SEC = 60.0  # the call before the run may have to load something
+
+
+def grade(
+    function: str,
+    problems: Sequence[Problem],
+    texts_BA: Sequence[Sequence[str]],
+    deadline_sec: float,
+) -> list[list[Grade]]:
+    """Grades of every attempt of every row, by the function named "module:function"."""
+    questions = [
+        (dataclasses.asdict(problem), list(texts))
+        for problem, texts in zip(problems, texts_BA, strict=True)
+    ]
+    answers = workers.ask(_work(function), questions, deadline_sec)
+    return [_grades(answer, len(texts)) for answer, texts in zip(answers, texts_BA, strict=True)]
+
+
+def prepare(function: str, problem: Problem, attempts: int) -> None:
+    """Calls the function once, with empty texts.
+
+    Raises: InputError if it cannot be imported, raises, takes START_SEC, or returns no rewards.
+    """
+    where = f"config.rewards.function={function!r}"
+    try:
+        pool.shared(_work(function))
+    except pool.HatcheryRefused as error:
+        raise InputError(f"{where} cannot be used: {error}") from error
+    question = (dataclasses.asdict(problem), [""] * attempts)
+    (answer,) = workers.ask(_work(function), [question], START_SEC)
+    if answer in ("timeout", "crash"):
+        raise InputError(
+            f"{where} ended with {answer!r} when it was called for problem {problem.id} with empty "
+            f"texts: it must return {attempts} rewards within {START_SEC:.0f} s, and survive."
+        )
+    if isinstance(said := json.loads(answer), str):
+        raise InputError(
+            f"{where} failed when it was called for problem {problem.id} with empty texts, as an "
+            f"attempt may be: {said}"
+        )
+
+
+def _work(function: str) -> tuple[str, ...]:
+    paths = [os.path.abspath(path) for path in sys.path]
+    return ("functions", function, json.dumps(paths))
+
+
+def _grades(answer: str, attempts: int) -> list[Grade]:
+    if answer in ("timeout", "crash"):
+        return [Grade(0.0, answer)] * attempts
+    said = json.loads(answer)
+    if isinstance(said, str):
+        return [Grade(0.0, "function_error")] * attempts
+    return [Grade(reward, reason) for reward, reason in said]
+
+
+# In the worker processes.
+
+
+def serve(control_fd: int, function: str, paths: str) -> None:
+    """Runs the hatchery of lanes that call the function; see hatchery.py."""
+    sys.path[:] = json.loads(paths)
+    try:
+        called = load(function)
+    except InputError as error:
+        hatchery.refuse(control_fd, str(error))
+        return
+
+    def answer(problem: dict[str, Any], texts: list[str]) -> str:
+        return json.dumps(_answer(called, Problem(**problem), texts))
+
+    hatchery.serve(control_fd, answer, memory_bytes=MEMORY_BYTES)
+
+
+def load(function: str) -> Function:
+    """The function "module:function". Raises: InputError."""
+    module_name, _, name = function.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except Exception as error:  # whatever its module raises
+        raise InputError(
+            f"{function!r} cannot be imported ({type(error).__name__}: {error}). It must be "
+            "'module:function', the module as `import` would find it from where the run starts."
+        ) from error
+    if not callable(found):
+        raise InputError(f"{function!r} is a {type(found).__name__}, not a function.")
+    return found
+
+
+def _answer(function: Function, problem: Problem, texts: list[str]) -> str | list[list[Any]]:
+    """[reward, reason] of each attempt; a text says what went wrong."""
+    try:
+        rewards = list(function(problem, texts, problem.gold))
+        if len(rewards) != len(texts):
+            return f"it returned {len(rewards)} rewards for {len(texts)} attempts"
+        grades = [one if isinstance(one, Grade) else _plain(one) for one in rewards]
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+    wrong = [one.reward for one in grades if one.reward not in (0.0, 1.0)]
+    if wrong:
+        return f"it returned the reward {wrong[0]}; rewards are 0 or 1, as flips are counted"
+    return [[float(one.reward), str(one.reason)] for one in grades]
+
+
+def _plain(reward: Any) -> Grade:
+    return Grade(float(reward), "rewarded" if reward else "unrewarded")

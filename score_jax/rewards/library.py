@@ -1,0 +1,72 @@
+"""What of this machine a model's program may read: the standard library and shared libraries.
+
+Packages installed beside them (site-packages) stay hidden: they may hold data sets with answers,
+and this project. Both kinds of sandbox are built from these paths.
+"""
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
+_FILES = ("/etc/ld.so.cache", "/etc/localtime")
+_PACKAGES = ("site-packages", "dist-packages")
+
+
+def folders() -> list[str]:
+    """Folders to be read with all that is in them, but for the hidden ones; none inside another."""
+    names = ("stdlib", "platstdlib")
+    found = [sysconfig.get_path(name) for name in names]
+    found += [os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.base_exec_prefix)]
+    real = {os.path.realpath(path) for path in (*found, *_SYSTEM) if os.path.isdir(path)}
+    return sorted(
+        path for path in real if not any(path.startswith(other + "/") for other in real - {path})
+    )
+
+
+def links() -> list[tuple[str, str]]:
+    """(link, where it points) for system folders that are links, as /lib is to /usr/lib."""
+    return [(path, os.readlink(path)) for path in _SYSTEM if os.path.islink(path)]
+
+
+def files() -> list[str]:
+    """Single files that libraries read."""
+    return [path for path in _FILES if os.path.isfile(path)]
+
+
+def hidden() -> list[str]:
+    """Folders of packages inside of `folders`."""
+    return sorted(
+        str(packages)
+        for folder in folders()
+        for pattern in ("", "python3*/", "*/python3*/")
+        for name in _PACKAGES
+        for packages in Path(folder).glob(pattern + name)
+        if packages.is_dir()
+    )
+
+
+def without_hidden() -> tuple[list[str], list[str]]:
+    """For rules that cannot exclude: paths to read, and folders of which only names may be read."""
+    readable: list[str] = []
+    listable: list[str] = []
+    secrets = hidden()
+
+    def walk(folder: str) -> None:
+        if not any(secret.startswith(folder + "/") for secret in secrets):
+            readable.append(folder)
+            return
+        listable.append(folder)
+        for entry in os.scandir(folder):
+            if entry.path in secrets:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                walk(entry.path)
+            else:
+                readable.append(entry.path)
+
+    for folder in folders():
+        walk(folder)
+    return readable + files(), listable

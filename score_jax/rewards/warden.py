@@ -1,0 +1,370 @@
+"""The process between the trainer and the sandbox: forks a checker and a callee for each program.
+
+sandbox.py starts it by `subprocess`, with an empty environment. It runs no code of a model and
+reads nothing a model wrote but to pass it on; so it always answers, and keeps the clock: at its
+deadline a program is killed, whatever it does.
+
+Many programs that never end delay the others little: of those that began less than SLICE_SEC ago
+as many run as there are cores; those that need longer go on beside the next ones, up to MAX_RUNNING
+at once, and where there are many, at low priority. So a batch with a hundred of them waits about
+one deadline. Together programs may hold half of the free memory; beyond that the largest is killed.
+
+The deadline is wall clock. On a busy machine that would make rewards depend on the load, so in
+batches a program may go on past it for as long as it has waited for a core (OVERTIME), unless the
+load is a batch full of such programs.
+
+A client's connection carries JSON lines: {"id", "job": {…}, "timeout_sec", "overtime"} →
+{"id", "reason"}. When it closes, its programs are killed; when the control socket closes, so is
+everything.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import random
+import resource
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+from score_jax.rewards import checker, kernel
+
+SLICE_SEC = 0.15
+SHORT_SLICE_SEC = 0.05  # while there are many slow ones
+MAX_RUNNING = 128
+MANY = 4  # slow programs per core; beyond that they get LOW_PRIORITY and no overtime
+LOW_PRIORITY = 19  # as of nice
+OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
+CHECKER_BYTES = 2 << 30
+SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
+POLL_SEC = 0.1
+
+_ZYGOTE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards import zygote; "
+    "fd, tier = sys.argv[2:]; del sys.path[0], sys.argv[1:]; zygote.main(int(fd), tier)"
+)
+# No site-packages, no folder of the user; the environment is empty but for the hash seed, so that
+# the order of a set, and with it the reward, repeats.
+PYTHON = (sys.executable, "-s", "-S", "-P", "-B", "-X", "utf8")
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+
+
+class ZygoteGone(RuntimeError):
+    """The process that programs are forked from cannot be started, or ended."""
+
+
+class Zygote:
+    """A confined zygote.py, running."""
+
+    def __init__(self, tier: str, package_root: str):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*PYTHON, "-c", _ZYGOTE, package_root, str(theirs.fileno()), tier],
+                pass_fds=[theirs.fileno()],
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self._control = ours
+        with ours.makefile("rb", buffering=0) as lines:
+            answer = lines.readline().decode().strip()
+        if answer != "ready":
+            self.close()
+            raise ZygoteGone(answer.removeprefix("failed: ") or "it ended while starting")
+
+    def fork(self, callee_socket: int) -> int:
+        """Forks a callee that serves behind that socket; returns a descriptor of the process."""
+        try:
+            socket.send_fds(self._control, [b"J"], [callee_socket])
+            data, fds, _, _ = socket.recv_fds(self._control, 64, 1)
+        except OSError as error:
+            raise ZygoteGone(str(error)) from error
+        if not data or not fds:
+            raise ZygoteGone("it ended")
+        return fds[0]
+
+    def close(self) -> None:
+        """Ends it and all its programs."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclasses.dataclass(eq=False)
+class _Client:
+    connection: socket.socket
+    unread: bytes = b""
+    overtime: bool = True  # until it turns out that many of its programs are slow
+
+
+@dataclasses.dataclass(eq=False)
+class _Run:
+    """A program that waits for its turn or runs."""
+
+    client: _Client
+    id: int
+    job: checker.Job
+    timeout_sec: float
+    overtime: bool
+    began: float = 0.0
+    ends: float = 0.0  # when it is killed, or looked at again
+    slow: bool = False  # has used its slice
+    lowered: bool = False
+    checker_pid: int = 0
+    callee: int = -1  # a descriptor of the process
+    callee_pid: int = 0  # its number here; 0 if it cannot be told
+    verdict: int = -1  # where the checker writes the reason
+
+
+class Warden:
+    """The event loop."""
+
+    def __init__(self, control: socket.socket, tier: str, package_root: str):
+        self._control = control
+        self._tier, self._package_root = tier, package_root
+        self._zygote = Zygote(tier, package_root)
+        self._waiting: deque[_Run] = deque()
+        self._running: list[_Run] = []
+        self._clients: list[_Client] = []
+        self._cores = len(os.sched_getaffinity(0))
+        self._memory_bytes = _free_memory_bytes() // 2
+        self._slice_sec = SLICE_SEC
+        self._looked = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Works until the control socket closes."""
+        try:
+            while True:
+                self._start()
+                for key, _ in self._selector.select(self._patience_sec()):
+                    if key.fileobj is self._control:
+                        if not self._accept():
+                            return
+                    elif isinstance(key.data, _Client):
+                        self._read(key.data)
+                    elif key.data in self._running:
+                        reason = os.read(key.data.verdict, 64).decode()
+                        self._finish([key.data], reason or "error")
+                self._watch()
+        finally:
+            self._stop(self._running)
+            self._zygote.close()
+
+    def _accept(self) -> bool:
+        _, fds, _, _ = socket.recv_fds(self._control, 1, 1)
+        if not fds:
+            return False
+        client = _Client(socket.socket(fileno=fds[0]))
+        self._clients.append(client)
+        self._selector.register(client.connection, selectors.EVENT_READ, client)
+        return True
+
+    def _read(self, client: _Client) -> None:
+        """Queues what a client asks; forgets one that is gone."""
+        try:
+            data = client.connection.recv(1 << 20)
+        except OSError:
+            data = b""
+        if not data:
+            self._stop([run for run in self._running if run.client is client])
+            self._waiting = deque(run for run in self._waiting if run.client is not client)
+            self._selector.unregister(client.connection)
+            client.connection.close()
+            self._clients.remove(client)
+            return
+        *lines, client.unread = (client.unread + data).split(b"\n")
+        for line in lines:
+            asked = json.loads(line)
+            fields = asked["job"]
+            job = checker.Job(**{**fields, "tests": tuple(fields["tests"])})
+            self._waiting.append(
+                _Run(client, asked["id"], job, asked["timeout_sec"], asked["overtime"])
+            )
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < MAX_RUNNING:
+            if sum(not run.slow for run in self._running) >= self._cores:
+                return
+            self._begin(self._waiting.popleft())
+
+    def _begin(self, run: _Run) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            try:
+                run.callee = self._zygote.fork(theirs.fileno())
+            except ZygoteGone:
+                self._stop(self._running, and_wait_again=True)
+                self._zygote.close()
+                self._zygote = Zygote(self._tier, self._package_root)
+                run.callee = self._zygote.fork(theirs.fileno())
+            theirs.close()
+            run.began = time.monotonic()
+            run.ends = run.began + run.timeout_sec
+            run.callee_pid = _pid_of(run.callee)
+            run.verdict, write = os.pipe()
+            warden = os.getpid()
+            run.checker_pid = os.fork()
+            if run.checker_pid == 0:
+                _become_checker(run.job, ours.fileno(), write, warden)
+            os.close(write)
+        run.slow = run.lowered = False
+        self._running.append(run)
+        self._selector.register(run.verdict, selectors.EVENT_READ, run)
+
+    def _patience_sec(self) -> float | None:
+        if not self._running:
+            return None
+        now = time.monotonic()
+        ends = [
+            run.ends if run.slow else min(run.ends, run.began + self._slice_sec)
+            for run in self._running
+        ]
+        return max(0.0, min(*ends, now + POLL_SEC) - now)
+
+    def _watch(self) -> None:
+        """Keeps deadlines, priorities and memory."""
+        now = time.monotonic()
+        late = []
+        for run in self._running:
+            if not run.slow and now >= run.began + self._slice_sec:
+                run.slow = True
+            if now >= run.ends:
+                if not run.client.overtime or not _is_owed_time(run, now):
+                    late.append(run)
+                else:
+                    run.ends = now + POLL_SEC
+        slow = [run for run in self._running if run.slow]
+        many = len(slow) > MANY * self._cores
+        self._slice_sec = SHORT_SLICE_SEC if many else SLICE_SEC
+        for run in slow if many else []:
+            run.client.overtime = False
+            if not run.lowered:
+                self._lower_priority(run)
+        if late:
+            self._finish(late, "timeout")
+        if self._running and now >= self._looked + POLL_SEC:
+            self._looked = now
+            held = {run: _held_bytes(run) for run in self._running}
+            while sum(held.values()) > self._memory_bytes:
+                largest = max(held, key=lambda run: held[run])
+                del held[largest]
+                self._finish([largest], "memory")
+
+    def _lower_priority(self, run: _Run) -> None:
+        run.lowered = True
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, run.checker_pid, LOW_PRIORITY)
+            if run.callee_pid:  # the leader of a group of its own, which holds its threads
+                os.setpriority(os.PRIO_PGRP, run.callee_pid, LOW_PRIORITY)
+
+    def _finish(self, runs: list[_Run], reason: str) -> None:
+        self._stop(runs)
+        for run in runs:
+            answer = json.dumps({"id": run.id, "reason": reason}) + "\n"
+            with contextlib.suppress(OSError):  # a client that is gone is read as such later
+                run.client.connection.sendall(answer.encode())
+
+    def _stop(self, runs: list[_Run], *, and_wait_again: bool = False) -> None:
+        """Kills programs with their checkers, and waits until they are gone."""
+        runs = list(runs)
+        for run in runs:
+            os.kill(run.checker_pid, signal.SIGKILL)  # not reaped yet, so still itself
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(run.callee, signal.SIGKILL)
+        for run in runs:
+            os.waitpid(run.checker_pid, 0)
+            select.select([run.callee], [], [], 5.0)
+            self._selector.unregister(run.verdict)
+            os.close(run.verdict)
+            os.close(run.callee)
+            self._running.remove(run)
+            if and_wait_again:
+                self._waiting.appendleft(run)
+
+
+def _become_checker(job: checker.Job, box: int, verdict: int, warden: int) -> None:
+    """The fork: runs the tests, writes the reason, ends. Never returns."""
+    try:
+        kernel.die_with_parent(warden)
+        signal.set_wakeup_fd(-1)
+        high = max(box, verdict) + 1
+        os.dup2(box, high)
+        os.dup2(verdict, 4)
+        os.dup2(high, 3)
+        os.closerange(5, 1 << 16)
+        resource.setrlimit(resource.RLIMIT_AS, (CHECKER_BYTES, CHECKER_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        random.seed(0)
+        os.write(4, checker.verdict(job, 3).encode())
+    finally:
+        os._exit(0)
+
+
+def _pid_of(process: int) -> int:
+    """The number, here, of a process known by a descriptor; 0 if it cannot be told."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/self/fdinfo/{process}").read_text().splitlines():
+            if line.startswith("Pid:"):
+                return max(0, int(line.split()[1]))
+    return 0
+
+
+def _is_owed_time(run: _Run, now: float) -> bool:
+    """Whether a program at its deadline has spent it waiting for a core."""
+    lasted = now - run.began
+    if not run.overtime or lasted >= OVERTIME * run.timeout_sec:
+        return False
+    waited_ns = 0
+    for pid in (run.callee_pid, run.checker_pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            waited_ns += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    return lasted - waited_ns / 1e9 < run.timeout_sec
+
+
+def _held_bytes(run: _Run) -> int:
+    """Memory of a program and its checker, beyond what they share with those they came from."""
+    held = 0
+    for pid in (run.callee_pid, run.checker_pid):
+        with contextlib.suppress(OSError, ValueError):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            kinds = [one for one in lines if one.startswith(("RssAnon:", "RssShmem:"))]
+            held += max(0, 1024 * sum(int(one.split()[1]) for one in kinds) - SHARED_BYTES)
+    return held
+
+
+def _free_memory_bytes() -> int:
+    free = 4 << 30
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(one for one in lines if one.startswith("MemAvailable")).split()[1])
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            free = min(free, int((Path("/sys/fs/cgroup") / path).read_text()))
+    return free
+
+
+def main(control_fd: int, tier: str, package_root: str) -> None:
+    """Runs a warden; says "ready", or "failed: why", on the control socket."""
+    control = socket.socket(fileno=control_fd)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # rather this than the trainer
+    try:
+        warden = Warden(control, tier, package_root)
+    except (ZygoteGone, OSError) as error:
+        control.sendall(f"failed: {error}\n".encode())
+        return
+    control.sendall(b"ready\n")
+    gc.freeze()  # so that a collection in a checker leaves the shared pages shared
+    warden.serve()

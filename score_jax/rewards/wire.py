@@ -1,0 +1,270 @@
+"""Plain Python values as JSON lines, between a checker and the process that holds the program.
+
+What has an exact built-in type is copied; all else stays where it is and travels as a number, a
+handle. So whatever arrives is plain data that knows nothing of the other side's classes: reading it
+runs no code of theirs. No pickle and no marshal, which can be made to run code or crash.
+
+    None, bool, str, int, float, list   as JSON writes them (NaN and infinities included)
+    {"tuple": [...]}, {"dict": [[k, v], ...]}, {"bytes": "00ff"}, {"Fraction": [1, 3]} …
+    {"same": n}     the n-th list, dict, set … of the conversation, counted as they come
+    {"object": n}   a handle
+
+Caps: 8 MB a message, 40 levels. Not carried: classes, attributes of subclasses, time zones.
+"""
+
+import enum
+import json
+import os
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+MAX_BYTES = 8_000_000
+MAX_DEPTH = 40
+
+
+class Unsendable(ValueError):
+    """The value is too large or too deep to be sent."""
+
+
+class Malformed(ValueError):
+    """The bytes are no message; or the other side is gone."""
+
+
+Opaque = Callable[[Any], int]  # the number of an object that stays here
+Resolve = Callable[[int], Any]  # what a number of the other side's becomes here
+
+
+def _moment(value: date | time) -> list[Any]:
+    names = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+    return [getattr(value, name) for name in names if hasattr(value, name)]
+
+
+# Types rebuilt from a few numbers or a string: how to take them apart, and what the parts may be.
+_PARTS: dict[type, tuple[Callable[[Any], list[Any]], tuple[type, ...]]] = {
+    complex: (lambda value: [value.real, value.imag], (float,)),
+    range: (lambda value: [value.start, value.stop, value.step], (int,)),
+    Fraction: (lambda value: [value.numerator, value.denominator], (int,)),
+    Decimal: (lambda value: [str(value)], (str,)),
+    date: (_moment, (int,)),
+    time: (_moment, (int,)),
+    datetime: (_moment, (int,)),
+    timedelta: (lambda value: [value.days, value.seconds, value.microseconds], (int,)),
+}
+_PART_NAMES = {kind.__name__: kind for kind in _PARTS}
+# Containers that can change, so that two names for one of them must stay two names for one.
+_MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
+_SEQUENCES = {"list": list, "set": set, "deque": deque}
+_MUTABLE = (list, dict, set, deque, bytearray, Counter, OrderedDict, defaultdict)
+_FIXED = {"tuple": tuple, "frozenset": frozenset}
+# Built-ins that a test may hand over by name, such as the `int` of remove_datatype(values, int).
+_NAMED = (int, float, str, bool, list, tuple, dict, set, frozenset, bytes, complex)
+_NAMED_FUNCTIONS = (abs, len, max, min, round, sorted, sum, ord, chr)
+_BUILTINS = {one.__name__: one for one in (*_NAMED, *_NAMED_FUNCTIONS)}
+
+
+class Graph:
+    """The containers of a conversation, numbered in the order in which they are first met."""
+
+    def __init__(self, values: list[Any] | None = None):
+        self.values: list[Any] = []
+        self._number: dict[int, int] = {}
+        for value in values or []:
+            self.add(value)
+
+    def add(self, value: Any) -> None:
+        """Gives a container the next number."""
+        self._number[id(value)] = len(self.values)
+        self.values.append(value)
+
+    def number(self, value: Any) -> int | None:
+        """The number of a container, if it has been met."""
+        return self._number.get(id(value))
+
+
+def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
+    """What json can write of a value. Raises: Unsendable."""
+    kind = type(value)
+    if value is None or kind is bool or kind is str or kind is float:
+        return value
+    if kind is int:
+        return value if -(2**63) < value < 2**63 else {"int": hex(value)}
+    if depth > MAX_DEPTH:
+        raise Unsendable(f"nested more than {MAX_DEPTH} levels deep")
+    if kind in _MUTABLE:
+        known = graph.number(value)
+        if known is not None:
+            return {"same": known}
+        graph.add(value)
+        return contents(value, graph, opaque, depth)
+    for name, fixed in _FIXED.items():
+        if kind is fixed or (fixed is tuple and isinstance(value, tuple) and _is_named(kind)):
+            return {name: [pack(item, graph, opaque, depth + 1) for item in value]}
+    if kind is bytes:
+        return {"bytes": value.hex()}
+    if kind in _PARTS and getattr(value, "tzinfo", None) is None:
+        return {kind.__name__: [pack(part, graph, opaque) for part in _PARTS[kind][0](value)]}
+    if isinstance(value, enum.Enum) and isinstance(value, int | str):
+        return pack(value.value, graph, opaque, depth + 1)
+    for name, builtin in _BUILTINS.items():
+        if value is builtin:
+            return {"builtin": name}
+    return {"object": opaque(value)}
+
+
+def contents(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
+    """What json can write of a container that has its number already."""
+    if isinstance(value, dict):
+        pairs = [
+            [pack(key, graph, opaque, depth + 1), pack(item, graph, opaque, depth + 1)]
+            for key, item in list(value.items())
+        ]
+        kind = type(value)
+        return {(kind.__name__ if kind in (Counter, OrderedDict) else "dict"): pairs}
+    if isinstance(value, bytearray):
+        return {"bytearray": value.hex()}
+    items = [pack(item, graph, opaque, depth + 1) for item in list(value)]
+    if isinstance(value, list):
+        return items
+    if isinstance(value, deque):
+        return {"deque": [value.maxlen, items]}
+    return {"set": items}
+
+
+def unpack(data: Any, graph: Graph, resolve: Resolve, depth: int = 0) -> Any:
+    """The value that came as `data`. Raises: Malformed."""
+    if data is None or isinstance(data, bool | str | int | float):
+        return data
+    if depth > MAX_DEPTH + 1:
+        raise Malformed("too deep")
+    if isinstance(data, list):
+        return _fill([], data, graph, resolve, depth)
+    if not isinstance(data, dict) or len(data) != 1:
+        raise Malformed("no value")
+    ((tag, inner),) = data.items()
+    try:
+        return _tagged(tag, inner, graph, resolve, depth)
+    except (TypeError, ArithmeticError, LookupError, ValueError) as error:
+        raise Malformed(f"no {tag[:20]}") from error
+
+
+def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> Any:
+    if tag == "int":
+        return int(inner, 16)
+    if tag == "same":
+        return graph.values[_natural(inner)]
+    if tag == "object":
+        return resolve(_natural(inner))
+    if tag == "builtin":
+        return _BUILTINS[inner]
+    if tag == "bytes":
+        return bytes.fromhex(inner)
+    if tag in _FIXED:
+        return _FIXED[tag](unpack(item, graph, resolve, depth + 1) for item in _list(inner))
+    if tag in _PART_NAMES:
+        kind = _PART_NAMES[tag]
+        parts = [unpack(part, graph, resolve, depth + 1) for part in _list(inner)]
+        if not all(type(part) in _PARTS[kind][1] for part in parts):
+            raise Malformed(f"parts of a {tag}")
+        return kind(*parts)
+    if tag == "bytearray":
+        value: Any = bytearray.fromhex(inner)
+        graph.add(value)
+        return value
+    if tag == "deque":
+        longest, items = inner
+        return _fill(deque(maxlen=longest), items, graph, resolve, depth)
+    if tag in _SEQUENCES:
+        return _fill(_SEQUENCES[tag](), inner, graph, resolve, depth)
+    return _fill(_MAPPINGS[tag](), inner, graph, resolve, depth)
+
+
+def _fill(value: Any, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> Any:
+    """Fills an empty container, numbered before what is in it, as the sender numbered it."""
+    graph.add(value)
+    _put(value, inner, graph, resolve, depth)
+    return value
+
+
+def _put(value: Any, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> None:
+    if isinstance(value, dict):
+        for key, item in _list(inner):
+            value[unpack(key, graph, resolve, depth + 1)] = unpack(item, graph, resolve, depth + 1)
+    else:
+        append = value.add if isinstance(value, set) else value.append
+        for item in _list(inner):
+            append(unpack(item, graph, resolve, depth + 1))
+
+
+def replace(value: Any, data: Any, graph: Graph, resolve: Resolve) -> None:
+    """Gives a container the `contents` that the other side's has now. Raises: Malformed."""
+    try:
+        inner = data if isinstance(value, list) else next(iter(data.values()))
+        if isinstance(value, bytearray):
+            value[:] = bytes.fromhex(inner)
+            return
+        value.clear()
+        _put(value, inner[1] if isinstance(value, deque) else inner, graph, resolve, 0)
+    except (TypeError, ArithmeticError, LookupError, ValueError, AttributeError) as error:
+        raise Malformed("contents of another kind") from error
+
+
+def _is_named(kind: type) -> bool:
+    return isinstance(getattr(kind, "_fields", None), tuple)
+
+
+def _natural(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise Malformed("no number of an object")
+    return number
+
+
+def _list(data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise Malformed("no list")
+    return data
+
+
+class Line:
+    """One end of a conversation: JSON messages over a descriptor, a line each."""
+
+    def __init__(self, fd: int):
+        self.fd = fd
+        self._rest = b""
+
+    def send(self, message: Any) -> None:
+        """Writes a message. Raises: Unsendable if it is too long, Malformed if nobody reads."""
+        try:
+            data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        except RecursionError as error:
+            raise Unsendable("nested too deep") from error
+        if len(data) > MAX_BYTES:
+            raise Unsendable(f"{len(data)} bytes, more than {MAX_BYTES}")
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+        except OSError as error:
+            raise Malformed("the other side is gone") from error
+
+    def receive(self) -> Any:
+        """Reads a message. Raises: Malformed."""
+        parts = [self._rest]
+        size = len(self._rest)
+        while b"\n" not in parts[-1]:
+            try:
+                parts.append(os.read(self.fd, 1 << 16))
+            except OSError as error:
+                raise Malformed("the other side is gone") from error
+            if not parts[-1]:
+                raise Malformed("the other side is gone")
+            size += len(parts[-1])
+            if size > MAX_BYTES:
+                raise Malformed(f"a message of more than {MAX_BYTES} bytes")
+        line, _, self._rest = b"".join(parts).partition(b"\n")
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise Malformed("no JSON") from error

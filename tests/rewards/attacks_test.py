@@ -1,0 +1,146 @@
+"""The attacks of attacks.py in every kind of sandbox: no reward, no harm, nothing left, in time."""
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from score_jax.rewards import programs, warden
+from score_jax.rewards.checker import Job
+from tests.rewards import attacks, sandboxes
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+
+TIMEOUT_SEC = 3.0
+GROUPS = ("HANGING", "FORGING", "REACHING", "UNREADABLE")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended():
+    yield
+    sandboxes.close()
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder and a file as open as can be, a listening port; all must stay as they are."""
+    os.chmod(tmp_path, 0o777)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o666)
+    os.utime(secret, (1_000_000_000, 1_000_000_000))
+    before = secret.stat()
+    with socket.socket() as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.listen()
+        ear.setblocking(False)
+        yield {
+            "folder": str(tmp_path),
+            "secret": str(secret),
+            "port": ear.getsockname()[1],
+            "pid": os.getpid(),
+            "project": str(Path(__file__).parents[2] / "README.md"),
+        }
+        with pytest.raises(BlockingIOError):
+            ear.accept()
+    after = secret.stat()
+    assert os.listdir(tmp_path) == ["secret"]
+    assert secret.read_text() == "secret"
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime,
+    )
+
+
+def jobs(group: str, words: dict[str, object]) -> dict[str, Job]:
+    texts = getattr(attacks, group)
+    if group == "REACHING":
+        texts = {name: text.format(**words) for name, text in texts.items()}
+    return {name: Job(text, attacks.TESTS) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+@pytest.mark.parametrize("group", GROUPS)
+def test_attacks_earn_nothing_and_harm_nothing(kind, group, outside):
+    box = sandboxes.of_kind(kind)
+    idle = sandboxes.descendants(box._process.pid)
+    asked = {
+        name: job for name, job in jobs(group, outside).items() if not programs._unrunnable(job)
+    }
+    began = time.monotonic()
+    reasons = box.run(list(asked.values()), TIMEOUT_SEC)
+    took_sec = time.monotonic() - began
+    assert [name for name, reason in zip(asked, reasons, strict=True) if reason == "passed"] == []
+    if group == "HANGING":
+        wrong = dict(zip(asked, reasons, strict=True))
+        assert {reason for name, reason in wrong.items() if "socket" not in name} <= {
+            *("timeout", "failed", "memory")
+        }
+    # All together, on two busy cores: far from one deadline each.
+    assert took_sec < 4 * TIMEOUT_SEC
+    assert sandboxes.descendants(box._process.pid) == idle
+    assert box.run([Job(attacks.RIGHT["plain"], attacks.TESTS)], 30.0) == ["passed"]
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+def test_odd_but_right_programs_earn_the_reward(kind):
+    box = sandboxes.of_kind(kind)
+    asked = [Job(text, attacks.TESTS) for text in attacks.RIGHT.values()]
+    reasons = box.run(asked, 30.0, overtime=True)
+    assert [n for n, r in zip(attacks.RIGHT, reasons, strict=True) if r != "passed"] == []
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+def test_nothing_a_program_leaves_is_there_for_the_next(kind):
+    box = sandboxes.of_kind(kind)
+    job = Job(attacks.REACHING["a file left for the next"], ("assert add(1, 2) == 3",))
+    for _ in range(3):
+        assert box.run([job], 30.0) != ["passed"]
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+@pytest.mark.parametrize(
+    "name", ["loop", "one call into C", "signals ignored", "sleep", "fork bomb"]
+)
+def test_each_ends_by_its_own_deadline(kind, name):
+    box = sandboxes.of_kind(kind)
+    text = attacks.HANGING.get(name) or attacks.REACHING[name]
+    began = time.monotonic()
+    assert box.run([Job(text, attacks.TESTS)], 1.0) != ["passed"]
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_attack_alone_ends_by_its_own_deadline(kind, group, outside):
+    box = sandboxes.of_kind(kind)
+    late = []
+    for name, job in jobs(group, outside).items():
+        if programs._unrunnable(job):
+            continue
+        began = time.monotonic()
+        assert box.run([job], TIMEOUT_SEC) != ["passed"], name
+        if time.monotonic() - began > TIMEOUT_SEC + 1.0:
+            late.append((name, time.monotonic() - began))
+    assert late == []
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+def test_a_hundred_that_never_end_delay_a_batch_by_about_one_deadline(kind):
+    box = sandboxes.of_kind(kind)
+    hanging = [Job(f"while True: {n}", attacks.TESTS) for n in range(100)]
+    honest = [Job(f"def add(a, b): return a + b + 0 * {n}", attacks.TESTS) for n in range(100)]
+    began = time.monotonic()
+    assert box.run(honest, TIMEOUT_SEC, overtime=True) == ["passed"] * 100
+    honest_sec = time.monotonic() - began
+    began = time.monotonic()
+    reasons = box.run(hanging + honest, TIMEOUT_SEC, overtime=True)
+    took_sec = time.monotonic() - began
+    assert reasons == ["timeout"] * 100 + ["passed"] * 100
+    # One after the other they would take minutes. On a busy machine starting them takes long too.
+    assert took_sec < 2 * TIMEOUT_SEC + 100 * warden.SHORT_SLICE_SEC + 10 * honest_sec

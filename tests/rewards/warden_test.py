@@ -1,0 +1,109 @@
+"""Shares of memory and time among programs."""
+
+import os
+import time
+
+import pytest
+
+from score_jax.rewards import warden
+from score_jax.rewards.checker import Job
+from tests.rewards import sandboxes
+
+TEST = ("assert f(1) == 1",)
+
+
+def run(pid: int, **fields) -> warden._Run:
+    mine = warden._Run(warden._Client(None), 0, Job("", TEST), 1.0, True, began=time.monotonic())
+    mine.callee_pid = pid
+    mine.checker_pid = pid
+    for name, value in fields.items():
+        setattr(mine, name, value)
+    return mine
+
+
+@pytest.fixture
+def child():
+    """Starts a process of ours that does something, and ends it afterwards."""
+    started = []
+
+    def start(work) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work()
+            finally:
+                os._exit(0)
+        started.append(pid)
+        return pid
+
+    yield start
+    for pid in started:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def test_only_waiting_for_a_core_earns_overtime(child, monkeypatch):
+    sleeper = child(lambda: time.sleep(60))
+    now = time.monotonic()
+    assert not warden._is_owed_time(run(sleeper, began=now - 1.1), now)
+    monkeypatch.setattr(warden.Path, "read_text", lambda path: "100 600000000 3")
+    # It waited 0.6 s, and so did its checker; of 1.1 s it ran none.
+    assert warden._is_owed_time(run(sleeper, began=now - 1.1), now)
+    assert not warden._is_owed_time(run(sleeper, began=now - 2.3), now)
+    assert not warden._is_owed_time(run(sleeper, began=now - 1.1, overtime=False), now)
+    monkeypatch.setattr(warden.Path, "read_text", lambda path: "100 99000000000 3")
+    assert warden._is_owed_time(run(sleeper, began=now - 3.9), now)
+    assert not warden._is_owed_time(run(sleeper, began=now - 4.1), now)
+
+
+def test_memory_is_counted_beyond_what_a_fork_shares(child):
+    def hold() -> None:
+        kept = bytearray(os.urandom(1) * (200 << 20))
+        time.sleep(60)
+        del kept
+
+    small, large = child(lambda: time.sleep(60)), child(hold)
+    deadline = time.monotonic() + 20
+    while warden._held_bytes(run(large)) < 2 * (150 << 20) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert warden._held_bytes(run(large)) - warden._held_bytes(run(small)) >= 2 * (150 << 20)
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(kind, monkeypatch):
+    sandboxes.of_kind(kind)
+    limit = warden.SHARED_BYTES + (300 << 20)
+    control, theirs = warden.socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            control.close()
+            monkeypatch.setattr(warden, "_free_memory_bytes", lambda: 2 * limit)
+            warden.main(theirs.fileno(), kind, str(warden.Path(warden.__file__).parents[2]))
+        finally:
+            os._exit(0)
+    theirs.close()
+    assert control.recv(64) == b"ready\n"
+    hog = "x = b'x' * ({} << 20)\nimport time\ntime.sleep({})\ndef f(x): return x"
+    jobs = [Job(hog.format(size, 1.5), TEST) for size in (150, 400, 10)]
+    with control:
+        reasons = _ask(control, jobs)
+    os.waitpid(pid, 0)
+    assert reasons == {0: "passed", 1: "memory", 2: "passed"}
+
+
+def _ask(control, jobs) -> dict[int, str]:
+    ours, theirs = warden.socket.socketpair()
+    warden.socket.send_fds(control, [b"C"], [theirs.fileno()])
+    theirs.close()
+    with ours, ours.makefile("rb") as lines:
+        for number, job in enumerate(jobs):
+            question = {"id": number, "job": vars(job), "timeout_sec": 30.0, "overtime": True}
+            ours.sendall(warden.json.dumps(question).encode() + b"\n")
+        answers = [warden.json.loads(lines.readline()) for _ in jobs]
+    return {answer["id"]: answer["reason"] for answer in answers}
+
+
+def test_a_zygote_that_cannot_confine_itself_says_why():
+    with pytest.raises(warden.ZygoteGone, match="it ended while starting"):
+        warden.Zygote("namespace", "/nowhere")
