@@ -5,14 +5,17 @@ tag (level, subject, …), and what is neither is left out. Blank lines are skip
 and JSON that spans lines are not read.
 """
 
+import gzip
 import hashlib
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from score_jax.problem import InputError, Problem
 
+_GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever its name
 HELD_OUT_SHARE = 0.1  # of a single file's problems go to the test split
 
 
@@ -56,10 +59,11 @@ def split_file(path: str, split: str) -> pathlib.Path:
 def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) of every line that is not blank."""
     try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
+        content = file.read_bytes()
+        lines = (gzip.decompress(content) if content[:2] == _GZIP else content).split(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"cannot read {file}: {error.strerror}. Set --config.problems.path to a .jsonl file, "
+            f"cannot read {file}: {getattr(error, 'strerror', None) or error}. Set --config.problems.path to a .jsonl file, "
             f"or to a folder that holds train.jsonl and test.jsonl."
         ) from error
     empty = True
