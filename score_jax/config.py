@@ -77,7 +77,9 @@ class ProblemSettings:
     split: str = ""  # trained on; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)  # "tfds:": ours -> theirs
     weight: float = 1.0  # of this set in a mixture
-    mixture: Mapping[str, SourceSettings] = dataclasses.field(default_factory=dict)  # trained on too
+    mixture: Mapping[str, SourceSettings] = dataclasses.field(
+        default_factory=dict
+    )  # trained on too
     test: SourceSettings = SourceSettings()  # evaluated on
     curriculum_steps: int = 0  # RL steps over which harder levels join the easiest; 0: all at once
 

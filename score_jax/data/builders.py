@@ -52,7 +52,7 @@ class Mbpp(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
         names = ("text", "code", "test_setup_code")
-        features = {name: text for name in names} | {
+        features = dict.fromkeys(names, text) | {
             "task_id": tfds.features.Scalar(np.int64),
             "test_list": texts,
             "challenge_test_list": texts,

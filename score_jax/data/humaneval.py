@@ -2,8 +2,8 @@
 
 For evaluation only, as in the SCoRe paper: there is no train split. The policy sees the published
 prompt, the grader gets the published `check` with its call. Some prompts hold more than the
-function asked for: imports, and in four problems a finished helper (`poly`, `encode_cyclic`, …) that
-the tests call too. That part is the gold's "prelude": trusted code, not the policy's.
+function asked for: imports, and in four problems a finished helper (`poly`, `encode_cyclic`, …)
+that the tests may call too. That part is the gold's "prelude": trusted code, not the policy's.
 """
 
 import ast
@@ -12,10 +12,11 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from score_jax.data import jsonl, published
+from score_jax.data import jsonl, prepared, published
 from score_jax.data.published import Published
 from score_jax.problem import InputError, Problem
 
+_BUILDERS = "score_jax.data.builders"
 NAME = "humaneval"
 FILE = Published(
     "HumanEval.jsonl.gz",
@@ -71,9 +72,7 @@ def problems(path: str, split: str) -> list[Problem]:
     if path and not published.is_url(path):
         rows = examples(published.find(path, FILE), split)
     else:
-        from score_jax.data import prepared
-
-        rows = prepared.rows(NAME, split, url=path, module="score_jax.data.builders")
+        rows = prepared.rows(NAME, split, url=path, module=_BUILDERS, files=FILE.name)
     return [problem(row) for row in rows]
 
 

@@ -1,8 +1,8 @@
 """Problems from .jsonl files: one JSON object per line, every mistake told with file and line.
 
 A line has "problem" and "answer" (strings) and may have "id"; any other text or number becomes a
-tag (level, subject, …), and what is neither is left out. Blank lines are skipped. Compressed files
-and JSON that spans lines are not read.
+tag (level, subject, …), and what is neither is left out. Blank lines are skipped; a file may be
+gzipped. JSON that spans lines is not read.
 """
 
 import gzip
@@ -58,14 +58,7 @@ def split_file(path: str, split: str) -> pathlib.Path:
 
 def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) of every line that is not blank."""
-    try:
-        content = file.read_bytes()
-        lines = (gzip.decompress(content) if content[:2] == _GZIP else content).split(b"\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"cannot read {file}: {getattr(error, 'strerror', None) or error}. Set --config.problems.path to a .jsonl file, "
-            f"or to a folder that holds train.jsonl and test.jsonl."
-        ) from error
+    lines = _content(file).split(b"\n")
     empty = True
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -85,6 +78,24 @@ def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
     if empty:
         raise InputError(f"{file}: holds no problem, so there is nothing to train on or evaluate.")
+
+
+def _content(file: pathlib.Path) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file}: {error.strerror}. Set --config.problems.path to a .jsonl file, "
+            f"or to a folder that holds train.jsonl and test.jsonl."
+        ) from error
+    if content[:2] != _GZIP:
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"cannot unpack {file}: {error}. It is damaged or half downloaded; fetch it again."
+        ) from error
 
 
 def text_field(row: dict[str, Any], name: str, file: pathlib.Path, number: int) -> str:

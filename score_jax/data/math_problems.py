@@ -1,12 +1,12 @@
-"""MATH in the split of Lightman et al. 2023, which the SCoRe paper uses: 12,000 to train, 500 to test.
+"""MATH in the split of Lightman et al. 2023, as in the SCoRe paper: 12,000 to train, 500 to test.
 
-The test split is MATH500; the train split is the rest of MATH (Hendrycks et al. 2021), its old test
-problems included. One problem of the 12,000 is in the published file twice. It is kept once, so 11,999
-are trained on; copies from which the second was already removed are the same data set. One more pair
-differs in a blank only and stays. Two published answers are empty; they are filled in here. Problems
-come in the order of their published ids, whatever the order of the file, so that two copies train
-alike. The worked solutions are read and not used: SCoRe
-learns from its own samples.
+The test split is MATH500; the train split is the rest of MATH (Hendrycks et al. 2021), its old
+test problems included. One problem of the 12,000 is in the published file twice. It is kept once,
+so 11,999 are trained on; copies from which the second was already removed are the same data set.
+One more pair differs in a blank only and stays. Two published answers are empty; they are filled
+in here. Problems come in the order of their published ids, whatever the order of the file, so that
+two copies train alike. The worked solutions are read and not used: SCoRe learns from its own
+samples.
 """
 
 import pathlib
@@ -16,10 +16,11 @@ from typing import Any
 
 from absl import logging
 
-from score_jax.data import jsonl, published
+from score_jax.data import jsonl, prepared, published
 from score_jax.data.published import Published
 from score_jax.problem import InputError, Problem
 
+_BUILDERS = "score_jax.data.builders"
 NAME = "math"
 _URL = "https://media.githubusercontent.com/media/openai/prm800k/main/prm800k/math_splits"
 FILES = {
@@ -83,9 +84,7 @@ def problems(path: str, split: str) -> list[Problem]:
     if path and not published.is_url(path):
         rows = examples(published.find(path, FILES[split]), split)
     else:
-        from score_jax.data import prepared
-
-        rows = prepared.rows(NAME, split, url=path, module="score_jax.data.builders")
+        rows = prepared.rows(NAME, split, url=path, module=_BUILDERS, files=FILES[split].name)
     return [problem(row) for row in rows]
 
 

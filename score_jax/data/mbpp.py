@@ -13,10 +13,11 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from score_jax.data import jsonl, published
+from score_jax.data import jsonl, prepared, published
 from score_jax.data.published import Published
 from score_jax.problem import InputError, Problem
 
+_BUILDERS = "score_jax.data.builders"
 NAME = "mbpp"
 FILE = Published(
     "mbpp.jsonl",
@@ -82,9 +83,7 @@ def problems(path: str, split: str) -> list[Problem]:
     if path and not published.is_url(path):
         rows = examples(published.find(path, FILE), split)
     else:
-        from score_jax.data import prepared
-
-        rows = prepared.rows(NAME, split, url=path, module="score_jax.data.builders")
+        rows = prepared.rows(NAME, split, url=path, module=_BUILDERS, files=FILE.name)
     return [problem(row) for row in rows]
 
 

@@ -29,7 +29,7 @@ def rows(
     module: str = "",
     data_dir: str | None = None,
     url: str = "",
-    instead: str = "point --config.problems.path=FOLDER at a folder with the published files",
+    files: str = "files",
 ) -> list[dict[str, Any]]:
     """The examples of a split, text as str; the data set is prepared first where it is not yet.
 
@@ -39,7 +39,7 @@ def rows(
       module: what registers the builder when imported; empty: TFDS looks for it.
       data_dir: the TFDS folder; None is TFDS's own default.
       url: a folder on the web to prepare it from, not where its authors published it.
-      instead: what to do where it cannot be had, for the error message.
+      files: the published files that can be read instead, for the error message.
     """
     try:
         source = _open(name, split, module, data_dir, url)
@@ -49,7 +49,8 @@ def rows(
     except Exception as error:  # network, disk, files of another format: TFDS has no one type
         raise InputError(
             f"cannot get {name} from TensorFlow Datasets ({type(error).__name__}: "
-            f"{_first_cause(error)!s:.300}). Give it network access once, or {instead}."
+            f"{_first_cause(error)!s:.300}). Give it network access once, or point "
+            f"--config.problems.path=FOLDER at a folder with the published {files}."
         ) from error
     if not found:
         raise InputError(f"{name} in TensorFlow Datasets has no problem in its {split!r} split.")
@@ -73,8 +74,12 @@ def prepare(name: str, source: str, data_dir: str | None = None) -> pathlib.Path
         builder.download_and_prepare(download_config=config)
     except Exception as error:
         cause = _first_cause(error)
-        raise cause if isinstance(cause, InputError) else InputError(
-            f"cannot prepare {name} from {source} ({type(cause).__name__}: {cause!s:.300})."
+        raise (
+            cause
+            if isinstance(cause, InputError)
+            else InputError(
+                f"cannot prepare {name} from {source} ({type(cause).__name__}: {cause!s:.300})."
+            )
         ) from error
     return pathlib.Path(builder.data_dir)
 

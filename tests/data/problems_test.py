@@ -66,8 +66,8 @@ def test_gsm8k_prepared_as_array_record_is_read_back_through_tfds(tmp_path, monk
 
     # In an interpreter that has not imported the builder: what is prepared needs no network.
     program = (
-        "import sys; from score_jax.data import gsm8k\n"
-        "gsm8k._require_network = lambda: sys.exit('asks for the network')\n"
+        "import sys; from score_jax.data import gsm8k, prepared\n"
+        "prepared._require_network = lambda: sys.exit('asks for the network')\n"
         "print([problem.id for problem in gsm8k.from_tfds('train', sys.argv[1])])\n"
         "assert 'tensorflow' not in sys.modules and 'jax' not in sys.modules\n"
         "gsm8k.from_tfds('train', sys.argv[1] + '/new')"
@@ -202,7 +202,7 @@ def test_jsonl_without_a_path_asks_for_one():
 
 
 def test_unknown_problem_set_names_the_nearest_and_all():
-    with pytest.raises(InputError, match=r"'gsm-8k'.*mean 'gsm8k'.*arithmetic, gsm8k, jsonl"):
+    with pytest.raises(InputError, match=r"'gsm-8k'.*mean 'gsm8k'.*arithmetic, gsm8k, .*tfds:"):
         problems.load("gsm-8k", "", "train")
 
 
