@@ -1,9 +1,9 @@
 """TensorFlow Datasets builders of MATH, MBPP and HumanEval; they need no TensorFlow.
 
 A builder turns the published files into ArrayRecord files, once per machine or file system; after
-that `prepared.rows` reads them through `tfds.data_source`. The files come from the builder's manual
-folder if one is given, or else are downloaded. They are checked and split by math_problems.py,
-mbpp.py and humaneval.py, and keep their order.
+that `prepared.rows` reads them through `tfds.data_source`. The files are downloaded from where
+their authors published them, or taken from where `take_from` says. They are checked and split by
+math_problems.py, mbpp.py and humaneval.py, and keep their order.
 """
 
 import pathlib
@@ -17,12 +17,12 @@ from score_jax.data import humaneval, math_problems, mbpp, published
 from score_jax.data.published import Published
 
 _VERSION = "1.0.0"
-_ADDRESS: dict[str, str] = {}  # builder name -> URL of a folder to download from instead
+_SOURCES: dict[str, str] = {}  # builder name -> a folder, or the URL of one
 
 
-def download_from(name: str, url: str) -> None:
-    """Lets the builder of that name take the published files from a folder elsewhere on the web."""
-    _ADDRESS[name] = url
+def take_from(name: str, source: str) -> None:
+    """Lets the builder of that name take the published files from a folder, or the URL of one."""
+    _SOURCES[name] = source
 
 
 class Math(tfds.core.GeneratorBasedBuilder):
@@ -95,10 +95,10 @@ def _info(builder: Any, features: dict[str, Any], text: str | None) -> tfds.core
 
 def _fetch(builder: Any, manager: tfds.download.DownloadManager, file: Published) -> pathlib.Path:
     """A published file on this machine."""
-    if manager._manual_dir is not None:  # `manual_dir` itself raises where the folder is empty
-        return published.find(str(manager._manual_dir), file)
-    folder = _ADDRESS.get(builder.name)
-    url = f"{folder.rstrip('/')}/{file.name}" if folder else file.url
+    source = _SOURCES.get(builder.name, "")
+    if source and not published.is_url(source):
+        return published.find(source, file)
+    url = f"{source.rstrip('/')}/{file.name}" if source else file.url
     return pathlib.Path(manager.download(url))
 
 

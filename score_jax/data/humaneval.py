@@ -3,7 +3,8 @@
 For evaluation only, as in the SCoRe paper: there is no train split. The policy sees the published
 prompt, the grader gets the published `check` with its call. Some prompts hold more than the
 function asked for: imports, and in four problems a finished helper (`poly`, `encode_cyclic`, …)
-that the tests may call too. That part is the gold's "prelude": trusted code, not the policy's.
+that the tests may call too. That part is the gold's "prelude": trusted code, not the policy's. The
+function's own beginning is the "stub", for answers that only go on from it, as base models give.
 """
 
 import ast
@@ -46,7 +47,8 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
 def problem(row: dict[str, str]) -> Problem:
     """The problem of an example; its test is the published check and the call of it."""
     test = f"{row['test'].strip()}\n\ncheck({row['entry_point']})\n"
-    gold = {"tests": [test], "setup": "", "prelude": prelude(row["prompt"], row["entry_point"])}
+    prelude, stub = parts(row["prompt"], row["entry_point"])
+    gold = {"tests": [test], "setup": "", "prelude": prelude, "stub": stub}
     return Problem(
         id=f"{NAME}/{row['task_id'].rpartition('/')[2]}",
         prompt=row["prompt"],
@@ -55,14 +57,16 @@ def problem(row: dict[str, str]) -> Problem:
     )
 
 
-def prelude(prompt: str, entry_point: str) -> str:
-    """The code of a prompt besides the function that is asked for: imports and helpers."""
-    parts = [
-        ast.get_source_segment(prompt, node) or ""
-        for node in ast.parse(prompt).body
-        if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)
-    ]
-    return "\n".join(parts)
+def parts(prompt: str, entry_point: str) -> tuple[str, str]:
+    """A prompt's code besides the function asked for, such as helpers; and that function's."""
+    asked, others = "", []
+    for node in ast.parse(prompt).body:
+        source = ast.get_source_segment(prompt, node) or ""
+        if isinstance(node, ast.FunctionDef) and node.name == entry_point:
+            asked = f"{source}\n"
+        else:
+            others.append(source)
+    return "\n".join(others), asked
 
 
 def problems(path: str, split: str) -> list[Problem]:

@@ -52,18 +52,18 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
     names = [row["unique_id"] for row in found]
     published.unique(zip([number for number, _ in numbered], names, strict=True), path)
     found.sort(key=lambda row: row["unique_id"])
-    # Which of the two copies of the doubled problem somebody else removed, one cannot know.
+    # Which of the two copies of a doubled problem somebody else removed, one cannot know.
     kept_last = {row["problem"]: row for row in found}
     kept_first = {row["problem"]: row for row in reversed(found)}
-    digests = [
-        published.digest((row["problem"], row["answer"]) for row in kept.values())
-        for kept in (kept_first, kept_last)
-    ]
-    published.check_digest(digests, path, file)
-    if len(kept_first) < len(found):
-        dropped = len(found) - len(kept_first)
+    content_of = {
+        published.digest((row["problem"], row["answer"]) for row in kept.values()): kept
+        for kept in (kept_last, kept_first)
+    }
+    kept = content_of[published.check_digest(content_of, path, file)]
+    if len(kept) < len(found):
+        dropped = len(found) - len(kept)
         logging.info("%s: %d of %d rows repeat a problem: left out.", path, dropped, len(found))
-    return list(reversed(kept_first.values()))
+    return sorted(kept.values(), key=lambda row: row["unique_id"])
 
 
 def problem(row: dict[str, Any]) -> Problem:

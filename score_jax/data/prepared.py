@@ -62,16 +62,12 @@ def prepare(name: str, source: str, data_dir: str | None = None) -> pathlib.Path
     import tensorflow_datasets as tfds
 
     builders = importlib.import_module(_BUILDERS)
-    config = tfds.download.DownloadConfig()
-    if published.is_url(source):
-        builders.download_from(name, source)
-    elif pathlib.Path(source).expanduser().is_dir():
-        config.manual_dir = str(pathlib.Path(source).expanduser())
-    else:
+    if not published.is_url(source) and not pathlib.Path(source).expanduser().is_dir():
         raise InputError(f"{source} is neither a folder nor a URL: nothing to prepare {name} from.")
+    builders.take_from(name, source)
     builder = tfds.builder(name, data_dir=data_dir, **_FORMAT)
     try:
-        builder.download_and_prepare(download_config=config)
+        builder.download_and_prepare()
     except Exception as error:
         cause = _first_cause(error)
         raise (

@@ -63,8 +63,8 @@ def check_count(count: int, path: pathlib.Path, file: Published) -> None:
         )
 
 
-def check_digest(found: Iterable[str], path: pathlib.Path, file: Published) -> None:
-    """Raises: InputError unless one of the digests of a file's content is the published one."""
+def check_digest(found: Iterable[str], path: pathlib.Path, file: Published) -> str:
+    """The published digest. Raises: InputError if it is none of those found for a file."""
     found = list(found)
     if file.digest not in found:
         raise InputError(
@@ -72,6 +72,7 @@ def check_digest(found: Iterable[str], path: pathlib.Path, file: Published) -> N
             f"published: {file.digest}): a problem, an answer or a test was changed, so results on "
             f"it would be those of another data set. {_advice(file)}"
         )
+    return file.digest
 
 
 def unique(names: Iterable[tuple[int, str]], path: pathlib.Path) -> None:

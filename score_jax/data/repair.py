@@ -32,7 +32,8 @@ from score_jax.problem import Grade, InputError, Problem
 
 NAME = "mbpp_repair"
 TRIES = 8  # mutants run per program
-_UNUSED = {"timeout", "truncated", "crash", "refused"}  # nothing was learned about the program
+# Reasons that say nothing about a program, or that there is none to repair.
+_UNUSED = {"timeout", "memory", "crash", "truncated", "refused", "too_long", "no_program"}
 
 # Problems and one program for each -> its grades.
 Grader = Callable[[Sequence[Problem], Sequence[str]], Sequence[Grade]]
@@ -90,6 +91,8 @@ def mutated(tasks: Iterable[dict[str, Any]], seed: int, grade: Grader) -> Iterat
             for task, (problem, programs) in chances.items()
             if (program := next(programs, None)) is not None
         ]
+        if not tried:
+            return
         grades = grade([problem for _, problem, _ in tried], [program for *_, program in tried])
         for (task, problem, program), found in zip(tried, grades, strict=True):
             if not found.reward and found.reason not in _UNUSED:
