@@ -363,13 +363,8 @@ class _Documents:
 
 # Settings that may differ when a run goes on: they change speed, output or memory, not the result.
 _FREE = (
-    "evaluation",
-    "problems.test",
-    "checkpoint",
-    "mesh",
-    "memory",
-    "rollout.slots",
-    "rollout.turn_rows",
+    *("evaluation", "problems.test", "checkpoint", "mesh", "memory"),
+    *("rollout.slots", "rollout.turn_rows"),
 )
 
 

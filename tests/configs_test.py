@@ -110,6 +110,26 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
     assert all(len(row["attempts"]) == 2 for row in rows)
 
 
+def drawn(made: config.Settings, stage: int) -> dict:
+    """What the data position of a stage says of how its problems are drawn."""
+    run = train._Run.start(made, Path("unused"), None, lambda: False)  # type: ignore[arg-type]
+    return train._Episodes(run, stage).get_state()
+
+
+def test_curriculum_and_mixture_reach_the_loop(source):
+    math = {"path": str(REAL / "math"), "test": SourceSettings(split="test")}
+    plain = settings("math_gemma2_2b", source, prompt_tokens=300, **math)
+
+    def with_problems(**changes):
+        return dataclasses.replace(plain, problems=dataclasses.replace(plain.problems, **changes))
+
+    # Stage II goes on where Stage I, of two steps, left the curriculum.
+    assert drawn(with_problems(curriculum_steps=50), 0)["curriculum"] == [50, 0]
+    assert drawn(with_problems(curriculum_steps=50), 1)["curriculum"] == [50, 2]
+    more = {"gsm8k": SourceSettings("gsm8k", str(REAL / "gsm8k"), weight=0.25)}
+    assert drawn(with_problems(mixture=more), 0)["mixture"] == [[11_999, 1.0], [7_473, 0.25]]
+
+
 @pytest.fixture
 def verdicts(monkeypatch) -> list[dict]:
     """Programs are judged by whether they hold an "e", and never run; the golds asked for."""

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from score_jax.data import math_problems, problems
+from score_jax.data import jsonl, math_problems, problems
 from score_jax.problem import InputError
 from score_jax.rewards.answers import grade_answers
 from tests.data.real import REAL, needs_real_data
@@ -71,16 +71,30 @@ def test_order_of_rows_and_spelling_of_levels_do_not_matter(copy):
     assert load(copy) == expected
 
 
-def test_a_problem_that_is_there_twice_is_kept_once(tmp_path):
-    file = tmp_path / "train.jsonl"
-    file.write_bytes((REAL / "math" / "train.jsonl").read_bytes())
+@pytest.fixture(scope="module")
+def published_lines():
+    return (REAL / "math" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+# Ids of before and behind the first one: which of the two is kept must not matter.
+@pytest.mark.parametrize("name", ["aaa/1.json", "zzz/1.json"])
+def test_a_problem_that_is_there_twice_is_kept_once(tmp_path, published_lines, name):
     expected = problems.load("math", FOLDER, "train")
-    with file.open("a") as lines:
-        row = json.loads(file.read_text(encoding="utf-8").splitlines()[8000])
-        # Ids of before and behind the first one: which of the two is kept must not matter.
-        lines.write(json.dumps(row | {"unique_id": "test/zzz/1.json", "answer": " ½ "}) + "\n")
-    assert len(file.read_text(encoding="utf-8").splitlines()) == 12_000
+    twin = json.loads(published_lines[8000]) | {"unique_id": name, "answer": " ½ "}
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join([*published_lines, json.dumps(twin)]), encoding="utf-8")
+    assert len(list(jsonl.rows(file))) == 12_000
     assert load(file, "train") == expected
+
+
+def test_which_of_two_equal_rows_is_kept_depends_on_their_ids_alone(tmp_path, published_lines):
+    twin = json.dumps(json.loads(published_lines[8000]) | {"unique_id": "aaa/1.json"})
+    file = tmp_path / "train.jsonl"
+    found = []
+    for lines in ([*published_lines, twin], [twin, *published_lines]):
+        file.write_text("\n".join(lines), encoding="utf-8")
+        found.append([problem.id for problem in load(file, "train")])
+    assert found[0] == found[1] and found[0][0] == "math/aaa/1"
 
 
 @pytest.mark.parametrize(

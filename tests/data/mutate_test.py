@@ -27,6 +27,7 @@ def mutants(code, seed=0):
         ("if not a:\n    b", {"if a:\n    b"}),
         ("f(a, b)", {"f(b, a)"}),
         ("f(a)", set()),
+        ("f(a, a)", set()),
         ("a < (", set()),
     ],
 )
