@@ -56,13 +56,33 @@ class ModelSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SourceSettings:
+    """One more problem set, of a mixture or to evaluate on."""
+
+    name: str = ""  # as ProblemSettings.name; empty (test only): the set that is trained on
+    path: str = ""
+    split: str = ""  # empty: "train", or "test" where it is evaluated on
+    prompt: str = ""  # as ProblemSettings.prompt, with the same instruction; empty: that one
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weight: float = 1.0  # share of the draws of a mixture, relative to the other weights
+
+
+@dataclasses.dataclass(frozen=True)
 class ProblemSettings:
     """Which problems, and how they are put to the model."""
 
-    name: str  # "arithmetic", "gsm8k" or "jsonl"
+    name: str  # a key of data.problems.PROBLEM_SETS, or "tfds:NAME" for any set of TFDS
     prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or nothing to read
     system: str = ""  # system message of chat templates
+    split: str = ""  # trained on; empty: "train"
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)  # "tfds:": ours -> theirs
+    weight: float = 1.0  # of this set in a mixture
+    mixture: Mapping[str, SourceSettings] = dataclasses.field(
+        default_factory=dict
+    )  # trained on too
+    test: SourceSettings = SourceSettings()  # evaluated on
+    curriculum_steps: int = 0  # RL steps over which harder levels join the easiest; 0: all at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +210,9 @@ MINIMA: dict[tuple[type, str], float] = {
     (StageSettings, "warmup_steps"): 0,
     (StageSettings, "final_fraction"): 0.0,
     (StageSettings, "documents_per_step"): 0,
+    (ProblemSettings, "weight"): 1e-6,
+    (ProblemSettings, "curriculum_steps"): 0,
+    (SourceSettings, "weight"): 1e-6,
     (RolloutSettings, "problems_per_step"): 1,
     (RolloutSettings, "samples_per_problem"): 1,
     (RolloutSettings, "max_prompt_tokens"): 1,
@@ -260,7 +283,7 @@ def _build(cls: type, tree: Mapping[str, Any], path: str) -> Any:
     for name, field in fields.items():
         if name in tree:
             values[name] = _value(hints[name], tree[name], f"{path}.{name}")
-        elif field.default is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise InputError(f"{path}.{name} is missing: every config must set it.")
     built = cls(**values)
     for name, value in values.items():
@@ -316,6 +339,18 @@ def _check(s: Settings) -> None:
         )
     if "base" in s.recipe[1:]:
         raise InputError("a stage named 'base' makes the base model and must come first.")
+    for name, source in s.problems.mixture.items():
+        if not source.name:
+            raise InputError(
+                f"config.problems.mixture.{name}.name is empty, so there is nothing to mix in. Set "
+                "it to a problem set, or take the entry out."
+            )
+    if s.problems.mixture and s.problems.curriculum_steps:
+        raise InputError(
+            "config.problems.curriculum_steps orders the problems by level, and levels of the "
+            "several sets of config.problems.mixture do not compare. Set it to 0, or the mixture "
+            "to {}."
+        )
     rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
     if rows % s.memory.micro_batches:
         raise InputError(

@@ -16,6 +16,8 @@ class Problem:
     gold: str  # the right answer, in the grader's form; of a program its tests: see programs.py
     grader: str = "answer"  # a key of rewards.grader.GRADERS
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # level, subject, …
+    prompt_format: str = ""  # how this one is put to the model; empty: as the run's prompt says
+    first_attempt: str = ""  # given, not sampled: the row goes on behind it and the instruction
 
 
 @dataclasses.dataclass(frozen=True)

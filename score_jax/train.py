@@ -73,7 +73,7 @@ def evaluate_latest(settings: Settings, workdir: str) -> int:
     folder = Path(workdir)
     _check_same_settings(folder, settings)
     with RunLog(folder) as log, _watch(settings, folder, log) as watch:
-        run = _Run.start(settings, folder, log, lambda: False, watch)
+        run = _Run.start(settings, folder, log, lambda: False, watch, train=False)
         index, at_step = run.position()
         params = run.experiment.initial_params()
         name = "the loaded weights"
@@ -103,16 +103,17 @@ class _Run:
     stop: Callable[[], bool]
     watch: Watch
     experiment: Experiment
-    train_problems: list[Problem]
+    training: problem_sets.Training | None  # None: nothing is trained
     test_problems: list[Problem]
 
     @classmethod
-    def start(cls, settings: Settings, folder: Path, log: RunLog, stop, watch: Watch) -> "_Run":
+    def start(
+        cls, settings: Settings, folder: Path, log: RunLog, stop, watch: Watch, train=True
+    ) -> "_Run":
         experiment = Experiment.open(settings)
         where = settings.problems
-        load = problem_sets.load
-        train_problems = list(load(where.name, where.path, "train", seed=settings.seed))
-        test_problems = list(load(where.name, where.path, "test", seed=settings.seed))
+        training = problem_sets.for_training(where, settings.seed) if train else None
+        test_problems = problem_sets.for_evaluation(where, settings.seed)
         wanted = settings.evaluation.problems or len(test_problems)
         if wanted > len(test_problems):
             raise InputError(
@@ -121,7 +122,7 @@ class _Run:
             )
         rewards = settings.rewards
         note = grader.prepare(
-            [*train_problems, *test_problems],
+            [*(training.problems if training else ()), *test_problems],
             attempts=settings.rollout.attempts,
             function=rewards.function,
             sandbox_kind=rewards.sandbox,
@@ -130,7 +131,7 @@ class _Run:
         if note:
             log.say(note)
         tested = test_problems[:wanted]
-        return cls(settings, folder, log, stop, watch, experiment, train_problems, tested)
+        return cls(settings, folder, log, stop, watch, experiment, training, tested)
 
     def all_stages(self) -> None:
         """Every stage from where the run stands; Interrupted after saving if `stop` said so."""
@@ -286,14 +287,19 @@ class _Episodes:
         stage = s.stages[s.recipe[index]]
         self._rollout = run.experiment.episode_settings(attempts=stage.attempts)
         template = run.experiment.template
+        assert run.training
+        earlier = [s.stages[name] for name in s.recipe[:index]]
         self._prompts = pipeline.batches(
-            run.train_problems,
+            run.training.problems,
             template.first_turn,
             batch=s.rollout.problems_per_step,
             max_prompt_tokens=s.rollout.max_prompt_tokens,
             pad_id=template.tokenizer.pad_id,
             seed=s.seed + 1000 * index,  # another order in every stage
             bucket_sizes=s.rollout.prompt_buckets,
+            parts=run.training.parts,
+            curriculum_steps=s.problems.curriculum_steps,
+            steps_before=sum(stage.steps for stage in earlier if stage.objective == "rl"),
         )
         self._key = jax.random.fold_in(jax.random.key(s.seed), 1 + index)
 
@@ -431,6 +437,7 @@ class _Documents:
 # Settings that may differ when a run goes on: they change speed, output or memory, not the result.
 _FREE = (
     "evaluation",
+    "problems.test",
     "checkpoint",
     "compile",
     "mesh",

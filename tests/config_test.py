@@ -145,6 +145,7 @@ def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
 @pytest.mark.parametrize("cls, name", config.MINIMA)
 def test_a_number_below_its_minimum_is_refused(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
+    groups[config.SourceSettings] = "problems__test"
     path = f"{groups.get(cls, 'stages__stage1')}__{name}"
     least = config.MINIMA[cls, name]
     kind = typing.get_type_hints(cls)[name]
@@ -171,6 +172,14 @@ def test_the_table_of_limits_names_settings_that_exist():
             ["6 problems x 4 samples = 24 rows", "micro_batches=5", "divisor of 24"],
         ),
         ({"rollout__top_p": 1.5}, ["config.rollout.top_p=1.5", "at most 1"]),
+        (
+            {"problems__mixture": {"more": {"weight": 2.0}}},
+            ["config.problems.mixture.more.name is empty", "take the entry out"],
+        ),
+        (
+            {"problems__mixture": {"more": {"name": "gsm8k"}}, "problems__curriculum_steps": 5},
+            ["curriculum_steps", "config.problems.mixture do not compare", "Set it to 0"],
+        ),
         (
             {"rollout__temperature": 0.0},
             ["config.rollout.temperature=0", "config.stages.stage1", "above 0"],

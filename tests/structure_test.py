@@ -43,6 +43,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
+    "configs_test.py",
     "structure_test.py",
     "model/smollm2_test.py",
     "rewards/attacks_test.py",

@@ -123,7 +123,7 @@ def of_config(settings: Settings) -> Workload:
     experiment = Experiment.open(settings)
     where, rollout, template = settings.problems, settings.rollout, experiment.template
     batches = pipeline.batches(
-        list(problem_sets.load(where.name, where.path, "train", seed=settings.seed)),
+        problem_sets.for_training(where, settings.seed).problems,
         template.first_turn,
         batch=rollout.problems_per_step,
         max_prompt_tokens=rollout.max_prompt_tokens,

@@ -6,16 +6,15 @@ problems, TFDS in a shuffled order of its own: ids count positions and differ be
 The worked solution before `####` is not kept: SCoRe learns from its own samples.
 """
 
-import pathlib
 import re
-from collections.abc import Sequence
-from typing import Any
 
-from score_jax.data import jsonl
+from score_jax.data import jsonl, prepared
 from score_jax.problem import InputError, Problem
 
+NAME = "gsm8k"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
-_ORIGIN = "https://raw.githubusercontent.com"  # where the TFDS builder downloads from
+_BUILDER = "tensorflow_datasets.text.gsm8k"  # TFDS's own
+_FILES = "train.jsonl and test.jsonl"
 
 
 def problems(path: str, split: str) -> list[Problem]:
@@ -42,24 +41,11 @@ def from_tfds(split: str, data_dir: str | None = None) -> list[Problem]:
     Args:
       data_dir: the TFDS folder; None is TFDS's own default (TFDS_DATA_DIR, ~/tensorflow_datasets).
     """
-    try:
-        source = _data_source(split, data_dir)
-    except (
-        Exception
-    ) as error:  # the network, the disk, files of another format: TFDS has no one type
-        raise InputError(
-            f"cannot get gsm8k from TensorFlow Datasets ({type(error).__name__}: {error!s:.300}). "
-            f"Give it network access once, or point --config.problems.path=FOLDER at a folder with "
-            f"the published train.jsonl and test.jsonl."
-        ) from error
     found = []
-    for position, row in enumerate(source, start=1):
+    rows = prepared.rows(NAME, split, module=_BUILDER, data_dir=data_dir, files=_FILES)
+    for position, row in enumerate(rows, start=1):
         name = f"gsm8k/{split}/{position}"
-        found.append(
-            _problem(row["question"].decode(), row["answer"].decode(), name, f"TFDS {name}")
-        )
-    if not found:
-        raise InputError(f"gsm8k in TensorFlow Datasets has no problem in its {split!r} split.")
+        found.append(_problem(row["question"], row["answer"], name, f"TFDS {name}"))
     return found
 
 
@@ -78,25 +64,3 @@ def _problem(question: str, answer: str, name: str, where: str) -> Problem:
             f"but it ends with {answer[-40:]!r}."
         )
     return Problem(id=name, prompt=question, gold=number)
-
-
-def _data_source(split: str, data_dir: str | None) -> Sequence[dict[str, Any]]:
-    import tensorflow_datasets as tfds
-
-    # Registers the builder: TFDS's own look-up by name stops at the first builder that needs
-    # TensorFlow, and does not get as far as this one.
-    import tensorflow_datasets.text.gsm8k
-
-    if data_dir is not None:
-        pathlib.Path(data_dir).mkdir(parents=True, exist_ok=True)
-    form = {"file_format": "array_record"}
-    if not tfds.builder("gsm8k", data_dir=data_dir, **form).is_prepared():
-        _require_network()
-    return tfds.data_source("gsm8k", split=split, data_dir=data_dir, builder_kwargs=form)
-
-
-def _require_network() -> None:
-    """Raises at once without a network, where TFDS would go on retrying for minutes."""
-    import requests  # what TFDS downloads with, so proxies and certificates are the same
-
-    requests.head(_ORIGIN, timeout=20)

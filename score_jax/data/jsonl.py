@@ -1,18 +1,21 @@
 """Problems from .jsonl files: one JSON object per line, every mistake told with file and line.
 
 A line has "problem" and "answer" (strings) and may have "id"; any other text or number becomes a
-tag (level, subject, …), and what is neither is left out. Blank lines are skipped. Compressed files
-and JSON that spans lines are not read.
+tag (level, subject, …), and what is neither is left out. Blank lines are skipped; a file may be
+gzipped. JSON that spans lines is not read.
 """
 
+import gzip
 import hashlib
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from score_jax.problem import InputError, Problem
 
+_GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever its name
 HELD_OUT_SHARE = 0.1  # of a single file's problems go to the test split
 
 
@@ -55,13 +58,7 @@ def split_file(path: str, split: str) -> pathlib.Path:
 
 def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) of every line that is not blank."""
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(
-            f"cannot read {file}: {error.strerror}. Set --config.problems.path to a .jsonl file, "
-            f"or to a folder that holds train.jsonl and test.jsonl."
-        ) from error
+    lines = _content(file).split(b"\n")
     empty = True
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -81,6 +78,24 @@ def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
     if empty:
         raise InputError(f"{file}: holds no problem, so there is nothing to train on or evaluate.")
+
+
+def _content(file: pathlib.Path) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file}: {error.strerror}. Set --config.problems.path to a .jsonl file, "
+            f"or to a folder that holds train.jsonl and test.jsonl."
+        ) from error
+    if content[:2] != _GZIP:
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"cannot unpack {file}: {error}. It is damaged or half downloaded; fetch it again."
+        ) from error
 
 
 def text_field(row: dict[str, Any], name: str, file: pathlib.Path, number: int) -> str:

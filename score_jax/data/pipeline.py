@@ -2,7 +2,8 @@
 
 Prompts are tokenised once, when the pipeline is made. Training batches then are a grain MapDataset
 from batch number to batch, so the position is that number, and restoring it is exact on any number
-of processes. All processes draw the same global batch and each takes its own rows of it:
+of processes; schedule.py says which problems a batch holds. All processes draw the same global
+batch and each takes its own rows of it:
 
     epoch's order   7 2 9 4 | 0 5 3 8 | 6 1      10 problems, batch=2, process_count=2
     process 0       7 2     | 0 5     |          the rest of an epoch that fills no batch is left
@@ -13,7 +14,6 @@ There are no worker threads or processes: a batch costs some tens of microsecond
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,10 +22,14 @@ import grain
 import numpy as np
 from absl import logging
 
+from score_jax.data import schedule
 from score_jax.problem import InputError, Problem
 from score_jax.structs import PromptBatch
 
-Encode = Callable[[str], list[int]]  # problem text -> token ids of the first turn
+# Problem text -> token ids of the first turn. A problem with a prompt format of its own, or with a
+# first attempt, has these two passed behind it.
+Encode = Callable[..., list[int]]
+_BATCHES = 2**62  # in a training run: no end
 
 
 def batches(
@@ -39,6 +43,9 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     bucket_sizes: tuple[int, ...] = (),
+    parts: Sequence[tuple[int, float]] = (),
+    curriculum_steps: int = 0,
+    steps_before: int = 0,
 ) -> "PromptIterator":
     """Endless shuffled batches for training; every epoch is a new permutation.
 
@@ -47,6 +54,9 @@ def batches(
       max_prompt_tokens: longer prompts are left out, counted in `dropped` and logged.
       bucket_sizes: widths P that a batch may have, besides max_prompt_tokens: the smallest that
         holds the prompts of all processes is taken, so that processes agree on the shape.
+      parts: (problems, weight) of each set of a mixture, one after the other in `problems`.
+      curriculum_steps: global batches until problems of all levels are drawn from.
+      steps_before: of these, how many were drawn in earlier stages.
     Raises: InputError if no prompt is short enough, or too few are to fill one global batch.
     """
     widths = _widths(bucket_sizes, max_prompt_tokens)
@@ -77,29 +87,37 @@ def batches(
             f"max_prompt_tokens={max_prompt_tokens}). "
             f"Set config.rollout.problems_per_step to at most {len(kept)}."
         )
-    steps = len(kept) // global_batch
+    settings: dict[str, Any] = {}
+    if curriculum_steps:
+        settings = {"curriculum": [curriculum_steps, steps_before]}
+        drawn = schedule.curriculum(
+            problems,
+            kept,
+            steps=curriculum_steps,
+            done=steps_before,
+            batch=global_batch,
+            seed=seed % 2**32,
+        )
+    elif len(parts) > 1:
+        settings = {"mixture": [[size, weight] for size, weight in parts]}
+        drawn = schedule.mixture(kept, parts, global_batch, seed % 2**32)
+    else:
+        drawn = schedule.plain(kept, global_batch, seed % 2**32)
     own = slice(process_index * batch, (process_index + 1) * batch)
 
-    # One permutation per epoch is 0.1 ms for GSM8K; grain's element-wise shuffle is 1 ms per batch.
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return kept[np.random.default_rng([seed % 2**32, epoch]).permutation(len(kept))]
-
-    def positions(number: int, _: int) -> np.ndarray:
-        epoch, step = divmod(number, steps)
-        return order(epoch)[step * global_batch : (step + 1) * global_batch]
-
-    def assemble(position_Q: np.ndarray) -> PromptBatch:
+    def assemble(number: int) -> PromptBatch:
+        position_Q = drawn.positions(number)
         longest = prompts.length[position_Q].max()
         width = next(width for width in widths if width >= longest)
         return pack(prompts, position_Q[own], width, pad_id)
 
-    dataset = grain.MapDataset.range(steps).repeat().map_with_index(positions).map(assemble)
+    dataset = grain.MapDataset.range(_BATCHES).map(assemble)
     identity = {
         "problems": len(kept),
         "global_batch": global_batch,
         "seed": seed,
         "digest": _digest(prompts, kept),
+        **settings,
     }
     return PromptIterator(dataset, identity, dropped)
 
@@ -140,7 +158,7 @@ def evaluation_batches(
 
 def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
     """Encodes every problem's prompt."""
-    rows = [encode(problem.prompt) for problem in problems]
+    rows = [encode(problem.prompt, *_own(problem)) for problem in problems]
     for problem, row in zip(problems, rows, strict=True):
         if not row:
             raise InputError(
@@ -154,6 +172,12 @@ def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
         start=np.cumsum(length, dtype=np.int64) - length,
         length=length,
     )
+
+
+def _own(problem: Problem) -> tuple[str, ...]:
+    if problem.prompt_format or problem.first_attempt:
+        return problem.prompt_format, problem.first_attempt
+    return ()
 
 
 def pack(prompts: "Prompts", position_Q: np.ndarray, width: int, pad_id: int) -> PromptBatch:
@@ -223,9 +247,9 @@ class PromptIterator:
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes to a saved position, in the same data under the same seed and global batch."""
         changed = [
-            f"{name} was {state.get(name)!r} and is {value!r}"
-            for name, value in self._identity.items()
-            if state.get(name) != value
+            f"{name} was {state.get(name)!r} and is {self._identity.get(name)!r}"
+            for name in dict.fromkeys([*self._identity, *state])
+            if name != "next_batch" and state.get(name) != self._identity.get(name)
         ]
         if changed:
             raise InputError(

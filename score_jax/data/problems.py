@@ -1,40 +1,123 @@
-"""Problem sets by name: config.problems.name and .path -> the problems of a split.
+"""Problem sets by name: config.problems -> the problems to train on and those to evaluate on.
 
-Tokenising, shuffling and batching are pipeline.py's; this file only knows where problems are from.
+Tokenising, shuffling, mixing and batching are pipeline.py's; this file only knows where problems
+are from. A set of TFDS without a file of its own here is "tfds:NAME"; own_tfds.py reads it.
 """
 
+import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from score_jax.data import arithmetic, gsm8k, jsonl
+from score_jax.config import ProblemSettings, SourceSettings, nearest
+from score_jax.data import (
+    arithmetic,
+    gsm8k,
+    humaneval,
+    jsonl,
+    math_problems,
+    mbpp,
+    own_tfds,
+    repair,
+)
 from score_jax.problem import InputError, Problem
+from score_jax.text.prompts import PROMPTS
 
 SPLITS = ("train", "test")
 
 
-def load(name: str, path: str, split: str, *, seed: int = 0) -> Sequence[Problem]:
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is trained on: the problems of all sets of a mixture, one set after the other."""
+
+    problems: list[Problem]
+    parts: tuple[tuple[int, float], ...]  # (problems, weight) of each set
+
+
+def for_training(settings: ProblemSettings, seed: int) -> Training:
+    """The problems to train on. Raises: InputError, as `load`, and for prompts that do not fit."""
+    where = settings
+    found = [load(where.name, where.path, where.split or "train", seed=seed, fields=where.fields)]
+    weights = [settings.weight]
+    for key, source in settings.mixture.items():
+        path = f"config.problems.mixture.{key}"
+        found.append(_source(settings, source, source.split or "train", seed, path))
+        weights.append(source.weight)
+    sizes = [len(part) for part in found]
+    problems = [problem for part in found for problem in part]
+    return Training(_checked(problems, "config.problems"), tuple(zip(sizes, weights, strict=True)))
+
+
+def for_evaluation(settings: ProblemSettings, seed: int) -> list[Problem]:
+    """The problems to evaluate on: those of config.problems.test, or the own test split."""
+    source = settings.test
+    if not source.name:
+        source = dataclasses.replace(
+            source,
+            name=settings.name,
+            path=source.path or settings.path,
+            fields=source.fields or settings.fields,
+        )
+    return _source(settings, source, source.split or "test", seed, "config.problems.test")
+
+
+def load(
+    name: str,
+    path: str,
+    split: str,
+    *,
+    seed: int = 0,
+    fields: Mapping[str, str] | None = None,
+) -> list[Problem]:
     """Problems of one split of a problem set, in a fixed order.
 
     Args:
-      name: a key of PROBLEM_SETS.
+      name: a key of PROBLEM_SETS, or "tfds:NAME".
       path: a file or folder; empty for the set's own source (TFDS, or generated).
-      split: "train" or "test".
+      split: "train" or "test", or what else the set has.
       seed: of generated sets; the others do not use it.
+      fields: which field of a "tfds:NAME" set is the problem, the answer, …; others have none.
     Raises: InputError if the set is unknown, cannot be read, is empty or has one id twice.
     """
+    what = f"problem set {name!r}, split {split!r}"
+    if name.startswith(own_tfds.PREFIX):
+        return _checked(own_tfds.problems(name, path, split, fields or {}), what)
     if name not in PROBLEM_SETS:
-        nearest = difflib.get_close_matches(name, PROBLEM_SETS, n=1, cutoff=0.0)
-        hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+        close = difflib.get_close_matches(name, PROBLEM_SETS, n=1, cutoff=0.0)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
         raise InputError(
             f"unknown problem set config.problems.name={name!r}. {hint}"
-            f"The problem sets are {', '.join(PROBLEM_SETS)}."
+            f"The problem sets are {', '.join(PROBLEM_SETS)}, and {own_tfds.PREFIX}NAME."
         )
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
-    return _checked(PROBLEM_SETS[name](path, split, seed), f"problem set {name!r}, split {split!r}")
+    if fields:
+        raise InputError(
+            f"config.problems.fields={dict(fields)} has no meaning for {name!r}, whose fields are "
+            f"known. Set it to {{}}, or the name to {own_tfds.PREFIX}NAME."
+        )
+    return _checked(PROBLEM_SETS[name](path, split, seed), what)
+
+
+def _source(
+    settings: ProblemSettings, source: SourceSettings, split: str, seed: int, path: str
+) -> list[Problem]:
+    """The problems of one more set, put as its own prompt says if it has one."""
+    found = load(source.name, source.path, split, seed=seed, fields=source.fields)
+    if not source.prompt or source.prompt == settings.prompt:
+        return found
+    for prompt in (source.prompt, settings.prompt):
+        if prompt not in PROMPTS:
+            raise InputError(f"{path}: unknown prompt {prompt!r}. {nearest(prompt, PROMPTS)}")
+    prompt_format, instruction = PROMPTS[source.prompt]
+    if instruction != PROMPTS[settings.prompt][1]:
+        raise InputError(
+            f"{path}.prompt={source.prompt!r} has another instruction between the attempts than "
+            f"config.problems.prompt={settings.prompt!r}, and a run has one. Choose two prompts "
+            "with the same instruction."
+        )
+    return [dataclasses.replace(problem, prompt_format=prompt_format) for problem in found]
 
 
 def _arithmetic(path: str, split: str, seed: int) -> list[Problem]:
+    _train_or_test(split)
     if path:
         raise InputError(
             f"config.problems.path={path!r} has no meaning for 'arithmetic', whose problems are "
@@ -45,11 +128,13 @@ def _arithmetic(path: str, split: str, seed: int) -> list[Problem]:
 
 def _gsm8k(path: str, split: str, seed: int) -> list[Problem]:
     del seed
+    _train_or_test(split)
     return gsm8k.problems(path, split)
 
 
 def _jsonl(path: str, split: str, seed: int) -> list[Problem]:
     del seed
+    _train_or_test(split)
     if not path:
         raise InputError(
             "problem set 'jsonl' needs --config.problems.path: a .jsonl file, or a folder that "
@@ -58,7 +143,32 @@ def _jsonl(path: str, split: str, seed: int) -> list[Problem]:
     return jsonl.problems(path, split)
 
 
-def _checked(problems: list[Problem], what: str) -> list[Problem]:
+def _math(path: str, split: str, seed: int) -> list[Problem]:
+    del seed
+    return math_problems.problems(path, split)
+
+
+def _mbpp(path: str, split: str, seed: int) -> list[Problem]:
+    del seed
+    return mbpp.problems(path, split)
+
+
+def _mbpp_repair(path: str, split: str, seed: int) -> list[Problem]:
+    del split, seed  # a file is one set, whatever is done with it
+    return repair.problems(path)
+
+
+def _humaneval(path: str, split: str, seed: int) -> list[Problem]:
+    del seed
+    return humaneval.problems(path, split)
+
+
+def _train_or_test(split: str) -> None:
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
+
+
+def _checked(problems: Sequence[Problem], what: str) -> list[Problem]:
     if not problems:
         raise InputError(f"{what}: is empty, so there is nothing to train on or evaluate.")
     seen: set[str] = set()
@@ -69,11 +179,15 @@ def _checked(problems: list[Problem], what: str) -> list[Problem]:
                 f"one id per problem."
             )
         seen.add(problem.id)
-    return problems
+    return list(problems)
 
 
 PROBLEM_SETS: dict[str, Callable[[str, str, int], list[Problem]]] = {
     "arithmetic": _arithmetic,
     "gsm8k": _gsm8k,
+    "humaneval": _humaneval,
     "jsonl": _jsonl,
+    "math": _math,
+    "mbpp": _mbpp,
+    "mbpp_repair": _mbpp_repair,
 }

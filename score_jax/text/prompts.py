@@ -7,11 +7,13 @@ problem follows under "Problem:", and the chat templates make the instruction a 
     math, gsm8k          chat models; the answer as "Final Answer: The final answer is $...$. ..."
     math_boxed           the same with \\boxed{}, for models tuned to it (Qwen)
     math_text, mbpp_text base models under the template "plain", which adds no line breaks itself
+    math_fewshot         the same with four worked problems first (our own; the paper has none)
     mbpp                 three worked examples, then the task; ends at [BEGIN] as they do
-    humaneval            the signature and docstring alone
+    humaneval            the signature and docstring alone; humaneval_text for base models
     arithmetic           the quickstart's sums; the instruction is one character
 
 Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
+The three worked examples of MBPP are its tasks 2, 3 and 4.
 """
 
 _FINAL_ANSWER = (
@@ -85,6 +87,40 @@ _MATH_BOXED = MATH.replace(_FINAL_ANSWER, _BOXED_ANSWER)
 _MATH_BOXED_INSTRUCTION = MATH_INSTRUCTION.replace(_FINAL_ANSWER, _BOXED_ANSWER)
 _PROBLEM = "\n\nProblem:\n{problem}"
 
+_SHOT = (
+    "Problem:\n{}\n\nSolution:\n{} Final Answer: The final answer is ${}$. I hope it is correct."
+)
+MATH_SHOTS = "\n\n".join(
+    _SHOT.format(*shot)
+    for shot in (
+        (
+            "A bag holds $24$ marbles, red and blue, and the blue ones are twice as many as the "
+            "red ones. How many are blue?",
+            "Let $r$ be the number of red marbles. Then $r + 2r = 24$, so $r = 8$, and "
+            "$2r = 16$ are blue.",
+            "16",
+        ),
+        (
+            "For which $x$ is $\\frac{3x - 1}{2} = \\frac{x}{3} + 1$?",
+            "Multiplying by $6$ gives $9x - 3 = 2x + 6$. So $7x = 9$ and $x = \\frac{9}{7}$.",
+            "\\frac{9}{7}",
+        ),
+        (
+            "Two fair dice are thrown. What is the probability that the sum is at least $10$?",
+            "Of $36$ equally likely throws, $3$ have the sum $10$, $2$ the sum $11$ and $1$ the "
+            "sum $12$. That is $6$ of $36$, which is $\\frac{1}{6}$.",
+            "\\frac{1}{6}",
+        ),
+        (
+            "A right triangle has a leg of length $4$ and an area of $12$. How long is its "
+            "hypotenuse?",
+            "The other leg is $\\frac{2 \\cdot 12}{4} = 6$. The hypotenuse is $\\sqrt{4^2 + 6^2} = "
+            "\\sqrt{52} = 2\\sqrt{13}$.",
+            "2\\sqrt{13}",
+        ),
+    )
+)
+
 PROMPTS: dict[str, tuple[str, str]] = {
     "math": (MATH + _PROBLEM, MATH_INSTRUCTION),
     "gsm8k": (MATH + _PROBLEM, MATH_INSTRUCTION),
@@ -93,8 +129,13 @@ PROMPTS: dict[str, tuple[str, str]] = {
         f"{MATH}{_PROBLEM}\n\nSolution:\n",
         f"\n\n{MATH_INSTRUCTION}\n\nSolution:\n",
     ),
+    "math_fewshot": (
+        f"{MATH}\n\n{MATH_SHOTS}{_PROBLEM}\n\nSolution:\n",
+        f"\n\n{MATH_INSTRUCTION}\n\nSolution:\n",
+    ),
     "mbpp": (MBPP + _MBPP_TASK, CODE_INSTRUCTION),
     "mbpp_text": (MBPP + _MBPP_TASK, f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
     "humaneval": ("{problem}", CODE_INSTRUCTION),
+    "humaneval_text": ("{problem}", f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
     "arithmetic": ("{problem}", "?"),
 }

@@ -41,11 +41,21 @@ class Template:
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was cut off
 
-    def first_turn(self, problem_text: str) -> list[int]:
-        """Ids of a row up to where attempt 1 begins."""
-        prompt = self.prompt_format.replace(_PLACE, problem_text)
+    def first_turn(
+        self, problem_text: str, prompt_format: str = "", first_attempt: str = ""
+    ) -> list[int]:
+        """Ids of a row up to where the policy begins to write: attempt 1.
+
+        prompt_format: in place of the template's own, where a problem set has one.
+        first_attempt: an attempt that is given; then the policy begins behind the instruction."""
+        prompt = (prompt_format or self.prompt_format).replace(_PLACE, problem_text)
         text = self.lead + (prompt.strip() if self.strip else prompt)
-        return [*self.before, *self.tokenizer.encode(text), *self.after]
+        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
+        if first_attempt:
+            # As if it had been sampled: its tokens, its end, and what follows every attempt.
+            written = self.tokenizer.encode(first_attempt, continued=True)
+            ids += [*written, self.tokenizer.end_ids[0], *self.instruction_ids]
+        return ids
 
 
 def make(

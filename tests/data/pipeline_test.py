@@ -145,6 +145,76 @@ def test_processes_share_out_the_batch_that_one_process_would_draw(count):
     assert parts[0].get_state() == whole.get_state()
 
 
+# One setting of each kind of schedule; 41 problems of four levels, a tenth of them too long.
+KINDS = {
+    "plain": {},
+    "mixture": {"parts": [(30, 2.0), (11, 1.0)]},
+    "curriculum": {"curriculum_steps": 9, "steps_before": 2},
+}
+
+
+def levelled():
+    return [
+        Problem(f"p/{n}", chr(65 + n) * (17 if n % 10 == 9 else 1 + n % 16), str(n), tags=tags)
+        for n in range(41)
+        for tags in [{"level": f"Level {1 + n % 4}"}]
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 100])
+def test_every_kind_of_schedule_resumes_bit_for_bit(kind, count):
+    iterator = start(levelled(), **KINDS[kind])
+    take(iterator, count)
+    state = json.loads(json.dumps(iterator.get_state()))
+    expected = take(iterator, 30)
+    resumed = start(levelled(), **KINDS[kind])
+    resumed.set_state(state)
+    for ours, theirs in zip(take(resumed, 30), expected, strict=True):
+        assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_state_of_another_kind_of_schedule_is_refused(kind, other):
+    state = start(levelled(), **KINDS[other]).get_state()
+    if kind == other:
+        start(levelled(), **KINDS[kind]).set_state(state)
+        return
+    with pytest.raises(InputError, match=r"(mixture|curriculum) was"):
+        start(levelled(), **KINDS[kind]).set_state(state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_share_out_every_kind_of_batch_without_overlap(kind):
+    whole = start(levelled(), batch=8, **KINDS[kind])
+    parts = [
+        start(levelled(), batch=4, process_index=index, process_count=2, **KINDS[kind])
+        for index in range(2)
+    ]
+    assert whole.dropped == parts[0].dropped == 4
+    seen = set()
+    for _ in range(40):
+        found = [next(part) for part in parts]
+        assert indices(found) == next(whole).index.tolist()
+        assert len(set(indices(found))) == 8
+        seen |= set(indices(found))
+    assert seen == {n for n in range(41) if n % 10 != 9}
+
+
+def test_own_prompt_formats_and_first_attempts_reach_the_template():
+    def told(*asked):
+        return [len(asked), *(ord(text[0]) for text in asked if text)]
+
+    problems = [
+        Problem("p/0", "a", "1"),
+        Problem("p/1", "b", "1", prompt_format="c{problem}"),
+        Problem("p/2", "d", "1", first_attempt="e"),
+    ]
+    prompts = pipeline.tokenise(problems, told)
+    assert prompts.tokens.tolist() == [1, *b"a", 3, *b"bc", 3, *b"de"]
+
+
 def test_width_is_the_smallest_bucket_that_holds_the_batch():
     problems = make([2, 3, 4, 5, 8, 9, 12, 13, 16] * 3)
     seen = set()

@@ -5,11 +5,10 @@ import sys
 
 import pytest
 
+from score_jax.config import ProblemSettings, SourceSettings
 from score_jax.data import arithmetic, gsm8k, jsonl, problems
 from score_jax.problem import InputError, Problem
-
-REAL = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
-needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark data in {REAL}")
+from tests.data.real import REAL, needs_real_data
 
 QUESTIONS = [
     {"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
@@ -66,8 +65,8 @@ def test_gsm8k_prepared_as_array_record_is_read_back_through_tfds(tmp_path, monk
 
     # In an interpreter that has not imported the builder: what is prepared needs no network.
     program = (
-        "import sys; from score_jax.data import gsm8k\n"
-        "gsm8k._require_network = lambda: sys.exit('asks for the network')\n"
+        "import sys; from score_jax.data import gsm8k, prepared\n"
+        "prepared._require_network = lambda: sys.exit('asks for the network')\n"
         "print([problem.id for problem in gsm8k.from_tfds('train', sys.argv[1])])\n"
         "assert 'tensorflow' not in sys.modules and 'jax' not in sys.modules\n"
         "gsm8k.from_tfds('train', sys.argv[1] + '/new')"
@@ -202,7 +201,7 @@ def test_jsonl_without_a_path_asks_for_one():
 
 
 def test_unknown_problem_set_names_the_nearest_and_all():
-    with pytest.raises(InputError, match=r"'gsm-8k'.*mean 'gsm8k'.*arithmetic, gsm8k, jsonl"):
+    with pytest.raises(InputError, match=r"'gsm-8k'.*mean 'gsm8k'.*arithmetic, gsm8k, .*tfds:"):
         problems.load("gsm-8k", "", "train")
 
 
@@ -225,3 +224,68 @@ def test_an_id_given_twice_is_an_input_error(monkeypatch):
     monkeypatch.setattr(arithmetic, "problems", lambda *_: [Problem("a", "1", "1")] * 2)
     with pytest.raises(InputError, match="id 'a' occurs twice"):
         problems.load("arithmetic", "", "train")
+
+
+def own(tmp_path, name, count) -> str:
+    """A jsonl folder with so many problems in each split."""
+    folder = tmp_path / name
+    folder.mkdir()
+    rows = [{"problem": f"{name} {n}?", "answer": str(n)} for n in range(count)]
+    for split in problems.SPLITS:
+        write(folder / f"{split}.jsonl", rows)
+    return str(folder)
+
+
+def test_the_sets_of_a_mixture_stand_one_after_the_other(tmp_path):
+    settings = ProblemSettings(
+        "jsonl",
+        "math",
+        own(tmp_path, "a", 3),
+        weight=2.0,
+        mixture={"more": SourceSettings("jsonl", own(tmp_path, "b", 5), prompt="gsm8k")},
+    )
+    found = problems.for_training(settings, seed=0)
+    assert found.parts == ((3, 2.0), (5, 1.0))
+    assert [p.prompt[0] for p in found.problems] == ["a"] * 3 + ["b"] * 5
+    assert {p.prompt_format for p in found.problems[:3]} == {""}
+    assert all(p.prompt_format.startswith("You are a math") for p in found.problems[3:])
+
+
+def test_a_mixture_of_one_set_with_itself_is_refused(tmp_path):
+    path = own(tmp_path, "a", 3)
+    settings = ProblemSettings("jsonl", "math", path, mixture={"b": SourceSettings("jsonl", path)})
+    with pytest.raises(InputError, match=r"config\.problems: id 'a/train/1' occurs twice"):
+        problems.for_training(settings, seed=0)
+
+
+def test_evaluation_is_on_the_own_test_split_or_on_another_set(tmp_path):
+    settings = ProblemSettings("jsonl", "mbpp", own(tmp_path, "a", 3))
+    assert problems.for_evaluation(settings, 0)[0].id == "a/test/1"
+    other = ProblemSettings("gsm8k", "mbpp", test=SourceSettings("jsonl", own(tmp_path, "b", 2)))
+    assert [p.id for p in problems.for_evaluation(other, 0)] == ["b/test/1", "b/test/2"]
+    train = ProblemSettings("jsonl", "mbpp", settings.path, test=SourceSettings(split="train"))
+    assert problems.for_evaluation(train, 0)[0].id == "a/train/1"
+
+
+def test_another_set_is_put_by_its_own_prompt_if_the_instruction_is_the_same(tmp_path):
+    test = SourceSettings("jsonl", own(tmp_path, "b", 2), prompt="humaneval")
+    found = problems.for_evaluation(ProblemSettings("jsonl", "mbpp", test=test), 0)
+    assert [p.prompt_format for p in found] == ["{problem}"] * 2
+    with pytest.raises(InputError, match=r"problems\.test\.prompt='humaneval' has another instr"):
+        problems.for_evaluation(ProblemSettings("jsonl", "math", test=test), 0)
+    with pytest.raises(InputError, match=r"unknown prompt 'human'. .*Known"):
+        odd = SourceSettings("jsonl", test.path, prompt="human")
+        problems.for_evaluation(ProblemSettings("jsonl", "math", test=odd), 0)
+
+
+@needs_real_data
+def test_programs_are_trained_on_mbpp_and_tested_on_humaneval():
+    settings = ProblemSettings(
+        "mbpp",
+        "mbpp",
+        str(REAL / "mbpp"),
+        split="train+validation",
+        test=SourceSettings("humaneval", str(REAL / "humaneval"), prompt="humaneval"),
+    )
+    assert len(problems.for_training(settings, 0).problems) == 464
+    assert len(problems.for_evaluation(settings, 0)) == 164

@@ -1,5 +1,6 @@
 import pytest
 
+from score_jax.rewards.answers import grade_answer
 from score_jax.text import prompts, templates, tokenizer
 
 
@@ -56,6 +57,24 @@ def test_the_boxed_variant_asks_for_a_box_and_nothing_else():
     for text in prompts.PROMPTS["math_boxed"]:
         assert "\\boxed{}" in text
         assert "Final Answer" not in text
+
+
+def test_the_worked_problems_end_as_the_instruction_asks_and_are_right():
+    shots = prompts.MATH_SHOTS.split("\n\nProblem:\n")
+    golds = ["16", "\\frac97", "\\frac16", "2\\sqrt{13}"]
+    for shot, gold in zip(shots, golds, strict=True):
+        assert "\n\nSolution:\n" in shot
+        assert shot.endswith("$. I hope it is correct.")
+        assert grade_answer(shot.split("Solution:\n")[1], gold).reward == 1.0
+    prompt_format, _ = prompts.PROMPTS["math_fewshot"]
+    assert prompt_format.endswith("\n\nProblem:\n{problem}\n\nSolution:\n")
+    assert prompt_format.startswith(prompts.MATH)
+
+
+def test_both_programming_prompts_of_a_kind_have_one_instruction():
+    # Or MBPP could not be trained on and HumanEval tested in one run.
+    for end in ("", "_text"):
+        assert prompts.PROMPTS[f"mbpp{end}"][1] == prompts.PROMPTS[f"humaneval{end}"][1]
 
 
 def test_arithmetic_prompts_fit_the_character_tokenizer():

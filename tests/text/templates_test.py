@@ -187,6 +187,21 @@ def test_plain_puts_bos_first_and_no_blank_before_the_instruction(tmp_path):
     assert loaded.decode(plain.instruction_ids) == "Again"
 
 
+@pytest.mark.parametrize("name", ["chatml", "plain"])
+def test_a_given_first_attempt_is_laid_out_as_if_it_had_been_sampled(smollm2, name):
+    ours = templates.make(
+        name, smollm2, system="", prompt_format="Q: {problem}\n", instruction="Again?"
+    )
+    end = smollm2.end_ids[0]
+    written = smollm2.encode("It is\n4", continued=True)
+    expected = [*ours.first_turn("2+2"), *written, end, *ours.instruction_ids]
+    assert ours.first_turn("2+2", first_attempt="It is\n4") == expected
+    other = templates.make(
+        name, smollm2, system="", prompt_format="{problem}!", instruction="Again?"
+    )
+    assert ours.first_turn("2+2", "{problem}!") == other.first_turn("2+2")
+
+
 def test_auto_is_plain_for_a_model_that_ships_no_chat_template(tmp_path):
     write_family(tmp_path, "gemma3")
     config = {"eos_token": "<end_of_turn>", "bos_token": "<bos>"}
