@@ -74,7 +74,7 @@ def get_config():
             rollout=RolloutSettings(
                 problems_per_step=32,
                 samples_per_problem=4,
-                max_prompt_tokens=1536,  # the three examples alone have about 700
+                max_prompt_tokens=1792,  # longest of MBPP 1,400, of a repair set 1,550
                 max_attempt_tokens=512,
                 temperature=1.0,  # table 8
             ),

@@ -155,6 +155,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--split", default="test", help="of MBPP; for mutated")
     parser.add_argument("--model", default="", help="what wrote the transcript; for written")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--max_chars", type=int, default=2000, help="of task and program; longer ones are left out"
+    )
     parser.add_argument("--out", required=True)
     given = parser.parse_args(argv)
     try:
@@ -165,13 +168,21 @@ def main(argv: Sequence[str]) -> int:
             raise InputError("--model=NAME is missing: the file must say what wrote the programs.")
         else:
             rows = list(written(pathlib.Path(given.source), given.model, given.seed))
-        if not rows:
-            raise InputError(f"{given.source}: no wrong program was found, so there is no set.")
-        jsonfiles.write_lines(given.out, sorted(rows, key=lambda row: row["id"]))
+        # A few tasks have tests of thousands of numbers, for which every row would have to be long.
+        kept = [r for r in rows if len(r["problem"]) + len(r["first_attempt"]) <= given.max_chars]
+        if not kept:
+            raise InputError(
+                f"{given.source}: of {len(rows)} wrong programs none has at most --max_chars="
+                f"{given.max_chars} characters with its task, so there is no set."
+            )
+        jsonfiles.write_lines(given.out, sorted(kept, key=lambda row: row["id"]))
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
         return 2
-    print(f"{given.out}: {len(rows)} wrong programs, made by {rows[0]['made_by']}.")
+    print(
+        f"{given.out}: {len(kept)} wrong programs, made by {kept[0]['made_by']}; "
+        f"{len(rows) - len(kept)} longer than {given.max_chars} characters left out."
+    )
     return 0
 
 

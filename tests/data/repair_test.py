@@ -101,7 +101,7 @@ def test_wrong_first_attempts_of_a_model_become_a_problem_set(transcript, tmp_pa
     out = tmp_path / "repair.jsonl"
     given = ["written", str(transcript), "--model=tiny", "--seed=3", f"--out={out}"]
     assert repair.main(given) == 0
-    assert "1 wrong programs, made by model:tiny" in capsys.readouterr().out
+    assert "1 wrong programs, made by model:tiny; 0 longer" in capsys.readouterr().out
     assert json.loads(out.read_text())["seed"] == 3
     [problem] = problems.load("mbpp_repair", str(out), "test")
     assert problem.id == "mbpp_repair/12" and problem.prompt == "Write f. 12"
@@ -119,6 +119,9 @@ def test_command_line_says_what_is_wrong(transcript, tmp_path, capsys):
     ]:
         assert repair.main(given) == 2
         assert message in capsys.readouterr().err
+    # The one wrong program has 22 characters, its task 11.
+    assert repair.main(["written", str(transcript), "--model=a", "--max_chars=32", out]) == 2
+    assert "of 1 wrong programs none has at most --max_chars=32" in capsys.readouterr().err
     line = json.loads(transcript.read_text().splitlines()[1])
     jsonfiles.write_lines(transcript, [line | {"gold": "42"}])
     assert repair.main(["written", str(transcript), "--model=a", out]) == 2
