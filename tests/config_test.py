@@ -15,7 +15,6 @@ from score_jax.config import (
     EvaluationSettings,
     ModelSettings,
     ProblemSettings,
-    RewardSettings,
     RolloutSettings,
     Settings,
     StageSettings,

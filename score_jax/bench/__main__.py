@@ -4,7 +4,9 @@
     --config=configs/NAME.py             the rollout or update of a config instead
     --config.KEY=VALUE                   with overrides
     --reps=N                             timed runs, compile and one warm-up excluded
-    --dtype=float32|bfloat16             of a workload's decoding
+    --dtype=float32|bfloat16             of a workload's matmuls
+    --topology=v5e:2x2                   rollout: only compile the decode step, for that TPU
+    --mbpp=mbpp.jsonl                    rewards: programs from MBPP's references, not stand-ins
 
 Prints a readable table and, as its last line, one JSON object. Timings on a shared machine are
 noisy: compare two programs in one interleaved run, and look at the spread.
@@ -32,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--config")
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--topology", default="")
+    parser.add_argument("--mbpp", default="")
     given, overrides = parser.parse_known_args(list(argv))
     try:
         if given.what not in BENCHMARKS:
@@ -59,10 +63,27 @@ def _workload(given, overrides: list[str]):
 def _rollout(given, overrides: list[str]) -> None:
     from score_jax.bench import rollout, timing
 
-    timing.tell(rollout.measure(_workload(given, overrides), given.reps))
+    work = _workload(given, overrides)
+    if given.topology:
+        timing.tell(rollout.compile_for(work, given.topology))
+    else:
+        timing.tell(rollout.measure(work, given.reps))
 
 
-BENCHMARKS = {"rollout": _rollout}
+def _update(given, overrides: list[str]) -> None:
+    from score_jax.bench import timing, update
+
+    timing.tell(update.measure(_workload(given, overrides), given.reps))
+
+
+def _rewards(given, overrides: list[str]) -> None:
+    from score_jax.bench import rewards, timing
+
+    del overrides
+    timing.tell(rewards.measure(given.reps, given.mbpp) | timing.where())
+
+
+BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -6,16 +6,19 @@ turn all slots around at once, so that every attempt lasts as long as its longes
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import topologies
 
 from score_jax.bench import timing
 from score_jax.bench.workloads import Workload
 from score_jax.model import cache as kv
 from score_jax.model import transformer
+from score_jax.problem import InputError
 from score_jax.rollout import episode
 from score_jax.rollout.episode import EpisodeSettings
 from score_jax.rollout.sampling import sample
@@ -52,7 +55,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
         "generated_tokens": generated,
         "fed_tokens": int(counted.fed_tokens[0]),
         **_steps(counted),
-        **_decode_step(work, rows),
+        **_decode_step(work),
     }
     if skewed:
         _, others = calls["lock_step"]()
@@ -62,6 +65,32 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
     return result | timing.where()
 
 
+def compile_for(work: Workload, topology: str) -> dict[str, Any]:
+    """What the decode step would cost on a TPU that is not here, from its real compiler.
+
+    Args:
+      topology: such as "v5e:2x2"; the step is compiled for one of its chips.
+    Raises: InputError if there is no TPU compiler, or no such topology.
+    """
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    try:
+        devices = topologies.get_topology_desc(topology, platform="tpu").devices
+    except Exception as error:  # the plugin's own kinds, by version
+        raise InputError(
+            f"--topology={topology} cannot be compiled for: {error}. The TPU compiler comes with "
+            "pip install '.[tpu]' and runs without a TPU; a topology is such as v5e:2x2."
+        ) from error
+    one_chip = jax.sharding.SingleDeviceSharding(devices[0])
+    return {
+        "workload": work.name,
+        "topology": topology,
+        "dtype": work.settings.dtype,
+        **_decode_step(work, one_chip),
+        "versions": timing.where()["versions"],
+    }
+
+
 def _steps(counted: episode.Work) -> dict[str, Any]:
     return {
         "decode_steps": int(counted.decode_steps[0]),
@@ -69,7 +98,7 @@ def _steps(counted: episode.Work) -> dict[str, Any]:
     }
 
 
-def _decode_step(work: Workload, rows) -> dict[str, Any]:
+def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     """FLOPs and bytes per token of the compiled decode step, and the least possible.
 
     Least: every matrix once per token (FLOPs) or once per step (bytes), and the cache of the slots
@@ -80,12 +109,13 @@ def _decode_step(work: Workload, rows) -> dict[str, Any]:
     columns = s.row_tokens(work.prompts.tokens.shape[1])
     params = jax.eval_shape(lambda p: transformer.for_decoding(s.model, p, s.dtype), work.params)
     cache = jax.eval_shape(lambda: kv.empty(s.model, slots, columns, s.dtype))
-    found = timing.cost(lower_step(s, slots, columns).compile())
-    embedding = 0 if s.model.tied else params["embedding"].size  # rows looked up, not read
-    weights = sum(x.size for x in jax.tree.leaves(params)) - embedding
+    found = timing.cost(lower_step(s, slots, columns, sharding).compile())
+    weights = sum(x.size for x in jax.tree.leaves(params))
     held = sum(x.size for x in jax.tree.leaves(cache))
     width = jnp.dtype(s.dtype).itemsize
     least_bytes = (weights + held) * width
+    if not s.model.tied:
+        weights -= params["embedding"].size  # looked up, not multiplied
     least_flops = 2 * weights * slots + 2 * held * s.model.heads // s.model.kv_heads
     return {
         "bytes_per_token": found["bytes"] / slots,

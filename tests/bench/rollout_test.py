@@ -1,0 +1,71 @@
+"""The rollout benchmark on a tiny model: what it reports, and what it is compared with."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from score_jax.bench import __main__ as bench
+from score_jax.bench import rollout, timing, update, workloads
+from tests import fakes
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture
+def skewed(monkeypatch):
+    """The skewed workload with a tiny model and few samples."""
+    shape = dataclasses.replace(
+        workloads.SHAPES["skewed"], model=fakes.model(max_positions=512), problems=4, slots=8
+    )
+    monkeypatch.setitem(workloads.SHAPES, "skewed", shape)
+    return workloads.named("skewed")
+
+
+def test_refill_beats_lock_step_where_lengths_differ(skewed):
+    found = rollout.measure(skewed, reps=1)
+    assert found["generated_tokens"] == skewed.limit_QGA.sum()
+    assert found["fed_tokens"] == 4 * 64 + 32 * 32  # Q * P + Q * G * I
+    assert found["lock_step"]["live_share"] < 0.5 < found["live_share"]
+    assert found["lock_step"]["decode_steps"] > found["decode_steps"]
+    low, high = found["spread"]
+    assert low <= found["tokens_per_sec"] <= high
+    assert found["bytes_over_least"] > 0.9 and found["flops_over_least"] > 0.9
+
+
+def test_the_last_line_is_one_json_object_with_the_contract_s_keys(skewed, capsys):
+    del skewed
+    for what in ("rollout", "update"):
+        assert bench.main([what, "--workload=skewed", "--reps=1"]) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert {"tokens_per_sec", "spread", "compile_sec", "peak_memory_bytes"} <= found.keys()
+        assert {"workload", "versions", "device"} <= found.keys()
+
+
+def test_an_update_s_rows_are_those_of_the_rollout(skewed):
+    batch = update.episodes(skewed)
+    for a in (1, 2):
+        np.testing.assert_array_equal(
+            np.sum(batch.attempt == a, axis=1), skewed.limit_QGA.reshape(-1, 2)[:, a - 1]
+        )
+    last_B = np.take_along_axis(np.asarray(batch.attempt), np.asarray(batch.length)[:, None] - 1, 1)
+    assert np.all(last_B == 2)
+
+
+@pytest.mark.parametrize(
+    "arguments, wanted",
+    [
+        (["rolout"], "Did you mean 'rollout'"),
+        (["rollout", "--reps=0"], "measures nothing"),
+        (["rollout", "--seed=1"], "unexpected arguments: --seed=1"),
+        (["rollout", "--config=nowhere.py"], "there is no config file nowhere.py"),
+    ],
+)
+def test_bad_arguments_are_one_message_and_status_2(arguments, wanted, capsys):
+    assert bench.main(arguments) == 2
+    assert wanted in capsys.readouterr().err
+
+
+def test_rates_are_medians_with_slowest_and_fastest():
+    assert timing.rate(10, [1.0, 2.0, 5.0]) == {"tokens_per_sec": 5.0, "spread": [2.0, 10.0]}
