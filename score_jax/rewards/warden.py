@@ -40,12 +40,13 @@ from score_jax.rewards import checker, kernel
 SLICE_SEC = 0.15
 SHORT_SLICE_SEC = 0.05  # while there are many slow ones
 MAX_RUNNING = 128
+PATIENCE = 4  # a program that waits for a core keeps its place for so many slices
 MANY = 4  # slow programs per core; beyond that they get LOW_PRIORITY and no overtime
 LOW_PRIORITY = 19  # as of nice
 OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
 CHECKER_BYTES = 2 << 30
 SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
-POLL_SEC = 0.1
+POLL_SEC, SHORT_POLL_SEC = 0.1, 0.01
 
 _ZYGOTE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards import zygote; "
@@ -118,7 +119,8 @@ class _Run:
     overtime: bool
     began: float = 0.0
     ends: float = 0.0  # when it is killed, or looked at again
-    slow: bool = False  # has used its slice
+    beside: bool = False  # runs beside those that began last
+    slow: bool = False  # has used its slice, and not by waiting for a core
     lowered: bool = False
     checker_pid: int = 0
     callee: int = -1  # a descriptor of the process
@@ -195,7 +197,7 @@ class Warden:
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < MAX_RUNNING:
-            if sum(not run.slow for run in self._running) >= self._cores:
+            if sum(not run.beside for run in self._running) >= self._cores:
                 return
             self._begin(self._waiting.popleft())
 
@@ -219,7 +221,7 @@ class Warden:
             if run.checker_pid == 0:
                 _become_checker(run.job, ours.fileno(), write, warden)
             os.close(write)
-        run.slow = run.lowered = False
+        run.beside = run.slow = run.lowered = False
         self._running.append(run)
         self._selector.register(run.verdict, selectors.EVENT_READ, run)
 
@@ -228,10 +230,10 @@ class Warden:
             return None
         now = time.monotonic()
         ends = [
-            run.ends if run.slow else min(run.ends, run.began + self._slice_sec)
+            run.ends if run.beside else min(run.ends, run.began + self._slice_sec)
             for run in self._running
         ]
-        return max(0.0, min(*ends, now + POLL_SEC) - now)
+        return max(SHORT_POLL_SEC, min(*ends, now + POLL_SEC) - now)
 
     def _watch(self) -> None:
         """Keeps deadlines, priorities and memory."""
@@ -239,7 +241,8 @@ class Warden:
         late = []
         for run in self._running:
             if not run.slow and now >= run.began + self._slice_sec:
-                run.slow = True
+                run.slow = now - run.began - _waited_sec(run) >= self._slice_sec
+                run.beside = run.slow or now >= run.began + PATIENCE * self._slice_sec
             if now >= run.ends:
                 if not run.client.overtime or not _is_owed_time(run, now):
                     late.append(run)
@@ -326,11 +329,16 @@ def _is_owed_time(run: _Run, now: float) -> bool:
     lasted = now - run.began
     if not run.overtime or lasted >= OVERTIME * run.timeout_sec:
         return False
+    return lasted - _waited_sec(run) < run.timeout_sec
+
+
+def _waited_sec(run: _Run) -> float:
+    """How long a program and its checker were ready to run and did not."""
     waited_ns = 0
     for pid in (run.callee_pid, run.checker_pid):
         with contextlib.suppress(OSError, ValueError, IndexError):
             waited_ns += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
-    return lasted - waited_ns / 1e9 < run.timeout_sec
+    return waited_ns / 1e9
 
 
 def _held_bytes(run: _Run) -> int:
