@@ -19,6 +19,7 @@ _FLOORS = {
     "metrics": 0,
     "jsonfiles": 0,
     "compiles": 0,
+    "commandline": 0,
     "progress": 0,
     "runlog": 0,
     "text": 1,

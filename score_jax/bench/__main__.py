@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _workload(given, overrides: list[str]):
     from score_jax.bench import workloads
-    from score_jax.main import settings_of
+    from score_jax.commandline import settings_of
 
     if given.config:
         return workloads.of_config(settings_of([f"--config={given.config}", *overrides]))
