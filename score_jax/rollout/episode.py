@@ -159,8 +159,6 @@ def compiled(
         mesh=mesh,
         in_specs=(everywhere, by_row, by_row, by_row, by_row, everywhere),
         out_specs=by_row,
-        # Within a device's rows the compiler may split the model over `tensor`, as the params are.
-        axis_names=set(sharding.BATCH_AXES),
         # The loop's trip count differs per device and touches no collective; there is nothing
         # for the replication checker to check.
         check_vma=False,
