@@ -112,7 +112,7 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
 
 def drawn(made: config.Settings, stage: int) -> dict:
     """What the data position of a stage says of how its problems are drawn."""
-    run = train._Run.start(made, Path("unused"), None, lambda: False)  # type: ignore[arg-type]
+    run = train._Run.start(made, Path("unused"), None, lambda: False, None)  # type: ignore[arg-type]
     return train._Episodes(run, stage).get_state()
 
 
