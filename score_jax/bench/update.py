@@ -4,6 +4,7 @@ One step of Stage I's objective: the reference's log-probs, forward and backward
 in the reward, clipped AdamW. Rows are those of the workload's rollout, filled with random tokens.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -41,9 +42,8 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
     )
     seconds = []
     for repetition in range(reps + 1):
-        elapsed, (state, _) = timing.seconds_of(
-            lambda state=state: step.train_step(state, work.params, batch, stage=STAGE)
-        )
+        update = functools.partial(step.train_step, state, work.params, batch, stage=STAGE)
+        elapsed, (state, _) = timing.seconds_of(update)
         if repetition:  # the first warms up
             seconds.append(elapsed)
     rows, columns = batch.tokens.shape

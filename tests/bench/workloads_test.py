@@ -1,10 +1,13 @@
 """The benchmarks' inputs: as the benchmark page defines them, and the same for every engine."""
 
+import jax
 import numpy as np
 import pytest
 
 from score_jax.bench import workloads
 from score_jax.problem import InputError
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def test_the_named_workloads_have_the_sizes_they_say():
@@ -13,7 +16,7 @@ def test_the_named_workloads_have_the_sizes_they_say():
     assert small.prompts.tokens.shape == (64, 64)
     assert small.settings.row_tokens(64) == 224
     assert np.all(small.limit_QGA == 64) and small.limit_QGA.shape == (64, 1, 2)
-    params = sum(x.size for x in _leaves(small.params))
+    params = sum(x.size for x in jax.tree.leaves(small.params))
     assert (
         params == 6 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 768 + 512) + 2 * 4096 * 256 + 256
     )
@@ -30,9 +33,3 @@ def test_skewed_attempts_are_short_in_the_mean_and_long_in_the_tail():
 def test_an_unknown_workload_is_answered_with_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'skewed'"):
         workloads.named("w_skewd")
-
-
-def _leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
