@@ -32,6 +32,7 @@ from score_jax.model import cache as kv
 from score_jax.model import rope
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
+from score_jax.model.products import matmul
 from score_jax.structs import Params
 
 # Logical names of every param's axes; sharding.RULES maps them onto the mesh.
@@ -68,7 +69,7 @@ def linear(x: jax.Array, w: jax.Array, inputs: int = 1) -> jax.Array:
     product written with separate batch and head axes.
     """
     contracted = math.prod(w.shape[:inputs])
-    out = x.reshape(-1, contracted) @ w.reshape(contracted, -1)
+    out = matmul(x.reshape(-1, contracted), w.reshape(contracted, -1))
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
 
 
