@@ -109,7 +109,8 @@ class MemorySettings:
     """How an update fits into memory. None of these changes a result beyond rounding."""
 
     micro_batches: int = 1  # the batch's rows are learned from in this many parts
-    remat: bool = False  # recompute activations of each layer in the backward pass
+    # What the backward pass recomputes of each layer: "none", all but the matrix "products", "full".
+    remat: str = "products"
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
 
 
@@ -195,6 +196,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
+    (MemorySettings, "remat"): ("none", "products", "full"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
     (RewardSettings, "sandbox"): ("auto", "namespace", "landlock", "none"),
 }
