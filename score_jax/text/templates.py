@@ -15,7 +15,7 @@ and whether the model thinks.
 Thoughts. A template of Qwen3 drops the <think> block of every earlier answer when it renders a
 conversation again. Here a row goes on from its ids, so attempt 2 sees attempt 1 as it was written:
 thoughts stay in view (and cost context), or without thinking the empty block does that the template
-puts before an answer. With the blocks taken out, the ids are those of the model's own template.
+puts before an answer. With those taken out, the ids are those of the model's own template.
 """
 
 import dataclasses
@@ -35,10 +35,8 @@ _DEFAULT_SYSTEM = re.compile(
     r"<\|im_start\|>system(?:\\n|\n)((?:(?!\{\{|\{%|['\"]).)+?)<\|im_end\|>", re.DOTALL
 )
 # A model that can think has this switch in its template; one that always does opens every answer.
-_MAY_THINK, _ALWAYS_THINKS = (
-    "enable_thinking",
-    re.compile(r"assistant(?:\\n|\n)<think>(?:\\n|\n)['\"]"),
-)
+_MAY_THINK = "enable_thinking"
+_ALWAYS_THINKS = re.compile(r"assistant(?:\\n|\n)<think>(?:\\n|\n)['\"]")
 _NO_THOUGHTS, _THINK = "<think>\n\n</think>\n\n", "<think>\n"
 
 
@@ -52,9 +50,7 @@ class Template:
     before: tuple[int, ...]  # ids that begin every row
     lead: str  # text encoded as one with the prompt, e.g. "user\n": its last token may join it
     after: tuple[int, ...]  # ids between the prompt and attempt 1
-    trim: Callable[
-        [str], str
-    ]  # which blanks around the prompt go: str.strip, str.rstrip; str: none
+    trim: Callable[[str], str]  # takes blanks off the prompt: str.strip, str.rstrip; str: none
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was cut off
     trail: str = ""  # text encoded as one with the prompt, behind it

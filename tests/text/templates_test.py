@@ -262,11 +262,15 @@ def both(folder, family, system="", thinking=False):
     return ours, transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("system", ["", "You are a math expert."])
+@pytest.mark.parametrize(
+    ("family", "system"),
+    [
+        *((family, "") for family in FAMILIES),
+        # The templates of Gemma 1 and 2 refuse a system text; ours takes it as Gemma 3's does.
+        *((family, "You are a math expert.") for family in FAMILIES if family != "gemma2"),
+    ],
+)
 def test_two_turns_of_every_family_equal_transformers(tmp_path, family, system):
-    if system and family == "gemma2":
-        pytest.skip("its own template refuses a system text; ours takes it as Gemma 3's does")
     assert_same_conversation(*both(tmp_path, family, system), system)
 
 
@@ -296,7 +300,7 @@ def test_two_turns_of_a_thinking_family_equal_transformers_but_for_the_thoughts_
     turn2 = rendered(theirs, system, prompt, opening + thoughts + ATTEMPT, enable_thinking=thinking)
     kept = text.encode(opening + thoughts)
     start = len(turn1) - len(text.encode(opening))
-    assert len(kept) > 4 and row[start : start + len(kept)] == kept
+    assert len(kept) >= 4 and row[start : start + len(kept)] == kept
     assert row[:start] + row[start + len(kept) :] == turn2
 
 
