@@ -96,6 +96,10 @@ class Experiment:
         """What the model computes with when `params` are trained: they, or the base under them."""
         return lora.attach(self.base, params, self.settings.model.lora) if self.base else params
 
+    def merged(self, params: Params) -> Params:
+        """Plain weights that compute what `weights(params)` does, up to rounding; for export."""
+        return lora.merge(self.base, params, self.settings.model.lora) if self.base else params
+
     def episode_settings(
         self, *, policy: Policy | None = None, attempts: int = 0, samples: int = 0
     ) -> EpisodeSettings:

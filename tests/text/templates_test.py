@@ -7,6 +7,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from score_jax.problem import InputError
 from score_jax.text import bytelevel, prompts, templates, tokenizer
+from tests.text import pieces_test
 
 PROBLEM = "Natalia sold clips to 48 of her friends.\n\nHow many?  (2 blanks, \\boxed{}, {x})"
 ATTEMPT = "48 + 24 = 72.\nFinal Answer: The final answer is $72$. I hope it is correct."
@@ -272,6 +273,43 @@ def both(folder, family, system="", thinking=False):
 )
 def test_two_turns_of_every_family_equal_transformers(tmp_path, family, system):
     assert_same_conversation(*both(tmp_path, family, system), system)
+
+
+@pytest.mark.parametrize("system", ["", "You are a math expert."])
+@pytest.mark.parametrize("family", ["llama2", "gemma2", "gemma3"])
+def test_two_turns_over_a_sentencepiece_model_equal_its_own_library(tmp_path, family, system):
+    jinja2 = pytest.importorskip("jinja2")
+    form, chat_template, (end, *turn_marks), bos = FAMILIES[family]
+    if system and family == "gemma2":
+        chat_template = GEMMA3
+    kind = {"add_dummy_prefix": False, "user_defined_symbols": TURNS}
+    original = pieces_test.train(
+        tmp_path / "tokenizer.model", bos_piece=bos, **(kind if form == "gemma" else {})
+    )
+    config = {"bos_token": bos, "eos_token": end, "chat_template": chat_template}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ours = templates.make(
+        "auto",
+        tokenizer.load(str(tmp_path)),
+        system=system,
+        prompt_format=" Problem: {problem}\n",
+        instruction=INSTRUCTION,
+    )
+    assert ours.name == form
+    messages = [{"role": "system", "content": system}] if system else []
+    prompt = ours.prompt_format.replace("{problem}", PROBLEM)
+    for role, text in (("user", prompt), ("assistant", ATTEMPT), ("user", INSTRUCTION)):
+        messages.append({"role": role, "content": text})
+    text = jinja2.Template(chat_template).render(
+        messages=messages, bos_token=bos, eos_token=end, add_generation_prompt=True
+    )
+    # Control tokens stand between texts that the library encodes each on its own.
+    marks = [bos, end, *turn_marks]
+    expected = []
+    for part in re.split(f"({'|'.join(map(re.escape, marks))})", text):
+        expected += [original.piece_to_id(part)] if part in marks else original.encode(part)
+    row = [*ours.first_turn(PROBLEM), *ours.attempt_ids(ATTEMPT), *ours.instruction_ids]
+    assert row == expected
 
 
 @pytest.mark.parametrize("system", ["", "You are a math expert."])
