@@ -238,16 +238,13 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
 
 def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themselves(tmp_path):
     settings = lora_settings(recipe=("stage1",))
-    assert train.train(settings, str(tmp_path)) == train.DONE
-    kl = [row["kl/attempt2"] for row in metrics_of(tmp_path)]
-    assert abs(kl[0]) < 1e-5 < abs(kl[1])
     run = train._Run.start(settings, tmp_path, None, lambda: False, None)
     assert run._reference("stage1") == {}
     full = dataclasses.replace(settings.model, lora=config.LoraSettings())
     plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))
-    jax.tree.map(
-        np.testing.assert_array_equal, run.experiment.base, plain.initial_params()
-    )  # the same weights, untouched by the run
+    jax.tree.map(np.testing.assert_array_equal, run.experiment.base, plain.initial_params())
+    start = run.experiment.merged(run.experiment.initial_params())
+    jax.tree.map(np.testing.assert_array_equal, start, run.experiment.base)
 
 
 def test_sigterm_saves_and_exits_75_and_the_same_command_finishes(tmp_path):
