@@ -44,7 +44,7 @@ class Experiment:
     model: ModelConfig
     template: templates.Template
     mesh: Mesh
-    source_params: Params | None  # on the mesh: loaded weights, None for a preset; or `base`
+    source_params: Params | None  # on the mesh; None for a preset that is trained whole
 
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
