@@ -13,7 +13,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from score_jax.config import Settings, nearest
+from score_jax.config import LoraSettings, Settings, nearest
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
@@ -56,9 +56,12 @@ class Workload:
 
     name: str
     settings: EpisodeSettings
-    params: Params
+    params: Params  # what the model computes with
     prompts: PromptBatch
     limit_QGA: np.ndarray  # tokens of each attempt
+    lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
+    base: Params | None = None  # with LoRA, what stays as it is
+    adapters: Params | None = None  # with LoRA, what is trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,14 +135,17 @@ def of_config(settings: Settings) -> Workload:
         pad_id=template.tokenizer.pad_id,
         seed=settings.seed,
     )
-    episode_settings = experiment.episode_settings()
+    episode_settings, trained = experiment.episode_settings(), experiment.initial_params()
     shape = (rollout.problems_per_step, rollout.samples_per_problem, rollout.attempts)
     return Workload(
         name=f"config of {where.name}",
         settings=episode_settings,
-        params=experiment.initial_params(),
+        params=experiment.weights(trained),
         prompts=next(batches),
         limit_QGA=np.full(shape, rollout.max_attempt_tokens, np.int32),
+        lora=settings.model.lora,
+        base=experiment.base,
+        adapters=trained if experiment.base else None,
     )
 
 

@@ -29,9 +29,10 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.model import cache as kv
-from score_jax.model import rope
+from score_jax.model import lowrank, rope
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
+from score_jax.model.lowrank import LowRank
 from score_jax.model.products import matmul
 from score_jax.structs import Params
 
@@ -72,12 +73,15 @@ def rms_norm(x: jax.Array, weight_D: jax.Array, epsilon: float) -> jax.Array:
     return (x32 * weight_D.astype(jnp.float32)).astype(x.dtype)
 
 
-def linear(x: jax.Array, w: jax.Array, inputs: int = 1) -> jax.Array:
+def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
     """x [B, N, *inputs] times w [*inputs, *outputs], where the first `inputs` axes of w are summed.
 
     As one two-dimensional matmul: XLA:CPU takes twice as long over the backward pass of the same
     product written with separate batch and head axes.
     """
+    if isinstance(w, LowRank):
+        difference = linear(linear(x, w.down, inputs), w.up)
+        return linear(x, w.base, inputs) + w.scale * difference
     contracted = math.prod(w.shape[:inputs])
     out = matmul(x.reshape(-1, contracted), w.reshape(contracted, -1))
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
@@ -180,14 +184,14 @@ def hidden(
 
 
 def for_decoding(config: ModelConfig, params: Params, dtype: str) -> Params:
-    """The decoding layout: `layers` as a list of L dicts instead of stacked arrays, cast once.
+    """The decoding layout: `layers` as a list of L dicts of plain weights, merged and cast once.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
     would copy them first. Do this once per rollout, outside the token loop.
     """
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
     layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
-    return {**params, "layers": layers}
+    params = {**params, "layers": [lowrank.merged(layer) for layer in layers]}
+    return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
 def extend(
