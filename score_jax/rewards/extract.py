@@ -24,6 +24,7 @@ _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"
 _OPENING = re.compile(r"\\begin|\\[(\[$]|\$\$|\$")
 _PROSE = re.compile(r"[A-Za-z]{2}|[Aa] [a-z]{2}")
 _MORE = re.compile(r"[0-9]|(?<![A-Za-z])(?:or|and|not)(?![A-Za-z])", re.IGNORECASE)
+_EXPLANATION = re.compile(r"(?<![A-Za-z])(?:where|because|since)(?![A-Za-z])")
 
 
 def extract(text: str) -> str | None:
@@ -93,13 +94,14 @@ def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool, int] 
 def _unbox(sentence: str) -> str:
     r"""The content of the one box in a sentence: `$5 + 4 + 2 = \boxed{11}$` says 11.
 
-    Where there are several, or more is offered behind it, all of the sentence is the answer.
+    Where there are several, or more is offered behind it, all of the sentence is the answer. What
+    explains the box ("…, where we have used that …") offers nothing.
     """
     boxes = _boxes(sentence) if "box" in sentence else []
     if not boxes:
         return sentence
     behind = sentence[sentence.rfind(boxes[-1]) + len(boxes[-1]) :]
-    if len(boxes) == 1 and not _MORE.search(behind):
+    if len(boxes) == 1 and not _MORE.search(_EXPLANATION.split(behind, 1)[0]):
         return boxes[0]
     return _BOX.sub("", sentence)
 

@@ -10,7 +10,7 @@ import pytest
 
 from score_jax.rewards import programs, warden
 from score_jax.rewards.checker import Job
-from tests.rewards import attacks, sandboxes
+from tests.rewards import attacks, attacks_kernel, attacks_objects, sandboxes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
@@ -57,7 +57,11 @@ def outside(tmp_path):
 
 
 def jobs(group: str, words: dict[str, object]) -> dict[str, Job]:
-    texts = getattr(attacks, group)
+    texts = {
+        name: text
+        for module in (attacks, attacks_kernel, attacks_objects)
+        for name, text in getattr(module, group, {}).items()
+    }
     if group == "REACHING":
         texts = {name: text.format(**words) for name, text in texts.items()}
     return {name: Job(text, attacks.TESTS) for name, text in texts.items()}
@@ -96,6 +100,15 @@ def test_odd_but_right_programs_earn_the_reward(kind):
     asked = [Job(text, attacks.TESTS) for text in attacks.RIGHT.values()]
     reasons = box.run(asked, 30.0, overtime=True)
     assert [n for n, r in zip(attacks.RIGHT, reasons, strict=True) if r != "passed"] == []
+
+
+@pytest.mark.parametrize("kind", sandboxes.KINDS)
+def test_tests_of_other_shapes_tell_right_from_wrong(kind):
+    box = sandboxes.of_kind(kind)
+    cases = attacks_objects.OTHER_TESTS
+    reasons = box.run([Job(program, tests) for program, tests, _ in cases.values()], 30.0)
+    rewarded = {name for name, reason in zip(cases, reasons, strict=True) if reason == "passed"}
+    assert rewarded == {name for name, (_, _, right) in cases.items() if right}
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)

@@ -20,6 +20,8 @@ FOUND = [
     ("The final answer is $5+4+2=\\boxed{11}$.", "11"),
     ("The final answer is $\\boxed{5}$ or $\\boxed{6}$.", "${5}$ or ${6}$"),
     ("The final answer is $\\boxed{5}$ or 6.", "${5}$ or 6"),
+    ("The final answer is \\[2+3=\\boxed{5},\\]\nwhere we used that $2^2$ is 4.", "5"),
+    ("The final answer is $\\boxed{5}$, 6, where we used 2.", "${5}$, 6, where we used 2"),
     ("\\boxed{3} but then: The final answer is $4$. I hope it is correct.", "$4$"),
     ("The final answer is $4$. I hope it is correct. \\boxed{3}", "$4$"),
     ("The final answer is in the form a+b. So \\boxed{5}", "5"),

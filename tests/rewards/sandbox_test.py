@@ -118,6 +118,15 @@ def test_a_sandbox_killed_from_outside_is_replaced():
     assert sandbox.run([RIGHT, WRONG], 30.0) == ["passed", "failed"]
 
 
+def test_what_replaces_a_sandbox_is_of_the_kind_that_the_logs_name(monkeypatch):
+    sandboxes.need_any()
+    kind = sandbox.configure("auto", allow_unsandboxed=True)
+    os.kill(sandbox.shared()._process.pid, signal.SIGKILL)
+    monkeypatch.setattr(probes, "holes", lambda run: ["a hole"])
+    with pytest.raises(InputError, match=f"{kind}: a hole"):
+        sandbox.run([RIGHT], 30.0)
+
+
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
 def test_a_zygote_killed_from_outside_is_replaced(kind):
     box = sandboxes.of_kind(kind)
