@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -17,7 +18,7 @@ TEST = ("assert f(1) == 1",)
 def run(pid: int, **fields) -> warden._Run:
     mine = warden._Run(warden._Client(None), 0, Job("", TEST), 1.0, True, began=time.monotonic())
     mine.callee_pid = pid
-    mine.checker_pid = pid
+    mine.checker = types.SimpleNamespace(pid=pid)
     for name, value in fields.items():
         setattr(mine, name, value)
     return mine

@@ -1,0 +1,112 @@
+"""Processes that run the tests of one program after another, forked from the warden.
+
+They hold tests and expected values, run no code of a model, and take nothing from it but plain data
+(checker.py). So one serves many programs: a fork costs more than the tests of most. It is given up,
+and another forked, when what a program sent has made it large, when its tests may have altered more
+than their own names, when it was killed at a deadline, and after MOST_JOBS in any case.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import sys
+
+from score_jax.rewards import checker, kernel
+from score_jax.rewards.checker import Job
+
+MOST_JOBS = 500
+BYTES = 2 << 30
+GROWN_BYTES = 16 << 20  # held beyond what it began with; less than the warden lets everybody hold
+_RECURSION = sys.getrecursionlimit()
+
+# Tests that may alter what outlives them. Modules without a state of their own alter nothing.
+_ALTERS = re.compile(
+    r"\b(?:import|del|global|setattr|delattr|globals|vars|exec|eval)\b|__|\.\w+\s*[^\s\w.,()\[\]]?="
+)
+_MODULE = re.compile(r"\b([a-z_]\w*)\s*\.")
+_STATELESS = {"math", "cmath", "re", "string", "itertools", "functools", "operator", "collections"}
+
+
+class Checker:
+    """One such process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        warden = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(theirs.fileno(), warden)
+        theirs.close()
+        self.socket = ours
+
+    def judge(self, job: Job, box: int) -> None:
+        """Has it run a job's tests against the program that waits behind the descriptor `box`."""
+        message = json.dumps(vars(job)).encode() + b"\n"
+        with contextlib.suppress(OSError):  # it is gone, which verdict() tells
+            sent = socket.send_fds(self.socket, [message], [box])
+            self.socket.sendall(message[sent:])
+
+    def verdict(self) -> tuple[str, bool]:
+        """The reason of the grade, once its socket can be read; and whether it can go on."""
+        try:
+            reason, _, goes_on = self.socket.recv(64).decode().partition(" ")
+        except OSError:
+            reason, goes_on = "", ""
+        return reason or "error", goes_on == "on"
+
+    def end(self) -> None:
+        """Kills it and waits until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so still itself
+        os.waitpid(self.pid, 0)
+        self.socket.close()
+
+
+def _become(fd: int, warden: int) -> None:
+    """The fork: judges until the warden closes its socket. Never returns."""
+    try:
+        kernel.die_with_parent(warden)
+        signal.set_wakeup_fd(-1)
+        os.dup2(fd, 3)
+        os.closerange(4, 1 << 16)
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with socket.socket(fileno=3) as asked:
+            _serve(asked)
+    finally:
+        os._exit(0)
+
+
+def _serve(asked: socket.socket) -> None:
+    began_bytes = _most_bytes()
+    for number in range(1, 1 + MOST_JOBS):
+        data, fds, _, _ = socket.recv_fds(asked, 1 << 16, 1)
+        parts = [data]
+        while parts[-1] and not parts[-1].endswith(b"\n"):
+            parts.append(asked.recv(1 << 20))
+        if not parts[-1]:
+            return
+        fields = json.loads(b"".join(parts))
+        job = Job(**{**fields, "tests": tuple(fields["tests"])})
+        random.seed(0)
+        sys.setrecursionlimit(_RECURSION)
+        reason = checker.verdict(job, fds[0])
+        os.close(fds[0])
+        grown = _most_bytes() > began_bytes + GROWN_BYTES
+        ends = grown or alters(job) or number == MOST_JOBS
+        asked.sendall(f"{reason} {'ends' if ends else 'on'}".encode())
+
+
+def alters(job: Job) -> bool:
+    """Whether a job's tests may leave a trace in their process: modules changed, for one."""
+    text = "\n".join((job.prelude, job.setup, *job.tests))
+    used = set(_MODULE.findall(text)) & sys.stdlib_module_names
+    return bool(_ALTERS.search(text)) or not used <= _STATELESS
+
+
+def _most_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
