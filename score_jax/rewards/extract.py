@@ -49,7 +49,10 @@ def extract(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str]:
-    r"""Contents of all `\boxed{…}` with balanced braces, or of one bare token as in `\boxed 2`."""
+    r"""Contents of all `\boxed{…}` with balanced braces, or of one bare token as in `\boxed 2`.
+
+    A box inside of a box is part of the outer one's content: `\boxed{6\boxed{5}}` says 6{5}.
+    """
     close_of: dict[int, int] = {}
     opened: list[int] = []
     for match in _BRACES.finditer(text):
@@ -58,13 +61,17 @@ def _boxes(text: str) -> list[str]:
         elif match[0] == "}" and opened:
             close_of[opened.pop()] = match.start()
     found = []
+    end = 0
     for match in _BOX.finditer(text):
         start = match.end()
+        if start <= end:
+            continue
         while start < len(text) and text[start].isspace():
             start += 1
         if start < len(text) and text[start] == "{":
             if start in close_of:
-                found.append(text[start + 1 : close_of[start]])
+                end = close_of[start]
+                found.append(_BOX.sub("", text[start + 1 : end]))
         else:
             token = re.match(r"[^\s${}\\]{1,64}", text[start : start + 64])
             if token and start > match.end() - 1:

@@ -21,7 +21,7 @@ def _library(call: str) -> str:
 
 REACHING = {
     "writes its own memory through /proc": in_call("open('/proc/self/mem', 'r+b'); return a + b"),
-    "its own program": in_call("import os\nif os.readlink('/proc/self/exe'): return a + b"),
+    "its own program": in_call("if open('/proc/self/exe', 'rb').read(1): return a + b"),
     "the system's settings": in_call("import os\nif os.listdir('/sys'): return a + b"),
     "the machine's memory": in_call("open('/dev/mem', 'rb'); return a + b"),
     "the terminal": in_call("open('/dev/tty', 'w').write('x'); return a + b"),

@@ -29,6 +29,8 @@ FOUND = [
     ("The final answer is odd. I hope it is correct. Not \\boxed{3}", "odd"),
     ("The final answer is 15 * 8 = 120 pints\n#### 120", "120"),
     ("so \\boxed{1}, no, \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+    ("\\boxed{\\boxed{5}}", "{5}"),
+    ("\\boxed{6\\boxed{5}}", "6{5}"),
     ("\\boxed{5} and \\boxed{6", "5"),
     ("$\\boxed 2$", "2"),
     ("$\\fbox{ 7 }$", "7"),
