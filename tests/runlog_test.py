@@ -172,7 +172,9 @@ def test_a_stamp_is_in_every_file_that_says_how_a_run_went(tmp_path):
         log.start_stage("stage1", steps=1)
         log.log(1, {"loss": 0.5})
         log.write_evaluation("stage1", {"n": 3})
-    files = [tmp_path / name for name in ("config.json", "metrics.jsonl", "evaluations/stage1.json")]
+    files = [
+        tmp_path / name for name in ("config.json", "metrics.jsonl", "evaluations/stage1.json")
+    ]
     assert [json.loads(file.read_text())["sandbox"] for file in files] == ["none"] * 3
     assert runlog.read_metrics(tmp_path)[0]["loss"] == 0.5
 

@@ -6,11 +6,10 @@ and another forked, when what a program sent has made it large, when its tests m
 than their own names, when it was killed at a deadline, and after MOST_JOBS in any case.
 """
 
-import contextlib
+import ast
 import json
 import os
 import random
-import re
 import resource
 import signal
 import socket
@@ -19,17 +18,18 @@ import sys
 from score_jax.rewards import checker, kernel
 from score_jax.rewards.checker import Job
 
-MOST_JOBS = 500
+MOST_JOBS = 200
 BYTES = 2 << 30
 GROWN_BYTES = 16 << 20  # held beyond what it began with; less than the warden lets everybody hold
 _RECURSION = sys.getrecursionlimit()
 
-# Tests that may alter what outlives them. Modules without a state of their own alter nothing.
-_ALTERS = re.compile(
-    r"\b(?:import|del|global|setattr|delattr|globals|vars|exec|eval)\b|__|\.\w+\s*[^\s\w.,()\[\]]?="
-)
-_MODULE = re.compile(r"\b([a-z_]\w*)\s*\.")
-_STATELESS = {"math", "cmath", "re", "string", "itertools", "functools", "operator", "collections"}
+# Modules without a state that tests could alter but by assigning to them.
+_STATELESS = {
+    *("cmath", "collections", "functools", "heapq", "itertools", "math", "operator", "re"),
+    *("string", "typing"),
+}
+_MODULES = sys.stdlib_module_names - _STATELESS
+_REACHING = {"setattr", "delattr", "globals", "vars", "exec", "eval", "getattr"}
 
 
 class Checker:
@@ -45,11 +45,13 @@ class Checker:
         self.socket = ours
 
     def judge(self, job: Job, box: int) -> None:
-        """Has it run a job's tests against the program that waits behind the descriptor `box`."""
+        """Has it run a job's tests against the program that waits behind the descriptor `box`.
+
+        Raises: OSError if it is gone.
+        """
         message = json.dumps(vars(job)).encode() + b"\n"
-        with contextlib.suppress(OSError):  # it is gone, which verdict() tells
-            sent = socket.send_fds(self.socket, [message], [box])
-            self.socket.sendall(message[sent:])
+        sent = socket.send_fds(self.socket, [message], [box])
+        self.socket.sendall(message[sent:])
 
     def verdict(self) -> tuple[str, bool]:
         """The reason of the grade, once its socket can be read; and whether it can go on."""
@@ -102,10 +104,22 @@ def _serve(asked: socket.socket) -> None:
 
 
 def alters(job: Job) -> bool:
-    """Whether a job's tests may leave a trace in their process: modules changed, for one."""
-    text = "\n".join((job.prelude, job.setup, *job.tests))
-    used = set(_MODULE.findall(text)) & sys.stdlib_module_names
-    return bool(_ALTERS.search(text)) or not used <= _STATELESS
+    """Whether a job's tests may leave a trace in their process: a module changed, for one."""
+    try:
+        tree = ast.parse("\n".join((job.prelude, job.setup, *job.tests)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    return any(_reaches_out(node) for node in ast.walk(tree))
+
+
+def _reaches_out(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return not isinstance(node.ctx, ast.Load) or node.attr.startswith("__")
+    if isinstance(node, ast.Name):
+        return node.id in _MODULES or node.id in _REACHING or node.id.startswith("__")
+    if isinstance(node, ast.Import):
+        return not {one.name for one in node.names} <= _STATELESS
+    return isinstance(node, ast.ImportFrom) and node.module not in _STATELESS
 
 
 def _most_bytes() -> int:

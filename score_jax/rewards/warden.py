@@ -218,8 +218,7 @@ class Warden:
                 self._zygote = Zygote(self._tier, self._package_root)
                 run.callee = self._zygote.fork(theirs.fileno())
             theirs.close()
-            run.checker = self._idle.pop() if self._idle else Checker()
-            run.checker.judge(run.job, ours.fileno())
+            run.checker = self._judge(run.job, ours.fileno())
         run.began = time.monotonic()
         run.ends = run.began + run.timeout_sec
         run.callee_pid = _pid_of(run.callee)
@@ -228,6 +227,19 @@ class Warden:
         run.beside = run.slow = run.lowered = False
         self._running.append(run)
         self._selector.register(run.checker.socket, selectors.EVENT_READ, run)
+
+    def _judge(self, job: checker.Job, box: int) -> Checker:
+        """Gives a job to a checker that waits, or to a new one."""
+        while self._idle:
+            waiting = self._idle.pop()
+            try:
+                waiting.judge(job, box)
+                return waiting
+            except OSError:  # killed from outside
+                waiting.end()
+        new = Checker()
+        new.judge(job, box)
+        return new
 
     def _patience_sec(self) -> float | None:
         if not self._running:

@@ -173,9 +173,7 @@ FORGING = {
     "huge result": "def add(a, b): return 'x' * (200 << 20)",
     "huge list": "def add(a, b): return [0] * (20 << 20)",
     "huge number": "def add(a, b): return 1 << (100 << 20)",
-    "result that grows": always(
-        "def __len__(self): return 10**9\ndef __getitem__(s, i): return i"
-    ),
+    "result that grows": always("def __len__(self): return 10**9\ndef __getitem__(s, i): return i"),
     "closes its descriptors": "import os; os.closerange(0, 100)" + WRONG,
     "replaces its socket": "import os; r, w = os.pipe(); os.dup2(r, 3)" + WRONG,
 }
@@ -300,9 +298,7 @@ REACHING = {
     "a full disk": in_call(
         "import itertools\nfor n in itertools.count():\n  open('/tmp/%d' % n, 'wb').write(b'x' * (1 << 20))"
     ),
-    "many files": in_call(
-        "import itertools\nfor n in itertools.count(): open('/tmp/%d' % n, 'w')"
-    ),
+    "many files": in_call("import itertools\nfor n in itertools.count(): open('/tmp/%d' % n, 'w')"),
     "a file left for the next": (
         "def add(a, b):\n    try: return int(open('/tmp/left').read())\n"
         "    except FileNotFoundError: open('/tmp/left', 'w').write(str(a + b)); return 'wrong'"

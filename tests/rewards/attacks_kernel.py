@@ -53,7 +53,9 @@ REACHING = {
     ),
     "semaphores": _library("semget(7, 1, 0o1666)"),
     "shared segments": _library("shmget(7, 4096, 0o1666)"),
-    "a named semaphore": in_call("import multiprocessing\nmultiprocessing.Semaphore(); return a + b"),
+    "a named semaphore": in_call(
+        "import multiprocessing\nmultiprocessing.Semaphore(); return a + b"
+    ),
     "a named queue": _library("mq_open(b'/left', 0o102, 0o666, 0)"),
     "a sparse terabyte": in_call("open('/tmp/x', 'wb').truncate(1 << 40); return a + b"),
     "a terabyte by seeking": in_call(
@@ -111,8 +113,12 @@ REACHING = {
 }
 
 HANGING = {
-    "reads random numbers for ever": in_call("f = open('/dev/urandom', 'rb')\nwhile True: f.read(1 << 16)"),
-    "waits for a lock that it has": in_call("import threading\nl = threading.Lock(); l.acquire(); l.acquire()"),
+    "reads random numbers for ever": in_call(
+        "f = open('/dev/urandom', 'rb')\nwhile True: f.read(1 << 16)"
+    ),
+    "waits for a lock that it has": in_call(
+        "import threading\nl = threading.Lock(); l.acquire(); l.acquire()"
+    ),
     "waits for a signal": in_call("import signal\nsignal.sigwait([signal.SIGUSR1])"),
     "exception that never tells": (
         "class Mine(Exception):\n    def __str__(self):\n        while True: pass\n"
@@ -134,8 +140,10 @@ FORGING = {  # by what they leave behind
         "threading.Timer(0.01, os._exit, [0]).start()" + WRONG
     ),
     "a timer": "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)" + WRONG,
-    "a watchdog": "import faulthandler, os\nf = open(os.devnull, 'w')\nfaulthandler.dump_traceback_later(0.01, exit=True, file=f)" + WRONG,
+    "a watchdog": "import faulthandler, os\nf = open(os.devnull, 'w')\nfaulthandler.dump_traceback_later(0.01, exit=True, file=f)"
+    + WRONG,
     "locks on shared files": (
-        "import fcntl, os\nfcntl.flock(open(os.__file__), fcntl.LOCK_EX)\nf = open(os.__file__)" + WRONG
+        "import fcntl, os\nfcntl.flock(open(os.__file__), fcntl.LOCK_EX)\nf = open(os.__file__)"
+        + WRONG
     ),
 }

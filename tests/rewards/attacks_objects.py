@@ -11,7 +11,9 @@ from tests.rewards.attacks import WRONG, always, in_call
 def _replies(*lines: str) -> str:
     """Answers the checker itself, behind the callee's back: to the load, then to the calls."""
     load = '{"value": {"add": {"object": 0}}}'
-    return f"import os\nfor one in {[load, *lines * 9]!r}: os.write(3, one.encode() + b'\\n')" + WRONG
+    return (
+        f"import os\nfor one in {[load, *lines * 9]!r}: os.write(3, one.encode() + b'\\n')" + WRONG
+    )
 
 
 FORGING = {

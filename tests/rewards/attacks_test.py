@@ -14,7 +14,7 @@ from tests.rewards import attacks, attacks_kernel, attacks_objects, sandboxes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
-TIMEOUT_SEC = 3.0
+TIMEOUT_SEC = 1.5
 GROUPS = ("HANGING", "FORGING", "REACHING", "UNREADABLE")
 
 
@@ -120,15 +120,13 @@ def test_nothing_a_program_leaves_is_there_for_the_next(kind):
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
-@pytest.mark.parametrize(
-    "name", ["loop", "one call into C", "signals ignored", "sleep", "fork bomb"]
-)
-def test_each_ends_by_its_own_deadline(kind, name):
+def test_those_that_never_end_are_ended_at_their_deadline(kind):
     box = sandboxes.of_kind(kind)
-    text = attacks.HANGING.get(name) or attacks.REACHING[name]
+    names = ("one call into C", "signals ignored", "sleep")
     began = time.monotonic()
-    assert box.run([Job(text, attacks.TESTS)], 1.0) != ["passed"]
-    assert time.monotonic() - began < 2.0
+    reasons = box.run([Job(attacks.HANGING[name], attacks.TESTS) for name in names], 1.0)
+    assert reasons == ["timeout"] * 3
+    assert 1.0 < time.monotonic() - began < 2.0
 
 
 @pytest.mark.slow
