@@ -71,7 +71,7 @@ def jobs(group: str, words: dict[str, object]) -> dict[str, Job]:
 @pytest.mark.parametrize("group", GROUPS)
 def test_attacks_earn_nothing_and_harm_nothing(kind, group, outside):
     box = sandboxes.of_kind(kind)
-    idle = sandboxes.descendants(box._process.pid)
+    idle = sandboxes.programs_of(box)
     asked = {
         name: job for name, job in jobs(group, outside).items() if not programs._unrunnable(job)
     }
@@ -88,9 +88,11 @@ def test_attacks_earn_nothing_and_harm_nothing(kind, group, outside):
     assert took_sec < 4 * TIMEOUT_SEC
     # The last of them may just be ending.
     deadline = time.monotonic() + 5.0
-    while sandboxes.descendants(box._process.pid) != idle and time.monotonic() < deadline:
+    while sandboxes.programs_of(box) != idle and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert sandboxes.descendants(box._process.pid) == idle
+    assert sandboxes.programs_of(box) == idle
+    # Beside the checkers that wait for more work.
+    assert len(sandboxes.checkers_of(box)) <= warden.MANY * len(os.sched_getaffinity(0))
     assert box.run([Job(attacks.RIGHT["plain"], attacks.TESTS)], 30.0) == ["passed"]
 
 

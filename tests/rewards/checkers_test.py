@@ -6,12 +6,12 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from score_jax.rewards import checkers, sandbox
 from score_jax.rewards.checker import Job
+from tests.rewards import sandboxes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
@@ -29,9 +29,7 @@ def box():
 def checkers_of(box: sandbox.Sandbox, job: Job, reason: str) -> list[int]:
     """The processes that wait for the next program after that one."""
     assert box.run([job], 0.5 if reason == "timeout" else 30.0) == [reason]
-    warden = box._process.pid
-    children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
-    return [int(pid) for pid in children[1:]]  # the first is the zygote
+    return sandboxes.checkers_of(box)
 
 
 def test_programs_one_after_another_share_a_checker(box):

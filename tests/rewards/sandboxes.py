@@ -52,6 +52,20 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def programs_of(box: Sandbox) -> list[int]:
+    """The processes that hold programs, and those they are forked from; not the checkers."""
+    warden = box._process.pid
+    children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
+    zygotes = [pid for pid in children if "zygote" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [one for pid in zygotes for one in (int(pid), *descendants(int(pid)))]
+
+
+def checkers_of(box: Sandbox) -> list[int]:
+    """The processes that run tests, or wait for some."""
+    programs = programs_of(box)
+    return [pid for pid in descendants(box._process.pid) if pid not in programs]
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there and no zombie."""
     try:
