@@ -61,8 +61,8 @@ REACHING = {
     "a terabyte by seeking": in_call(
         "f = open('/tmp/x', 'wb'); f.seek(1 << 40); f.write(b'x'); f.close(); return a + b"
     ),
-    "a million files": in_call(
-        "for n in range(10**6): open('/tmp/%d' % n, 'x').close()\nreturn a + b"
+    "thousands of files": in_call(
+        "for n in range(5000): open('/tmp/%d' % n, 'x').close()\nreturn a + b"
     ),
     "a link to a secret": in_call(
         "import os\nos.symlink({secret!r}, '/tmp/x')\nif open('/tmp/x').read(): return a + b"

@@ -59,6 +59,11 @@ def test_a_checker_that_may_have_changed_is_replaced(box, job, reason):
     assert box.run([Job(RIGHT.program, ("assert f(3) < math.pi",))], 30.0) == ["passed"]
 
 
+def test_chance_in_tests_is_the_same_for_every_program(box):
+    job = Job(RIGHT.program, ("assert f(random.random()) == 0.8444218515250481",))  # of seed 0
+    assert box.run([job, RIGHT, job], 30.0) == ["passed"] * 3
+
+
 def test_a_checker_killed_at_a_deadline_is_replaced(box):
     before = checkers_of(box, RIGHT, "passed")
     hanging = Job("def f(x):\n    while True: yield x", ("assert list(f(1))",))
