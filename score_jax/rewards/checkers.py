@@ -53,12 +53,12 @@ class Checker:
         self.socket.sendall(message[sent:])
 
     def verdict(self) -> tuple[str, bool]:
-        """The reason of the grade, once its socket can be read; and whether it can go on."""
+        """The reason, once its socket can be read, and whether it goes on; no reason if it died."""
         try:
             reason, _, goes_on = self.socket.recv(64).decode().partition(" ")
         except OSError:
             reason, goes_on = "", ""
-        return reason or "error", goes_on == "on"
+        return reason, goes_on == "on"
 
     def end(self) -> None:
         """Kills it and waits until it is gone."""

@@ -120,6 +120,7 @@ class _Run:
     beside: bool = False  # runs beside those that began last
     slow: bool = False  # has used its slice, and not by waiting for a core
     lowered: bool = False
+    again: bool = False  # begun a second time
     checker: Checker | None = None
     callee: int = -1  # a descriptor of the process
     callee_pid: int = 0  # its number here; 0 if it cannot be told
@@ -162,7 +163,11 @@ class Warden:
                         self._read(key.data)
                     elif key.data in self._running:
                         reason, goes_on = key.data.checker.verdict()
-                        self._finish([key.data], reason, keep_checkers=goes_on)
+                        if reason or key.data.again:
+                            self._finish([key.data], reason or "error", keep_checkers=goes_on)
+                        else:  # its checker was killed from outside, or by what it was sent
+                            key.data.again = True
+                            self._stop([key.data], and_wait_again=True)
                 self._watch()
         finally:
             self._stop(self._running)
