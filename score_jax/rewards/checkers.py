@@ -60,9 +60,12 @@ class Checker:
             reason, goes_on = "", ""
         return reason, goes_on == "on"
 
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so still itself
+
     def end(self) -> None:
         """Kills it and waits until it is gone."""
-        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so still itself
+        self.kill()
         os.waitpid(self.pid, 0)
         self.socket.close()
 

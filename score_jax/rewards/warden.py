@@ -6,8 +6,9 @@ deadline a program is killed, whatever it does.
 
 Many programs that never end delay the others little: of those that began less than SLICE_SEC ago
 as many run as there are cores; those that need longer go on beside the next ones, up to MAX_RUNNING
-at once, and where there are many, at low priority. So a batch with a hundred of them waits about
-one deadline. Together programs may hold half of the free memory; beyond that the largest is killed.
+at once, and at low priority where there are more of them than cores. So a batch with a hundred of
+them waits about one deadline. Together programs may hold half of the free memory; beyond that the
+largest is killed.
 
 The deadline is wall clock. On a busy machine that would make rewards depend on the load, so in
 batches a program may go on past it for as long as it has waited for a core (OVERTIME), unless the
@@ -23,7 +24,6 @@ import dataclasses
 import gc
 import json
 import os
-import select
 import selectors
 import signal
 import socket
@@ -37,14 +37,15 @@ from score_jax.rewards import checker
 from score_jax.rewards.checkers import Checker
 
 SLICE_SEC = 0.15
-SHORT_SLICE_SEC = 0.05  # while there are many slow ones
+SHORT_SLICE_SEC = 0.05  # while there are more slow ones than cores
 MAX_RUNNING = 128
 PATIENCE = 4  # a program that waits for a core keeps its place for so many slices
-MANY = 4  # slow programs per core; beyond that they get LOW_PRIORITY and no overtime
-LOW_PRIORITY = 19  # as of nice
+LOW_PRIORITY = 19  # as of nice; of slow programs where there are more than cores
+MANY = 4  # slow programs per core; beyond that they get no overtime
 OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
 SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
 POLL_SEC, SHORT_POLL_SEC = 0.1, 0.01
+DYING_SEC = 5.0  # a killed program that is not gone by then is not waited for
 
 _ZYGOTE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards import zygote; "
@@ -125,6 +126,7 @@ class _Run:
     callee: int = -1  # a descriptor of the process
     callee_pid: int = 0  # its number here; 0 if it cannot be told
     waited_sec: float = 0.0  # how long its processes had waited for a core before it began
+    reason: str = ""  # once it is over; none if it waits for its turn again, or nobody asks
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -141,6 +143,7 @@ class Warden:
         self._zygote = Zygote(tier, package_root)
         self._waiting: deque[_Run] = deque()
         self._running: list[_Run] = []
+        self._dying: list[_Run] = []  # killed, and not gone yet
         self._clients: list[_Client] = []
         self._idle: list[Checker] = []
         self._cores = len(os.sched_getaffinity(0))
@@ -161,17 +164,21 @@ class Warden:
                             return
                     elif isinstance(key.data, _Client):
                         self._read(key.data)
+                    elif key.data in self._dying:
+                        self._bury(key.data)
                     elif key.data in self._running:
                         reason, goes_on = key.data.checker.verdict()
                         if reason or key.data.again:
                             self._finish([key.data], reason or "error", keep_checkers=goes_on)
                         else:  # its checker was killed from outside, or by what it was sent
                             key.data.again = True
-                            self._stop([key.data], and_wait_again=True)
+                            self._stop([key.data])
                 self._watch()
         finally:
             self._stop(self._running)
             self._zygote.close()
+            for run in list(self._dying):
+                self._bury(run)
             for one in self._idle:
                 one.end()
 
@@ -218,7 +225,7 @@ class Warden:
             try:
                 run.callee = self._zygote.fork(theirs.fileno())
             except ZygoteGone:
-                self._stop(self._running, and_wait_again=True)
+                self._stop(self._running)
                 self._zygote.close()
                 self._zygote = Zygote(self._tier, self._package_root)
                 run.callee = self._zygote.fork(theirs.fileno())
@@ -247,13 +254,14 @@ class Warden:
         return new
 
     def _patience_sec(self) -> float | None:
-        if not self._running:
+        if not self._running and not self._dying:
             return None
         now = time.monotonic()
         ends = [
             run.ends if run.beside else min(run.ends, run.began + self._slice_sec)
             for run in self._running
         ]
+        ends += [run.ends for run in self._dying]
         return max(SHORT_POLL_SEC, min(*ends, now + POLL_SEC) - now)
 
     def _watch(self) -> None:
@@ -270,14 +278,16 @@ class Warden:
                 else:
                     run.ends = now + POLL_SEC
         slow = [run for run in self._running if run.slow]
-        many = len(slow) > MANY * self._cores
-        self._slice_sec = SHORT_SLICE_SEC if many else SLICE_SEC
-        for run in slow if many else []:
-            run.client.overtime = False
+        crowded, many = len(slow) > self._cores, len(slow) > MANY * self._cores
+        self._slice_sec = SHORT_SLICE_SEC if crowded else SLICE_SEC
+        for run in slow if crowded else []:
+            run.client.overtime &= not many
             if not run.lowered:
                 self._lower_priority(run)
         if late:
             self._finish(late, "timeout")
+        for run in [run for run in self._dying if now >= run.ends]:
+            self._bury(run)
         if self._running and now >= self._looked + POLL_SEC:
             self._looked = now
             held = {run: _held_bytes(run) for run in self._running}
@@ -295,33 +305,45 @@ class Warden:
                 os.setpriority(os.PRIO_PGRP, run.callee_pid, LOW_PRIORITY)
 
     def _finish(self, runs: list[_Run], reason: str, *, keep_checkers: bool = False) -> None:
+        for run in runs:
+            run.reason = reason
         self._stop(runs, keep_checkers=keep_checkers)
-        for run in runs:
-            answer = json.dumps({"id": run.id, "reason": reason}) + "\n"
-            with contextlib.suppress(OSError):  # a client that is gone is read as such later
-                run.client.connection.sendall(answer.encode())
 
-    def _stop(
-        self, runs: list[_Run], *, and_wait_again: bool = False, keep_checkers: bool = False
-    ) -> None:
-        """Kills programs and, unless they are kept, their checkers; waits until they are gone."""
-        runs = list(runs)
-        for run in runs:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(run.callee, signal.SIGKILL)
-        for run in runs:
+    def _stop(self, runs: list[_Run], *, keep_checkers: bool = False) -> None:
+        """Kills programs and, unless they are kept, their checkers.
+
+        Nobody waits here until they are gone: where a hundred use up the cores at low priority,
+        each takes its time to die.
+        """
+        for run in list(runs):
             assert run.checker
             self._selector.unregister(run.checker.socket)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(run.callee, signal.SIGKILL)
             if keep_checkers and not run.lowered and len(self._idle) < MANY * self._cores:
                 self._idle.append(run.checker)
+                run.checker = None
             else:
-                run.checker.end()
-            run.checker = None
-            select.select([run.callee], [], [], 5.0)
-            os.close(run.callee)
+                run.checker.kill()
+            run.ends = time.monotonic() + DYING_SEC
             self._running.remove(run)
-            if and_wait_again:
-                self._waiting.appendleft(run)
+            self._dying.append(run)
+            self._selector.register(run.callee, selectors.EVENT_READ, run)
+
+    def _bury(self, run: _Run) -> None:
+        """What is left to do when a program is gone: tells the reason, or has it run again."""
+        self._dying.remove(run)
+        self._selector.unregister(run.callee)
+        os.close(run.callee)
+        if run.checker:
+            run.checker.end()
+            run.checker = None
+        if run.reason:
+            answer = json.dumps({"id": run.id, "reason": run.reason}) + "\n"
+            with contextlib.suppress(OSError):  # a client that is gone is read as such later
+                run.client.connection.sendall(answer.encode())
+        elif run.client in self._clients:
+            self._waiting.appendleft(run)
 
 
 def _pid_of(process: int) -> int:

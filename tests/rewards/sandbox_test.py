@@ -197,12 +197,15 @@ def test_an_interrupted_batch_leaves_no_program_running():
         assert len(sandboxes.programs_of(box)) > idle
         checkers = len(sandboxes.checkers_of(box))
         raise KeyboardInterrupt
+
+    def left() -> tuple[int, bool]:
+        return len(sandboxes.programs_of(box)), len(sandboxes.checkers_of(box)) < checkers
+
     for _ in range(50):
-        if len(sandboxes.programs_of(box)) == idle:
+        if left() == (idle, True):
             break
         time.sleep(0.1)
-    assert len(sandboxes.programs_of(box)) == idle
-    assert len(sandboxes.checkers_of(box)) < checkers
+    assert left() == (idle, True)
 
 
 def test_threads_share_the_sandbox_and_a_fork_starts_its_own():

@@ -66,7 +66,7 @@ def test_memory_is_counted_beyond_what_a_fork_shares():
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
 def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(kind):
     sandboxes.of_kind(kind)
-    limit = 80 << 20
+    limit = 140 << 20  # more than twice the middle one: whoever breaks it is the largest by then
     control, theirs = warden.socket.socketpair()
     # A process of its own: what this one has loaded would count as every checker's.
     code = (
@@ -80,7 +80,7 @@ def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(ki
     assert control.recv(64) == b"ready\n"
     hog = "x = b'x' * ({} << 20)\nimport time\ntime.sleep({})\ndef f(x): return x"
     # Of what a program holds, what it shares with the one it was forked from is not counted.
-    jobs = [Job(hog.format(size, 0.6), TEST) for size in (60, 120, 2)]
+    jobs = [Job(hog.format(size, 0.6), TEST) for size in (60, 160, 2)]
     with control:
         reasons = _ask(control, jobs)
     process.wait(timeout=30)
