@@ -27,6 +27,7 @@ row sees are the `length` slots before the shared one, around the end of the arr
 import jax
 import jax.numpy as jnp
 
+from score_jax.model.attention import soft_cap
 from score_jax.model.families import ModelConfig
 
 # ((key_BKES, value_BKSE) for each layer)
@@ -54,17 +55,23 @@ def attend_chunk(
     k_BNKE: jax.Array,
     v_BNKE: jax.Array,
     position_BN: jax.Array,
+    *,
+    window: int = 0,
+    softcap: float = 0.0,
 ) -> tuple[jax.Array, LayerCache]:
     """Contiguous rows: writes N tokens at their positions, then each attends up to its own.
 
+    window: tokens that one sees, itself included; 0: all.
     Returns: out_BNHE and the layer's new cache. A position past the end is written nowhere.
     """
     key_BKES, value_BKSE = layer_cache
     row_B1 = jnp.arange(q_BNHE.shape[0])[:, None]
     key_BKES = key_BKES.at[row_B1, :, :, position_BN].set(k_BNKE, mode="drop")
     value_BKSE = value_BKSE.at[row_B1, :, position_BN].set(v_BNKE, mode="drop")
-    visible_BNS = jnp.arange(value_BKSE.shape[2]) <= position_BN[..., None]
-    return _attend(q_BNHE, key_BKES, value_BKSE, visible_BNS), (key_BKES, value_BKSE)
+    age_BNS = position_BN[..., None] - jnp.arange(value_BKSE.shape[2])
+    visible_BNS = (age_BNS >= 0) & (age_BNS < window) if window else age_BNS >= 0
+    out_BNHE = _attend(q_BNHE, key_BKES, value_BKSE, visible_BNS, softcap)
+    return out_BNHE, (key_BKES, value_BKSE)
 
 
 def attend_step(
@@ -75,6 +82,8 @@ def attend_step(
     slot: jax.Array,
     visible_B1S: jax.Array,
     live_B: jax.Array,
+    *,
+    softcap: float = 0.0,
 ) -> tuple[jax.Array, LayerCache]:
     """A ring: writes one token of every live row at the shared slot, then attends to `visible`.
 
@@ -91,12 +100,18 @@ def attend_step(
         return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
 
     key_BKES, value_BKSE = write(key_BKES, k_BKE1, 3), write(value_BKSE, v_BK1E, 2)
-    return _attend(q_B1HE, key_BKES, value_BKSE, visible_B1S), (key_BKES, value_BKSE)
+    out_B1HE = _attend(q_B1HE, key_BKES, value_BKSE, visible_B1S, softcap)
+    return out_B1HE, (key_BKES, value_BKSE)
 
 
-def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array) -> jax.Array:
-    """What a token written at `slot` sees, [B, 1, S] bool: itself and `length` slots before it."""
+def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array, window: int = 0) -> jax.Array:
+    """What a token written at `slot` sees, [B, 1, S] bool: itself and `length` slots before it.
+
+    window: if not 0, it sees that many at most, itself included.
+    """
     age_S = (slot - jnp.arange(slots)) % slots
+    if window:
+        length_B = jnp.minimum(length_B, window - 1)
     return (age_S <= length_B[:, None])[:, None]
 
 
@@ -146,7 +161,11 @@ def _turn(cache: Cache, shift_B: jax.Array) -> Cache:
 
 
 def _attend(
-    q_BNHE: jax.Array, key_BKES: jax.Array, value_BKSE: jax.Array, visible_BNS: jax.Array
+    q_BNHE: jax.Array,
+    key_BKES: jax.Array,
+    value_BKSE: jax.Array,
+    visible_BNS: jax.Array,
+    softcap: float,
 ) -> jax.Array:
     """Softmax attention of grouped heads, out_BNHE. Source of the groups: arXiv 2305.13245."""
     b, n, h, e = q_BNHE.shape
@@ -157,6 +176,7 @@ def _attend(
     q_BKME = q_BNHE.reshape(b, n, kv_heads, group, e).transpose(0, 2, 3, 1, 4)
     q_BKME = q_BKME.reshape(b, kv_heads, group * n, e) * e**-0.5
     score_BKMS = jnp.einsum("BKME,BKES->BKMS", q_BKME, key_BKES, preferred_element_type=jnp.float32)
+    score_BKMS = soft_cap(score_BKMS, softcap)
     visible_BMS = jnp.tile(visible_BNS, (1, group, 1))
     score_BKMS = jnp.where(visible_BMS[:, None], score_BKMS, -jnp.inf)
     # Softmax in float32, divided by its sum last, where it is E wide and not S.

@@ -148,10 +148,11 @@ def _read(checkpoint: sources.Checkpoint, place: Place, dtype: np.dtype) -> np.n
     order = None
     if checkpoint.gguf and place.interleaved:
         order = tensor_names.deinterleaved(place, checkpoint.config)
+    offset = checkpoint.config.norm_offset if checkpoint.gguf and place.is_norm else 0.0
     for layer, name in enumerate(parts):
         target = tensor_names.as_stored(place, value[layer])
         for rows, block in stored.blocks(checkpoint.tensors[name]):
-            target[rows if order is None else order[rows]] = block
+            target[rows if order is None else order[rows]] = block - offset if offset else block
     return value if place.stacked else value[0]
 
 
