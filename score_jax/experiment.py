@@ -17,7 +17,7 @@ from score_jax import sharding
 from score_jax.config import Settings, StageSettings, nearest
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
-from score_jax.model import transformer, weights
+from score_jax.model import sources, transformer, weights
 from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
@@ -45,6 +45,8 @@ class Experiment:
     def open(cls, settings: Settings) -> "Experiment":
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
         source = settings.model.source
+        if not source.startswith(PRESET):
+            source = str(sources.locate(source))  # a hub id's files lie in its cache
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         text = tokenizer.load(settings.model.tokenizer or source)
         if settings.problems.prompt not in PROMPTS:

@@ -31,6 +31,7 @@ _FLOORS = {
     "learner": 2,
     "experiment": 3,
     "evaluate": 3,
+    "export": 3,
     "report": 3,
     "scaling": 3,
     "bench": 3,

@@ -82,7 +82,7 @@ def _download(name: str) -> Path:
                 snapshot_download(
                     name,
                     local_files_only=local,
-                    allow_patterns=["*.json", "*.safetensors", "*.model"],
+                    allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"],
                 )
             )
         except Exception as error:  # the client's own, the network's, or the system's

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every family, written and run by transformers: the other side of comparisons."""
+"""Tiny random checkpoints of every family, written and run by transformers, to compare with."""
 
 import copy
 from pathlib import Path
