@@ -47,7 +47,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
     "structure_test.py",
-    "model/smollm2_test.py",
+    "model/published_test.py",
     "rewards/attacks_test.py",
     "rewards/hostile_test.py",
     "rewards/real_data_test.py",
