@@ -42,7 +42,9 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
     rotary = given.get("rope_parameters") or given.get("rope_scaling") or {}
     local = rotary.get(SLIDING) or {}  # Gemma 3 keeps it for each kind of layer
     rotary = rotary.get(FULL, rotary)
-    local_theta = local.get("rope_theta", given.get("rope_local_base_freq", 0.0))
+    local_theta = 0.0
+    if "rope_local_base_freq" in family.defaults:
+        local_theta = local.get("rope_theta", given["rope_local_base_freq"])
     if scaling(local, positions, where):
         raise InputError(
             f"{where}: rotary scaling of {SLIDING} layers is not supported. Choose another "

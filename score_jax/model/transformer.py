@@ -190,23 +190,22 @@ def hidden(
     position_1T = jnp.arange(columns)[None]
     angles = rotary_angles(config, position_1T)
     local_angles = rotary_angles(config, position_1T, local=True)
-    # A scan has one program for all layers, so a layer's window is data; no row outgrows it: none.
+    # A scan has one program for all layers, so the window of a layer is data. Rows that are no
+    # longer than it need none.
     window_L = jnp.array(config.windows) if config.windows else None
-    masked = any(0 < window < columns for window in config.windows)
+    crossed = any(0 < window < columns for window in config.windows)
 
     def layer(x_BTD, scanned):
         layer_params, window = scanned
-        attend = functools.partial(
-            attention.over_rows,
-            window=window if masked else None,
-            softcap=config.attention_softcap,
-        )
+
+        def attend(q_BTHE, k_BTKE, v_BTKE):
+            seen, cap = window if crossed else None, config.attention_softcap
+            return attention.over_rows(q_BTHE, k_BTKE, v_BTKE, window=seen, softcap=cap), None
+
         turn = angles
-        if config.local_rope_theta:
+        if config.windows and config.local_rope_theta:
             turn = jax.tree.map(lambda x, y: jnp.where(window > 0, x, y), local_angles, angles)
-        return Block(config).apply(
-            {"params": layer_params}, x_BTD, turn, lambda q, k, v: (attend(q, k, v), None)
-        )
+        return Block(config).apply({"params": layer_params}, x_BTD, turn, attend)
 
     if remat:
         layer = jax.checkpoint(layer, prevent_cse=False)

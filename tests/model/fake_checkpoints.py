@@ -54,12 +54,15 @@ CLASSES = {
 }
 
 
+def huggingface_class(family: str) -> Any:
+    """The class of a family's configuration in transformers."""
+    return getattr(pytest.importorskip("transformers"), CLASSES[family] + "Config")
+
+
 def huggingface_config(family: str = "llama", **changes: Any) -> Any:
     """A tiny configuration of transformers."""
-    transformers = pytest.importorskip("transformers")
     # transformers completes the dicts that it is given.
-    described = copy.deepcopy(SHAPE | OF_FAMILY[family] | changes)
-    return getattr(transformers, CLASSES[family] + "Config")(**described)
+    return huggingface_class(family)(**copy.deepcopy(SHAPE | OF_FAMILY[family] | changes))
 
 
 def huggingface_model(family: str = "llama", **changes: Any) -> Any:

@@ -1,6 +1,7 @@
 """Models of every shape we know compute what transformers computes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +11,10 @@ import pytest
 from score_jax.model import config_formats, gguf_shape, rope, transformer, weights
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
+from tests import fakes
 from tests.model import fake_checkpoints
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 LLAMA3: dict[str, float | str] = {
     "rope_type": "llama3",
@@ -91,6 +95,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
+def by_default(*families: str) -> Iterator[Any]:
+    """All families; those that are not named only in slow runs."""
+    for family in fakes.OF_FAMILY:
+        yield pytest.param(family, marks=[] if family in families else pytest.mark.slow)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_logits_and_greedy_text_of_a_random_checkpoint_equal_those_of_transformers(name, tmp_path):
     family, changes, length = SHAPES[name]
@@ -106,6 +116,43 @@ def test_logits_and_greedy_text_of_a_random_checkpoint_equal_those_of_transforme
     np.testing.assert_allclose(logits_BTV, expected_BTV, atol=1e-4, rtol=0)
     choice_BT = np.asarray(logits_BTV.argmax(-1))
     np.testing.assert_array_equal(choice_BT[:, given - 1 : -1], tokens_BT[:, given:])
+
+
+@pytest.mark.parametrize("family", [*by_default("qwen2", "gemma2", "gemma3_text")])
+def test_rows_of_several_lengths_equal_those_that_transformers_pads_on_the_left(family, tmp_path):
+    torch = pytest.importorskip("torch")
+    model = fake_checkpoints.huggingface_model(family)
+    config, params = weights.load(fake_checkpoints.saved(model, tmp_path))
+    columns, length_B = 11, np.array([11, 4, 7])
+    right_BT = fake_checkpoints.tokens(3, columns)
+    left_BT = np.stack(
+        [np.roll(row, columns - n) for row, n in zip(right_BT, length_B, strict=True)]
+    )
+    real_BT = np.arange(columns) >= columns - length_B[:, None]
+    with torch.no_grad():
+        expected_BTV = model(
+            torch.tensor(left_BT, dtype=torch.long),
+            attention_mask=torch.tensor(real_BT),
+            position_ids=torch.tensor(np.maximum(real_BT.cumsum(1) - 1, 0)),
+        ).logits.numpy()
+    logits_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, right_BT)
+    for b, n in enumerate(length_B):
+        np.testing.assert_allclose(logits_BTV[b, :n], expected_BTV[b, -n:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", [*by_default("qwen3", "gemma2")])
+def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(family, tmp_path):
+    """Largest error: twice that of transformers at most, and 5 % of the largest logit."""
+    torch = pytest.importorskip("torch")
+    model = fake_checkpoints.huggingface_model(family)
+    tokens_BT = fake_checkpoints.tokens(2, 13)
+    exact_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
+    config, params = weights.load(fake_checkpoints.saved(model, tmp_path), "bfloat16")
+    ours_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
+    theirs_BTV = fake_checkpoints.huggingface_logits(model.to(torch.bfloat16), tokens_BT)
+    ours, theirs = (np.abs(x - exact_BTV).max() for x in (ours_BTV, theirs_BTV))
+    assert 0 < ours < 2 * theirs
+    assert ours < 0.05 * np.abs(exact_BTV).max()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -129,6 +176,46 @@ def test_a_config_of_transformers_4_means_the_same_as_one_of_5():
     assert old.head_width == 8  # hidden_size / num_attention_heads where nothing is said
 
 
+def test_a_hub_config_of_gemma_3_means_what_transformers_reads_from_it():
+    """As published: the old keys, and silence where the class has a default."""
+    published: dict[str, Any] = {
+        "model_type": "gemma3_text",
+        "vocab_size": 262_144,
+        "hidden_size": 640,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 2048,
+        "sliding_window": 512,
+        "_sliding_window_pattern": 6,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "max_position_embeddings": 32_768,
+    }
+    transformers = pytest.importorskip("transformers")
+    read = transformers.Gemma3TextConfig(**json.loads(json.dumps(published))).to_dict()
+    config = config_formats.from_huggingface(published)
+    assert config == config_formats.from_huggingface(read)
+    assert config.windows == (512, 512, 512, 512, 512, 0) * 3
+    assert (config.rope_theta, config.local_rope_theta) == (1_000_000.0, 10_000.0)
+    assert dict(config.rope_scaling or ()) == {"rope_type": "linear", "factor": 8.0}
+    assert (config.tied, config.head_width, config.query_scalar) == (True, 256, 0.0)
+    assert rope.frequencies(config)[0] == 0.125  # 1 / factor
+    assert rope.frequencies(config, local=True)[0] == 1.0
+
+
+@pytest.mark.parametrize("family", fakes.OF_FAMILY)
+def test_silence_in_a_config_means_what_transformers_assumes(family):
+    said = {"model_type": family, "num_hidden_layers": 6}
+    read = fake_checkpoints.huggingface_class(family)(num_hidden_layers=6).to_dict()
+    shape = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size")
+    needed = {key: read[key] for key in (*shape, "max_position_embeddings", "num_key_value_heads")}
+    assert config_formats.from_huggingface(said | needed) == config_formats.from_huggingface(read)
+
+
 def test_rotary_frequencies_equal_those_of_transformers():
     functions = pytest.importorskip("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
     transformers = pytest.importorskip("transformers")
@@ -142,6 +229,19 @@ def test_rotary_frequencies_equal_those_of_transformers():
     expected, _ = functions["llama3"](described, "cpu")
     ours = rope.frequencies(config_formats.from_huggingface(described.to_dict()))
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
+
+
+GGUF: dict[str, Any] = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.embedding_length": 16,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.feed_forward_length": 24,
+    "llama.context_length": 128,
+    "llama.attention.layer_norm_rms_epsilon": float(np.float32(1e-5)),
+    "tokenizer.ggml.tokens": ["a", "b", "c"],
+}
 
 
 def test_gguf_metadata_gives_the_shape():
@@ -162,6 +262,34 @@ def test_gguf_metadata_gives_the_shape():
     )
 
 
+def test_gguf_metadata_of_gemma_says_little_and_means_what_llama_cpp_takes_it_for():
+    gemma2 = gguf_shape.from_gguf(of_gemma("gemma2", layers=3))
+    assert gemma2.windows == (4096, 0, 4096)
+    assert (gemma2.attention_softcap, gemma2.logit_softcap) == (50.0, 30.0)
+    assert (gemma2.head_width, gemma2.query_scalar, gemma2.norm_offset) == (8, 0.0, 1.0)
+    stated = {"gemma2.attention.sliding_window": 64, "gemma2.attn_logit_softcapping": 5.0}
+    gemma2 = gguf_shape.from_gguf(of_gemma("gemma2", layers=3) | stated)
+    assert (gemma2.windows, gemma2.attention_softcap) == ((64, 0, 64), 5.0)
+
+    gemma3 = gguf_shape.from_gguf(of_gemma("gemma3", layers=7))
+    assert gemma3.windows == (4096,) * 5 + (0, 4096)
+    assert (gemma3.rope_theta, gemma3.local_rope_theta) == (1_000_000.0, 10_000.0)
+    assert (gemma3.attention_softcap, gemma3.logit_softcap) == (0.0, 0.0)
+    stated = {"gemma3.attention.sliding_window_pattern": 2, "gemma3.rope.freq_base_swa": 500.0}
+    gemma3 = gguf_shape.from_gguf(of_gemma("gemma3", layers=3) | stated)
+    assert (gemma3.windows, gemma3.local_rope_theta) == ((4096, 0, 4096), 500.0)
+
+    # The 27B models scale their scores in another way, and their files do not say so.
+    for arch, layers in (("gemma2", 46), ("gemma3", 62)):
+        assert gguf_shape.from_gguf(of_gemma(arch, layers)).query_scalar == 16 / 4
+
+
+def of_gemma(arch: str, layers: int) -> dict[str, Any]:
+    renamed = {key.replace("llama.", f"{arch}."): value for key, value in GGUF.items()}
+    heads = {f"{arch}.attention.key_length": 8, f"{arch}.attention.value_length": 8}
+    return renamed | heads | {"general.architecture": arch, f"{arch}.block_count": layers}
+
+
 def test_the_frequency_table_of_a_gguf_gives_the_scaling_of_llama_3():
     scaling: dict[str, float | str] = {
         **LLAMA3,
@@ -176,17 +304,6 @@ def test_the_frequency_table_of_a_gguf_gives_the_scaling_of_llama_3():
         gguf_shape.from_gguf(GGUF, rope_divisors=table**2)
 
 
-GGUF: dict[str, Any] = {
-    "general.architecture": "llama",
-    "llama.block_count": 2,
-    "llama.embedding_length": 16,
-    "llama.attention.head_count": 4,
-    "llama.attention.head_count_kv": 2,
-    "llama.feed_forward_length": 24,
-    "llama.context_length": 128,
-    "llama.attention.layer_norm_rms_epsilon": float(np.float32(1e-5)),
-    "tokenizer.ggml.tokens": ["a", "b", "c"],
-}
 REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "mamba"}, "'mamba'.*known: llama"),
     "no architecture": ({"model_type": None}, "unknown architecture None"),
@@ -197,12 +314,45 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "uneven groups": ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
     "odd heads": ({"head_dim": 7}, "width 7 cannot be rotated"),
     "yarn": ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; known"),
+    "vision": ({"model_type": "gemma3"}, "'gemma3'.*known: .*gemma3_text"),
+    "a cap that Gemma 3 does not have": (
+        {"model_type": "gemma3_text", "attn_logit_softcapping": 50.0},
+        "attn_logit_softcapping = 50.0 is not supported",
+    ),
+    "another activation of Gemma": (
+        {"model_type": "gemma2", "hidden_activation": "relu"},
+        "hidden_activation = 'relu' is not supported",
+    ),
+    "attention to what follows": (
+        {"model_type": "gemma2", "use_bidirectional_attention": True},
+        "use_bidirectional_attention = True is not supported",
+    ),
+    "other kinds of layers": (
+        {"model_type": "gemma2", "layer_types": ["chunked_attention"] * 3},
+        "layer_types must name 3 layers sliding_attention or full_attention",
+    ),
+    "kinds of too few layers": (
+        {"model_type": "gemma2", "layer_types": ["full_attention"]},
+        "layer_types must name 3 layers",
+    ),
+    "local scaling": (
+        {"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": LLAMA3}},
+        "rotary scaling of sliding_attention layers is not supported",
+    ),
     "half a scaling": ({"rope_scaling": {"rope_type": "linear"}}, "'linear' lacks factor"),
 }
 REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"general.architecture": "rwkv"}, "unknown architecture 'rwkv'"),
     "more tokens than rows": ({"llama.vocab_size": 2}, "has 3 tokens but its embedding 2 rows"),
-    "partial rotation": ({"llama.attention.key_length": 6}, "key_length = 6 but"),
+    "partial rotation": (
+        {"llama.attention.key_length": 6, "llama.rope.dimension_count": 4},
+        "llama.rope.dimension_count = 4 but its heads are 6 wide",
+    ),
+    "values of another width": ({"llama.attention.value_length": 6}, "value_length = 6 but"),
+    "windows of too few layers": (
+        of_gemma("gemma3", 3) | {"gemma3.attention.sliding_window_pattern": [True]},
+        "sliding_window_pattern has 1 entries for 3 layers",
+    ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }

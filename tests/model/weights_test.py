@@ -87,7 +87,7 @@ def test_a_model_saved_in_bfloat16_loads_as_float32(tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        fakes.model(layers=2, rope_scaling=(("rope_type", "linear"), ("factor", 2.0))),
+        fakes.model(vocab_size=67, rope_scaling=(("rope_type", "linear"), ("factor", 2.0))),
         *(fakes.model_of_family(family, vocab_size=67) for family in fakes.OF_FAMILY),
     ],
     ids=["llama, linear scaling", *fakes.OF_FAMILY],
