@@ -58,7 +58,7 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
 
 
 def _token_ids(experiment: Experiment, source: Path | None) -> dict[str, int | list[int] | None]:
-    """Begin, end and padding, for config.json: where it is silent, transformers has its own."""
+    """Begin, end and padding, for config.json: as the source has it, or as they are used here."""
     text = experiment.template.tokenizer
     ends = list(text.end_ids)
     ids: dict[str, int | list[int] | None] = {
@@ -68,7 +68,7 @@ def _token_ids(experiment: Experiment, source: Path | None) -> dict[str, int | l
     }
     if source and source.is_dir():
         stated = json.loads((source / "config.json").read_text())
-        ids |= {key: stated[key] for key in ids if key in stated}
+        return {key: stated[key] for key in ids if key in stated}
     return ids
 
 
