@@ -46,13 +46,24 @@ class StageSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters that are trained in place of the weights. See learner/lora.py."""
+
+    rank: int = 0  # 0: off, all weights are trained
+    alpha: float = 32.0  # the adapters' product counts alpha / rank
+    targets: str = "layers/.*"  # regular expression: weights that get one, e.g. "layers/(query|up)"
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelSettings:
     """Which model, and how its text is read."""
 
     source: str  # "preset:NAME" (random weights), a Hugging Face folder or hub id, or a .gguf file
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the source's own
-    template: str = "auto"  # chat format: "plain", "chatml", …; "auto": the model's own
-    dtype: str = "float32"  # of the matmuls; master params are float32 always
+    template: str = "auto"  # a name of text.templates.NAMES; "auto": the model's own
+    thinking: bool = False  # models that can think (Qwen3): within attempts, or told not to
+    dtype: str = "float32"  # of the matmuls, and of frozen weights; what is trained is float32
+    lora: LoraSettings = LoraSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +120,8 @@ class MemorySettings:
     """How an update fits into memory. None of these changes a result beyond rounding."""
 
     micro_batches: int = 1  # the batch's rows are learned from in this many parts
-    remat: bool = False  # recompute activations of each layer in the backward pass
+    # What the backward pass recomputes of each layer: "none", all but the matrix "products", "full".
+    remat: str = "products"
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
 
 
@@ -195,6 +207,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
+    (MemorySettings, "remat"): ("none", "products", "full"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
     (RewardSettings, "sandbox"): ("auto", "namespace", "landlock", "none"),
 }
@@ -210,6 +223,8 @@ MINIMA: dict[tuple[type, str], float] = {
     (StageSettings, "warmup_steps"): 0,
     (StageSettings, "final_fraction"): 0.0,
     (StageSettings, "documents_per_step"): 0,
+    (LoraSettings, "rank"): 0,
+    (LoraSettings, "alpha"): 1e-6,
     (ProblemSettings, "weight"): 1e-6,
     (ProblemSettings, "curriculum_steps"): 0,
     (SourceSettings, "weight"): 1e-6,
@@ -360,6 +375,12 @@ def _check(s: Settings) -> None:
         )
     if s.rollout.top_p > 1.0:
         raise InputError(f"config.rollout.top_p={s.rollout.top_p} is a share: at most 1.")
+    try:
+        re.compile(s.model.lora.targets)
+    except re.error as error:
+        raise InputError(
+            f"config.model.lora.targets={s.model.lora.targets!r} is no regular expression: {error}."
+        ) from None
     if s.rewards.function and not re.fullmatch(r"[\w.]+:\w+", s.rewards.function):
         raise InputError(
             f"config.rewards.function={s.rewards.function!r} must be 'module:function', such as "

@@ -1,7 +1,8 @@
 """What every mode of a run shares, made once from its settings: model, text, problems, mesh.
 
 Experiment.open(settings) -> shapes, tokenizer, template, mesh; nothing large yet
-.initial_params()         -> the loaded or random weights, on the mesh
+.initial_params()         -> what training starts from: all weights, or LoRA adapters; on the mesh
+.weights(params)          -> what the model computes with, given what is trained
 .episode_settings(...)    -> what a rollout is compiled for
 .texts(episode)           -> what the policy wrote, per row and attempt
 """
@@ -15,9 +16,11 @@ from jax.sharding import Mesh
 
 from score_jax import sharding
 from score_jax.config import Settings, StageSettings, nearest
+from score_jax.learner import lora
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import sources, transformer, weights
+from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
@@ -27,8 +30,11 @@ from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS
 
 PRESET = "preset:"
+PADDING = 1024  # rows; published embeddings are padded to a round number by less
 GREEDY = Policy(temperature=0.0)
 LONG_ATTEMPT = 64  # tokens
+# What is drawn from the seed; stage i of a recipe draws from fold_in(seed, 1 + i).
+_WEIGHTS, _ADAPTERS = 0, 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Experiment:
     model: ModelConfig
     template: templates.Template
     mesh: Mesh
-    source_params: Params | None  # loaded weights, on the mesh; None for a preset
+    source_params: Params | None  # on the mesh; None for a preset that is trained whole
 
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
@@ -61,19 +67,41 @@ class Experiment:
             system=settings.problems.system,
             prompt_format=prompt_format,
             instruction=instruction,
+            thinking=settings.model.thinking,
         )
-        model, params = _load(source, mesh)
+        frozen = settings.model.lora.rank > 0
+        model, params = _load(source, mesh, settings.model.dtype if frozen else "float32")
         _check(settings, model, template, mesh)
+        if frozen and params is None:
+            params = _random_params(model, mesh, settings)
         return cls(settings, model, template, mesh, params)
 
+    @property
+    def base(self) -> Params | None:
+        """With LoRA, the frozen weights under all adapters; never donated. None without."""
+        return self.source_params if self.settings.model.lora.rank else None
+
     def initial_params(self) -> Params:
-        """The weights that training starts from, on the mesh; a fresh copy, safe to donate."""
-        if self.source_params is not None:
-            return jax.tree.map(jax.numpy.copy, self.source_params)
-        key = jax.random.fold_in(jax.random.key(self.settings.seed), 0)
-        shapes = jax.eval_shape(lambda: transformer.init(self.model, key))
-        shardings = sharding.params_shardings(self.mesh, transformer.AXES, shapes)
-        return jax.jit(lambda: transformer.init(self.model, key), out_shardings=shardings)()
+        """What training starts from, on the mesh; new arrays, safe to donate."""
+        adapters = self.settings.model.lora
+        if adapters.rank:
+            key = jax.random.fold_in(jax.random.key(self.settings.seed), _ADAPTERS)
+            return lora.init(key, self.model, adapters, self.mesh)
+        if self.source_params is None:
+            return _random_params(self.model, self.mesh, self.settings)
+        return jax.tree.map(jax.numpy.copy, self.source_params)
+
+    def initial_reference(self) -> Params:
+        """The policy of `initial_params` as a reference; no copy where there is one already."""
+        return {} if self.base else self.source_params or self.initial_params()
+
+    def weights(self, params: Params) -> Params:
+        """What the model computes with when `params` are trained: they, or the base under them."""
+        return lora.attach(self.base, params, self.settings.model.lora) if self.base else params
+
+    def merged(self, params: Params) -> Params:
+        """Plain weights that compute what `weights(params)` does, up to rounding; for export."""
+        return lora.merge(self.base, params, self.settings.model.lora) if self.base else params
 
     def episode_settings(
         self, *, policy: Policy | None = None, attempts: int = 0, samples: int = 0
@@ -94,6 +122,7 @@ class Experiment:
             turn_rows=rollout.turn_rows,
             shrink=self._shrink(),
             dtype=self.settings.model.dtype,
+            cache_layout=layout_for(self.mesh.devices.flat[0].platform),
         )
 
     def _shrink(self) -> int:
@@ -125,6 +154,7 @@ class Experiment:
             samples=s.rollout.samples_per_problem if stage.objective == "rl" else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,
             micro_batches=s.memory.micro_batches,
+            lora=s.model.lora,
         )
 
     def texts(self, episode: Episode) -> list[list[str]]:
@@ -151,7 +181,15 @@ def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])
 
 
-def _load(source: str, mesh: Mesh) -> tuple[ModelConfig, Params | None]:
+def _random_params(model: ModelConfig, mesh: Mesh, settings: Settings) -> Params:
+    """A preset's weights, on the mesh."""
+    key = jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS)
+    shapes = jax.eval_shape(lambda: transformer.init(model, key))
+    shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
+    return jax.jit(lambda: transformer.init(model, key), out_shardings=shardings)()
+
+
+def _load(source: str, mesh: Mesh, dtype: str) -> tuple[ModelConfig, Params | None]:
     if source.startswith(PRESET):
         name = source.removeprefix(PRESET)
         if name not in PRESETS:
@@ -164,18 +202,22 @@ def _load(source: str, mesh: Mesh) -> tuple[ModelConfig, Params | None]:
         axes = transformer.AXES[path.rsplit("/", 1)[-1]]
         return jax.device_put(value, sharding.of_axes(mesh, axes, value.shape))
 
-    return weights.load(source, put=put)
+    return weights.load(source, dtype, put=put)
 
 
 def _check(settings: Settings, model: ModelConfig, template: templates.Template, mesh: Mesh):
     """What can only be checked once the model and its tokenizer are known."""
     text = template.tokenizer
-    if text.vocab_size > model.vocab_size:
+    # Special tokens beyond the embedding are never made from text (Gemma 3 has one, of images).
+    beyond = set(range(model.vocab_size, text.vocab_size)) - set(text.special.values())
+    if beyond or text.vocab_size < model.vocab_size - PADDING:
         raise InputError(
             f"the tokenizer knows {text.vocab_size} tokens and the model's embedding has "
             f"{model.vocab_size} rows: they do not belong together. Set config.model.tokenizer to "
             "the tokenizer the model was trained with."
         )
+    if settings.model.lora.rank:
+        lora.targets(model, settings.model.lora)
     rollout = settings.rollout
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(

@@ -1,6 +1,7 @@
 """A trained model as a Hugging Face folder, for transformers, vLLM and whatever else reads those.
 
-    write(experiment, params, folder)   -> what a user should know about it, in words
+    write(experiment, params, folder)            -> what a user should know about it, in words
+    write_adapters(experiment, params, folder)   -> the same, of LoRA's adapters alone
 
 Weights and config.json are written anew. The tokenizer's files are copied from where it was read,
 as it does not change. A GGUF has no such files: its vocabulary stays behind, and is told about.
@@ -11,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from score_jax.experiment import PRESET, Experiment
+from score_jax.learner import adapter_files
 from score_jax.model import sources, weights
 from score_jax.problem import InputError
 from score_jax.structs import Params
@@ -34,6 +36,7 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
     """Writes a folder that AutoModelForCausalLM.from_pretrained loads.
 
     Args:
+      params: what was trained; adapters are merged into the weights under them.
       dtype: of the weights, as in weights.save.
 
     Returns: what was written and what is missing, for the user.
@@ -49,12 +52,21 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
     weights.save(
         folder,
         experiment.model,
-        params,
+        experiment.merged(params),
         dtype=dtype,
         extra=_token_ids(experiment, source),
     )
     said = f"{folder}: a {experiment.model.family} model, loaded by transformers as it stands."
     return f"{said} {_write_tokenizer(experiment, source, folder)}"
+
+
+def write_adapters(experiment: Experiment, params: Params, folder: Path) -> str:
+    """Writes LoRA adapters as PeftModel.from_pretrained loads them; returns words for the user."""
+    settings = experiment.settings.model
+    adapter_files.save_adapters(
+        folder, experiment.model, params, settings.lora, source=settings.source
+    )
+    return f"{folder}: adapters in PEFT's layout, for {settings.source}."
 
 
 def _token_ids(experiment: Experiment, source: Path | None) -> dict[str, int | list[int] | None]:

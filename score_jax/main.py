@@ -48,6 +48,9 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
     flags.DEFINE_string("export_dir", "", "Where to export to; empty: WORKDIR/export.", values)
     flags.DEFINE_string("export_dtype", "", "float32 or bfloat16; empty: as trained.", values)
+    flags.DEFINE_boolean(
+        "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
+    )
     flags.DEFINE_boolean("help", False, "Show this help.", values)
     return values
 
@@ -78,7 +81,13 @@ def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
 def _export(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax import train
 
-    return train.export_latest(settings, given.workdir, given.export_dir, given.export_dtype)
+    return train.export_latest(
+        settings,
+        given.workdir,
+        given.export_dir,
+        dtype=given.export_dtype,
+        adapters=given.export_adapters,
+    )
 
 
 # Imported where used, so that a mistyped flag is reported before jax has loaded.

@@ -5,7 +5,7 @@ Running the same command again resumes. Where a run goes on, first match:
   2. the beginning.
 A stage starts from the params its predecessor ended with, and with a fresh optimizer. The
 reference of all KL terms is the base model: what the stage named "base" made, or else the loaded
-weights.
+weights. With LoRA, params are adapters here; `Experiment.weights` puts them beside the weights.
 """
 
 import dataclasses
@@ -80,16 +80,19 @@ def evaluate_latest(settings: Settings, workdir: str) -> int:
         if at_step:
             name = f"{settings.recipe[index]} at step {at_step}"
             params = run.params_at(settings.recipe[index], at_step)
-        result = evaluate(run.experiment, params, run.test_problems)
+        result = evaluate(run.experiment, run.experiment.weights(params), run.test_problems)
         log.write_transcripts("latest", result.transcripts)
         log.write_evaluation("latest", result.metrics)
         log.say(f"{name}:\n{summary.table({'stages': {'latest': result.metrics}})}")
     return DONE
 
 
-def export_latest(settings: Settings, workdir: str, to: str = "", dtype: str = "") -> int:
+def export_latest(
+    settings: Settings, workdir: str, to: str = "", *, dtype: str = "", adapters: bool = False
+) -> int:
     """Writes the newest checkpoint as a Hugging Face folder; by default DIR/export.
 
+    adapters: those of a run with LoRA alone, in PEFT's layout; they are merged otherwise.
     Raises: InputError if nothing has been trained in the work directory yet.
     """
     folder = Path(workdir)
@@ -97,14 +100,21 @@ def export_latest(settings: Settings, workdir: str, to: str = "", dtype: str = "
         raise InputError(
             f"{folder} has no checkpoint to export. Train first, or name the --workdir of a run."
         )
+    if adapters and not settings.model.lora.rank:
+        raise InputError(
+            "--export_adapters writes what a run with LoRA trains, and config.model.lora.rank is "
+            "0: all weights are trained. Leave it out."
+        )
     _check_same_settings(folder, settings)
     with RunLog(folder) as log, _watch(settings, folder, log) as watch:
         run = _Run(settings, folder, log, lambda: False, watch, Experiment.open(settings), None, [])
         index, at_step = run.position()
         params = run.params_at(settings.recipe[index], at_step)
-        said = export.write(
-            run.experiment, params, Path(to) if to else folder / "export", dtype=dtype
-        )
+        target = Path(to) if to else folder / "export"
+        if adapters:
+            said = export.write_adapters(run.experiment, params, target)
+        else:
+            said = export.write(run.experiment, params, target, dtype=dtype)
         log.say(f"{settings.recipe[index]} at step {at_step}: {said}")
     return DONE
 
@@ -188,7 +198,7 @@ class _Run:
         """The frozen base model at the start of `stage`; None while it is still being made."""
         recipe = self.settings.recipe
         if recipe[0] != "base":
-            return self.experiment.source_params or self.experiment.initial_params()
+            return self.experiment.initial_reference()
         return None if stage == "base" else self._params_after("base")
 
     def _params_after(self, stage: str) -> Params:
@@ -240,7 +250,9 @@ class _Run:
                 batch, measured = source.collect(dispatched)
                 started = time.perf_counter()
                 with self.watch.phase("update", name, batch.tokens.shape[1]):
-                    state, metrics = step.train_step(state, against, batch, stage=stage)
+                    state, metrics = step.train_step(
+                        state, against, batch, stage=stage, base=self.experiment.base
+                    )
                 pending = _Pending(number, metrics, measured, started, batch.tokens.size)
                 stopping = self.stop()
                 last = number == stage.steps
@@ -264,7 +276,8 @@ class _Run:
         if self.stop():
             raise Interrupted
         with self.watch.phase("evaluation"):
-            result = evaluate(self.experiment, params, self.test_problems, stop=self.stop)
+            weights = self.experiment.weights(params)
+            result = evaluate(self.experiment, weights, self.test_problems, stop=self.stop)
         self.log.write_transcripts(name, result.transcripts)
         self.log.write_evaluation(name, result.metrics)
         shown = [
@@ -355,7 +368,8 @@ class _Episodes:
             )
             sampled = self._sample(state.params, prompts, 0, tokens=1)
             batch = self._batch(sampled, np.zeros(sampled.truncated.shape, np.float32))
-            step.lower(state, reference, batch, stage=stage).compile()
+            base = self._run.experiment.base
+            step.lower(state, reference, batch, stage=stage, base=base).compile()
 
     def _sample(
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
@@ -367,7 +381,7 @@ class _Episodes:
             limit_QGA = np.full(shape, tokens, np.int32)
         with self._run.watch.phase("rollout", self._rollout, prompts.tokens.shape[1]):
             return episode.run(
-                params,
+                self._run.experiment.weights(params),
                 prompts,
                 jax.random.fold_in(self._key, number),
                 settings=self._rollout,

@@ -108,7 +108,7 @@ def test_a_missing_setting_is_named():
         ("seed", "7", "int, not str"),
         ("seed", 7.0, "int, not float"),
         ("seed", True, "int, not bool"),
-        ("memory__remat", 1, "bool, not int"),
+        ("problems__curriculum_steps", True, "int, not bool"),
         ("rollout__temperature", True, "float, not bool"),
         ("rollout__temperature", "hot", "float, not str"),
         ("problems__name", 5, "str, not int"),
@@ -144,7 +144,7 @@ def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
 @pytest.mark.parametrize("cls, name", config.MINIMA)
 def test_a_number_below_its_minimum_is_refused(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
-    groups[config.SourceSettings] = "problems__test"
+    groups |= {config.SourceSettings: "problems__test", config.LoraSettings: "model__lora"}
     path = f"{groups.get(cls, 'stages__stage1')}__{name}"
     least = config.MINIMA[cls, name]
     kind = typing.get_type_hints(cls)[name]
@@ -194,6 +194,10 @@ def test_the_table_of_limits_names_settings_that_exist():
         (
             {"stages__stage2__standardize": True},
             ["config.stages.stage2.standardize", "cancels the bonus of 10", "Set standardize"],
+        ),
+        (
+            {"model__lora__targets": "layers/("},
+            ["config.model.lora.targets='layers/('", "no regular expression", "unterminated"],
         ),
         ({"rollout__attempts": 1}, ["config.stages.stage2.bonus=10.0", "only one"]),
         (

@@ -67,11 +67,11 @@ def exported(*more: str) -> int:
         return main.main(argv)
 
 
-def trained(source: Path, workdir: Path) -> dict:
+def trained(source: Path, workdir: Path, run: list[str] | None = None) -> dict:
     """A work directory whose newest checkpoint holds other weights than the source; those."""
-    settings = commandline.settings_of(arguments(source))
+    settings = commandline.settings_of(run or arguments(source))
     experiment = Experiment.open(settings)
-    params = jax.tree.map(lambda x: x * 1.25, experiment.initial_params())
+    params = jax.tree.map(lambda x: x * 1.25 + 0.01, experiment.initial_params())
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps({"settings": config.to_dict(settings)}))
     for stage, at_step in (("stage1", 200), ("stage2", 3)):
@@ -119,6 +119,20 @@ def test_an_export_goes_where_and_in_the_precision_that_the_flags_say(source, tm
     jax.tree.map(np.testing.assert_array_equal, loaded, expected)
 
 
+def test_a_run_with_lora_exports_merged_weights_or_adapters_alone(source, tmp_path):
+    run, adapters = [*arguments(source), "--config.model.lora.rank=2"], tmp_path / "adapters"
+    trained(source, tmp_path / "run", run)
+    run.append(f"--workdir={tmp_path / 'run'}")
+    assert exported(*run) == 0
+    _, merged = weights.load(str(tmp_path / "run" / "export"))
+    _, base = weights.load(str(source))
+    changed = jax.tree.map(lambda x, y: bool((x != y).any()), merged, base)
+    assert changed["layers"]["query"] and not changed["embedding"]
+    assert exported(*run, "--export_adapters", f"--export_dir={adapters}") == 0
+    described = json.loads((adapters / "adapter_config.json").read_text())
+    assert (described["r"], described["base_model_name_or_path"]) == (2, str(source))
+
+
 def test_an_export_that_cannot_be_is_explained_in_one_message(source, tmp_path, capsys):
     run = [*arguments(source), f"--workdir={tmp_path / 'run'}"]
     assert exported(*run) == main.BAD_INPUT
@@ -129,6 +143,8 @@ def test_an_export_that_cannot_be_is_explained_in_one_message(source, tmp_path, 
     assert exported(*run, f"--export_dir={source}") == main.BAD_INPUT
     assert "would replace the weights that training started from" in capsys.readouterr().err
     assert (source / "model.safetensors").read_bytes() == before
+    assert exported(*run, "--export_adapters") == main.BAD_INPUT
+    assert "config.model.lora.rank is 0" in capsys.readouterr().err
     assert exported(*run, "--export_dtype=float8") == main.BAD_INPUT
     assert "'float8' is unknown; known: float32, bfloat16" in capsys.readouterr().err
 
@@ -137,6 +153,7 @@ def experiment(source: str, named: str = "") -> Experiment:
     """As much of an experiment as an export looks at."""
     text = dataclasses.replace(tokenizer.characters(), chat_template=CHAT)
     parts: dict = {
+        "merged": lambda params: params,
         "model": fakes.MODEL,
         "settings": types.SimpleNamespace(
             model=types.SimpleNamespace(source=source, tokenizer=named)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.config import OptimizerSettings, StageSettings
+from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer
@@ -90,11 +90,12 @@ def learner_settings(
     *,
     policy: Policy = Policy(),  # noqa: B008 (frozen)
     chunk: int = 0,
-    remat: bool = False,
+    remat: str = "products",
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 (frozen)
     samples: int = 2,
     max_attempt_tokens: int = 3,
     micro_batches: int = 1,
+    lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
 ) -> LearnerSettings:
     """What an update of the tiny model is compiled for."""
     return LearnerSettings(
@@ -103,6 +104,7 @@ def learner_settings(
         samples=samples,
         max_attempt_tokens=max_attempt_tokens,
         micro_batches=micro_batches,
+        lora=lora,
     )
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import config, train
+from score_jax import config, experiment, train
 from score_jax.config import resolve
 from score_jax.learner import checkpoint
 from score_jax.problem import InputError
@@ -198,6 +198,53 @@ def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_pa
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert list(summary["stages"]) == ["base", "stage1"]
     assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5
+
+
+def lora_settings(**changes) -> config.Settings:
+    """Two steps of each RL stage on adapters, after one of the stage that makes the reference."""
+    settings = tiny_settings(checkpoint=config.CheckpointSettings(every=1, keep=2), **changes)
+    stages = {
+        name: dataclasses.replace(stage, steps=1 if name == "base" else 2)
+        for name, stage in settings.stages.items()
+    }
+    model = dataclasses.replace(settings.model, lora=config.LoraSettings(rank=2, alpha=4.0))
+    return dataclasses.replace(settings, model=model, stages=stages)
+
+
+def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path):
+    settings = lora_settings()
+    for name, stop in (("whole", AfterCalls(1000)), ("killed", AfterCalls(5, Crash))):
+        try:
+            assert train.train(settings, str(tmp_path / name), stop=stop) == train.DONE
+        except Crash:  # in stage1, after step 2; the last checkpoint is of step 1
+            assert checkpoint.latest_step(tmp_path / name / "checkpoints" / "stage1") == 1
+            assert train.train(settings, str(tmp_path / name)) == train.DONE
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert metrics_of(killed) == metrics_of(whole)
+    ours = final_params(whole, settings)
+    jax.tree.map(np.testing.assert_array_equal, final_params(killed, settings), ours)
+
+    run = train._Run.start(settings, whole, None, lambda: False, None)
+    start = jax.device_get(run.experiment.initial_params())
+    assert jax.tree.structure(ours) == jax.tree.structure(start)
+    assert all(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (ours, start)), strict=True))
+    # What the stage named base learned is the reference, of the size of the adapters.
+    reference = jax.device_get(run._reference("stage1"))
+    assert jax.tree.structure(reference) == jax.tree.structure(start)
+    rows = {(row["stage"], row["step"]): row for row in metrics_of(whole)}
+    assert abs(rows["stage1", 1]["kl/attempt2"]) < 1e-5 < abs(rows["stage2", 2]["kl/attempt2"])
+    assert max(row["logp_gap"] for (stage, _), row in rows.items() if stage != "base") < 1e-5
+
+
+def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themselves(tmp_path):
+    settings = lora_settings(recipe=("stage1",))
+    run = train._Run.start(settings, tmp_path, None, lambda: False, None)
+    assert run._reference("stage1") == {}
+    full = dataclasses.replace(settings.model, lora=config.LoraSettings())
+    plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))
+    jax.tree.map(np.testing.assert_array_equal, run.experiment.base, plain.initial_params())
+    start = run.experiment.merged(run.experiment.initial_params())
+    jax.tree.map(np.testing.assert_array_equal, start, run.experiment.base)
 
 
 def test_sigterm_saves_and_exits_75_and_the_same_command_finishes(tmp_path):

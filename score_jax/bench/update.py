@@ -28,21 +28,23 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
     """Compiles and times the update of the workload's episodes."""
     s = work.settings
     settings = LearnerSettings(
-        likelihood=LikelihoodSettings(
-            model=s.model, policy=s.policy, dtype=s.dtype, chunk=0, remat=False
-        ),
+        likelihood=LikelihoodSettings(model=s.model, policy=s.policy, dtype=s.dtype),
         optimizer=OptimizerSettings(),
         samples=s.samples,
         max_attempt_tokens=s.max_attempt_tokens,
+        lora=work.lora,
     )
     batch = episodes(work)
-    state = step.init(jax.tree.map(jnp.copy, work.params), settings)
+    trained, reference = (work.adapters, {}) if work.base else (work.params, work.params)
+    state = step.init(jax.tree.map(jnp.copy, trained), settings)
     compile_sec, program = timing.seconds_of(
-        step.lower(state, work.params, batch, stage=STAGE).compile
+        step.lower(state, reference, batch, stage=STAGE, base=work.base).compile
     )
     seconds = []
     for repetition in range(reps + 1):
-        update = functools.partial(step.train_step, state, work.params, batch, stage=STAGE)
+        update = functools.partial(
+            step.train_step, state, reference, batch, stage=STAGE, base=work.base
+        )
         elapsed, (state, _) = timing.seconds_of(update)
         if repetition:  # the first warms up
             seconds.append(elapsed)

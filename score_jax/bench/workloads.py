@@ -13,11 +13,12 @@ import dataclasses
 import jax
 import numpy as np
 
-from score_jax.config import Settings, nearest
+from score_jax.config import LoraSettings, Settings, nearest
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
 from score_jax.model import transformer
+from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
@@ -55,9 +56,12 @@ class Workload:
 
     name: str
     settings: EpisodeSettings
-    params: Params
+    params: Params  # what the model computes with
     prompts: PromptBatch
     limit_QGA: np.ndarray  # tokens of each attempt
+    lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
+    base: Params | None = None  # with LoRA, what stays as it is
+    adapters: Params | None = None  # with LoRA, what is trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +104,7 @@ def named(name: str, *, dtype: str = "float32", seed: int = 0) -> Workload:
         slots=shape.slots,
         shrink=4 if shape.skewed else 0,
         dtype=dtype,
+        cache_layout=layout_for(jax.default_backend()),
     )
     limit_QGA = np.full((shape.problems, shape.samples, 2), shape.attempt_tokens, np.int32)
     if shape.skewed:
@@ -130,14 +135,17 @@ def of_config(settings: Settings) -> Workload:
         pad_id=template.tokenizer.pad_id,
         seed=settings.seed,
     )
-    episode_settings = experiment.episode_settings()
+    episode_settings, trained = experiment.episode_settings(), experiment.initial_params()
     shape = (rollout.problems_per_step, rollout.samples_per_problem, rollout.attempts)
     return Workload(
         name=f"config of {where.name}",
         settings=episode_settings,
-        params=experiment.initial_params(),
+        params=experiment.weights(trained),
         prompts=next(batches),
         limit_QGA=np.full(shape, rollout.max_attempt_tokens, np.int32),
+        lora=settings.model.lora,
+        base=experiment.base,
+        adapters=trained if experiment.base else None,
     )
 
 

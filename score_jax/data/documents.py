@@ -57,7 +57,7 @@ def pack(
             if a > 1:
                 ids += template.instruction_ids
                 marks += [0] * len(template.instruction_ids)
-            written = [*text.encode(attempt), text.end_ids[0]]
+            written = template.attempt_ids(attempt)
             if len(written) > max_attempt_tokens:
                 raise InputError(
                     f"a document's attempt has {len(written)} tokens, end token included, and "

@@ -28,7 +28,7 @@ class LikelihoodSettings:
     policy: Policy
     dtype: str = "float32"  # of the forward and backward matmuls
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
-    remat: bool = False  # recompute each layer's activations in the backward pass
+    remat: str = "products"  # a key of transformer.REMAT
 
 
 class Written(flax.struct.PyTreeNode):

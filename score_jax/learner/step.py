@@ -1,10 +1,11 @@
 """The train step: the only place that takes gradients.
 
-    train_step(state, reference, batch, *, stage) -> state, metrics
+    train_step(state, reference, batch, *, stage, base=None) -> state, metrics
 
 One on-policy step of REINFORCE with per-attempt rewards. The stage's numbers are traced, so Stage I
 and Stage II run the same compiled program; only its named choices (baseline, KL estimator,
-normaliser) are compiled in. SFT is this step with reward 1, no baseline and no reference.
+normaliser) are compiled in. SFT is this step with reward 1, no baseline and no reference. With LoRA
+the params of state and reference are adapters of the same frozen `base`.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from score_jax.config import OptimizerSettings, StageSettings
-from score_jax.learner import likelihood, optimizer
+from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
+from score_jax.learner import likelihood, lora, optimizer
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import BASELINES, standardize
@@ -33,13 +34,14 @@ class LearnerSettings:
     samples: int  # G, rows of one problem; they lie next to each other
     max_attempt_tokens: int
     micro_batches: int = 1
+    lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
 
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything that an update changes."""
 
     step: jax.Array  # updates taken in this stage
-    params: Params
+    params: Params  # what is trained: all weights, or adapters
     opt_state: Any
     settings: LearnerSettings = flax.struct.field(pytree_node=False)
 
@@ -88,30 +90,45 @@ def init(params: Params, settings: LearnerSettings) -> TrainState:
 
 
 def train_step(
-    state: TrainState, reference: Params | None, batch: Batch, *, stage: StageSettings
+    state: TrainState,
+    reference: Params | None,
+    batch: Batch,
+    *,
+    stage: StageSettings,
+    base: Params | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update; `state` is donated.
 
     Args:
       reference: the frozen policy of the KL terms; None for a stage without any (SFT).
       batch: rows of one problem lie next to each other, `samples` of them.
+      base: with LoRA, the frozen weights that the adapters of state and reference belong to; a
+        reference `{}` is then these weights themselves.
 
     Returns: the new state, and metrics on the device by the names of metrics.jsonl.
     """
-    return _train_step(state, reference, batch, Coefficients.of(stage), choices=Choices.of(stage))
+    coefficients, choices = Coefficients.of(stage), Choices.of(stage)
+    return _train_step(state, reference, base, batch, coefficients, choices=choices)
 
 
-def lower(state: TrainState, reference: Params | None, batch: Batch, *, stage: StageSettings):
+def lower(
+    state: TrainState,
+    reference: Params | None,
+    batch: Batch,
+    *,
+    stage: StageSettings,
+    base: Params | None = None,
+):
     """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it ahead."""
     coefficients, choices = Coefficients.of(stage), Choices.of(stage)
-    return _train_step.lower(state, reference, batch, coefficients, choices=choices)
+    return _train_step.lower(state, reference, base, batch, coefficients, choices=choices)
 
 
 @functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
-def _train_step(state, reference, batch: Batch, coefficients: Coefficients, *, choices: Choices):
+def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients, *, choices):
     s = state.settings
     gradient, metrics = loss_gradient(
-        state.params, reference, batch, coefficients, choices=choices, settings=s
+        state.params, reference, batch, coefficients, choices=choices, settings=s, base=base
     )
     direction, opt_state = optimizer.make(s.optimizer).update(
         gradient, state.opt_state, state.params
@@ -130,6 +147,7 @@ def loss_gradient(
     *,
     choices: Choices,
     settings: LearnerSettings,
+    base: Params | None = None,
 ) -> tuple[Params, dict[str, jax.Array]]:
     """Gradient of the loss at `params`, and the metrics of the batch. Arguments as `train_step`'s.
 
@@ -142,7 +160,7 @@ def loss_gradient(
     if reference is None:
         reference_BN = behaviour_BN
     else:
-        reference_BN = _reference_log_probs(reference, batch, where, s)
+        reference_BN = _reference_log_probs(_weights(reference, base, s), batch, where, s)
     kl_BN = kl.k1(behaviour_BN, reference_BN)
     kl_BA = kl.per_attempt(jnp.where(where.mask, kl_BN, 0.0), where.attempt, attempts)
 
@@ -163,7 +181,7 @@ def loss_gradient(
         ),
     }
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
-    loss, gradient, (logp_BN, entropy_BN) = _accumulate(params, terms, s, choices)
+    loss, gradient, (logp_BN, entropy_BN) = _accumulate(params, base, terms, s, choices)
     metrics = {
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
@@ -172,13 +190,14 @@ def loss_gradient(
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
 
-def _accumulate(params, terms, settings: LearnerSettings, choices: Choices):
+def _accumulate(params, base, terms, settings: LearnerSettings, choices: Choices):
     """Loss and gradient summed over micro-batches, and (logp_BN, entropy_BN) of all rows."""
 
     def loss_sum(params, terms):
         where = terms["where"]
+        weights = _weights(params, base, settings)
         logp_BN, entropy_BN = likelihood.log_probs(
-            params, terms["tokens"], where, settings.likelihood
+            weights, terms["tokens"], where, settings.likelihood
         )
         loss = losses.reinforce_sum(logp_BN, terms["advantage"], where.mask)
         if choices.kl_estimator in kl.LOSSES:
@@ -198,6 +217,11 @@ def _accumulate(params, terms, settings: LearnerSettings, choices: Choices):
     zero = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
     (loss, gradient), aux = jax.lax.scan(add, zero, _split(terms, settings.micro_batches))
     return loss, gradient, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), aux)
+
+
+def _weights(params, base, settings: LearnerSettings) -> Params:
+    """What the model computes with: the params themselves, or the base with them as adapters."""
+    return params if base is None else lora.attach(base, params, settings.lora)
 
 
 def _reference_log_probs(reference, batch: Batch, where, settings: LearnerSettings) -> jax.Array:

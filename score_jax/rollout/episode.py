@@ -62,6 +62,7 @@ class EpisodeSettings:
     turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of them
     shrink: int = 0  # how often what is left may move into half of the slots
     dtype: str = "float32"  # of weights and cache while decoding
+    cache_layout: str = "by_head"  # see model/cache_layouts.py
 
     def row_tokens(self, prompt_tokens: int) -> int:
         """T: columns of a row that holds the longest possible episode."""
@@ -222,9 +223,10 @@ def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
 def _prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
     """Feeds every prompt once; (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
     problems, prompt_tokens = tokens_QP.shape
-    cache = kv.empty(settings.model, problems, prompt_tokens, settings.dtype)
+    s = settings
+    cache = kv.empty(s.model, problems, prompt_tokens, s.dtype, s.cache_layout)
     start_Q = jnp.zeros(problems, jnp.int32)
-    hidden_QPD, cache = transformer.extend(settings.model, params, cache, tokens_QP, start_Q)
+    hidden_QPD, cache = transformer.extend(s.model, params, cache, tokens_QP, start_Q)
     return cache, hidden_QPD[jnp.arange(problems), length_Q - 1], length_Q
 
 

@@ -9,22 +9,35 @@ added at a turn's edge (the usual fault of chat templates rendered twice). Drawn
 
 Text goes through `Tokenizer.encode`, which cannot make special tokens; those come from `token_id`.
 The models' own templates are Jinja programs; they are not run but written out here, and tests hold
-them against transformers' rendering. From the shipped one only the default system text is taken.
+them against transformers' rendering. From the shipped one only the default system text is taken,
+and whether the model thinks.
+
+Thoughts. A template of Qwen3 drops the <think> block of every earlier answer when it renders a
+conversation again. Here a row goes on from its ids, so attempt 2 sees attempt 1 as it was written:
+thoughts stay in view (and cost context), or without thinking the empty block does that the template
+puts before an answer. With those taken out, the ids are those of the model's own template.
 """
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 from score_jax.problem import InputError
 from score_jax.text.tokenizer import Tokenizer
 
-NAMES = ("auto", "plain", "chatml", "llama3", "gemma")
+NAMES = ("auto", "plain", "chatml", "llama2", "llama3", "gemma")
 _PLACE = "{problem}"
 # Llama 3.1 and later put two dates before the system text. The second is the day of the call if
 # the renderer tells it; it stays fixed here, as it does without, so that runs on two days agree.
 _LLAMA_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 # The default system text stands in the chat template between these two marks, in one literal.
-_DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^'\"{}]+?)<\|im_end\|>")
+_DEFAULT_SYSTEM = re.compile(
+    r"<\|im_start\|>system(?:\\n|\n)((?:(?!\{\{|\{%|['\"]).)+?)<\|im_end\|>", re.DOTALL
+)
+# A model that can think has this switch in its template; one that always does opens every answer.
+_MAY_THINK = "enable_thinking"
+_ALWAYS_THINKS = re.compile(r"assistant(?:\\n|\n)<think>(?:\\n|\n)['\"]")
+_NO_THOUGHTS, _THINK = "<think>\n\n</think>\n\n", "<think>\n"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,9 +50,11 @@ class Template:
     before: tuple[int, ...]  # ids that begin every row
     lead: str  # text encoded as one with the prompt, e.g. "user\n": its last token may join it
     after: tuple[int, ...]  # ids between the prompt and attempt 1
-    strip: bool  # whether blanks around the prompt go, as the model's own template has it
+    trim: Callable[[str], str]  # takes blanks off the prompt: str.strip, str.rstrip; str: none
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was cut off
+    trail: str = ""  # text encoded as one with the prompt, behind it
+    margin: str = ""  # what the model writes around an attempt
 
     def first_turn(
         self, problem_text: str, prompt_format: str = "", first_attempt: str = ""
@@ -49,17 +64,26 @@ class Template:
         prompt_format: in place of the template's own, where a problem set has one.
         first_attempt: an attempt that is given; then the policy begins behind the instruction."""
         prompt = (prompt_format or self.prompt_format).replace(_PLACE, problem_text)
-        text = self.lead + (prompt.strip() if self.strip else prompt)
+        text = self.lead + self.trim(prompt) + self.trail
         ids = [*self.before, *self.tokenizer.encode(text), *self.after]
         if first_attempt:
-            # As if it had been sampled: its tokens, its end, and what follows every attempt.
-            written = self.tokenizer.encode(first_attempt, continued=True)
-            ids += [*written, self.tokenizer.end_ids[0], *self.instruction_ids]
+            ids += [*self.attempt_ids(first_attempt), *self.instruction_ids]
         return ids
+
+    def attempt_ids(self, text: str) -> list[int]:
+        """Ids of an attempt that is given, as if it had been sampled; its end included."""
+        written = f"{self.margin}{text}{self.margin}"
+        return [*self.tokenizer.encode(written, continued=True), *self.turn_end_ids]
 
 
 def make(
-    name: str, tokenizer: Tokenizer, *, system: str, prompt_format: str, instruction: str
+    name: str,
+    tokenizer: Tokenizer,
+    *,
+    system: str,
+    prompt_format: str,
+    instruction: str,
+    thinking: bool = False,
 ) -> Template:
     """Makes the template of that name for a tokenizer.
 
@@ -68,8 +92,10 @@ def make(
     system: system text; empty means what the model's own template does without one (SmolLM2 and
         Qwen2.5 then have a default text, others have none). Not for "plain".
     instruction: what asks for the next attempt, the same after every attempt.
+    thinking: of models that can think before they answer; False tells them not to.
     Raises: InputError for an unknown name, a prompt_format without "{problem}", a system text that
-        has no place, or a vocabulary without the special tokens of the form."""
+        has no place, a vocabulary without the special tokens of the form, or thinking asked of a
+        model that cannot, or the reverse."""
     if prompt_format.count(_PLACE) != 1:
         raise InputError(
             f"The prompt format {prompt_format[:80]!r} has {_PLACE} {prompt_format.count(_PLACE)} "
@@ -79,26 +105,67 @@ def make(
         name = _own_form(tokenizer)
     if name not in _FORMS:
         raise InputError(f"There is no template {name!r}. Choose one of {', '.join(NAMES)}.")
-    return _FORMS[name](tokenizer, system, prompt_format, instruction)
+    made = _FORMS[name](tokenizer, system, prompt_format, instruction)
+    if name == "plain":  # whatever the model ships is left aside
+        return made
+    opening = tokenizer.encode(_opening(tokenizer, thinking))
+    return dataclasses.replace(
+        made,
+        after=(*made.after, *opening),
+        instruction_ids=[*made.instruction_ids, *opening],
+    )
 
 
 def _own_form(tokenizer: Tokenizer) -> str:
+    # Base models often have the tokens too, unused; only those tuned to chat ship a template.
+    if not tokenizer.chat_template:
+        return "plain"
     for mark, name in (
         ("<|im_start|>", "chatml"),
         ("<|start_header_id|>", "llama3"),
         ("<start_of_turn>", "gemma"),
+        ("<<SYS>>", "llama2"),
     ):
-        # Base models often have the tokens too, unused; only those tuned to chat ship a template.
-        if mark in tokenizer.chat_template and tokenizer.token_id(mark) is not None:
+        if mark in tokenizer.chat_template:
             return name
-    return "plain"
+    raise InputError(
+        "The model ships a chat template that has none of the forms known here; it begins "
+        f"{tokenizer.chat_template[:80]!r}. Set config.model.template to one of "
+        f"{', '.join(NAMES[1:])}; 'plain' adds nothing to the prompt."
+    )
+
+
+def _opening(tokenizer: Tokenizer, thinking: bool) -> str:
+    """What the template puts at the head of every answer."""
+    if _MAY_THINK in tokenizer.chat_template:
+        opening = "" if thinking else _NO_THOUGHTS
+    elif _ALWAYS_THINKS.search(tokenizer.chat_template):
+        if not thinking:
+            raise InputError(
+                "This model thinks before every answer; its chat template opens the thoughts. Set "
+                "config.model.thinking to True, or choose a model that need not think."
+            )
+        opening = _THINK
+    elif thinking:
+        raise InputError(
+            "config.model.thinking=True, and this model's chat template knows no thinking. Set it "
+            "to False."
+        )
+    else:
+        return ""
+    if len(tokenizer.encode("<think>")) != 1:
+        raise InputError(
+            "The model's chat template has thoughts between <think> and </think>, and its "
+            "vocabulary has no such tokens. Use the tokenizer files that belong to the model."
+        )
+    return opening
 
 
 def _plain(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
     if system:
         raise InputError(
             f"The template 'plain' has no place for the system text {system[:60]!r}. Put it into "
-            "the prompt format, or choose one of chatml, llama3, gemma."
+            "the prompt format, or choose one of chatml, llama2, llama3, gemma."
         )
     return Template(
         name="plain",
@@ -107,14 +174,14 @@ def _plain(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: s
         before=() if tokenizer.bos_id is None else (tokenizer.bos_id,),
         lead="",
         after=(),
-        strip=False,
+        trim=str,
         instruction_ids=tokenizer.encode(instruction, continued=True),
         turn_end_ids=[tokenizer.end_ids[0]],
     )
 
 
 def _chatml(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    start, end = (_special(tokenizer, "chatml", text) for text in ("<|im_start|>", "<|im_end|>"))
+    start, end = _special(tokenizer, "chatml", "<|im_start|>", "<|im_end|>")
     system = system or _default_system(tokenizer.chat_template)
     before = [start]
     if system:
@@ -133,7 +200,7 @@ def _chatml(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: 
         before=tuple(before),
         lead="user\n",
         after=tuple(to_answer),
-        strip=False,
+        trim=str,
         instruction_ids=[
             *tokenizer.encode("\n"),
             start,
@@ -144,11 +211,29 @@ def _chatml(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: 
     )
 
 
-def _llama3(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    begin, header, header_end, end = (
-        _special(tokenizer, "llama3", text)
-        for text in ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+def _llama2(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
+    begin, end = _special(tokenizer, "llama2", "<s>", "</s>")
+    # [INST] and the like are ordinary text, which a problem could hold too: the form has no better.
+    return Template(
+        name="llama2",
+        tokenizer=tokenizer,
+        prompt_format=prompt_format,
+        before=(begin,),
+        lead="[INST] " + (f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""),
+        after=(),
+        trail=" [/INST]",
+        # The template strips system text and prompt as one.
+        trim=str.rstrip if system else str.strip,
+        # Every turn begins as a row does, so its text has the blank that Llama 2 puts first.
+        instruction_ids=[begin, *tokenizer.encode(f"[INST] {instruction.strip()} [/INST]")],
+        turn_end_ids=[end],
+        margin=" ",
     )
+
+
+def _llama3(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
+    marks = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    begin, header, header_end, end = _special(tokenizer, "llama3", *marks)
 
     def role(name: str) -> list[int]:
         return [header, *tokenizer.encode(name), header_end]
@@ -166,16 +251,15 @@ def _llama3(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: 
         before=(*before, *role("user")),
         lead="\n\n",
         after=tuple(to_answer),
-        strip=True,
+        trim=str.strip,
         instruction_ids=[*asked, *to_answer],
         turn_end_ids=[end],
     )
 
 
 def _gemma(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    begin, start, end = (
-        _special(tokenizer, "gemma", text) for text in ("<bos>", "<start_of_turn>", "<end_of_turn>")
-    )
+    marks = ("<bos>", "<start_of_turn>", "<end_of_turn>")
+    begin, start, end = _special(tokenizer, "gemma", *marks)
     newline = tokenizer.encode("\n")
     to_answer = [end, *newline, start, *tokenizer.encode("model\n")]
     return Template(
@@ -187,7 +271,7 @@ def _gemma(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: s
         # refuse one; they are given it in the same way.
         lead="user\n" + (f"{system}\n\n" if system else ""),
         after=tuple(to_answer),
-        strip=True,
+        trim=str.strip,
         instruction_ids=[
             *newline,
             start,
@@ -198,20 +282,31 @@ def _gemma(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: s
     )
 
 
-_FORMS = {"plain": _plain, "chatml": _chatml, "llama3": _llama3, "gemma": _gemma}
+_FORMS = {
+    "plain": _plain,
+    "chatml": _chatml,
+    "llama2": _llama2,
+    "llama3": _llama3,
+    "gemma": _gemma,
+}
 
 
-def _special(tokenizer: Tokenizer, name: str, text: str) -> int:
-    found = tokenizer.token_id(text)
-    if found is None:
+def _special(tokenizer: Tokenizer, name: str, *texts: str) -> list[int]:
+    """Their ids. Raises: InputError naming all that the vocabulary lacks."""
+    missing = [text for text in texts if tokenizer.token_id(text) is None]
+    if missing:
         known = ", ".join(list(tokenizer.special)[:8]) or "none"
         raise InputError(
-            f"The template {name!r} needs the special token {text}, which this vocabulary lacks "
-            f"(it has: {known}). Set the template to 'auto', or to 'plain' for a base model."
+            f"The template {name!r} needs the special tokens {', '.join(missing)}, which this "
+            f"vocabulary lacks (it has: {known}). Set config.model.template to 'auto', or to "
+            "'plain' for a base model."
         )
-    return found
+    return [tokenizer.special[text] for text in texts]
 
 
 def _default_system(chat_template: str) -> str:
     found = _DEFAULT_SYSTEM.search(chat_template)
-    return found[1].replace("\\n", "\n") if found else ""
+    if not found:
+        return ""
+    # Escapes as Jinja reads them in a literal; of letters, only n stands for something else here.
+    return re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], found[1])

@@ -256,8 +256,8 @@ def test_metrics_describe_the_policys_tokens():
 @pytest.mark.parametrize(
     ("normalizer", "factor", "settings"),
     [
-        ("sequence", 1.0, {"micro_batches": 2, "remat": True}),
-        ("token", len(written()) / ROWS, {"micro_batches": 4}),
+        ("sequence", 1.0, {"micro_batches": 2, "remat": "full"}),
+        ("token", len(written()) / ROWS, {"micro_batches": 4, "remat": "none"}),
         ("constant", 3.0, {"micro_batches": 4, "chunk": 5}),
     ],
 )

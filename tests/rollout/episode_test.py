@@ -38,8 +38,8 @@ CASES = {
     "one attempt, cooler": dataclasses.replace(
         PLAIN, policy=Policy(temperature=0.7), attempts=1, slots=5
     ),
-    "top-k, refilled": dataclasses.replace(
-        PLAIN, policy=Policy(top_k=4), turn_end=(), slots=5, turn_rows=2
+    "top-k, refilled, cache by row": dataclasses.replace(
+        PLAIN, policy=Policy(top_k=4), turn_end=(), slots=5, turn_rows=2, cache_layout="by_row"
     ),
     "three attempts, everything at once": dataclasses.replace(
         PLAIN, policy=Policy(0.7, top_k=6, top_p=0.8), attempts=3, slots=5

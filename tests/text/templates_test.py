@@ -1,17 +1,28 @@
 import json
+import re
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from score_jax.problem import InputError
 from score_jax.text import bytelevel, prompts, templates, tokenizer
+from tests.text import pieces_test
 
 PROBLEM = "Natalia sold clips to 48 of her friends.\n\nHow many?  (2 blanks, \\boxed{}, {x})"
 ATTEMPT = "48 + 24 = 72.\nFinal Answer: The final answer is $72$. I hope it is correct."
 INSTRUCTION = prompts.MATH_INSTRUCTION
 
-# The shape of the published templates; the parts for tools are left out.
+# Written out again after the published templates, without their parts for tools. No test can hold
+# these words against the published files, which are not here; what the tests below show is that
+# our ids are those that transformers makes when it runs templates like these. The SmolLM2 tests
+# alone run a file as it was published.
+QWEN2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 QWEN25 = (
     "{%- if messages[0]['role'] == 'system' %}"
     "{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}"
@@ -21,6 +32,53 @@ QWEN25 = (
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
     "{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+QWEN25_MATH = QWEN25.replace(
+    "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+    "Please reason step by step, and put your final answer within \\\\boxed{}.",
+)
+# Thoughts of answers before the last question go, those behind it stay.
+QWEN3_HISTORY = (
+    "{%- if messages[0].role == 'system' %}"
+    "{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{%- endif %}"
+    "{%- set ns = namespace(last_query_index=messages|length - 1, searching=true) %}"
+    "{%- for message in messages[::-1] %}"
+    "{%- if ns.searching and message.role == 'user' %}{%- set ns.searching = false %}"
+    "{%- set ns.last_query_index = messages|length - 1 - loop.index0 %}{%- endif %}{%- endfor %}"
+    "{%- for message in messages %}{%- set content = message.content %}"
+    "{%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}"
+    "{%- elif message.role == 'assistant' %}{%- set reasoning_content = '' %}"
+    "{%- if '</think>' in content %}"
+    "{%- set reasoning_content = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1]"
+    ".lstrip('\\n') %}{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}"
+    "{%- if loop.index0 > ns.last_query_index and (loop.last or reasoning_content) %}"
+    "{{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content.strip('\\n') + "
+    "'\\n</think>\\n\\n' + content.lstrip('\\n') }}"
+    "{%- else %}{{- '<|im_start|>' + message.role + '\\n' + content }}{%- endif %}"
+    "{{- '<|im_end|>\\n' }}{%- endif %}{%- endfor %}"
+)
+QWEN3 = QWEN3_HISTORY + (
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
+)
+QWEN3_ALWAYS_THINKING = QWEN3_HISTORY + (
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+)
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}"
+    "{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
+    "{% for message in loop_messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}"
+    "{% endif %}{% endfor %}"
 )
 LLAMA30 = (
     "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + "
@@ -42,6 +100,17 @@ LLAMA31 = (
     "{%- if add_generation_prompt %}"
     "{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
+GEMMA2 = (  # and Gemma 1's
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
+    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
+    "{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}"
+)
 GEMMA3 = (
     "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}"
     "{%- set prefix = messages[0]['content'] + '\\n\\n' -%}{%- set messages = messages[1:] -%}"
@@ -52,8 +121,14 @@ GEMMA3 = (
     "{{ message['content'] | trim }}{{ '<end_of_turn>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<start_of_turn>model\\n' }}{%- endif -%}"
 )
+CHATML = ["<|im_end|>", "<|im_start|>"]
+TURNS = ["<end_of_turn>", "<start_of_turn>"]
+# Form, chat template, special tokens (the first ends a turn), token that begins a row.
 FAMILIES = {
-    "qwen2.5": ("chatml", QWEN25, ["<|im_start|>", "<|im_end|>"], None),
+    "qwen2": ("chatml", QWEN2, CHATML, None),
+    "qwen2.5": ("chatml", QWEN25, CHATML, None),
+    "qwen2.5-math": ("chatml", QWEN25_MATH, CHATML, None),
+    "llama2": ("llama2", LLAMA2, ["</s>"], "<s>"),
     "llama3": (
         "llama3",
         LLAMA30,
@@ -66,27 +141,60 @@ FAMILIES = {
         ["<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],
         "<|begin_of_text|>",
     ),
-    "gemma3": ("gemma", GEMMA3, ["<start_of_turn>", "<end_of_turn>"], "<bos>"),
+    "gemma2": ("gemma", GEMMA2, TURNS, "<bos>"),
+    "gemma3": ("gemma", GEMMA3, TURNS, "<bos>"),
+}
+THINKING = {
+    "qwen3": ("chatml", QWEN3, CHATML, None),
+    "qwen3-always-thinking": ("chatml", QWEN3_ALWAYS_THINKING, CHATML, None),
 }
 
 
-def write_family(folder, name):
-    """Writes a tiny byte-level tokenizer with a family's special tokens and chat template."""
-    _, chat_template, special, bos = FAMILIES[name]
+def byte_level() -> tuple[tokenizers.Tokenizer, list[str]]:
+    """An untrained tokenizer as Llama 3's and Qwen's are, and its alphabet."""
     backend = tokenizers.Tokenizer(models.BPE())
     # Llama 3's way: line breaks stay together, so the one that ends a prompt is a token of its own
     # whatever the attempt begins with. (GPT-2's way is not like that: "\n\n4" is "\n", "\n", "4".)
     backend.pre_tokenizer = bytelevel._CUTS["llama-bpe"]()
     backend.decoder = decoders.ByteLevel()
+    return backend, pre_tokenizers.ByteLevel.alphabet()
+
+
+def pieces(blank_first: bool) -> tuple[tokenizers.Tokenizer, list[str]]:
+    """An untrained tokenizer as Llama 2's (blank first) and Gemma's tokenizer.json are."""
+    backend = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
+    spell = normalizers.Replace(" ", "▁")
+    backend.normalizer = (
+        normalizers.Sequence([normalizers.Prepend("▁"), spell]) if blank_first else spell
+    )
+    # Only while it is trained: no piece of theirs goes on across a blank.
+    backend.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return backend, []
+
+
+def write_family(folder, name):
+    """Writes a tiny tokenizer of a family's kind, with its special tokens and chat template."""
+    form, chat_template, special, bos = (FAMILIES | THINKING)[name]
+    if form in ("llama2", "gemma"):
+        backend, alphabet = pieces(blank_first=form == "llama2")
+    else:
+        backend, alphabet = byte_level()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=[*special, *([bos] if bos else [])],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     backend.train_from_iterator(
-        [PROBLEM, ATTEMPT, INSTRUCTION, "user\n model\n system\n\n"], trainer
+        [PROBLEM, ATTEMPT, INSTRUCTION, "user\n model\n system\n\n", "[INST] <<SYS>>/"], trainer
     )
+    if form in ("llama2", "gemma"):
+        backend.pre_tokenizer = None
+    if name in THINKING:
+        backend.add_tokens(["<think>", "</think>"])
     backend.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -97,22 +205,25 @@ def write_family(folder, name):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def rendered(theirs, system, problem, attempt=None):
+def rendered(theirs, system, problem, attempt=None, **choices):
     """transformers' ids of the conversation, ready for the next answer."""
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": problem})
     if attempt is not None:
         messages.append({"role": "assistant", "content": attempt})
         messages.append({"role": "user", "content": INSTRUCTION})
-    return theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return theirs.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False, **choices
+    )
 
 
 def assert_same_conversation(ours, theirs, system):
     prompt = ours.prompt_format.replace("{problem}", PROBLEM)
     first = ours.first_turn(PROBLEM)
     assert first == rendered(theirs, system, prompt)
-    attempt = [*ours.tokenizer.encode(ATTEMPT), *ours.turn_end_ids]
+    attempt = ours.attempt_ids(ATTEMPT)
     assert attempt[-1] in ours.tokenizer.end_ids
+    assert ours.tokenizer.decode(attempt).strip() == ATTEMPT
     assert [*first, *attempt, *ours.instruction_ids] == rendered(theirs, system, prompt, ATTEMPT)
 
 
@@ -136,21 +247,138 @@ def test_smollm2_without_a_system_text_gets_its_own(smollm2):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("system", ["", "You are a math expert."])
-def test_two_turns_of_every_family_equal_transformers(tmp_path, family, system):
+def both(folder, family, system="", thinking=False):
+    """Our template of a family, and transformers' tokenizer of the same files."""
     transformers = pytest.importorskip("transformers")
-    write_family(tmp_path, family)
+    write_family(folder, family)
+    ours = templates.make(
+        "auto",
+        tokenizer.load(str(folder)),
+        system=system,
+        prompt_format=" Problem: {problem}\n",  # some strip the outer blanks, some keep them
+        instruction=INSTRUCTION,
+        thinking=thinking,
+    )
+    assert ours.name == (FAMILIES | THINKING)[family][0]
+    return ours, transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("family", "system"),
+    [
+        *((family, "") for family in FAMILIES),
+        # The templates of Gemma 1 and 2 refuse a system text; ours takes it as Gemma 3's does.
+        *((family, "You are a math expert.") for family in FAMILIES if family != "gemma2"),
+    ],
+)
+def test_two_turns_of_every_family_equal_transformers(tmp_path, family, system):
+    assert_same_conversation(*both(tmp_path, family, system), system)
+
+
+@pytest.mark.parametrize("system", ["", "You are a math expert."])
+@pytest.mark.parametrize("family", ["llama2", "gemma2", "gemma3"])
+def test_two_turns_over_a_sentencepiece_model_equal_its_own_library(tmp_path, family, system):
+    jinja2 = pytest.importorskip("jinja2")
+    form, chat_template, (end, *turn_marks), bos = FAMILIES[family]
+    if system and family == "gemma2":
+        chat_template = GEMMA3
+    kind = {"add_dummy_prefix": False, "user_defined_symbols": TURNS}
+    original = pieces_test.train(
+        tmp_path / "tokenizer.model", bos_piece=bos, **(kind if form == "gemma" else {})
+    )
+    config = {"bos_token": bos, "eos_token": end, "chat_template": chat_template}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     ours = templates.make(
         "auto",
         tokenizer.load(str(tmp_path)),
         system=system,
-        prompt_format=" Problem: {problem}\n",  # some strip the outer blanks, some keep them
+        prompt_format=" Problem: {problem}\n",
         instruction=INSTRUCTION,
     )
-    assert ours.name == FAMILIES[family][0]
-    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
-    assert_same_conversation(ours, theirs, system)
+    assert ours.name == form
+    messages = [{"role": "system", "content": system}] if system else []
+    prompt = ours.prompt_format.replace("{problem}", PROBLEM)
+    for role, text in (("user", prompt), ("assistant", ATTEMPT), ("user", INSTRUCTION)):
+        messages.append({"role": role, "content": text})
+    text = jinja2.Template(chat_template).render(
+        messages=messages, bos_token=bos, eos_token=end, add_generation_prompt=True
+    )
+    # Control tokens stand between texts that the library encodes each on its own.
+    marks = [bos, end, *turn_marks]
+    expected = []
+    for part in re.split(f"({'|'.join(map(re.escape, marks))})", text):
+        expected += [original.piece_to_id(part)] if part in marks else original.encode(part)
+    row = [*ours.first_turn(PROBLEM), *ours.attempt_ids(ATTEMPT), *ours.instruction_ids]
+    assert row == expected
+
+
+@pytest.mark.parametrize("system", ["", "You are a math expert."])
+@pytest.mark.parametrize(
+    ("family", "thinking"),
+    [("qwen3", False), ("qwen3", True), ("qwen3-always-thinking", True)],
+)
+def test_two_turns_of_a_thinking_family_equal_transformers_but_for_the_thoughts_that_stay(
+    tmp_path, family, thinking, system
+):
+    ours, theirs = both(tmp_path, family, system, thinking)
+    text = ours.tokenizer
+    prompt = ours.prompt_format.replace("{problem}", PROBLEM)
+    turn1 = rendered(theirs, system, prompt, enable_thinking=thinking)
+    assert ours.first_turn(PROBLEM) == turn1
+    opening = {False: "<think>\n\n</think>\n\n", True: ""}[thinking]
+    if family != "qwen3":
+        opening = "<think>\n"
+    assert text.decode(turn1).endswith(f"assistant\n{opening}")
+
+    # A first attempt with thoughts, which the template drops and a row of ours keeps.
+    thoughts = "48 / 2 = 24.\n</think>\n\n" if thinking else ""
+    if thinking and not opening:
+        thoughts = f"<think>\n{thoughts}"
+    row = [*turn1, *ours.attempt_ids(thoughts + ATTEMPT), *ours.instruction_ids]
+    turn2 = rendered(theirs, system, prompt, opening + thoughts + ATTEMPT, enable_thinking=thinking)
+    kept = text.encode(opening + thoughts)
+    start = len(turn1) - len(text.encode(opening))
+    assert len(kept) >= 4 and row[start : start + len(kept)] == kept
+    assert row[:start] + row[start + len(kept) :] == turn2
+
+
+@pytest.mark.parametrize(
+    ("family", "thinking", "message"),
+    [
+        ("qwen2.5", True, "knows no thinking"),
+        ("qwen3-always-thinking", False, "thinks before every answer"),
+    ],
+)
+def test_thinking_is_refused_where_the_model_has_no_choice(tmp_path, family, thinking, message):
+    with pytest.raises(InputError, match=message):
+        both(tmp_path, family, thinking=thinking)
+
+
+def test_thoughts_need_their_tokens(tmp_path):
+    write_family(tmp_path, "qwen3")
+    spec = json.loads((tmp_path / "tokenizer.json").read_text())
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if "think" not in t["content"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    loaded = tokenizer.load(str(tmp_path))
+    with pytest.raises(InputError, match=r"between <think> and </think>.*no such tokens"):
+        templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+
+
+def test_a_default_system_text_is_read_as_jinja_reads_it(tmp_path):
+    ours, _ = both(tmp_path, "qwen2.5-math")
+    assert "answer within \\boxed{}." in ours.tokenizer.decode(ours.first_turn(PROBLEM))
+
+
+def test_a_shipped_template_of_an_unknown_form_is_refused_not_passed_over(tmp_path):
+    write_family(tmp_path, "qwen2")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["chat_template"] = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = tokenizer.load(str(tmp_path))
+    with pytest.raises(InputError, match=r"none of the forms known here; it begins .*<\|user\|>"):
+        templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    plain = templates.make("plain", loaded, system="", prompt_format="{problem}", instruction="?")
+    assert plain.name == "plain"
 
 
 def test_a_problem_cannot_end_its_own_turn(smollm2):
@@ -192,9 +420,8 @@ def test_a_given_first_attempt_is_laid_out_as_if_it_had_been_sampled(smollm2, na
     ours = templates.make(
         name, smollm2, system="", prompt_format="Q: {problem}\n", instruction="Again?"
     )
-    end = smollm2.end_ids[0]
-    written = smollm2.encode("It is\n4", continued=True)
-    expected = [*ours.first_turn("2+2"), *written, end, *ours.instruction_ids]
+    expected = [*ours.first_turn("2+2"), *ours.attempt_ids("It is\n4"), *ours.instruction_ids]
+    assert smollm2.decode(ours.attempt_ids("It is\n4")) == "It is\n4"
     assert ours.first_turn("2+2", first_attempt="It is\n4") == expected
     other = templates.make(
         name, smollm2, system="", prompt_format="{problem}!", instruction="Again?"
@@ -225,13 +452,23 @@ def make(name="plain", system="", prompt_format="{problem}"):
 
 
 def test_an_unknown_template_lists_the_known():
-    with pytest.raises(InputError, match=r"no template 'chat'.*auto, plain, chatml, llama3, gemma"):
+    with pytest.raises(
+        InputError, match=r"no template 'chat'.*auto, plain, chatml, llama2, llama3, gemma"
+    ):
         make("chat")
 
 
-@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma"])
-def test_a_vocabulary_without_the_turn_marks_is_refused(name):
-    with pytest.raises(InputError, match=rf"'{name}' needs the special token <.*it has: none"):
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [
+        ("chatml", "<|im_start|>, <|im_end|>"),
+        ("llama2", "<s>, </s>"),
+        ("llama3", "<|begin_of_text|>, <|start_header_id|>, <|end_header_id|>, <|eot_id|>"),
+        ("gemma", "<bos>, <start_of_turn>, <end_of_turn>"),
+    ],
+)
+def test_a_vocabulary_without_the_turn_marks_is_refused_naming_all(name, marks):
+    with pytest.raises(InputError, match=rf"'{name}' needs the .*{re.escape(marks)}.*has: none"):
         make(name)
 
 

@@ -1,0 +1,120 @@
+"""LoRA: low-rank adapters beside frozen weights, and nothing else trained.
+
+    init(key, config, settings)        -> adapters, which leave the model as it is
+    attach(base, adapters, settings)   -> params that compute base + adapters; copies nothing
+    merge(base, adapters, settings)    -> params of plain weights, for export
+
+Adapters are a pytree beside the base, by the name of the weight under `layers`, stacked like it:
+
+    {"query": {"down": [L,D,rank], "up": [L,rank,H,E]}, "output": {"down": [L,H,E,rank], ...}, ...}
+
+The base is never copied, donated or saved. It is the reference of the KL terms too: a reference is
+adapters as well, `{}` for the base as it was loaded. So optimizer state, checkpoints and reference
+are of the adapters' size.
+
+Applied, not merged, inside the update: merging first would make every merged weight and, in the
+backward pass, every weight's gradient. Our own and not qwix, which adds adapters by intercepting
+jax functions while a Flax module runs: here they are an argument like any other, and the whole
+mechanism is this file and three lines of `transformer.linear`.
+
+Left out: dropout, biases, adapters of the embedding and of an untied head.
+
+Source: arXiv 2106.09685; initial values as in the `peft` package.
+"""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from score_jax import sharding
+from score_jax.config import LoraSettings
+from score_jax.model import lowrank, tensor_names, transformer
+from score_jax.model.families import ModelConfig
+from score_jax.model.lowrank import LowRank
+from score_jax.model.tensor_names import Place
+from score_jax.problem import InputError
+from score_jax.structs import Params
+
+
+def targets(config: ModelConfig, settings: LoraSettings) -> dict[str, Place]:
+    """The weights that get adapters, by their name under `layers`.
+
+    Raises: InputError if `settings.targets` matches none, listing those there are.
+    """
+    matrices = [p for p in tensor_names.places(config) if p.stacked and p.inputs]
+    found = [p for p in matrices if re.fullmatch(settings.targets, p.path)]
+    if not found:
+        raise InputError(
+            f"config.model.lora.targets={settings.targets!r} matches no weight that can have an "
+            "adapter, so nothing would be trained. It is a regular expression that must match "
+            f"whole names; there are: {', '.join(p.path for p in matrices)}."
+        )
+    return {_name(place): place for place in found}
+
+
+def init(
+    key: jax.Array, config: ModelConfig, settings: LoraSettings, mesh: Mesh | None = None
+) -> Params:
+    """Float32 adapters of a policy that is still the base: `up` is zero, `down` is random.
+
+    mesh: lays each factor out as the weight's own axes are.
+    """
+    places = targets(config, settings)
+
+    def make(key: jax.Array) -> Params:
+        keys = jax.random.split(key, len(places))
+        return {
+            name: _factors(key, place, config, settings.rank)
+            for key, (name, place) in zip(keys, places.items(), strict=True)
+        }
+
+    if mesh is None:
+        return jax.jit(make)(key)
+    shapes = jax.eval_shape(make, key)
+    shardings = {
+        name: {
+            side: sharding.of_axes(mesh, axes, shapes[name][side].shape)
+            for side, axes in _axes(place).items()
+        }
+        for name, place in places.items()
+    }
+    return jax.jit(make, out_shardings=shardings)(key)
+
+
+def attach(base: Params, adapters: Params, settings: LoraSettings) -> Params:
+    """Params that compute base + adapters, made of the very arrays given."""
+    layers = dict(base["layers"])
+    for name, factors in adapters.items():
+        scale = settings.alpha / settings.rank
+        layers[name] = LowRank(layers[name], factors["down"], factors["up"], scale)
+    return {**base, "layers": layers}
+
+
+def merge(base: Params, adapters: Params, settings: LoraSettings) -> Params:
+    """Params of plain weights that compute the same up to rounding; weights without adapters are
+    the base's own arrays."""
+    params = attach(base, adapters, settings)
+    changed = {name: params["layers"][name] for name in adapters}
+    return {**base, "layers": {**base["layers"], **jax.jit(jax.vmap(lowrank.merged))(changed)}}
+
+
+def _name(place: Place) -> str:
+    return place.path.rsplit("/", 1)[-1]
+
+
+def _factors(key: jax.Array, place: Place, config: ModelConfig, rank: int) -> Params:
+    shape = tensor_names.shape(place, config)
+    inputs, outputs = shape[: place.inputs], shape[place.inputs :]
+    bound = math.prod(inputs) ** -0.5
+    down = jax.random.uniform(key, (config.layers, *inputs, rank), minval=-bound, maxval=bound)
+    return {"down": down, "up": jnp.zeros((config.layers, rank, *outputs))}
+
+
+def _axes(place: Place) -> dict[str, tuple[str | None, ...]]:
+    """Logical axes of both factors: the weight's own, and a rank that is not split."""
+    layers, *axes = transformer.AXES[_name(place)]
+    inputs, outputs = axes[: place.inputs], axes[place.inputs :]
+    return {"down": (layers, *inputs, None), "up": (layers, None, *outputs)}

@@ -1,0 +1,44 @@
+"""A frozen weight W with a trained difference of low rank beside it: W + scale * A B.
+
+A `LowRank` stands where W would stand in params. `transformer.linear` multiplies with it as
+x W + scale * (x A) B, so that a gradient asked for A and B alone never makes W's;
+`transformer.for_decoding` merges it into one weight, because a decode step would pay for two more
+products. The factors keep the axes of W, so inputs and outputs of every kind fit:
+
+    query   W [D,H,E]   A [D,rank]     B [rank,H,E]
+    output  W [H,E,D]   A [H,E,rank]   B [rank,D]
+
+Source: LoRA, arXiv 2106.09685, section 4.1.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from score_jax.structs import Params
+
+
+class LowRank(flax.struct.PyTreeNode):
+    """W, A and B of one layer, or of all layers stacked on a leading axis L."""
+
+    base: jax.Array  # W. The first field: Linen checks a param's shape by its first leaf
+    down: jax.Array  # A
+    up: jax.Array  # B
+    scale: float = flax.struct.field(pytree_node=False)
+
+
+def merged(params: Params) -> Params:
+    """One layer's params with every LowRank made into the one weight it stands for, in W's dtype.
+
+    Map it over a leading axis L for stacked layers."""
+
+    def merge(w):
+        if not isinstance(w, LowRank):
+            return w
+        # In fp32 whatever W's dtype: W + difference is rounded once. On TPUs a product is of bf16
+        # numbers unless told otherwise.
+        down, up = w.down.astype(jnp.float32), w.up.astype(jnp.float32)
+        difference = jnp.tensordot(down, up, axes=1, precision="highest")
+        return (w.base.astype(jnp.float32) + w.scale * difference).astype(w.base.dtype)
+
+    return jax.tree.map(merge, params, is_leaf=lambda w: isinstance(w, LowRank))

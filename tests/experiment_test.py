@@ -1,0 +1,50 @@
+"""What is checked once the model and its tokenizer are known."""
+
+import dataclasses
+
+import pytest
+
+from score_jax import config, experiment
+from score_jax.experiment import Experiment
+from score_jax.model.families import PRESETS
+from score_jax.problem import InputError
+from score_jax.text import tokenizer
+from tests.train_test import tiny_settings
+
+CHARACTERS = 16  # tokens of the quickstart's tokenizer
+
+
+def open_with(monkeypatch, *, rows=CHARACTERS, text=None, **model) -> Experiment:
+    """Opens the quickstart with an embedding of `rows` and another tokenizer."""
+    preset = dataclasses.replace(PRESETS["quickstart"], vocab_size=rows)
+    monkeypatch.setitem(experiment.PRESETS, "quickstart", preset)
+    if text:
+        monkeypatch.setattr(tokenizer, "load", lambda source: text)
+    settings = tiny_settings()
+    model = dataclasses.replace(settings.model, **model)
+    return Experiment.open(dataclasses.replace(settings, model=model))
+
+
+@pytest.mark.parametrize("rows", [CHARACTERS - 1, CHARACTERS + experiment.PADDING + 1])
+def test_a_vocabulary_of_another_models_size_is_refused(monkeypatch, rows):
+    with pytest.raises(InputError, match=rf"knows 16 tokens .* has {rows} rows: they do not"):
+        open_with(monkeypatch, rows=rows)
+
+
+def test_an_embedding_may_be_padded(monkeypatch):
+    rows = CHARACTERS + experiment.PADDING
+    assert open_with(monkeypatch, rows=rows).model.vocab_size == rows
+
+
+def test_special_tokens_that_no_text_makes_may_lie_beyond_the_embedding(monkeypatch):
+    larger = dataclasses.replace(tokenizer.characters(), vocab_size=CHARACTERS + 1)
+    with pytest.raises(InputError, match="knows 17 tokens"):
+        open_with(monkeypatch, text=larger)
+    images = dataclasses.replace(larger, special={"<image_soft_token>": CHARACTERS})
+    assert open_with(monkeypatch, text=images).model.vocab_size == CHARACTERS
+
+
+def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
+    lora = config.LoraSettings(rank=2, targets="q_proj")
+    with pytest.raises(InputError, match=r"'q_proj' matches no weight .*layers/query"):
+        open_with(monkeypatch, lora=lora)

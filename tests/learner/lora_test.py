@@ -1,0 +1,202 @@
+"""Adapters in place of weights: what is trained, what stays, that all forms compute the same."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from score_jax import sharding
+from score_jax.config import LoraSettings
+from score_jax.learner import lora, step
+from score_jax.learner.step import Choices, Coefficients
+from score_jax.model import transformer
+from score_jax.problem import InputError
+from score_jax.structs import Params
+from tests import fakes
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SETTINGS = LoraSettings(rank=2, alpha=6.0)
+MODEL = fakes.model(layers=2)
+BATCH = fakes.batch()
+STAGE = fakes.stage(bonus=10.0, kl_attempt1=0.1, kl_attempt2=0.2)
+SHAPES = {
+    "query": ((2, 16, 2), (2, 2, 2, 8)),
+    "key": ((2, 16, 2), (2, 2, 1, 8)),
+    "value": ((2, 16, 2), (2, 2, 1, 8)),
+    "output": ((2, 2, 8, 2), (2, 2, 16)),
+    "gate": ((2, 16, 2), (2, 2, 16)),
+    "up": ((2, 16, 2), (2, 2, 16)),
+    "down": ((2, 16, 2), (2, 2, 16)),
+}
+
+_logits = jax.jit(transformer.logits, static_argnums=0)
+_loss_gradient = jax.jit(step.loss_gradient, static_argnames=("choices", "settings"))
+
+
+@functools.cache
+def base() -> Params:
+    return fakes.params(MODEL)
+
+
+def adapters(seed: int = 0) -> Params:
+    """Adapters that change the model much; new arrays at every call."""
+    draw = np.random.default_rng(seed)
+    return {
+        name: {
+            "down": jnp.asarray(0.3 * draw.normal(size=down), jnp.float32),
+            "up": jnp.asarray(0.3 * draw.normal(size=up), jnp.float32),
+        }
+        for name, (down, up) in SHAPES.items()
+    }
+
+
+def learner(lora: LoraSettings = SETTINGS, **changes):
+    return fakes.learner_settings(MODEL, lora=lora, **changes)
+
+
+def gradient(params, reference, base=None, **settings):
+    return _loss_gradient(
+        params,
+        reference,
+        BATCH,
+        Coefficients.of(STAGE),
+        choices=Choices.of(STAGE),
+        settings=learner(**settings),
+        base=base,
+    )
+
+
+def assert_equal(a, b, rtol: float = 0.0, atol: float = 0.0):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def test_fresh_adapters_have_the_shapes_of_their_weights_and_change_nothing():
+    fresh = lora.init(jax.random.key(0), MODEL, SETTINGS)
+    shapes = {name: (f["down"].shape, f["up"].shape) for name, f in fresh.items()}
+    assert shapes == SHAPES
+    for name, factors in fresh.items():
+        bound = 1 / math.sqrt(math.prod(factors["down"].shape[1:-1]))
+        assert 0.8 * bound < np.max(np.abs(factors["down"])) <= bound, name
+        assert len(np.unique(factors["down"])) == factors["down"].size
+        assert not np.any(factors["up"])
+    plain = _logits(MODEL, base(), BATCH.tokens)
+    applied = _logits(MODEL, lora.attach(base(), fresh, SETTINGS), BATCH.tokens)
+    np.testing.assert_array_equal(applied, plain)
+
+
+def test_merged_equals_applied_and_decoding_merges():
+    attached = lora.attach(base(), adapters(), SETTINGS)
+    merged = lora.merge(base(), adapters(), SETTINGS)
+    applied = _logits(MODEL, attached, BATCH.tokens)
+    assert np.max(np.abs(applied - _logits(MODEL, base(), BATCH.tokens))) > 0.1
+    np.testing.assert_allclose(_logits(MODEL, merged, BATCH.tokens), applied, atol=1e-5, rtol=1e-5)
+    assert_equal(
+        transformer.for_decoding(MODEL, attached, "float32"),
+        transformer.for_decoding(MODEL, merged, "float32"),
+        atol=1e-6,
+    )
+    assert merged["embedding"] is base()["embedding"]
+
+
+def test_targets_are_whole_paths():
+    settings = LoraSettings(rank=1, targets="layers/(query|up)")
+    assert list(lora.init(jax.random.key(0), MODEL, settings)) == ["query", "up"]
+    with pytest.raises(InputError, match=r"'query' matches no.*layers/query, layers/key"):
+        lora.targets(MODEL, LoraSettings(rank=1, targets="query"))
+
+
+def test_factors_lie_on_the_mesh_as_their_weights_do():
+    mesh = sharding.make_mesh(2, 2, 2)
+    model = fakes.model(layers=2, kv_heads=2)
+    laid_out = lora.init(jax.random.key(0), model, SETTINGS, mesh)
+    assert laid_out["query"]["down"].sharding.spec == P(None, "fsdp", None)
+    assert laid_out["query"]["up"].sharding.spec == P(None, None, "tensor", None)
+    assert laid_out["output"]["down"].sharding.spec == P(None, "tensor", None, None)
+    assert_equal(laid_out, lora.init(jax.random.key(0), model, SETTINGS), rtol=1e-6)
+
+
+# The update
+
+
+def test_the_first_step_has_the_loss_and_metrics_of_the_full_model():
+    fresh = lora.init(jax.random.key(0), MODEL, SETTINGS)
+    found, ours = gradient(fresh, {}, base())
+    _, theirs = gradient(base(), base(), lora=LoraSettings())
+    assert_equal(ours, theirs, rtol=1e-6, atol=1e-6)
+    # B = 0 hides A from the loss, so the first step moves B alone.
+    for factors in found.values():
+        assert not np.any(factors["down"]) and np.any(factors["up"])
+
+
+def test_the_gradient_is_the_full_models_seen_through_the_merge():
+    start = adapters()
+    # In parts and recomputed, which must not change what is differentiated.
+    found, metrics = gradient(start, {}, base(), remat=True, micro_batches=2, chunk=5)
+    merged, backward = jax.vjp(lambda adapters: lora.merge(base(), adapters, SETTINGS), start)
+    full, expected = gradient(merged, base(), lora=LoraSettings())
+    assert_equal(metrics, expected, rtol=1e-4, atol=1e-4)
+    assert_equal(found, backward(full)[0], rtol=1e-3, atol=1e-5)
+
+
+def test_a_reference_may_be_other_adapters_of_the_same_base():
+    _, ours = gradient(adapters(), adapters(1), base())
+    merged = [lora.merge(base(), adapters(seed), SETTINGS) for seed in (0, 1)]
+    _, theirs = gradient(*merged, lora=LoraSettings())
+    assert_equal(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_an_update_trains_adapters_alone_and_has_optimizer_state_for_them_alone():
+    before = jax.device_get(base())
+    state = step.init(adapters(), learner())
+    sizes = [x.size for x in jax.tree.leaves(adapters())]
+    moments = [x.size for x in jax.tree.leaves(state.opt_state) if x.size > 1]
+    assert sorted(moments) == sorted(sizes * 2)
+    for _ in range(2):
+        state, _ = step.train_step(state, {}, BATCH, stage=STAGE, base=base())
+    assert_equal(jax.device_get(base()), before)
+    moved = jax.tree.map(lambda x, y: bool(np.all(x != y)), state.params, adapters())
+    assert all(jax.tree.leaves(moved)) and jax.tree.structure(moved).num_leaves == 14
+
+
+def test_no_gradient_of_the_base_is_made():
+    model = fakes.model(mlp_width=512)  # so that its weights' products are most of a step
+    base, flops = fakes.params(model), {}
+    for rank in (0, 1):
+        settings = LoraSettings(rank=rank)
+
+        def start(settings: LoraSettings):
+            trained = lora.init(jax.random.key(0), model, settings) if settings.rank else base
+            return step.init(trained, fakes.learner_settings(model, lora=settings))
+
+        state = jax.eval_shape(functools.partial(start, settings))
+        frozen = {"reference": {}, "base": base} if rank else {"reference": base}
+        lowered = step.lower(state, batch=BATCH, stage=STAGE, **frozen)
+        flops[rank] = lowered.cost_analysis()["flops"]
+    # Reference 1, forward 1, backward by inputs 1, and by weights 1, which is gone.
+    assert flops[1] < 0.9 * flops[0]
+
+
+@pytest.mark.slow
+def test_an_update_on_a_mesh_is_that_of_one_device():
+    model = fakes.model(layers=2, kv_heads=2, vocab_size=6)
+    batch, base = fakes.batch(problems=4, config=model), fakes.params(model)
+
+    def update(mesh):
+        state = step.init(
+            lora.init(jax.random.key(0), model, SETTINGS, mesh),
+            fakes.learner_settings(model, lora=SETTINGS),
+        )
+        frozen, rows = base, batch
+        if mesh:
+            frozen = jax.device_put(base, sharding.params_shardings(mesh, transformer.AXES, base))
+            state, rows = sharding.on_mesh(mesh, state), jax.device_put(batch, sharding.rows(mesh))
+        for _ in range(2):
+            state, _ = step.train_step(state, {}, rows, stage=STAGE, base=frozen)
+        return jax.device_get(state.params)
+
+    assert_equal(update(sharding.make_mesh(2, 2, 2)), update(None), atol=1e-6)
