@@ -1,5 +1,6 @@
 """One decoder, two ways to run it: whole rows, and chunks fed to a cache."""
 
+import dataclasses
 import functools
 
 import jax
@@ -114,6 +115,16 @@ def test_padding_behind_a_row_changes_nothing_before_it():
     ours, theirs = logits(MODEL, PARAMS, TOKENS_BT), logits(MODEL, PARAMS, padded_BT)
     np.testing.assert_array_equal(ours[:, :5], theirs[:, :5])
     assert np.all(np.any(ours[:, 5:] != theirs[:, 5:], axis=-1))
+
+
+def test_the_program_over_whole_rows_does_not_grow_with_the_layers():
+    def lines(model) -> int:
+        params = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
+        return len(logits.lower(model, params, TOKENS_BT).as_text().splitlines())
+
+    model = OF_FAMILY["gemma3_text"]
+    deep = dataclasses.replace(model, layers=6, windows=model.windows * 3)
+    assert lines(deep) == lines(model)
 
 
 def test_recomputing_activations_gives_the_same_gradients():
