@@ -70,6 +70,7 @@ def huggingface_model(family: str = "llama", **changes: Any) -> Any:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     config = huggingface_config(family, **changes)
+    torch.set_num_threads(1)  # several wait for each other far longer than so little takes
     torch.manual_seed(0)
     name = CLASSES[family].removesuffix("Text") + "ForCausalLM"
     model = getattr(transformers, name)(config).eval()
