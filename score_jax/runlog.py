@@ -78,6 +78,7 @@ class RunLog:
         self._progress = Progress(stream) if primary else None
         self._start_sec = time.monotonic()
         self._stage, self._steps, self._steps_before = "", 0, 0
+        self._stamped: dict[str, Any] = {}
         self._events: tensorboardX.FileWriter | None = None
         if primary:
             _check_writable(self.workdir)
@@ -107,6 +108,13 @@ class RunLog:
         """Seconds spent on this run, those before a resume included (see `truncate_after`)."""
         return time.monotonic() - self._start_sec
 
+    def stamp(self, **values: Any) -> None:
+        """What config.json, every row of metrics and every evaluation say from now on as well.
+
+        For what a reader must not miss, whichever file he opens: how programs were kept in, say.
+        """
+        self._stamped |= values
+
     def write_config(self, settings: Any, *, device: str) -> None:
         """Writes config.json; call it after the checkpoint was found to fit the settings."""
         self._write(
@@ -116,6 +124,7 @@ class RunLog:
                 "versions": package_versions(),
                 "git_revision": git_revision(),
                 "device": device,
+                **self._stamped,
             },
         )
 
@@ -167,7 +176,13 @@ class RunLog:
         if step % self._every and step not in (1, self._steps):
             return
         row = jsonfiles.plain(
-            {"stage": self._stage, "step": step, "wall_sec": self.wall_sec, **values}
+            {
+                "stage": self._stage,
+                "step": step,
+                "wall_sec": self.wall_sec,
+                **self._stamped,
+                **values,
+            }
         )
         with open(self.workdir / "metrics.jsonl", "a", encoding="ascii") as file:
             file.write(jsonfiles.line(row))
@@ -181,7 +196,7 @@ class RunLog:
 
     def write_evaluation(self, stage: str, metrics: Mapping[str, Any]) -> None:
         """Writes evaluations/STAGE.json; stage is `base` or a stage's name."""
-        self._write(f"evaluations/{stage}.json", metrics)
+        self._write(f"evaluations/{stage}.json", {**metrics, **self._stamped})
 
     def write_transcripts(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes transcripts/NAME.jsonl, one object a line."""

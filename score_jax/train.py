@@ -153,15 +153,16 @@ class _Run:
                 f"{len(test_problems)}. Set it to at most that, or 0 for all."
             )
         rewards = settings.rewards
-        note = grader.prepare(
+        sandbox = grader.prepare(
             [*(training.problems if training else ()), *test_problems],
             attempts=settings.rollout.attempts,
             function=rewards.function,
             sandbox_kind=rewards.sandbox,
             allow_unsandboxed=rewards.allow_unsandboxed,
         )
-        if note:
-            log.say(note)
+        if sandbox:
+            log.stamp(sandbox=sandbox)
+            log.say(f"sandbox of model-written programs: {sandbox}")
         tested = test_problems[:wanted]
         return cls(settings, folder, log, stop, watch, experiment, training, tested)
 
@@ -405,6 +406,7 @@ class _Episodes:
         sampled, prompts = dispatched
         experiment = self._run.experiment
         started = time.perf_counter()
+        episode.check(sampled)
         texts = experiment.texts(sampled)
         decoded = time.perf_counter()
         samples = self._rollout.samples
@@ -423,6 +425,7 @@ class _Episodes:
         generated = int(np.sum(np.asarray(sampled.attempt) > 0))
         measured = {
             "changed": float(np.mean(changed(texts))),
+            "prompts_left_out": self._prompts.dropped,  # of the set: too long
             "sec/rollout": decoded - started,
             "sec/grade": graded - decoded,
             "tokens_per_sec/rollout": generated / (decoded - started),

@@ -9,14 +9,15 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from score_jax import config, jsonfiles, train
+from score_jax import config, jsonfiles, runlog, train
 from score_jax.config import SourceSettings, resolve
 from score_jax.model import families, weights
-from score_jax.problem import Grade
-from score_jax.rewards import grader
+from score_jax.rewards import programs, sandbox
+from score_jax.rewards.checker import Job
 from score_jax.text import prompts
 from tests import fakes
 from tests.data.real import REAL, needs_real_data
+from tests.rewards import sandboxes
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = needs_real_data
@@ -105,6 +106,8 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
     made = settings("math_gemma2_2b", source, prompt_tokens=300, path=str(REAL / "math"))
     assert train.train(made, str(tmp_path)) == train.DONE
     assert stages_of(tmp_path) == STEPS
+    left_out = {row["prompts_left_out"] for row in runlog.read_metrics(tmp_path)}
+    assert len(left_out) == 1 and left_out != {0}
     rows = transcript(tmp_path, "stage2")
     assert [row["id"] for row in rows][:2] == ["math/test/algebra/1004", "math/test/algebra/101"]
     assert all(len(row["attempts"]) == 2 for row in rows)
@@ -131,21 +134,21 @@ def test_curriculum_and_mixture_reach_the_loop(source):
 
 
 @pytest.fixture
-def verdicts(monkeypatch) -> list[dict]:
-    """Programs are judged by whether they hold an "e", and never run; the golds asked for."""
-    golds: list[dict] = []
-    whole = grader.grade
+def ran(monkeypatch):
+    """The jobs that came to the sandbox."""
+    sandboxes.need_any()
+    programs._decided.clear()
+    jobs: list[Job] = []
+    run = sandbox.run
 
-    def judge(problems, texts_BA, **settings):
-        golds.extend(json.loads(problem.gold) for problem in problems)
-        bare = [dataclasses.replace(problem, grader="holds_e") for problem in problems]
-        return whole(bare, texts_BA, **settings)
+    def spy(asked, *arguments, **settings):
+        jobs.extend(asked)
+        return run(asked, *arguments, **settings)
 
-    monkeypatch.setitem(
-        grader.GRADERS, "holds_e", lambda text, _: Grade(float("e" in text), "failed")
-    )
-    monkeypatch.setattr(grader, "grade", judge)
-    return golds
+    monkeypatch.setattr(sandbox, "run", spy)
+    yield jobs
+    sandbox.close()
+    sandboxes.close()
 
 
 def mbpp(source: str) -> config.Settings:
@@ -159,15 +162,19 @@ def mbpp(source: str) -> config.Settings:
 
 
 def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
-    source, tmp_path, verdicts, capsys
+    source, tmp_path, ran, capsys
 ):
     made = mbpp(source)
     assert train.train(made, str(tmp_path)) == train.DONE
     assert stages_of(tmp_path) == STEPS
     assert transcript(tmp_path, "stage2")[0]["id"] == "humaneval/0"
-    asked = {len(gold["tests"]) for gold in verdicts}
-    assert asked == {1, 3}  # HumanEval's check, and MBPP's asserts
-    assert all({"setup", "prelude"} <= gold.keys() for gold in verdicts)
+    # HumanEval's check behind its prompt's helpers, and MBPP's asserts.
+    assert {len(job.tests) for job in ran} == {1, 3}
+    reasons = {one["reason"] for row in transcript(tmp_path, "stage2") for one in row["attempts"]}
+    assert reasons <= {"truncated", "syntax", "error", "failed", "no_program"}
+    kinds = {row["sandbox"] for row in runlog.read_metrics(tmp_path)}
+    kinds |= {json.loads((tmp_path / "evaluations" / "stage2.json").read_text())["sandbox"]}
+    assert kinds == {sandbox.shared().kind}
 
     # Another test set does not make another run.
     row = {
@@ -188,7 +195,7 @@ def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     assert transcript(tmp_path, "latest")[7]["id"] == "mbpp_repair/7"
 
 
-def test_a_set_for_evaluation_only_can_be_evaluated_and_not_trained_on(source, tmp_path, verdicts):
+def test_a_set_for_evaluation_only_can_be_evaluated_and_not_trained_on(source, tmp_path, ran):
     made = mbpp(source)
     alone = dataclasses.replace(
         made.problems, name="humaneval", path=str(REAL / "humaneval"), test=SourceSettings()

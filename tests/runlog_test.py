@@ -165,6 +165,20 @@ def test_evaluations_and_transcripts_have_their_places(tmp_path):
     assert [json.loads(line)["problem"] for line in lines] == ["1+1", "π"]
 
 
+def test_a_stamp_is_in_every_file_that_says_how_a_run_went(tmp_path):
+    with _log(tmp_path) as log:
+        log.stamp(sandbox="none")
+        log.write_config({}, device="cpu")
+        log.start_stage("stage1", steps=1)
+        log.log(1, {"loss": 0.5})
+        log.write_evaluation("stage1", {"n": 3})
+    files = [
+        tmp_path / name for name in ("config.json", "metrics.jsonl", "evaluations/stage1.json")
+    ]
+    assert [json.loads(file.read_text())["sandbox"] for file in files] == ["none"] * 3
+    assert runlog.read_metrics(tmp_path)[0]["loss"] == 0.5
+
+
 def test_only_the_primary_process_writes(tmp_path):
     with _log(tmp_path / "run", primary=False) as log:
         log.write_config({}, device="cpu")

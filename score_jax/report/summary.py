@@ -70,6 +70,8 @@ def table(summary: Mapping[str, Any]) -> str:
     note = "shares of all n problems, 95 % intervals below them"
     if "delta" in columns:
         note += "; Δ = Acc@t2 − Acc@t1 = i→c − c→i"
+    if any(metrics.get("sandbox") == "none" for metrics in stages.values()):
+        note += "\nsandbox: none (model-written programs ran with all rights of the user)"
     return "\n".join([lines[0], rule, *lines[1:], rule, note])
 
 

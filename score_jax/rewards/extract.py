@@ -24,6 +24,7 @@ _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"
 _OPENING = re.compile(r"\\begin|\\[(\[$]|\$\$|\$")
 _PROSE = re.compile(r"[A-Za-z]{2}|[Aa] [a-z]{2}")
 _MORE = re.compile(r"[0-9]|(?<![A-Za-z])(?:or|and|not)(?![A-Za-z])", re.IGNORECASE)
+_EXPLANATION = re.compile(r"(?<![A-Za-z])(?:where|because|since)(?![A-Za-z])")
 
 
 def extract(text: str) -> str | None:
@@ -48,7 +49,10 @@ def extract(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str]:
-    r"""Contents of all `\boxed{…}` with balanced braces, or of one bare token as in `\boxed 2`."""
+    r"""Contents of all `\boxed{…}` with balanced braces, or of one bare token as in `\boxed 2`.
+
+    A box inside of a box is part of the outer one's content: `\boxed{6\boxed{5}}` says 6{5}.
+    """
     close_of: dict[int, int] = {}
     opened: list[int] = []
     for match in _BRACES.finditer(text):
@@ -57,13 +61,17 @@ def _boxes(text: str) -> list[str]:
         elif match[0] == "}" and opened:
             close_of[opened.pop()] = match.start()
     found = []
+    end = 0
     for match in _BOX.finditer(text):
         start = match.end()
+        if start <= end:
+            continue
         while start < len(text) and text[start].isspace():
             start += 1
         if start < len(text) and text[start] == "{":
             if start in close_of:
-                found.append(text[start + 1 : close_of[start]])
+                end = close_of[start]
+                found.append(_BOX.sub("", text[start + 1 : end]))
         else:
             token = re.match(r"[^\s${}\\]{1,64}", text[start : start + 64])
             if token and start > match.end() - 1:
@@ -93,13 +101,14 @@ def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool, int] 
 def _unbox(sentence: str) -> str:
     r"""The content of the one box in a sentence: `$5 + 4 + 2 = \boxed{11}$` says 11.
 
-    Where there are several, or more is offered behind it, all of the sentence is the answer.
+    Where there are several, or more is offered behind it, all of the sentence is the answer. What
+    explains the box ("…, where we have used that …") offers nothing.
     """
     boxes = _boxes(sentence) if "box" in sentence else []
     if not boxes:
         return sentence
     behind = sentence[sentence.rfind(boxes[-1]) + len(boxes[-1]) :]
-    if len(boxes) == 1 and not _MORE.search(behind):
+    if len(boxes) == 1 and not _MORE.search(_EXPLANATION.split(behind, 1)[0]):
         return boxes[0]
     return _BOX.sub("", sentence)
 

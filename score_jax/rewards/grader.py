@@ -93,7 +93,7 @@ def prepare(
 ) -> str:
     """Makes sure, before a run, that its problems can be graded; starts what grading needs.
 
-    Returns: what the log has to say, or nothing.
+    Returns: the kind of sandbox that programs run in, "none" for none; empty if none are run.
     Raises: InputError for a grader or function that does not exist, a gold that is none, and where
     programs are to be run and no sandbox works.
     """
@@ -110,8 +110,7 @@ def prepare(
             raise InputError(f"problem {problem.id}: {error}") from error
     if not tasks:
         return ""
-    kind = sandbox.configure(sandbox_kind, allow_unsandboxed)
-    return sandbox.UNSANDBOXED if kind == "none" else f"programs run in the sandbox {kind!r}"
+    return sandbox.configure(sandbox_kind, allow_unsandboxed)
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:

@@ -27,7 +27,7 @@ _PROBES = {
     "a file was emptied": "import os; os.truncate({secret!r}, 0); return True",
     "a file was made": "open({folder!r} + '/made', 'w').close(); return True",
     "a file was removed": "import os; os.remove({secret!r}); return True",
-    "a folder was made": "import os; os.mkdir({folder!r} + '/made'); return True",
+    "a folder was made": "import os; os.mkdir({folder!r} + '/folder'); return True",
     "rights of a file were changed": "import os; os.chmod({secret!r}, 0o777); return True",
     "times of a file were changed": "import os; os.utime({secret!r}, (0, 0)); return True",
     "the environment of the trainer was read": (

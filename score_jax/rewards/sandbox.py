@@ -190,11 +190,15 @@ def configure(kind: str = "auto", allow_unsandboxed: bool = False) -> str:
     return shared().kind
 
 
-def shared() -> Sandbox:
-    """The sandbox of this process, started on first use. Raises: InputError where none works."""
+def shared(*, after: Sandbox | None = None) -> Sandbox:
+    """The sandbox of this process, started on first use. Raises: InputError where none works.
+
+    after: one that ended. What takes its place is of its kind: that is what the logs say.
+    """
     with _lock:
         if _default not in _shared:
-            _shared[_default] = start(*_default)
+            wanted = (after.kind, after.kind == "none") if after else _default
+            _shared[_default] = start(*wanted)
         return _shared[_default]
 
 
@@ -205,7 +209,7 @@ def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> l
         return sandbox.run(jobs, timeout_sec, overtime=overtime)
     except SandboxGone:
         close(sandbox)
-        return shared().run(jobs, timeout_sec, overtime=overtime)
+        return shared(after=sandbox).run(jobs, timeout_sec, overtime=overtime)
 
 
 def close(only: Sandbox | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The process between the trainer and the sandbox: forks a checker and a callee for each program.
+"""The process between the trainer and the sandbox: gives each program a checker and a callee.
 
 sandbox.py starts it by `subprocess`, with an empty environment. It runs no code of a model and
 reads nothing a model wrote but to pass it on; so it always answers, and keeps the clock: at its
@@ -23,8 +23,6 @@ import dataclasses
 import gc
 import json
 import os
-import random
-import resource
 import select
 import selectors
 import signal
@@ -35,7 +33,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-from score_jax.rewards import checker, kernel
+from score_jax.rewards import checker
+from score_jax.rewards.checkers import Checker
 
 SLICE_SEC = 0.15
 SHORT_SLICE_SEC = 0.05  # while there are many slow ones
@@ -44,7 +43,6 @@ PATIENCE = 4  # a program that waits for a core keeps its place for so many slic
 MANY = 4  # slow programs per core; beyond that they get LOW_PRIORITY and no overtime
 LOW_PRIORITY = 19  # as of nice
 OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
-CHECKER_BYTES = 2 << 30
 SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
 POLL_SEC, SHORT_POLL_SEC = 0.1, 0.01
 
@@ -122,10 +120,16 @@ class _Run:
     beside: bool = False  # runs beside those that began last
     slow: bool = False  # has used its slice, and not by waiting for a core
     lowered: bool = False
-    checker_pid: int = 0
+    again: bool = False  # begun a second time
+    checker: Checker | None = None
     callee: int = -1  # a descriptor of the process
     callee_pid: int = 0  # its number here; 0 if it cannot be told
-    verdict: int = -1  # where the checker writes the reason
+    waited_sec: float = 0.0  # how long its processes had waited for a core before it began
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The numbers of its processes."""
+        return (self.callee_pid, self.checker.pid) if self.checker else ()
 
 
 class Warden:
@@ -138,6 +142,7 @@ class Warden:
         self._waiting: deque[_Run] = deque()
         self._running: list[_Run] = []
         self._clients: list[_Client] = []
+        self._idle: list[Checker] = []
         self._cores = len(os.sched_getaffinity(0))
         self._memory_bytes = _free_memory_bytes() // 2
         self._slice_sec = SLICE_SEC
@@ -157,12 +162,18 @@ class Warden:
                     elif isinstance(key.data, _Client):
                         self._read(key.data)
                     elif key.data in self._running:
-                        reason = os.read(key.data.verdict, 64).decode()
-                        self._finish([key.data], reason or "error")
+                        reason, goes_on = key.data.checker.verdict()
+                        if reason or key.data.again:
+                            self._finish([key.data], reason or "error", keep_checkers=goes_on)
+                        else:  # its checker was killed from outside, or by what it was sent
+                            key.data.again = True
+                            self._stop([key.data], and_wait_again=True)
                 self._watch()
         finally:
             self._stop(self._running)
             self._zygote.close()
+            for one in self._idle:
+                one.end()
 
     def _accept(self) -> bool:
         _, fds, _, _ = socket.recv_fds(self._control, 1, 1)
@@ -212,18 +223,28 @@ class Warden:
                 self._zygote = Zygote(self._tier, self._package_root)
                 run.callee = self._zygote.fork(theirs.fileno())
             theirs.close()
-            run.began = time.monotonic()
-            run.ends = run.began + run.timeout_sec
-            run.callee_pid = _pid_of(run.callee)
-            run.verdict, write = os.pipe()
-            warden = os.getpid()
-            run.checker_pid = os.fork()
-            if run.checker_pid == 0:
-                _become_checker(run.job, ours.fileno(), write, warden)
-            os.close(write)
+            run.checker = self._judge(run.job, ours.fileno())
+        run.began = time.monotonic()
+        run.ends = run.began + run.timeout_sec
+        run.callee_pid = _pid_of(run.callee)
+        run.waited_sec = 0.0
+        run.waited_sec = _waited_sec(run)
         run.beside = run.slow = run.lowered = False
         self._running.append(run)
-        self._selector.register(run.verdict, selectors.EVENT_READ, run)
+        self._selector.register(run.checker.socket, selectors.EVENT_READ, run)
+
+    def _judge(self, job: checker.Job, box: int) -> Checker:
+        """Gives a job to a checker that waits, or to a new one."""
+        while self._idle:
+            waiting = self._idle.pop()
+            try:
+                waiting.judge(job, box)
+                return waiting
+            except OSError:  # killed from outside
+                waiting.end()
+        new = Checker()
+        new.judge(job, box)
+        return new
 
     def _patience_sec(self) -> float | None:
         if not self._running:
@@ -268,51 +289,39 @@ class Warden:
     def _lower_priority(self, run: _Run) -> None:
         run.lowered = True
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, run.checker_pid, LOW_PRIORITY)
+            if run.checker:
+                os.setpriority(os.PRIO_PROCESS, run.checker.pid, LOW_PRIORITY)
             if run.callee_pid:  # the leader of a group of its own, which holds its threads
                 os.setpriority(os.PRIO_PGRP, run.callee_pid, LOW_PRIORITY)
 
-    def _finish(self, runs: list[_Run], reason: str) -> None:
-        self._stop(runs)
+    def _finish(self, runs: list[_Run], reason: str, *, keep_checkers: bool = False) -> None:
+        self._stop(runs, keep_checkers=keep_checkers)
         for run in runs:
             answer = json.dumps({"id": run.id, "reason": reason}) + "\n"
             with contextlib.suppress(OSError):  # a client that is gone is read as such later
                 run.client.connection.sendall(answer.encode())
 
-    def _stop(self, runs: list[_Run], *, and_wait_again: bool = False) -> None:
-        """Kills programs with their checkers, and waits until they are gone."""
+    def _stop(
+        self, runs: list[_Run], *, and_wait_again: bool = False, keep_checkers: bool = False
+    ) -> None:
+        """Kills programs and, unless they are kept, their checkers; waits until they are gone."""
         runs = list(runs)
         for run in runs:
-            os.kill(run.checker_pid, signal.SIGKILL)  # not reaped yet, so still itself
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.callee, signal.SIGKILL)
         for run in runs:
-            os.waitpid(run.checker_pid, 0)
+            assert run.checker
+            self._selector.unregister(run.checker.socket)
+            if keep_checkers and not run.lowered and len(self._idle) < MANY * self._cores:
+                self._idle.append(run.checker)
+            else:
+                run.checker.end()
+            run.checker = None
             select.select([run.callee], [], [], 5.0)
-            self._selector.unregister(run.verdict)
-            os.close(run.verdict)
             os.close(run.callee)
             self._running.remove(run)
             if and_wait_again:
                 self._waiting.appendleft(run)
-
-
-def _become_checker(job: checker.Job, box: int, verdict: int, warden: int) -> None:
-    """The fork: runs the tests, writes the reason, ends. Never returns."""
-    try:
-        kernel.die_with_parent(warden)
-        signal.set_wakeup_fd(-1)
-        high = max(box, verdict) + 1
-        os.dup2(box, high)
-        os.dup2(verdict, 4)
-        os.dup2(high, 3)
-        os.closerange(5, 1 << 16)
-        resource.setrlimit(resource.RLIMIT_AS, (CHECKER_BYTES, CHECKER_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        random.seed(0)
-        os.write(4, checker.verdict(job, 3).encode())
-    finally:
-        os._exit(0)
 
 
 def _pid_of(process: int) -> int:
@@ -335,16 +344,16 @@ def _is_owed_time(run: _Run, now: float) -> bool:
 def _waited_sec(run: _Run) -> float:
     """How long a program and its checker were ready to run and did not."""
     waited_ns = 0
-    for pid in (run.callee_pid, run.checker_pid):
+    for pid in run.pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
             waited_ns += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
-    return waited_ns / 1e9
+    return waited_ns / 1e9 - run.waited_sec
 
 
 def _held_bytes(run: _Run) -> int:
     """Memory of a program and its checker, beyond what they share with those they came from."""
     held = 0
-    for pid in (run.callee_pid, run.checker_pid):
+    for pid in run.pids:
         with contextlib.suppress(OSError, ValueError):
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
             kinds = [one for one in lines if one.startswith(("RssAnon:", "RssShmem:"))]

@@ -133,6 +133,26 @@ def run_counted(
     return compiled(*arguments, settings=settings, mesh=mesh)
 
 
+def check(episode: Episode) -> None:
+    """Refuses episodes whose behaviour log-probs are missing or wrong; fetches them.
+
+    Raises: ValueError. For engines plugged in from outside: a trainer that takes zeros for
+    log-probs trains, and on the wrong objective.
+    """
+    logp_N = np.asarray(episode.logp)[np.asarray(episode.attempt) > 0]
+    bad = int(np.sum(~np.isfinite(logp_N) | (logp_N > 0.0)))
+    if bad:
+        raise ValueError(
+            f"{bad} of {logp_N.size} sampled tokens have a log-prob that is not finite or above 0. "
+            "The rollout must return log-probs under the distribution that it drew from."
+        )
+    if logp_N.size and not np.any(logp_N):
+        raise ValueError(
+            f"All {logp_N.size} sampled tokens have log-prob 0, as if none had been stored. "
+            "The rollout must return log-probs under the distribution that it drew from."
+        )
+
+
 def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
     """The arrays that `compiled` takes, in order."""
     shape = (len(prompts.tokens), settings.samples, settings.attempts)

@@ -47,6 +47,14 @@ def test_the_table_shows_each_share_over_its_interval(tmp_path):
     assert len(lines[0]) == len(lines[2]) == len(lines[4])
 
 
+def test_the_table_says_that_programs_ran_without_a_sandbox(tmp_path):
+    found = _write_evaluation(tmp_path, "base", [[1, 0]])
+    boxed = summary.write(tmp_path, [], 1.0, {})
+    assert "sandbox" not in summary.table(boxed)
+    jsonfiles.write(tmp_path / "evaluations" / "base.json", {**found, "sandbox": "none"})
+    assert "sandbox: none" in summary.table(summary.write(tmp_path, [], 1.0, {}))
+
+
 def test_the_table_of_one_attempt_has_no_difference(tmp_path):
     jsonfiles.write(
         tmp_path / "evaluations" / "base.json",

@@ -35,6 +35,17 @@ def gsm8k(split: str) -> list[tuple[str, str]]:
     ]
 
 
+# Of MATH's 12,500 published solutions those that do not earn their own gold, and why.
+NOT_RIGHT = {
+    "train/geometry/6139.json": (
+        r"the working says 'our final answer is $75+2=77$' before \boxed{77}, and that sentence "
+        "comes before a box; a sum that has an equation for an answer is not read as its right side"
+    ),
+    "train/number_theory/7115.json": "the published gold and box are empty",
+    "train/number_theory/7117.json": "the published gold and box are empty",
+}
+
+
 def math(split: str) -> list[tuple[str, str]]:
     return [(row["solution"], row["answer"]) for row in rows(f"math/{split}.jsonl")]
 
@@ -87,13 +98,13 @@ def test_sample_of_math_golds_is_wrong_for_other_problems():
 
 @pytest.mark.slow
 def test_all_math_golds_are_right_in_their_own_solutions():
-    pairs = math("train")
-    wrong = [
-        (gold, extract(solution), grade.reason)
-        for (solution, gold), grade in zip(pairs, grade_answers(pairs), strict=True)
-        if not grade.reward
-    ]
-    assert len(wrong) / len(pairs) <= 0.005, wrong
+    wrong = {}
+    for split in ("train", "test"):
+        names = [row["unique_id"] for row in rows(f"math/{split}.jsonl")]
+        for name, grade in zip(names, grade_answers(math(split)), strict=True):
+            if not grade.reward:
+                wrong[name] = grade.reason
+    assert wrong.keys() == NOT_RIGHT.keys(), wrong
 
 
 @pytest.mark.slow

@@ -118,6 +118,15 @@ def test_a_sandbox_killed_from_outside_is_replaced():
     assert sandbox.run([RIGHT, WRONG], 30.0) == ["passed", "failed"]
 
 
+def test_what_replaces_a_sandbox_is_of_the_kind_that_the_logs_name(monkeypatch):
+    sandboxes.need_any()
+    kind = sandbox.configure("auto", allow_unsandboxed=True)
+    os.kill(sandbox.shared()._process.pid, signal.SIGKILL)
+    monkeypatch.setattr(probes, "holes", lambda run: ["a hole"])
+    with pytest.raises(InputError, match=f"{kind}: a hole"):
+        sandbox.run([RIGHT], 30.0)
+
+
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
 def test_a_zygote_killed_from_outside_is_replaced(kind):
     box = sandboxes.of_kind(kind)
@@ -178,20 +187,22 @@ def test_killing_the_trainer_leaves_no_process_even_while_programs_hang():
 def test_an_interrupted_batch_leaves_no_program_running():
     sandboxes.need_any()
     box = sandbox.shared()
-    idle = len(sandboxes.descendants(box._process.pid))
+    idle = len(sandboxes.programs_of(box))
     with pytest.raises(KeyboardInterrupt), box._connect() as connection:
         question = sandbox.json.dumps(
             {"id": 0, "job": vars(HANGING), "timeout_sec": 60.0, "overtime": False}
         )
         connection.sendall(question.encode() + b"\n")
         time.sleep(0.5)
-        assert len(sandboxes.descendants(box._process.pid)) > idle
+        assert len(sandboxes.programs_of(box)) > idle
+        checkers = len(sandboxes.checkers_of(box))
         raise KeyboardInterrupt
     for _ in range(50):
-        if len(sandboxes.descendants(box._process.pid)) == idle:
+        if len(sandboxes.programs_of(box)) == idle:
             break
         time.sleep(0.1)
-    assert len(sandboxes.descendants(box._process.pid)) == idle
+    assert len(sandboxes.programs_of(box)) == idle
+    assert len(sandboxes.checkers_of(box)) < checkers
 
 
 def test_threads_share_the_sandbox_and_a_fork_starts_its_own():

@@ -1,5 +1,6 @@
 """The kinds of sandbox that work on this machine, one of each for all tests; others are skipped."""
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -46,10 +47,29 @@ def close() -> None:
 def descendants(pid: int) -> list[int]:
     """The processes below one, as far as /proc shows them."""
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *descendants(int(child))]
+    with contextlib.suppress(OSError):  # it ends just now
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in task.read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found
+
+
+def programs_of(box: Sandbox) -> list[int]:
+    """The processes that hold programs, and those they are forked from; not the checkers."""
+    warden = box._process.pid
+    children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
+    found = []
+    for pid in children:
+        with contextlib.suppress(OSError):  # it ends just now
+            if "zygote" in Path(f"/proc/{pid}/cmdline").read_text():
+                found += [int(pid), *descendants(int(pid))]
+    return found
+
+
+def checkers_of(box: Sandbox) -> list[int]:
+    """The processes that run tests, or wait for some."""
+    programs = programs_of(box)
+    return [pid for pid in descendants(box._process.pid) if pid not in programs]
 
 
 def alive(pid: int) -> bool:

@@ -34,6 +34,8 @@ def judge(machine: str, number: int, *arguments: int, architecture: int | None =
             word &= operand
         elif code == 0x15:
             at += if_true if word == operand else if_false
+        elif code == 0x25:
+            at += if_true if word > operand else if_false
         else:
             assert code == 0x06
             return operand

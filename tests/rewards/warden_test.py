@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -17,31 +18,16 @@ TEST = ("assert f(1) == 1",)
 def run(pid: int, **fields) -> warden._Run:
     mine = warden._Run(warden._Client(None), 0, Job("", TEST), 1.0, True, began=time.monotonic())
     mine.callee_pid = pid
-    mine.checker_pid = pid
+    mine.checker = types.SimpleNamespace(pid=pid)
     for name, value in fields.items():
         setattr(mine, name, value)
     return mine
 
 
-@pytest.fixture
-def child():
-    """Starts a process of ours that does something, and ends it afterwards."""
-    started = []
-
-    def start(work) -> int:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                work()
-            finally:
-                os._exit(0)
-        started.append(pid)
-        return pid
-
-    yield start
-    for pid in started:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+@pytest.fixture(scope="module", autouse=True)
+def _ended():
+    yield
+    sandboxes.close()
 
 
 def test_only_waiting_for_a_core_earns_overtime(monkeypatch):
@@ -59,29 +45,28 @@ def test_only_waiting_for_a_core_earns_overtime(monkeypatch):
     assert not warden._is_owed_time(run(sleeper, began=now - 4.1), now)
 
 
-def test_memory_is_counted_beyond_what_a_fork_shares(child):
-    def hold() -> None:
-        kept = bytearray(os.urandom(1) * (200 << 20))
-        time.sleep(60)
-        del kept
+def test_memory_is_counted_beyond_what_a_fork_shares():
+    def holding(megabytes: int) -> subprocess.Popen:
+        code = f"x = b'x' * ({megabytes} << 20); print(flush=True); input()"
+        started = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert started.stdout and started.stdout.readline()
+        return started
 
-    small, large = child(lambda: time.sleep(60)), child(hold)
-    deadline = time.monotonic() + 90
-
-    def more() -> int:
-        # Each is asked about twice, as program and as checker. What both have of this process,
-        # which has loaded much, falls out.
-        return warden._held_bytes(run(large)) - warden._held_bytes(run(small))
-
-    while more() < 2 * (150 << 20) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert more() >= 2 * (150 << 20)
+    with holding(0) as small, holding(100) as large:
+        # Each is asked about twice, as program and as checker.
+        assert warden._held_bytes(run(small.pid)) == 0
+        more = warden._held_bytes(run(large.pid)) - 2 * (100 << 20) + 2 * warden.SHARED_BYTES
+        assert 0 < more < 2 * (20 << 20)  # the interpreter itself
+        small.kill()
+        large.kill()
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
 def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(kind):
     sandboxes.of_kind(kind)
-    limit = warden.SHARED_BYTES + (300 << 20)
+    limit = 80 << 20
     control, theirs = warden.socket.socketpair()
     # A process of its own: what this one has loaded would count as every checker's.
     code = (
@@ -94,7 +79,8 @@ def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(ki
     theirs.close()
     assert control.recv(64) == b"ready\n"
     hog = "x = b'x' * ({} << 20)\nimport time\ntime.sleep({})\ndef f(x): return x"
-    jobs = [Job(hog.format(size, 1.5), TEST) for size in (150, 400, 10)]
+    # Of what a program holds, what it shares with the one it was forked from is not counted.
+    jobs = [Job(hog.format(size, 0.6), TEST) for size in (60, 120, 2)]
     with control:
         reasons = _ask(control, jobs)
     process.wait(timeout=30)
