@@ -108,7 +108,7 @@ both_slow = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def path(published, tmp_path_factory) -> Path:
     spec = importlib.util.find_spec(published.package)
-    missing = f"{published.file} is not here: bash launch/setup.sh installs {published.package}"
+    missing = f"{published.file} is not here: bash launch/test.sh installs {published.package}"
     if spec is None or spec.origin is None:
         pytest.skip(missing)
     found = Path(spec.origin).with_name(published.file)
