@@ -14,7 +14,13 @@ episodes, 128 problems x 4 samples; Adam's beta_2, warm-up, clipping and lengths
 MATH in the split of Lightman et al., 11,999 to train and 500 to test (data/math_problems.py), less
 those few whose prompt is longer than `max_prompt_tokens`, which the run counts and logs.
 
-Hardware: laid out for 16 accelerators (weights and optimizer split 16-fold). Expected result: not
+Weights: Gemma 2 by Google, under the Gemma Terms of Use, to be accepted on the hub. Problems:
+Hendrycks et al. 2021, MIT.
+
+Hardware: laid out for 16 accelerators (weights and optimizer split 16-fold). Memory, reckoned and
+not measured: 2.61 billion parameters at 20 bytes each (float32 weights, gradients and Adam's two
+moments, the float32 reference) are 52 GB over all, and each holds 5 GB of bfloat16 weights to
+decode with. Expected result: not
 measured. The paper's +4.4 of the second attempt over the first is for another model, and its
 base lost 11 points there; re-implementations on open models found +2 to +3.
 """

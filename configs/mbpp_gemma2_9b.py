@@ -21,7 +21,13 @@ run; attempt 1 of this evaluation is the repair:
         --mode=evaluate --config.problems.test.name=mbpp_repair \\
         --config.problems.test.path=repair.jsonl --config.problems.test.prompt=mbpp
 
+Weights: Gemma 2 by Google, under the Gemma Terms of Use, to be accepted on the hub. Problems:
+MBPP, Austin et al. 2021, CC-BY 4.0; HumanEval, Chen et al. 2021, MIT.
+
 Hardware: laid out for 8 accelerators with 80 GB or more (weights and optimizer split 8-fold).
+Memory, reckoned and not measured: 9.24 billion parameters at 20 bytes each (float32 weights,
+gradients and Adam's two moments, the float32 reference) are 185 GB over all, and each holds 18 GB
+of bfloat16 weights to decode with.
 Expected result: not measured.
 """
 

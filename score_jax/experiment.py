@@ -19,7 +19,7 @@ from score_jax.config import Settings, StageSettings, nearest
 from score_jax.learner import lora
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
-from score_jax.model import transformer, weights
+from score_jax.model import sources, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
@@ -51,6 +51,8 @@ class Experiment:
     def open(cls, settings: Settings) -> "Experiment":
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
         source = settings.model.source
+        if not source.startswith(PRESET):
+            source = str(sources.locate(source))  # a hub id's files lie in its cache
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         text = tokenizer.load(settings.model.tokenizer or source)
         if settings.problems.prompt not in PROMPTS:

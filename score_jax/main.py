@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
         if not given.workdir:
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
-        return mode(settings, given.workdir)
+        return mode(settings, given)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -46,6 +46,11 @@ def _flags() -> flags.FlagValues:
     commandline.define_config(values)
     flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
+    flags.DEFINE_string("export_dir", "", "Where to export to; empty: WORKDIR/export.", values)
+    flags.DEFINE_string("export_dtype", "", "float32 or bfloat16; empty: as trained.", values)
+    flags.DEFINE_boolean(
+        "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
+    )
     flags.DEFINE_boolean("help", False, "Show this help.", values)
     return values
 
@@ -61,20 +66,36 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     return settings
 
 
-def _train(settings: Settings, workdir: str) -> int:
+def _train(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax import train
 
-    return train.train(settings, workdir, stop=_stop_on_signals())
+    return train.train(settings, given.workdir, stop=_stop_on_signals())
 
 
-def _evaluate(settings: Settings, workdir: str) -> int:
+def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax import train
 
-    return train.evaluate_latest(settings, workdir)
+    return train.evaluate_latest(settings, given.workdir)
+
+
+def _export(settings: Settings, given: flags.FlagValues) -> int:
+    from score_jax import train
+
+    return train.export_latest(
+        settings,
+        given.workdir,
+        given.export_dir,
+        dtype=given.export_dtype,
+        adapters=given.export_adapters,
+    )
 
 
 # Imported where used, so that a mistyped flag is reported before jax has loaded.
-MODES: dict[str, Callable[[Settings, str], int]] = {"train": _train, "evaluate": _evaluate}
+MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+}
 
 
 def _stop_on_signals() -> Callable[[], bool]:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import compiles, config, sharding
+from score_jax import compiles, config, export, sharding
 from score_jax.compiles import Watch
 from score_jax.config import Settings, StageSettings
 from score_jax.data import documents, pipeline
@@ -84,6 +84,38 @@ def evaluate_latest(settings: Settings, workdir: str) -> int:
         log.write_transcripts("latest", result.transcripts)
         log.write_evaluation("latest", result.metrics)
         log.say(f"{name}:\n{summary.table({'stages': {'latest': result.metrics}})}")
+    return DONE
+
+
+def export_latest(
+    settings: Settings, workdir: str, to: str = "", *, dtype: str = "", adapters: bool = False
+) -> int:
+    """Writes the newest checkpoint as a Hugging Face folder; by default DIR/export.
+
+    adapters: those of a run with LoRA alone, in PEFT's layout; they are merged otherwise.
+    Raises: InputError if nothing has been trained in the work directory yet.
+    """
+    folder = Path(workdir)
+    if not any(folder.glob("checkpoints/*/*")):
+        raise InputError(
+            f"{folder} has no checkpoint to export. Train first, or name the --workdir of a run."
+        )
+    if adapters and not settings.model.lora.rank:
+        raise InputError(
+            "--export_adapters writes what a run with LoRA trains, and config.model.lora.rank is "
+            "0: all weights are trained. Leave it out."
+        )
+    _check_same_settings(folder, settings)
+    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
+        run = _Run(settings, folder, log, lambda: False, watch, Experiment.open(settings), None, [])
+        index, at_step = run.position()
+        params = run.params_at(settings.recipe[index], at_step)
+        target = Path(to) if to else folder / "export"
+        if adapters:
+            said = export.write_adapters(run.experiment, params, target)
+        else:
+            said = export.write(run.experiment, params, target, dtype=dtype)
+        log.say(f"{settings.recipe[index]} at step {at_step}: {said}")
     return DONE
 
 

@@ -14,7 +14,7 @@ from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer
-from score_jax.model.families import ModelConfig
+from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.rl.policy import Policy
 from score_jax.structs import Batch, Params
 
@@ -38,6 +38,29 @@ def model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(MODEL, **changes)
 
 
+# What models of a family may have besides: windows that short rows cross, caps that bite.
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {},
+    "gemma": {"tied": True},
+    "gemma2": {
+        "tied": True,
+        "windows": (3, 0),
+        "attention_softcap": 1.0,
+        "logit_softcap": 2.0,
+        "query_scalar": 12.0,
+    },
+    "gemma3_text": {"tied": True, "windows": (2, 0), "local_rope_theta": 10.0},
+}
+
+
+def model_of_family(family: str, **changes: Any) -> ModelConfig:
+    """MODEL with two layers and all that sets the family apart."""
+    fields = dict(FAMILIES[family].fields) | OF_FAMILY[family] | changes
+    return model(**{"family": family, "layers": 2, "heads": 4, "kv_heads": 2} | fields)
+
+
 def params(config: ModelConfig = MODEL, seed: int = 0) -> Params:
     """Random weights; new arrays at every call, so that a train step may take them over.
 
@@ -49,7 +72,7 @@ def params(config: ModelConfig = MODEL, seed: int = 0) -> Params:
         noise = draw.normal(size=x.shape)
         name = path[-1].key
         if name.endswith("norm"):
-            return jnp.asarray(1.0 + 0.1 * noise, jnp.float32)
+            return jnp.asarray(1.0 - config.norm_offset + 0.1 * noise, jnp.float32)
         scale = 1.0 if name == "embedding" else config.width**-0.5
         return jnp.asarray(scale * noise, jnp.float32)
 

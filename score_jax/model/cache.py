@@ -26,6 +26,7 @@ row sees are the `length` slots before the shared one, around the end of the arr
 import jax
 import jax.numpy as jnp
 
+from score_jax.model.attention import soft_cap
 from score_jax.model.cache_layouts import LAYOUTS, ByHead, ByRow
 from score_jax.model.families import ModelConfig
 
@@ -49,9 +50,13 @@ def attend_chunk(
     k_BNKE: jax.Array,
     v_BNKE: jax.Array,
     position_BN: jax.Array,
+    *,
+    window: int = 0,
+    softcap: float = 0.0,
 ) -> tuple[jax.Array, LayerCache]:
     """Contiguous rows: writes N tokens at their positions, then each attends up to its own.
 
+    window: tokens that one sees, itself included; 0: all.
     Returns: out_BNHE and the layer's new cache. A position past the end is written nowhere.
     """
 
@@ -61,8 +66,9 @@ def attend_chunk(
         return set_row(old, new.astype(old.dtype), position_BN)
 
     layer = _written(layer, k_BNKE, v_BNKE, write)
-    visible_BNS = jnp.arange(slots_of((layer,))) <= position_BN[..., None]
-    return _attend(layer, q_BNHE, visible_BNS), layer
+    age_BNS = position_BN[..., None] - jnp.arange(slots_of((layer,)))
+    visible_BNS = (age_BNS >= 0) & (age_BNS < window) if window else age_BNS >= 0
+    return _attend(layer, q_BNHE, visible_BNS, softcap), layer
 
 
 def attend_step(
@@ -73,6 +79,8 @@ def attend_step(
     slot: jax.Array,
     visible_B1S: jax.Array,
     live_B: jax.Array,
+    *,
+    softcap: float = 0.0,
 ) -> tuple[jax.Array, LayerCache]:
     """A ring: writes one token of every live row at the shared slot, then attends to `visible`.
 
@@ -87,12 +95,17 @@ def attend_step(
         return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
 
     layer = _written(layer, k_B1KE, v_B1KE, write)
-    return _attend(layer, q_B1HE, visible_B1S), layer
+    return _attend(layer, q_B1HE, visible_B1S, softcap), layer
 
 
-def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array) -> jax.Array:
-    """What a token written at `slot` sees, [B, 1, S] bool: itself and `length` slots before it."""
+def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array, window: int = 0) -> jax.Array:
+    """What a token written at `slot` sees, [B, 1, S] bool: itself and `length` slots before it.
+
+    window: if not 0, it sees that many at most, itself included.
+    """
     age_S = (slot - jnp.arange(slots)) % slots
+    if window:
+        length_B = jnp.minimum(length_B, window - 1)
     return (age_S <= length_B[:, None])[:, None]
 
 
@@ -157,9 +170,11 @@ def _written(layer: LayerCache, k_BNKE: jax.Array, v_BNKE: jax.Array, write) -> 
     )
 
 
-def _attend(layer: LayerCache, q_BNHE: jax.Array, visible_BNS: jax.Array) -> jax.Array:
+def _attend(
+    layer: LayerCache, q_BNHE: jax.Array, visible_BNS: jax.Array, softcap: float
+) -> jax.Array:
     """Softmax attention of grouped heads, out_BNHE. Source of the groups: arXiv 2305.13245."""
-    score_BHNS = layer.scores(q_BNHE * q_BNHE.shape[-1] ** -0.5)
+    score_BHNS = soft_cap(layer.scores(q_BNHE * q_BNHE.shape[-1] ** -0.5), softcap)
     score_BHNS = jnp.where(visible_BNS[:, None], score_BHNS, -jnp.inf)
     # Softmax in float32, divided by its sum last, where it is E wide and not S.
     weight_BHNS = jnp.exp(score_BHNS - jnp.max(score_BHNS, axis=-1, keepdims=True))

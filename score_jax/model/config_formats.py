@@ -1,61 +1,83 @@
-"""A model's shape from and to Hugging Face's config.json and GGUF metadata.
+"""A model's shape from and to Hugging Face's config.json; gguf_shape.py reads GGUF metadata.
 
-Everything that would change the numbers and that transformer.py does not do (biases, another
+Everything that would change the numbers and that transformer.py does not do (other biases, another
 activation, partial rotary embeddings, yarn) is refused by name, never ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from score_jax.model import rope
-from score_jax.model.families import ModelConfig
+from score_jax.model.families import FAMILIES, Family, ModelConfig
 from score_jax.problem import InputError
 
-# Our family -> the class that transformers builds for it. The key is also Hugging Face's
-# `model_type` and GGUF's `general.architecture`.
-ARCHITECTURES = {"llama": "LlamaForCausalLM"}
+# Our activation -> what Hugging Face calls it, its own name first. Gemma 1 files say "gelu" and
+# mean its approximation by tanh; transformers reads them so, too.
+ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_tanh": ("gelu_pytorch_tanh", "gelu")}
 
 # What Hugging Face's file may say only in this way: (key, the values that mean what we compute).
 FIXED = {
-    "hidden_act": ("silu", "swish"),
-    "attention_bias": (False, None),
     "mlp_bias": (False, None),
     "partial_rotary_factor": (1.0, None),
+    "use_bidirectional_attention": (False, None),
 }
+SLIDING, FULL = "sliding_attention", "full_attention"  # Hugging Face's kinds of layers
 
 
 def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
     """The shape that a config.json describes, of transformers 4 or 5; `where` is for messages."""
-    family = _family(config.get("model_type"), "model_type", where)
-    for key, meant in FIXED.items():
-        if key in config and config[key] not in meant:
-            raise InputError(
-                f"{where}: {key} = {config[key]!r} is not supported: the model here computes "
-                f"{key} = {meant[0]!r}, so its answers would differ. Choose another checkpoint."
-            )
-    number = _Numbers(config, where)
+    name = known_family(config.get("model_type"), list(FAMILIES), "model_type", where)
+    family = FAMILIES[name]
+    _refuse_what_is_not_computed(config, family, where)
+    given = dict(family.defaults) | {
+        key: value for key, value in config.items() if value is not None
+    }
+    number = Numbers(given, where)
     heads, width = number("num_attention_heads"), number("hidden_size")
-    # transformers 5 keeps everything rotary in rope_parameters, version 4 in two separate keys
-    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rotary.get("rope_theta", config.get("rope_theta", 10_000.0))
     positions = number("max_position_embeddings", 2048)
-    return _checked(
+    layers = number("num_hidden_layers")
+    # transformers 5 keeps everything rotary in rope_parameters, version 4 in separate keys
+    rotary = given.get("rope_parameters") or given.get("rope_scaling") or {}
+    local = rotary.get(SLIDING) or {}  # Gemma 3 keeps it for each kind of layer
+    rotary = rotary.get(FULL, rotary)
+    local_theta = 0.0
+    if "rope_local_base_freq" in family.defaults:
+        local_theta = local.get("rope_theta", given["rope_local_base_freq"])
+    if scaling(local, positions, where):
+        raise InputError(
+            f"{where}: rotary scaling of {SLIDING} layers is not supported. Choose another "
+            "checkpoint of this model."
+        )
+    # null means no cap, and silence the family's default
+    attention_cap, logit_cap = (
+        config.get(key, family.defaults.get(key)) if _may_cap(family) else None
+        for key in ("attn_logit_softcapping", "final_logit_softcapping")
+    )
+    query_scalar = given["query_pre_attn_scalar"] if _may_cap(family) else 0.0
+    head_width = number("head_dim", width // max(heads, 1))
+    return checked(
         ModelConfig(
-            family=family,
+            family=name,
             vocab_size=number("vocab_size"),
-            layers=number("num_hidden_layers"),
+            layers=layers,
             width=width,
             heads=heads,
             kv_heads=number("num_key_value_heads", heads),
-            head_width=number("head_dim", width // max(heads, 1)),
+            head_width=head_width,
             mlp_width=number("intermediate_size"),
-            rope_theta=float(theta),
-            norm_epsilon=float(config.get("rms_norm_eps", 1e-6)),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            rope_theta=float(rotary.get("rope_theta", given.get("rope_theta", 10_000.0))),
+            norm_epsilon=float(given.get("rms_norm_eps", 1e-6)),
+            tied=bool(given.get("tie_word_embeddings", False)),
             max_positions=positions,
-            rope_scaling=_scaling(rotary, positions, where),
+            rope_scaling=scaling(rotary, positions, where),
+            query_scalar=0.0 if query_scalar == head_width else float(query_scalar),
+            attention_softcap=float(attention_cap or 0.0),
+            logit_softcap=float(logit_cap or 0.0),
+            windows=_windows(given, family, layers, number),
+            local_rope_theta=float(local_theta),
+            **family.fields,
         ),
         where,
     )
@@ -63,9 +85,19 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
 
 def to_huggingface(config: ModelConfig) -> dict[str, Any]:
     """What config.json says of this shape, readable by transformers 4 and 5."""
-    scaling = dict(config.rope_scaling) if config.rope_scaling else {}
-    return {
-        "architectures": [ARCHITECTURES[config.family]],
+    family = FAMILIES[config.family]
+    stretched = dict(config.rope_scaling) if config.rope_scaling else {}
+    rotary: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta, **stretched}
+    local: dict[str, Any] = {}
+    if config.local_rope_theta:
+        rotary = {
+            FULL: rotary,
+            SLIDING: {"rope_type": "default", "rope_theta": config.local_rope_theta},
+        }
+        local = {"rope_local_base_freq": config.local_rope_theta}
+    activation = ACTIVATIONS[config.activation][0]
+    described = {
+        "architectures": [family.architecture],
         "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -74,89 +106,99 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_width,
         "intermediate_size": config.mlp_width,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
+        "hidden_act": activation,
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rope_theta,
-        "rope_scaling": scaling or None,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, **scaling},
+        "rope_scaling": stretched or None,
+        "rope_parameters": rotary,
         "tie_word_embeddings": config.tied,
+        **local,
     }
+    # The rest is said only where the family knows it.
+    if not config.qkv_bias:
+        described["attention_bias"] = False
+    if config.family == "llama":
+        described["mlp_bias"] = False
+    if _may_cap(family):
+        scalar = config.query_scalar or config.head_width
+        described |= {
+            "hidden_activation": activation,
+            "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
+            "attn_logit_softcapping": config.attention_softcap or None,
+            "final_logit_softcapping": config.logit_softcap or None,
+        }
+    windows = config.layer_windows
+    if family.window_period:
+        described["sliding_window"] = max(windows) or None
+    if "use_sliding_window" in family.defaults:
+        first = next((i for i, window in enumerate(windows) if window), config.layers)
+        described |= {
+            "use_sliding_window": any(windows),
+            "sliding_window": max(windows) or None,
+            "max_window_layers": first,
+        }
+    if "sliding_window" in described:
+        described["layer_types"] = [SLIDING if window else FULL for window in windows]
+    return described
 
 
-def from_gguf(
-    metadata: Mapping[str, Any],
-    *,
-    tied: bool = False,
-    rope_divisors: np.ndarray | None = None,
-    where: str = "the GGUF file",
-) -> ModelConfig:
-    """The shape that GGUF metadata describes, with the two things that only tensors tell.
+def _may_cap(family: Family) -> bool:
+    """Whether its files may scale and cap scores and logits (Gemma 2 and 3)."""
+    return "query_pre_attn_scalar" in family.defaults
 
-    Args:
-      tied: the file has no head of its own (tensor output.weight).
-      rope_divisors: [E/2], tensor rope_freqs.weight, where Llama 3.1 files keep their stretching.
-    """
-    family = _family(metadata.get("general.architecture"), "general.architecture", where)
-    prefix = f"{family}."
-    number = _Numbers({k.removeprefix(prefix): v for k, v in metadata.items()}, where, prefix)
-    heads, width = number("attention.head_count"), number("embedding_length")
-    head_width = number("rope.dimension_count", width // max(heads, 1))
-    for key in ("attention.key_length", "attention.value_length"):
-        if number(key, head_width) != head_width:
-            raise InputError(
-                f"{where}: {prefix}{key} = {number(key)} but {prefix}rope.dimension_count = "
-                f"{head_width}: heads that turn only in part are not supported."
-            )
-    tokens = metadata.get("tokenizer.ggml.tokens") or ()
-    vocab_size = number("vocab_size", len(tokens) or None)
-    if len(tokens) > vocab_size:
+
+def known_family(name: Any, known: Collection[str], key: str, where: str) -> str:
+    """The name if it is known. Raises: InputError listing the known ones."""
+    if name not in known:
         raise InputError(
-            f"{where}: its vocabulary has {len(tokens)} tokens but its embedding {vocab_size} "
-            "rows, so some tokens would have no embedding. The file was converted wrongly: get "
-            "another."
-        )
-    theta = _shortest(metadata.get(prefix + "rope.freq_base", 10_000.0))
-    positions = number("context_length", 2048)
-    rotary = {
-        "rope_type": metadata.get(prefix + "rope.scaling.type", "none"),
-        "factor": metadata.get(prefix + "rope.scaling.factor"),
-    }
-    scaling = _scaling(rotary, positions, where)
-    if rope_divisors is not None:
-        scaling = _llama3_scaling(rope_divisors, theta, where)
-    return _checked(
-        ModelConfig(
-            family=family,
-            vocab_size=vocab_size,
-            layers=number("block_count"),
-            width=width,
-            heads=heads,
-            kv_heads=number("attention.head_count_kv", heads),
-            head_width=head_width,
-            mlp_width=number("feed_forward_length"),
-            rope_theta=theta,
-            norm_epsilon=_shortest(metadata.get(prefix + "attention.layer_norm_rms_epsilon", 1e-5)),
-            tied=tied,
-            max_positions=positions,
-            rope_scaling=scaling,
-        ),
-        where,
-    )
-
-
-def _family(name: Any, key: str, where: str) -> str:
-    if name not in ARCHITECTURES:
-        raise InputError(
-            f"{where}: unknown architecture {name!r} ({key}); known: {', '.join(ARCHITECTURES)}. "
+            f"{where}: unknown architecture {name!r} ({key}); known: {', '.join(known)}. "
             "Choose a checkpoint of a known architecture."
         )
     return name
 
 
-class _Numbers:
+def _refuse_what_is_not_computed(config: Mapping[str, Any], family: Family, where: str) -> None:
+    meant: dict[str, tuple[Any, ...]] = dict(FIXED)
+    activation = family.fields.get("activation", "silu")
+    meant |= dict.fromkeys(("hidden_act", "hidden_activation"), (*ACTIVATIONS[activation], None))
+    if not family.fields.get("qkv_bias"):
+        meant["attention_bias"] = (False, None)
+    if not family.defaults.get("attn_logit_softcapping"):
+        meant["attn_logit_softcapping"] = (None,)  # Gemma 3 has the key, and no such cap
+    for key, values in meant.items():
+        if key in config and config[key] not in values:
+            raise InputError(
+                f"{where}: {key} = {config[key]!r} is not supported: the model here computes "
+                f"{key} = {values[0]!r}, so its answers would differ. Choose another checkpoint."
+            )
+
+
+def _windows(
+    given: Mapping[str, Any], family: Family, layers: int, number: "Numbers"
+) -> tuple[int, ...]:
+    """The window of every layer; empty where none has one."""
+    kinds = given.get("layer_types")
+    if family.window_period:
+        period = number("sliding_window_pattern", family.window_period)
+        kinds = kinds or [FULL if (i + 1) % period == 0 else SLIDING for i in range(layers)]
+    elif "use_sliding_window" in family.defaults and given["use_sliding_window"]:
+        first = number("max_window_layers", 28)  # layers from this one on slide
+        kinds = kinds or [SLIDING if i >= first else FULL for i in range(layers)]
+    else:
+        return ()
+    if len(kinds) != layers or not set(kinds) <= {SLIDING, FULL}:
+        raise InputError(
+            f"{number.where}: layer_types must name {layers} layers {SLIDING} or {FULL}, not "
+            f"{kinds}. Fetch the file again."
+        )
+    if SLIDING not in kinds:
+        return ()
+    window = number("sliding_window")
+    return tuple(window if kind == SLIDING else 0 for kind in kinds)
+
+
+class Numbers:
     """Looks positive whole numbers up, and names the one that is missing or wrong."""
 
     def __init__(self, values: Mapping[str, Any], where: str, prefix: str = ""):
@@ -177,14 +219,10 @@ class _Numbers:
         return int(value)
 
 
-def _shortest(value: float) -> float:
-    """GGUF keeps float32: 1e-5 is meant where 9.99999975e-06 is read."""
-    return float(str(np.float32(value)))
-
-
-def _scaling(
+def scaling(
     rotary: Mapping[str, Any], positions: int, where: str
 ) -> tuple[tuple[str, float | str], ...] | None:
+    """ModelConfig.rope_scaling of Hugging Face's settings. Raises: InputError for other kinds."""
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind in ("default", "none", None):
         return None
@@ -200,27 +238,8 @@ def _scaling(
     return (("rope_type", kind), *((key, found[key]) for key in rope.SCALINGS[kind]))
 
 
-def _llama3_scaling(
-    divisors: np.ndarray, theta: float, where: str
-) -> tuple[tuple[str, float | str], ...]:
-    """The settings behind a table of divisors: all of Meta's releases share all but the factor."""
-    scaling: dict[str, float | str] = {
-        "rope_type": "llama3",
-        "factor": float(divisors.max()),
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    }
-    frequency = theta ** (-np.arange(len(divisors)) / len(divisors))
-    if not np.allclose(rope.divisors(frequency, scaling), divisors, rtol=1e-3):
-        raise InputError(
-            f"{where}: the rotary frequencies in rope_freqs.weight are not those of Llama 3, the "
-            "only ones known. Load the checkpoint from its Hugging Face folder instead."
-        )
-    return tuple(scaling.items())
-
-
-def _checked(config: ModelConfig, where: str) -> ModelConfig:
+def checked(config: ModelConfig, where: str) -> ModelConfig:
+    """The shape itself. Raises: InputError if heads cannot be grouped or turned."""
     if config.heads % config.kv_heads:
         raise InputError(
             f"{where}: {config.heads} heads cannot share {config.kv_heads} key/value heads evenly."

@@ -1,17 +1,20 @@
-"""The shape of a decoder, and the presets that are trained from nothing.
+"""The shape of a decoder, what sets the families apart, and the presets trained from nothing.
 
-`config_formats.py` translates shapes from and to Hugging Face and GGUF; `transformer.py` is the
-one decoder that they all describe.
+A family is a row of FAMILIES here and its names in tensor_names.py; the rest is shared.
+`config_formats.py` and `gguf_shape.py` translate shapes from and to Hugging Face and GGUF;
+`transformer.py` is the one decoder that they all describe.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The shape of one decoder-only transformer; hashable, so that it can be static under jit."""
 
-    family: str  # "llama"
+    family: str  # a key of FAMILIES: whose names and layout the weights have in files
     vocab_size: int  # V
     layers: int  # L
     width: int  # D
@@ -24,6 +27,84 @@ class ModelConfig:
     tied: bool = False  # the head is the transposed embedding
     max_positions: int = 2048  # the context the weights were trained for
     rope_scaling: tuple[tuple[str, float | str], ...] | None = None
+    activation: str = "silu"  # of the MLP's gate: a key of transformer.ACTIVATIONS
+    scaled_embedding: bool = False  # embeddings are multiplied by the square root of the width
+    norm_offset: float = 0.0  # added to norm weights: 1 where they are kept around zero
+    post_norms: bool = False  # attention and MLP are normed before they are added, too
+    qk_norms: bool = False  # each head's queries and keys are normed before they are turned
+    qkv_bias: bool = False
+    attention_softcap: float = 0.0  # bounds attention scores, by tanh; 0: off
+    logit_softcap: float = 0.0  # bounds logits, by tanh; 0: off
+    query_scalar: float = 0.0  # scores are divided by its square root; 0: the head width
+    # Per layer: tokens that one sees, itself included; 0: all. Empty: all layers see all.
+    windows: tuple[int, ...] = ()
+    local_rope_theta: float = 0.0  # of layers with a window, without scaling; 0: as all others
+
+    @property
+    def layer_windows(self) -> tuple[int, ...]:
+        """`windows`, one for every layer."""
+        return self.windows or (0,) * self.layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What all models of a family have in common."""
+
+    architecture: str  # the class that transformers builds for it
+    gguf: str  # GGUF's general.architecture; Hugging Face's model_type is the key in FAMILIES
+    fields: Mapping[str, Any]  # of ModelConfig, the same in all models
+    defaults: Mapping[str, Any]  # of config.json, as transformers has them
+    window_period: int = 0  # where nothing is said, every so many-th layer sees all; 0: all do
+    # The models whose scores are scaled by width / heads, by their number of layers: GGUF does not
+    # say. Source: llama.cpp, f_attention_scale.
+    gguf_wide_scores: int = 0
+
+
+_QWEN_DEFAULTS = {"use_sliding_window": False, "sliding_window": 4096}
+_GEMMA = {"activation": "gelu_tanh", "scaled_embedding": True, "norm_offset": 1.0}
+_GEMMA_DEFAULTS = {"head_dim": 256, "tie_word_embeddings": True}
+
+FAMILIES = {
+    "llama": Family("LlamaForCausalLM", "llama", fields={}, defaults={}),
+    "qwen2": Family(
+        "Qwen2ForCausalLM", "qwen2", fields={"qkv_bias": True}, defaults=_QWEN_DEFAULTS
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        "qwen3",
+        fields={"qk_norms": True},
+        defaults=_QWEN_DEFAULTS | {"head_dim": 128},
+    ),
+    "gemma": Family("GemmaForCausalLM", "gemma", fields=_GEMMA, defaults=_GEMMA_DEFAULTS),
+    "gemma2": Family(
+        "Gemma2ForCausalLM",
+        "gemma2",
+        fields=_GEMMA | {"post_norms": True},
+        defaults=_GEMMA_DEFAULTS
+        | {
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
+        window_period=2,
+        gguf_wide_scores=46,  # 27B
+    ),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM",
+        "gemma3",
+        fields=_GEMMA | {"post_norms": True, "qk_norms": True},
+        defaults=_GEMMA_DEFAULTS
+        | {
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "rope_theta": 1_000_000.0,
+            "rope_local_base_freq": 10_000.0,
+        },
+        window_period=6,
+        gguf_wide_scores=62,  # 27B
+    ),
+}
 
 
 PRESETS = {

@@ -21,15 +21,19 @@ SCALINGS = {
 }
 
 
-def frequencies(config: ModelConfig) -> np.ndarray:
+def frequencies(config: ModelConfig, *, local: bool = False) -> np.ndarray:
     """Radians per position of each pair (i, i + E/2): [E/2] float32.
+
+    local: of the layers with a window, which may have a base of their own (Gemma 3).
 
     Source: RoFormer, arXiv 2104.09864; `llama3` must agree with transformers' function.
     """
     half = config.head_width // 2
     # In float64, rounded once: an angle is this times the position, and so is its error.
-    frequency = config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
-    if config.rope_scaling:
+    own = local and bool(config.local_rope_theta)
+    theta = config.local_rope_theta if own else config.rope_theta
+    frequency = theta ** (-np.arange(half, dtype=np.float64) / half)
+    if config.rope_scaling and not own:
         frequency = frequency / divisors(frequency, dict(config.rope_scaling))
     return frequency.astype(np.float32)
 

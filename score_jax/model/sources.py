@@ -13,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from score_jax.model import config_formats, gguf_file, safetensors_file, stored, tensor_names
+from score_jax.model import (
+    config_formats,
+    gguf_file,
+    gguf_shape,
+    safetensors_file,
+    stored,
+    tensor_names,
+)
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
 
@@ -75,7 +82,7 @@ def _download(name: str) -> Path:
                 snapshot_download(
                     name,
                     local_files_only=local,
-                    allow_patterns=["*.json", "*.safetensors", "*.model"],
+                    allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"],
                 )
             )
         except Exception as error:  # the client's own, the network's, or the system's
@@ -151,7 +158,7 @@ def _shards(index: Path) -> list[Path]:
 def _open_gguf(path: Path) -> Checkpoint:
     metadata, tensors = gguf_file.read(path)
     table = tensors.pop("rope_freqs.weight", None)
-    config = config_formats.from_gguf(
+    config = gguf_shape.from_gguf(
         metadata,
         tied="output.weight" not in tensors,
         rope_divisors=None if table is None else table.read_rows(0, table.shape[0]),

@@ -1,6 +1,6 @@
 """Where each parameter lies in the files of others: its name and layout there, per family.
 
-A new family is a row of FAMILIES (and of config_formats.py's tables). Linear weights lie in files
+A new family is a row of PLACES (and of families.FAMILIES). Linear weights lie in files
 as [outputs, inputs], ours are [inputs, outputs] with the heads as axes of their own.
 """
 
@@ -21,10 +21,16 @@ class Place:
     axes: str  # of one layer, in the letters of structs.py
     inputs: int = 0  # how many leading axes the product sums over; 0: stored as it is
     interleaved: bool = False  # GGUF keeps rotary pairs side by side, not half a head apart
+    flat: bool = False  # stored as one axis
 
     @property
     def stacked(self) -> bool:
         return self.path.startswith("layers/")
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether `ModelConfig.norm_offset` is added to it; GGUF keeps the sum."""
+        return self.path.endswith("norm")
 
 
 LLAMA = (
@@ -96,12 +102,51 @@ LLAMA = (
     ),
 )
 
-FAMILIES = {"llama": LLAMA}
+
+def _layer(path: str, huggingface: str, gguf: str, axes: str, **more) -> Place:
+    return Place(
+        f"layers/{path}",
+        f"model.layers.{{layer}}.{huggingface}",
+        f"blk.{{layer}}.{gguf}",
+        axes,
+        **more,
+    )
+
+
+# All but Llama keep rotary pairs half a head apart in GGUF, too.
+_PLAIN = tuple(dataclasses.replace(place, interleaved=False) for place in LLAMA)
+_BIASES = (
+    _layer("query_bias", "self_attn.q_proj.bias", "attn_q.bias", "HE", flat=True),
+    _layer("key_bias", "self_attn.k_proj.bias", "attn_k.bias", "KE", flat=True),
+    _layer("value_bias", "self_attn.v_proj.bias", "attn_v.bias", "KE", flat=True),
+)
+_QK_NORMS = (
+    _layer("query_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", "E"),
+    _layer("key_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", "E"),
+)
+# With norms on both sides of the MLP, Hugging Face's post_attention_layernorm is another one.
+_FOUR_NORMS = (
+    *(place for place in _PLAIN if place.path != "layers/mlp_norm"),
+    _layer(
+        "attention_post_norm", "post_attention_layernorm.weight", "post_attention_norm.weight", "D"
+    ),
+    _layer("mlp_norm", "pre_feedforward_layernorm.weight", "ffn_norm.weight", "D"),
+    _layer("mlp_post_norm", "post_feedforward_layernorm.weight", "post_ffw_norm.weight", "D"),
+)
+
+PLACES = {
+    "llama": LLAMA,
+    "qwen2": (*_PLAIN, *_BIASES),
+    "qwen3": (*_PLAIN, *_QK_NORMS),
+    "gemma": _PLAIN,
+    "gemma2": _FOUR_NORMS,
+    "gemma3_text": (*_FOUR_NORMS, *_QK_NORMS),
+}
 
 
 def places(config: ModelConfig) -> list[Place]:
     """The parameters that a model of this shape has."""
-    return [p for p in FAMILIES[config.family] if not (config.tied and p.path == "head")]
+    return [p for p in PLACES[config.family] if not (config.tied and p.path == "head")]
 
 
 def names(place: Place, template: str, config: ModelConfig) -> Iterator[str]:
@@ -126,6 +171,8 @@ def shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
 def stored_shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
     """Of one tensor in a file."""
     ours = shape(place, config)
+    if place.flat:
+        return (math.prod(ours),)
     if not place.inputs:
         return ours
     return math.prod(ours[place.inputs :]), math.prod(ours[: place.inputs])
@@ -133,6 +180,8 @@ def stored_shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
 
 def as_stored(place: Place, ours: np.ndarray) -> np.ndarray:
     """One layer of a parameter seen in the layout of files; writing to the view fills `ours`."""
+    if place.flat:
+        return ours.reshape(-1)
     if not place.inputs:
         return ours
     return ours.reshape(math.prod(ours.shape[: place.inputs]), -1).T

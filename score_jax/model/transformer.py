@@ -15,6 +15,8 @@ Params are a nested dict, layers stacked on a leading axis L (`AXES` names every
     embedding [V,D]   final_norm [D]   head [D,V] (untied only)
     layers: attention_norm [L,D]  query [L,D,H,E]  key, value [L,D,K,E]  output [L,H,E,D]
             mlp_norm [L,D]  gate, up [L,D,F]  down [L,F,D]
+            where the family has them: attention_post_norm, mlp_post_norm [L,D]
+            query_norm, key_norm [L,E]  query_bias [L,H,E]  key_bias, value_bias [L,K,E]
 
 Matmuls run in the params' dtype; norms, rotary angles, softmax and logits in float32.
 """
@@ -28,8 +30,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from score_jax.model import attention, lowrank, rope
 from score_jax.model import cache as kv
-from score_jax.model import lowrank, rope
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
@@ -50,6 +52,13 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "gate": ("layers", "width", "mlp"),
     "up": ("layers", "width", "mlp"),
     "down": ("layers", "mlp", "width"),
+    "attention_post_norm": ("layers", None),
+    "mlp_post_norm": ("layers", None),
+    "query_norm": ("layers", None),
+    "key_norm": ("layers", None),
+    "query_bias": ("layers", "heads", None),
+    "key_bias": ("layers", "kv_heads", None),
+    "value_bias": ("layers", "kv_heads", None),
 }
 
 # What a layer keeps for the backward pass, as a checkpoint policy. Keeping the products with its
@@ -62,15 +71,22 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+Angles = tuple[jax.Array, jax.Array]  # cosines and sines
+
 # (q_BNHE, k_BNKE, v_BNKE) -> (out_BNHE, whatever the caller wants back)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def rms_norm(x: jax.Array, weight_D: jax.Array, epsilon: float) -> jax.Array:
-    """Root-mean-square norm over the last axis, times the weight as stored."""
+def rms_norm(x: jax.Array, weight_D: jax.Array, epsilon: float, offset: float = 0.0) -> jax.Array:
+    """Root-mean-square norm over the last axis, times the weight plus `offset`."""
     x32 = x.astype(jnp.float32)  # in fp32: the mean of bf16 squares loses digits
     x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
-    return (x32 * weight_D.astype(jnp.float32)).astype(x.dtype)
+    return (x32 * (weight_D.astype(jnp.float32) + offset)).astype(x.dtype)
 
 
 def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
@@ -87,16 +103,18 @@ def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
 
 
-def rotary_angles(config: ModelConfig, position_BN: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rotary_angles(config: ModelConfig, position_BN: jax.Array, *, local: bool = False) -> Angles:
     """Cosines and sines of the rotary embedding, each [B, N, 1, E/2] float32.
 
+    local: those of layers with a window.
     Source: RoFormer, arXiv 2104.09864, in the half-split layout of Llama checkpoints.
     """
-    angle = position_BN[..., None, None].astype(jnp.float32) * rope.frequencies(config)
+    frequency = rope.frequencies(config, local=local)
+    angle = position_BN[..., None, None].astype(jnp.float32) * frequency
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x_BNHE: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+def rotate(x_BNHE: jax.Array, angles: Angles) -> jax.Array:
     """Turns the pair (i, i + E/2) of every head by its position's angle."""
     cos, sin = angles
     a, b = jnp.split(x_BNHE.astype(jnp.float32), 2, axis=-1)
@@ -104,14 +122,15 @@ def rotate(x_BNHE: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 class Block(nn.Module):
-    """One pre-norm layer: grouped-query attention, then a SwiGLU MLP."""
+    """One layer: grouped-query attention, then a gated MLP, each added to what it reads.
+
+    Norms stand before both; behind both too with `post_norms`.
+    """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(
-        self, x_BND: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Attend
-    ) -> tuple[jax.Array, Any]:
+    def __call__(self, x_BND: jax.Array, angles: Angles, attend: Attend) -> tuple[jax.Array, Any]:
         c = self.config
         d, h, k, e, f = c.width, c.heads, c.kv_heads, c.head_width, c.mlp_width
         matrix = nn.initializers.variance_scaling  # std 1/sqrt(fan in)
@@ -126,18 +145,31 @@ class Block(nn.Module):
         w_gate = self.param("gate", plain, (d, f))
         w_up = self.param("up", plain, (d, f))
         w_down = self.param("down", plain, (f, d))
-        attention_norm = self.param("attention_norm", nn.initializers.ones, (d,))
-        mlp_norm = self.param("mlp_norm", nn.initializers.ones, (d,))
 
-        y_BND = rms_norm(x_BND, attention_norm, c.norm_epsilon)
-        q_BNHE = rotate(linear(y_BND, w_query), angles)
-        k_BNKE = rotate(linear(y_BND, w_key), angles)
-        out_BNHE, kept = attend(q_BNHE, k_BNKE, linear(y_BND, w_value))
-        x_BND = x_BND + linear(out_BNHE, w_output, inputs=2)
+        def norm(name: str, x: jax.Array) -> jax.Array:
+            initial = nn.initializers.constant(1.0 - c.norm_offset)
+            weight = self.param(name, initial, x.shape[-1:])
+            return rms_norm(x, weight, c.norm_epsilon, c.norm_offset)
 
-        y_BND = rms_norm(x_BND, mlp_norm, c.norm_epsilon)
-        y_BNF = jax.nn.silu(linear(y_BND, w_gate)) * linear(y_BND, w_up)
-        return x_BND + linear(y_BNF, w_down), kept
+        y_BND = norm("attention_norm", x_BND)
+        q_BNHE, k_BNKE, v_BNKE = (linear(y_BND, w) for w in (w_query, w_key, w_value))
+        if c.qkv_bias:
+            q_BNHE += self.param("query_bias", nn.initializers.zeros, (h, e))
+            k_BNKE += self.param("key_bias", nn.initializers.zeros, (k, e))
+            v_BNKE += self.param("value_bias", nn.initializers.zeros, (k, e))
+        if c.qk_norms:
+            q_BNHE, k_BNKE = norm("query_norm", q_BNHE), norm("key_norm", k_BNKE)
+        if c.query_scalar:
+            q_BNHE *= (e / c.query_scalar) ** 0.5  # `attend` divides by sqrt(E)
+        out_BNHE, kept = attend(rotate(q_BNHE, angles), rotate(k_BNKE, angles), v_BNKE)
+        out_BND = linear(out_BNHE, w_output, inputs=2)
+        x_BND += norm("attention_post_norm", out_BND) if c.post_norms else out_BND
+
+        y_BND = norm("mlp_norm", x_BND)
+        y_BNF = ACTIVATIONS[c.activation](linear(y_BND, w_gate)) * linear(y_BND, w_up)
+        out_BND = linear(y_BNF, w_down)
+        x_BND += norm("mlp_post_norm", out_BND) if c.post_norms else out_BND
+        return x_BND, kept
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
@@ -149,10 +181,11 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
         angles = rotary_angles(config, jnp.zeros((1, 1), jnp.int32))
         return Block(config).init(key, x_BND, angles, lambda q, k, v: (q, None))["params"]
 
+    embedding_VD = jax.random.normal(key_embedding, (config.vocab_size, config.width))
     params = {
-        "embedding": jax.random.normal(key_embedding, (config.vocab_size, config.width)),
+        "embedding": embedding_VD / (config.width**0.5 if config.scaled_embedding else 1.0),
         "layers": jax.vmap(init_layer)(jax.random.split(key_layers, config.layers)),
-        "final_norm": jnp.ones((config.width,)),
+        "final_norm": jnp.full((config.width,), 1.0 - config.norm_offset),
     }
     if not config.tied:
         head_DV = jax.random.normal(key_head, (config.width, config.vocab_size))
@@ -168,19 +201,32 @@ def hidden(
     Rows may be padded on the right: padding is behind every real token and so never seen.
     remat: a key of REMAT, what of a layer's forward pass the backward pass recomputes.
     """
-    position_1T = jnp.arange(tokens_BT.shape[1])[None]
+    columns = tokens_BT.shape[1]
+    position_1T = jnp.arange(columns)[None]
     angles = rotary_angles(config, position_1T)
+    local_angles = rotary_angles(config, position_1T, local=True)
+    # A scan has one program for all layers, so the window of a layer is data. Rows that are no
+    # longer than it need none.
+    window_L = jnp.array(config.windows) if config.windows else None
+    crossed = any(0 < window < columns for window in config.windows)
 
-    def attend(q_BTHE, k_BTKE, v_BTKE):
-        return jax.nn.dot_product_attention(q_BTHE, k_BTKE, v_BTKE, is_causal=True), None
+    def layer(x_BTD, scanned):
+        layer_params, window = scanned
 
-    def layer(x_BTD, layer_params):
-        return Block(config).apply({"params": layer_params}, x_BTD, angles, attend)
+        def attend(q_BTHE, k_BTKE, v_BTKE):
+            seen, cap = window if crossed else None, config.attention_softcap
+            return attention.over_rows(q_BTHE, k_BTKE, v_BTKE, window=seen, softcap=cap), None
+
+        turn = angles
+        if config.windows and config.local_rope_theta:
+            turn = jax.tree.map(lambda x, y: jnp.where(window > 0, x, y), local_angles, angles)
+        return Block(config).apply({"params": layer_params}, x_BTD, turn, attend)
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
-    x_BTD, _ = jax.lax.scan(layer, params["embedding"][tokens_BT], params["layers"])
-    return rms_norm(x_BTD, params["final_norm"], config.norm_epsilon)
+    x_BTD = _embed(config, params, tokens_BT)
+    x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L))
+    return _final_norm(config, params, x_BTD)
 
 
 def for_decoding(config: ModelConfig, params: Params, dtype: str) -> Params:
@@ -209,8 +255,10 @@ def extend(
     """
     position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
 
-    def attend(layer_cache, q, k, v):
-        return kv.attend_chunk(layer_cache, q, k, v, position_BN)
+    def attend(layer_cache, window, q, k, v):
+        return kv.attend_chunk(
+            layer_cache, q, k, v, position_BN, window=window, softcap=config.attention_softcap
+        )
 
     return _through_cache(config, params, cache, tokens_BN, position_BN, attend)
 
@@ -234,10 +282,15 @@ def step(
 
     Returns: the final hidden_BD of the tokens and the new cache.
     """
-    visible_B1S = kv.visible_in_ring(kv.slots_of(cache), slot, length_B)
+    visible = {  # of each kind of layer, [B, 1, S]
+        window: kv.visible_in_ring(kv.slots_of(cache), slot, length_B, window)
+        for window in set(config.layer_windows)
+    }
 
-    def attend(layer_cache, q, k, v):
-        return kv.attend_step(layer_cache, q, k, v, slot, visible_B1S, live_B)
+    def attend(layer_cache, window, q, k, v):
+        return kv.attend_step(
+            layer_cache, q, k, v, slot, visible[window], live_B, softcap=config.attention_softcap
+        )
 
     hidden_B1D, cache = _through_cache(
         config, params, cache, token_B[:, None], length_B[:, None], attend
@@ -246,16 +299,34 @@ def step(
 
 
 def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
-    """All layers over N tokens per row; `attend(layer_cache, q, k, v)` says what they see."""
+    """All layers over N tokens per row; `attend(layer_cache, window, q, k, v)`: what they see."""
     angles = rotary_angles(config, position_BN)
-    x_BND = params["embedding"][tokens_BN]
+    local_angles = rotary_angles(config, position_BN, local=True)
+    x_BND = _embed(config, params, tokens_BN)
     layers: list[Any] = []
-    for layer_params, layer_cache in zip(params["layers"], cache, strict=True):
+    for layer_params, layer_cache, window in zip(
+        params["layers"], cache, config.layer_windows, strict=True
+    ):
         x_BND, kept = Block(config).apply(
-            {"params": layer_params}, x_BND, angles, functools.partial(attend, layer_cache)
+            {"params": layer_params},
+            x_BND,
+            local_angles if window else angles,
+            functools.partial(attend, layer_cache, window),
         )
         layers.append(kept)
-    return rms_norm(x_BND, params["final_norm"], config.norm_epsilon), tuple(layers)
+    return _final_norm(config, params, x_BND), tuple(layers)
+
+
+def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
+    x_BND = params["embedding"][tokens_BN]
+    if config.scaled_embedding:
+        # Rounded to the params' dtype first, as the models were trained: in bf16 it matters.
+        x_BND *= jnp.asarray(config.width**0.5, x_BND.dtype)
+    return x_BND
+
+
+def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
+    return rms_norm(x_BND, params["final_norm"], config.norm_epsilon, config.norm_offset)
 
 
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
@@ -264,7 +335,8 @@ def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.A
         w, spec = params["embedding"], "...D,VD->...V"
     else:
         w, spec = params["head"], "...D,DV->...V"
-    return jnp.einsum(spec, hidden_BND, w, preferred_element_type=jnp.float32)
+    logits_BNV = jnp.einsum(spec, hidden_BND, w, preferred_element_type=jnp.float32)
+    return attention.soft_cap(logits_BNV, config.logit_softcap)
 
 
 def logits(config: ModelConfig, params: Params, tokens_BT: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Published weights in, trained weights out.
 
     load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id or .gguf
-    save(folder, config, params)  -> model.safetensors and config.json, which transformers reads
+    save(folder, config, params)  -> safetensors and config.json, which transformers reads
 
 A load checks every tensor's name and shape before it reads any value. It then fills one parameter
 after the other: all layers of one kind go, block of rows by block of rows, into one host buffer,
@@ -11,6 +11,7 @@ is already placed.
 
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from score_jax.problem import InputError
 from score_jax.structs import Params
 
 DTYPES = ("float32", "bfloat16")
+SHARD_BYTES = 5 * 10**9  # of one file, at most, where a model is larger; as transformers has it
 
 # (path such as "layers/query", the whole parameter) -> what stands in params
 Put = Callable[[str, np.ndarray], Any]
@@ -42,8 +44,7 @@ def load(
 
     Raises: InputError, naming the file, when anything is missing, damaged or does not fit.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}.")
+    _known(dtype)
     checkpoint = sources.open_at(sources.locate(source))
     _check(checkpoint)
     params: dict[str, Any] = {}
@@ -62,17 +63,23 @@ def save(
     config: ModelConfig,
     params: Params,
     *,
+    dtype: str = "",
     extra: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes model.safetensors and config.json; each appears only when it is complete.
+    """Writes safetensors and config.json; each file appears only when it is complete.
+
+    A model of more than `shard_bytes` goes into several files and an index of them. Weights that
+    lay in the folder before are replaced.
 
     Args:
       params: every array must be readable from this process.
+      dtype: one of DTYPES; empty: as the params are.
       extra: further entries of config.json, e.g. {"eos_token_id": 2}: transformers assumes token
         ids 1 and 2 for begin and end of text where nothing is said.
     """
     folder = Path(folder)
-    dtype = params["embedding"].dtype
+    kind = jax.numpy.dtype(_known(dtype) if dtype else params["embedding"].dtype)
     found = {}
     for place in tensor_names.places(config):
         for layer, name in enumerate(tensor_names.names(place, place.huggingface, config)):
@@ -91,18 +98,62 @@ def save(
         return tensor_names.as_stored(place, value[layer] if place.stacked else value)
 
     shapes = {name: tensor_names.stored_shape(place, config) for name, (place, _) in found.items()}
-    described = config_formats.to_huggingface(config) | {"torch_dtype": str(dtype)}
+    files = _files(shapes, kind.itemsize, shard_bytes)
+    described = config_formats.to_huggingface(config) | {"torch_dtype": str(kind)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors_file.write(folder / sources.WEIGHTS, shapes, dtype, values)
-        part = folder / "config.json.part"
-        part.write_text(json.dumps(described | dict(extra or {}), indent=2) + "\n")
-        part.replace(folder / "config.json")
+        for file, names in files.items():
+            safetensors_file.write(
+                folder / file, {name: shapes[name] for name in names}, kind, values
+            )
+        if len(files) > 1:
+            size = sum(kind.itemsize * math.prod(shape) for shape in shapes.values())
+            of_name = {name: file for file, names in files.items() for name in names}
+            index = {"metadata": {"total_size": size}, "weight_map": of_name}
+            _write_json(folder / sources.INDEX, index)
+        for former in (sources.INDEX, sources.WEIGHTS, "model-?????-of-?????.safetensors"):
+            for path in folder.glob(former):
+                if path.name not in files and not (path.name == sources.INDEX and len(files) > 1):
+                    path.unlink()
+        _write_json(folder / "config.json", described | dict(extra or {}))
     except OSError as error:
         raise InputError(
             f"{folder}: the model cannot be written there ({error.strerror or error}). "
             "Free space or choose another folder."
         ) from None
+
+
+def _files(
+    shapes: Mapping[str, tuple[int, ...]], itemsize: int, shard_bytes: int
+) -> dict[str, list[str]]:
+    """Which tensors go into which file, in order."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, shape in shapes.items():
+        more = itemsize * math.prod(shape)
+        if shards[-1] and size + more > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += more
+    if len(shards) == 1:
+        return {sources.WEIGHTS: shards[0]}
+    return {
+        f"model-{i:05}-of-{len(shards):05}.safetensors": names
+        for i, names in enumerate(shards, start=1)
+    }
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    part.replace(path)
+
+
+def _known(dtype: str) -> str:
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}.")
+    return dtype
 
 
 def _check(checkpoint: sources.Checkpoint) -> None:
@@ -148,10 +199,11 @@ def _read(checkpoint: sources.Checkpoint, place: Place, dtype: np.dtype) -> np.n
     order = None
     if checkpoint.gguf and place.interleaved:
         order = tensor_names.deinterleaved(place, checkpoint.config)
+    offset = checkpoint.config.norm_offset if checkpoint.gguf and place.is_norm else 0.0
     for layer, name in enumerate(parts):
         target = tensor_names.as_stored(place, value[layer])
         for rows, block in stored.blocks(checkpoint.tensors[name]):
-            target[rows if order is None else order[rows]] = block
+            target[rows if order is None else order[rows]] = block - offset if offset else block
     return value if place.stacked else value[0]
 
 

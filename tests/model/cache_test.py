@@ -1,5 +1,7 @@
 """The cache against slow loops: what is written, what is seen, and that nothing is copied."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,23 +56,32 @@ def new_tokens(heads: int, tokens: int, rows: int = ROWS):
     return (normal(rows, tokens, heads, WIDTH), *(normal(rows, tokens, 2, WIDTH) for _ in "kv"))
 
 
-def slow_attend(layer_cache, q_HE: np.ndarray, row: int, seen: list[int]) -> np.ndarray:
+def slow_attend(
+    layer_cache, q_HE: np.ndarray, row: int, seen: list[int], softcap: float = 0.0
+) -> np.ndarray:
     """One token's output, [H, E]. Head h reads key/value head h // (H / K)."""
     key_BKES, value_BKSE = by_head(layer_cache)
     out_HE = np.zeros_like(q_HE)
     for h in range(len(q_HE)):
         k = h // (len(q_HE) // KV_HEADS)
         score_S = q_HE[h] @ key_BKES[row, k][:, seen] / np.sqrt(WIDTH)
+        if softcap:
+            score_S = softcap * np.tanh(score_S / softcap)
         weight_S = np.exp(score_S - score_S.max())
         out_HE[h] = weight_S / weight_S.sum() @ value_BKSE[row, k][seen]
     return out_HE
 
 
-@pytest.mark.parametrize("heads, tokens", [(2, 1), (4, 3)])
-def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(layout, heads, tokens):
+@pytest.mark.parametrize(
+    "heads, tokens, window, softcap", [(2, 1, 0, 0.0), (4, 3, 0, 0.0), (4, 3, 2, 0.7)]
+)
+def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(
+    layout, heads, tokens, window, softcap
+):
     before, new = full_layer(layout), new_tokens(heads, tokens)
     position_BN = np.array([3, 0, 4])[:, None] + np.arange(tokens)  # the last row's goes past S
-    out_BNHE, after = attend_chunk(before, *new, position_BN)
+    attend = functools.partial(kv.attend_chunk, window=window, softcap=softcap)
+    out_BNHE, after = jax.jit(attend)(before, *new, position_BN)
 
     key_BKES, value_BKSE = by_head(before)
     for b, n in np.ndindex(position_BN.shape):
@@ -79,8 +90,9 @@ def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(layout, heads
             value_BKSE[b, :, position] = new[2][b, n]
     jax.tree.map(np.testing.assert_array_equal, by_head(after), (key_BKES, value_BKSE))
     for b, n in np.ndindex(position_BN.shape):
-        seen = list(range(min(position_BN[b, n] + 1, SLOTS)))
-        expected_HE = slow_attend(after, new[0][b, n], b, seen)
+        first = max(0, position_BN[b, n] + 1 - window) if window else 0
+        seen = list(range(first, min(position_BN[b, n] + 1, SLOTS)))
+        expected_HE = slow_attend(after, new[0][b, n], b, seen, softcap)
         np.testing.assert_allclose(out_BNHE[b, n], expected_HE, rtol=0, atol=1e-5)
 
 
@@ -95,20 +107,26 @@ def test_what_lies_behind_a_row_is_never_read(layout):
     np.testing.assert_array_equal(out_BNHE, with_junk_BNHE)
 
 
-@pytest.mark.parametrize("slot", [0, 1, 5])
-def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(layout, slot):
+@pytest.mark.parametrize(
+    "slot, window, softcap", [(0, 0, 0.0), (1, 0, 0.0), (5, 0, 0.0), (1, 2, 0.7)]
+)
+def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(
+    layout, slot, window, softcap
+):
     before, new = full_layer(layout), new_tokens(4, 1)
     length_B, live_B = np.array([2, 5, 0]), np.array([True, False, True])
-    visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B))
-    out_B1HE, after = attend_step(before, *new, slot, visible_B1S, live_B)
+    visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B), window)
+    attend = jax.jit(functools.partial(kv.attend_step, softcap=softcap))
+    out_B1HE, after = attend(before, *new, slot, visible_B1S, live_B)
 
     key_BKES, value_BKSE = by_head(before)
     key_BKES[[0, 2], :, :, slot] = new[1][[0, 2], 0]
     value_BKSE[[0, 2], :, slot] = new[2][[0, 2], 0]
     jax.tree.map(np.testing.assert_array_equal, by_head(after), (key_BKES, value_BKSE))
     for b in (0, 2):
-        seen = [(slot - age) % SLOTS for age in range(length_B[b] + 1)]
-        expected_HE = slow_attend(after, new[0][b, 0], b, seen)
+        ages = range(min(length_B[b] + 1, window or SLOTS))
+        seen = [(slot - age) % SLOTS for age in ages]
+        expected_HE = slow_attend(after, new[0][b, 0], b, seen, softcap)
         np.testing.assert_allclose(out_B1HE[b, 0], expected_HE, rtol=0, atol=1e-5)
 
 

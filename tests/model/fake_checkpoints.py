@@ -1,5 +1,6 @@
-"""Tiny random Llama checkpoints, written and run by transformers: the other side of comparisons."""
+"""Tiny random checkpoints of every family, written and run by transformers, to compare with."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,65 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def huggingface_model(**changes: Any) -> Any:
-    """A transformers model in float32; norm weights are random too, as trained ones are."""
+# What the families' configurations need besides: windows shorter than the rows of most tests, small
+# caps, and a scale of scores that is not the head width's.
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 6},
+    "gemma": {"head_dim": 10},
+    "gemma2": {
+        "head_dim": 8,
+        "sliding_window": 4,
+        "query_pre_attn_scalar": 12,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+        "tie_word_embeddings": True,
+    },
+    "gemma3_text": {
+        "head_dim": 8,
+        "sliding_window": 3,
+        "query_pre_attn_scalar": 8,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "tie_word_embeddings": True,
+    },
+}
+CLASSES = {
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3Text",
+}
+
+
+def huggingface_class(family: str) -> Any:
+    """The class of a family's configuration in transformers."""
+    return getattr(pytest.importorskip("transformers"), CLASSES[family] + "Config")
+
+
+def huggingface_config(family: str = "llama", **changes: Any) -> Any:
+    """A tiny configuration of transformers."""
+    # transformers completes the dicts that it is given.
+    return huggingface_class(family)(**copy.deepcopy(SHAPE | OF_FAMILY[family] | changes))
+
+
+def huggingface_model(family: str = "llama", **changes: Any) -> Any:
+    """A transformers model in float32; norm weights and biases are random too, as trained ones."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    config = huggingface_config(family, **changes)
+    torch.set_num_threads(1)  # several wait for each other far longer than so little takes
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(**(SHAPE | changes))
-    model = transformers.LlamaForCausalLM(config).eval()
+    name = CLASSES[family].removesuffix("Text") + "ForCausalLM"
+    model = getattr(transformers, name)(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name:
-                weight.uniform_(0.5, 1.5)
+                weight.uniform_(-0.5, 0.5).add_(0.0 if family.startswith("gemma") else 1.0)
+            elif name.endswith("bias"):
+                weight.uniform_(-0.5, 0.5)
     return model
 
 
@@ -38,6 +87,14 @@ def huggingface_logits(model: Any, tokens_BT: np.ndarray) -> np.ndarray:
     torch = pytest.importorskip("torch")
     with torch.no_grad():
         return model(torch.tensor(tokens_BT, dtype=torch.long)).logits.float().numpy()
+
+
+def greedy(model: Any, tokens_BT: np.ndarray, length: int) -> np.ndarray:
+    """Rows of `length` tokens: those given, and what the model likes best after them."""
+    while tokens_BT.shape[1] < length:
+        choice_B1 = huggingface_logits(model, tokens_BT)[:, -1:].argmax(-1)
+        tokens_BT = np.concatenate([tokens_BT, choice_B1.astype(np.int32)], axis=1)
+    return tokens_BT
 
 
 def saved(model: Any, folder: Path) -> str:

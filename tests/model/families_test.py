@@ -1,16 +1,20 @@
 """Models of every shape we know compute what transformers computes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from score_jax.model import config_formats, rope, transformer, weights
+from score_jax.model import config_formats, gguf_shape, rope, transformer, weights
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
+from tests import fakes
 from tests.model import fake_checkpoints
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 LLAMA3: dict[str, float | str] = {
     "rope_type": "llama3",
@@ -20,40 +24,143 @@ LLAMA3: dict[str, float | str] = {
     "original_max_position_embeddings": 16,
     "rope_theta": 10_000.0,
 }
-SHAPES: dict[str, tuple[dict[str, Any], int]] = {
-    "grouped heads, untied": ({}, 13),
-    "tied": ({"tie_word_embeddings": True}, 7),
-    "one head per key": ({"num_key_value_heads": 4}, 5),
-    "all heads share one key": ({"num_key_value_heads": 1}, 17),
-    "wide heads": ({"head_dim": 14, "num_attention_heads": 4}, 11),
-    "narrow heads, one layer": ({"head_dim": 2, "num_hidden_layers": 1}, 9),
-    "one token": ({}, 1),
-    "another rotary base": ({"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, 31),
-    "linear scaling": (
+GEMMA3_ROPE: dict[str, Any] = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+}
+SHAPES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "llama, grouped heads, untied": ("llama", {}, 13),
+    "llama, tied": ("llama", {"tie_word_embeddings": True}, 7),
+    "llama, one head per key": ("llama", {"num_key_value_heads": 4}, 5),
+    "llama, all heads share one key": ("llama", {"num_key_value_heads": 1}, 17),
+    "llama, wide heads": ("llama", {"head_dim": 14, "num_attention_heads": 4}, 11),
+    "llama, narrow heads, one layer": ("llama", {"head_dim": 2, "num_hidden_layers": 1}, 9),
+    "llama, one token": ("llama", {}, 1),
+    "llama, another rotary base": (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}},
+        31,
+    ),
+    "llama, linear scaling": (
+        "llama",
         {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}},
         31,
     ),
-    "llama3 scaling": ({"rope_parameters": LLAMA3}, 64),
+    "llama, llama3 scaling": ("llama", {"rope_parameters": LLAMA3}, 64),
+    "qwen2, untied": ("qwen2", {}, 13),
+    "qwen2, tied, all heads share one key": (
+        "qwen2",
+        {"tie_word_embeddings": True, "num_key_value_heads": 1},
+        9,
+    ),
+    "qwen2, later layers slide": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+        17,
+    ),
+    "qwen3, untied": ("qwen3", {}, 13),
+    "qwen3, tied, one head per key": (
+        "qwen3",
+        {"tie_word_embeddings": True, "num_key_value_heads": 4},
+        7,
+    ),
+    "gemma, tied, all heads share one key": (
+        "gemma",
+        {"num_key_value_heads": 1, "tie_word_embeddings": True},
+        11,
+    ),
+    "gemma, untied, one head per key": ("gemma", {"num_key_value_heads": 4}, 6),
+    "gemma2, tied, windows crossed": ("gemma2", {}, 15),
+    "gemma2, no caps, untied, row as long as the window": (
+        "gemma2",
+        {
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "tie_word_embeddings": False,
+        },
+        4,
+    ),
+    "gemma3, tied, windows crossed": ("gemma3_text", {}, 15),
+    "gemma3, five local layers to a global one, two rotary bases, linear scaling": (
+        "gemma3_text",
+        {
+            "num_hidden_layers": 7,
+            "layer_types": None,
+            "rope_parameters": GEMMA3_ROPE,
+            "final_logit_softcapping": 3.0,
+        },
+        31,
+    ),
+    "gemma3, row within the window": ("gemma3_text", {"sliding_window": 30}, 9),
 }
 
 
+def by_default(*families: str) -> Iterator[Any]:
+    """All families; those that are not named only in slow runs."""
+    for family in fakes.OF_FAMILY:
+        yield pytest.param(family, marks=[] if family in families else pytest.mark.slow)
+
+
 @pytest.mark.parametrize("name", SHAPES)
-def test_logits_of_a_random_checkpoint_equal_those_of_transformers(name, tmp_path):
-    changes, length = SHAPES[name]
-    model = fake_checkpoints.huggingface_model(**changes)
-    tokens_BT = fake_checkpoints.tokens(2, length)
+def test_logits_and_greedy_text_of_a_random_checkpoint_equal_those_of_transformers(name, tmp_path):
+    family, changes, length = SHAPES[name]
+    model = fake_checkpoints.huggingface_model(family, **changes)
+    # The end of the row is what transformers goes on with; where each of its tokens is our first
+    # choice too, our own greedy text is the same.
+    given = max(length - 8, (length + 1) // 2)
+    tokens_BT = fake_checkpoints.greedy(model, fake_checkpoints.tokens(2, given), length)
     expected_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
     config, params = weights.load(fake_checkpoints.saved(model, tmp_path))
     logits_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
     assert np.abs(expected_BTV).max() > 1  # else a tolerance of 1e-4 says little
     np.testing.assert_allclose(logits_BTV, expected_BTV, atol=1e-4, rtol=0)
+    choice_BT = np.asarray(logits_BTV.argmax(-1))
+    np.testing.assert_array_equal(choice_BT[:, given - 1 : -1], tokens_BT[:, given:])
+
+
+@pytest.mark.parametrize("family", [*by_default("qwen2", "gemma2", "gemma3_text")])
+def test_rows_of_several_lengths_equal_those_that_transformers_pads_on_the_left(family, tmp_path):
+    torch = pytest.importorskip("torch")
+    model = fake_checkpoints.huggingface_model(family)
+    config, params = weights.load(fake_checkpoints.saved(model, tmp_path))
+    columns, length_B = 11, np.array([11, 4, 7])
+    right_BT = fake_checkpoints.tokens(3, columns)
+    left_BT = np.stack(
+        [np.roll(row, columns - n) for row, n in zip(right_BT, length_B, strict=True)]
+    )
+    real_BT = np.arange(columns) >= columns - length_B[:, None]
+    with torch.no_grad():
+        expected_BTV = model(
+            torch.tensor(left_BT, dtype=torch.long),
+            attention_mask=torch.tensor(real_BT),
+            position_ids=torch.tensor(np.maximum(real_BT.cumsum(1) - 1, 0)),
+        ).logits.numpy()
+    logits_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, right_BT)
+    for b, n in enumerate(length_B):
+        np.testing.assert_allclose(logits_BTV[b, :n], expected_BTV[b, -n:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", [*by_default("qwen3", "gemma2")])
+def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(family, tmp_path):
+    """Largest error: twice that of transformers at most, and 5 % of the largest logit."""
+    torch = pytest.importorskip("torch")
+    model = fake_checkpoints.huggingface_model(family)
+    tokens_BT = fake_checkpoints.tokens(2, 13)
+    exact_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
+    config, params = weights.load(fake_checkpoints.saved(model, tmp_path), "bfloat16")
+    ours_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
+    theirs_BTV = fake_checkpoints.huggingface_logits(model.to(torch.bfloat16), tokens_BT)
+    ours, theirs = (np.abs(x - exact_BTV).max() for x in (ours_BTV, theirs_BTV))
+    assert 0 < ours < 2 * theirs
+    assert ours < 0.05 * np.abs(exact_BTV).max()
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_survives_the_way_to_hugging_face_and_back(name):
-    changes, _ = SHAPES[name]
-    described = fake_checkpoints.huggingface_model(**changes).config.to_dict()
+    family, changes, _ = SHAPES[name]
+    described = fake_checkpoints.huggingface_config(family, **changes).to_dict()
     config = config_formats.from_huggingface(described)
+    assert config.family == family
     assert config_formats.from_huggingface(config_formats.to_huggingface(config)) == config
 
 
@@ -67,6 +174,46 @@ def test_a_config_of_transformers_4_means_the_same_as_one_of_5():
     assert old == new
     assert old.rope_theta == 500.0
     assert old.head_width == 8  # hidden_size / num_attention_heads where nothing is said
+
+
+def test_a_hub_config_of_gemma_3_means_what_transformers_reads_from_it():
+    """As published: the old keys, and silence where the class has a default."""
+    published: dict[str, Any] = {
+        "model_type": "gemma3_text",
+        "vocab_size": 262_144,
+        "hidden_size": 640,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 2048,
+        "sliding_window": 512,
+        "_sliding_window_pattern": 6,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "max_position_embeddings": 32_768,
+    }
+    transformers = pytest.importorskip("transformers")
+    read = transformers.Gemma3TextConfig(**json.loads(json.dumps(published))).to_dict()
+    config = config_formats.from_huggingface(published)
+    assert config == config_formats.from_huggingface(read)
+    assert config.windows == (512, 512, 512, 512, 512, 0) * 3
+    assert (config.rope_theta, config.local_rope_theta) == (1_000_000.0, 10_000.0)
+    assert dict(config.rope_scaling or ()) == {"rope_type": "linear", "factor": 8.0}
+    assert (config.tied, config.head_width, config.query_scalar) == (True, 256, 0.0)
+    assert rope.frequencies(config)[0] == 0.125  # 1 / factor
+    assert rope.frequencies(config, local=True)[0] == 1.0
+
+
+@pytest.mark.parametrize("family", fakes.OF_FAMILY)
+def test_silence_in_a_config_means_what_transformers_assumes(family):
+    said = {"model_type": family, "num_hidden_layers": 6}
+    read = fake_checkpoints.huggingface_class(family)(num_hidden_layers=6).to_dict()
+    shape = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size")
+    needed = {key: read[key] for key in (*shape, "max_position_embeddings", "num_key_value_heads")}
+    assert config_formats.from_huggingface(said | needed) == config_formats.from_huggingface(read)
 
 
 def test_rotary_frequencies_equal_those_of_transformers():
@@ -84,8 +231,21 @@ def test_rotary_frequencies_equal_those_of_transformers():
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
 
 
+GGUF: dict[str, Any] = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.embedding_length": 16,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.feed_forward_length": 24,
+    "llama.context_length": 128,
+    "llama.attention.layer_norm_rms_epsilon": float(np.float32(1e-5)),
+    "tokenizer.ggml.tokens": ["a", "b", "c"],
+}
+
+
 def test_gguf_metadata_gives_the_shape():
-    config = config_formats.from_gguf(GGUF, tied=True)
+    config = gguf_shape.from_gguf(GGUF, tied=True)
     assert config == ModelConfig(
         family="llama",
         vocab_size=3,
@@ -102,6 +262,34 @@ def test_gguf_metadata_gives_the_shape():
     )
 
 
+def test_gguf_metadata_of_gemma_says_little_and_means_what_llama_cpp_takes_it_for():
+    gemma2 = gguf_shape.from_gguf(of_gemma("gemma2", layers=3))
+    assert gemma2.windows == (4096, 0, 4096)
+    assert (gemma2.attention_softcap, gemma2.logit_softcap) == (50.0, 30.0)
+    assert (gemma2.head_width, gemma2.query_scalar, gemma2.norm_offset) == (8, 0.0, 1.0)
+    stated = {"gemma2.attention.sliding_window": 64, "gemma2.attn_logit_softcapping": 5.0}
+    gemma2 = gguf_shape.from_gguf(of_gemma("gemma2", layers=3) | stated)
+    assert (gemma2.windows, gemma2.attention_softcap) == ((64, 0, 64), 5.0)
+
+    gemma3 = gguf_shape.from_gguf(of_gemma("gemma3", layers=7))
+    assert gemma3.windows == (4096,) * 5 + (0, 4096)
+    assert (gemma3.rope_theta, gemma3.local_rope_theta) == (1_000_000.0, 10_000.0)
+    assert (gemma3.attention_softcap, gemma3.logit_softcap) == (0.0, 0.0)
+    stated = {"gemma3.attention.sliding_window_pattern": 2, "gemma3.rope.freq_base_swa": 500.0}
+    gemma3 = gguf_shape.from_gguf(of_gemma("gemma3", layers=3) | stated)
+    assert (gemma3.windows, gemma3.local_rope_theta) == ((4096, 0, 4096), 500.0)
+
+    # The 27B models scale their scores in another way, and their files do not say so.
+    for arch, layers in (("gemma2", 46), ("gemma3", 62)):
+        assert gguf_shape.from_gguf(of_gemma(arch, layers)).query_scalar == 16 / 4
+
+
+def of_gemma(arch: str, layers: int) -> dict[str, Any]:
+    renamed = {key.replace("llama.", f"{arch}."): value for key, value in GGUF.items()}
+    heads = {f"{arch}.attention.key_length": 8, f"{arch}.attention.value_length": 8}
+    return renamed | heads | {"general.architecture": arch, f"{arch}.block_count": layers}
+
+
 def test_the_frequency_table_of_a_gguf_gives_the_scaling_of_llama_3():
     scaling: dict[str, float | str] = {
         **LLAMA3,
@@ -110,23 +298,12 @@ def test_the_frequency_table_of_a_gguf_gives_the_scaling_of_llama_3():
     }
     frequency = 10_000.0 ** (-np.arange(32) / 32)
     table = rope.divisors(frequency, scaling)
-    found = config_formats.from_gguf(GGUF, rope_divisors=table).rope_scaling
+    found = gguf_shape.from_gguf(GGUF, rope_divisors=table).rope_scaling
     assert dict(found or ()) == {k: v for k, v in scaling.items() if k != "rope_theta"}
     with pytest.raises(InputError, match=r"rope_freqs.weight are not those of Llama 3"):
-        config_formats.from_gguf(GGUF, rope_divisors=table**2)
+        gguf_shape.from_gguf(GGUF, rope_divisors=table**2)
 
 
-GGUF: dict[str, Any] = {
-    "general.architecture": "llama",
-    "llama.block_count": 2,
-    "llama.embedding_length": 16,
-    "llama.attention.head_count": 4,
-    "llama.attention.head_count_kv": 2,
-    "llama.feed_forward_length": 24,
-    "llama.context_length": 128,
-    "llama.attention.layer_norm_rms_epsilon": float(np.float32(1e-5)),
-    "tokenizer.ggml.tokens": ["a", "b", "c"],
-}
 REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "mamba"}, "'mamba'.*known: llama"),
     "no architecture": ({"model_type": None}, "unknown architecture None"),
@@ -137,12 +314,45 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "uneven groups": ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
     "odd heads": ({"head_dim": 7}, "width 7 cannot be rotated"),
     "yarn": ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; known"),
+    "vision": ({"model_type": "gemma3"}, "'gemma3'.*known: .*gemma3_text"),
+    "a cap that Gemma 3 does not have": (
+        {"model_type": "gemma3_text", "attn_logit_softcapping": 50.0},
+        "attn_logit_softcapping = 50.0 is not supported",
+    ),
+    "another activation of Gemma": (
+        {"model_type": "gemma2", "hidden_activation": "relu"},
+        "hidden_activation = 'relu' is not supported",
+    ),
+    "attention to what follows": (
+        {"model_type": "gemma2", "use_bidirectional_attention": True},
+        "use_bidirectional_attention = True is not supported",
+    ),
+    "other kinds of layers": (
+        {"model_type": "gemma2", "layer_types": ["chunked_attention"] * 3},
+        "layer_types must name 3 layers sliding_attention or full_attention",
+    ),
+    "kinds of too few layers": (
+        {"model_type": "gemma2", "layer_types": ["full_attention"]},
+        "layer_types must name 3 layers",
+    ),
+    "local scaling": (
+        {"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": LLAMA3}},
+        "rotary scaling of sliding_attention layers is not supported",
+    ),
     "half a scaling": ({"rope_scaling": {"rope_type": "linear"}}, "'linear' lacks factor"),
 }
 REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"general.architecture": "rwkv"}, "unknown architecture 'rwkv'"),
     "more tokens than rows": ({"llama.vocab_size": 2}, "has 3 tokens but its embedding 2 rows"),
-    "partial rotation": ({"llama.attention.key_length": 6}, "key_length = 6 but"),
+    "partial rotation": (
+        {"llama.attention.key_length": 6, "llama.rope.dimension_count": 4},
+        "llama.rope.dimension_count = 4 but its heads are 6 wide",
+    ),
+    "values of another width": ({"llama.attention.value_length": 6}, "value_length = 6 but"),
+    "windows of too few layers": (
+        of_gemma("gemma3", 3) | {"gemma3.attention.sliding_window_pattern": [True]},
+        "sliding_window_pattern has 1 entries for 3 layers",
+    ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }
@@ -160,4 +370,4 @@ def test_a_config_that_we_cannot_compute_is_refused(name):
 def test_gguf_metadata_that_we_cannot_compute_is_refused(name):
     changes, message = REFUSED_GGUF[name]
     with pytest.raises(InputError, match=r"m.gguf: .*" + message):
-        config_formats.from_gguf(GGUF | changes, where="m.gguf")
+        gguf_shape.from_gguf(GGUF | changes, where="m.gguf")

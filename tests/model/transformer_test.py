@@ -1,5 +1,6 @@
 """One decoder, two ways to run it: whole rows, and chunks fed to a cache."""
 
+import dataclasses
 import functools
 
 import jax
@@ -17,6 +18,12 @@ SHAPE = {"vocab_size": 14, "layers": 2, "heads": 4, "head_width": 4, "rope_theta
 MODEL = fakes.model(kv_heads=2, **SHAPE)
 PARAMS = fakes.params(MODEL)
 TOKENS_BT = np.random.default_rng(0).integers(0, MODEL.vocab_size, (3, 8)).astype(np.int32)
+
+# Rows of eight tokens cross the windows, and chunks of four and rings do.
+OF_FAMILY = {
+    family: fakes.model_of_family(family, **(SHAPE | {"head_width": 8}))
+    for family in fakes.OF_FAMILY
+}
 
 logits = jax.jit(transformer.logits, static_argnums=0)
 extend = jax.jit(transformer.extend, static_argnums=0)
@@ -40,11 +47,17 @@ def test_a_token_influences_itself_and_what_follows_only():
     assert np.all(on_TT[np.tril_indices(6)] > 0)
 
 
-@pytest.mark.parametrize("kv_heads, tied", [(1, False), (2, False), (4, True)])
-def test_chunks_fed_to_a_cache_equal_whole_rows_at_every_position(kv_heads, tied):
-    model = fakes.model(kv_heads=kv_heads, tied=tied, **SHAPE)
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(fakes.model(kv_heads=1, **SHAPE), fakes.model(kv_heads=4, tied=True, **SHAPE)),
+        *OF_FAMILY.values(),
+    ],
+    ids=["one key head", "tied", *OF_FAMILY],
+)
+def test_chunks_fed_to_a_cache_equal_whole_rows_at_every_position(model):
     params = fakes.params(model)
-    assert ("head" in params) != tied
+    assert ("head" in params) != model.tied
     layers, (rows, columns) = transformer.for_decoding(model, params, "float32"), TOKENS_BT.shape
     cache = kv.empty(model, rows, columns, "float32")
     found_BTD = np.full((rows, columns, model.width), np.nan, np.float32)
@@ -70,14 +83,17 @@ def test_chunks_fed_to_a_cache_equal_whole_rows_at_every_position(kv_heads, tied
     assert_close(found_BTV, logits(model, params, TOKENS_BT))
 
 
-def test_a_ring_fed_token_by_token_equals_whole_rows_around_its_end():
+@pytest.mark.parametrize("family", OF_FAMILY)
+def test_a_ring_fed_token_by_token_equals_whole_rows_around_its_end(family):
     # Rows start and wait at different times; the ring has just the room of one row, so all of them
     # are written around its end.
-    params, (rows, columns) = transformer.for_decoding(MODEL, PARAMS, "float32"), TOKENS_BT.shape
-    cache = kv.empty(MODEL, rows, columns, "float32")
+    model, (rows, columns) = OF_FAMILY[family], TOKENS_BT.shape
+    params = fakes.params(model)
+    layers = transformer.for_decoding(model, params, "float32")
+    cache = kv.empty(model, rows, columns, "float32")
     feed = jax.jit(transformer.step, static_argnums=0)
     turn = jax.jit(lambda cache, *of: kv.to_ring(kv.from_ring(cache, *of[:2]), of[0], of[2]))
-    found_BTD = np.full((rows, columns, MODEL.width), np.nan, np.float32)
+    found_BTD = np.full((rows, columns, model.width), np.nan, np.float32)
     length_B, end_B, slot = np.zeros(rows, np.int32), np.zeros(rows, np.int32), columns - 2
     noise = np.random.default_rng(0)
     while (length_B < columns).any():
@@ -85,12 +101,12 @@ def test_a_ring_fed_token_by_token_equals_whole_rows_around_its_end():
         turned = turn(cache, length_B, end_B, jnp.int32(slot))  # rows that waited come along
         cache = kv.put(cache, jnp.where(live_B, jnp.arange(rows), rows), turned)
         token_B = TOKENS_BT[np.arange(rows), np.minimum(length_B, columns - 1)]
-        hidden_BD, cache = feed(MODEL, params, cache, token_B, length_B, jnp.int32(slot), live_B)
+        hidden_BD, cache = feed(model, layers, cache, token_B, length_B, jnp.int32(slot), live_B)
         found_BTD[live_B, length_B[live_B]] = hidden_BD[live_B]
         slot = (slot + 1) % columns
         length_B, end_B = length_B + live_B, np.where(live_B, slot, end_B)
-    found_BTV = transformer.project(MODEL, PARAMS, jnp.array(found_BTD))
-    assert_close(found_BTV, logits(MODEL, PARAMS, TOKENS_BT))
+    found_BTV = transformer.project(model, params, jnp.array(found_BTD))
+    assert_close(found_BTV, logits(model, params, TOKENS_BT))
 
 
 def test_padding_behind_a_row_changes_nothing_before_it():
@@ -99,6 +115,16 @@ def test_padding_behind_a_row_changes_nothing_before_it():
     ours, theirs = logits(MODEL, PARAMS, TOKENS_BT), logits(MODEL, PARAMS, padded_BT)
     np.testing.assert_array_equal(ours[:, :5], theirs[:, :5])
     assert np.all(np.any(ours[:, 5:] != theirs[:, 5:], axis=-1))
+
+
+def test_the_program_over_whole_rows_does_not_grow_with_the_layers():
+    def lines(model) -> int:
+        params = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
+        return len(logits.lower(model, params, TOKENS_BT).as_text().splitlines())
+
+    model = OF_FAMILY["gemma3_text"]
+    deep = dataclasses.replace(model, layers=6, windows=model.windows * 3)
+    assert lines(deep) == lines(model)
 
 
 def test_recomputing_activations_gives_the_same_gradients():
@@ -127,16 +153,18 @@ def test_the_more_is_recomputed_the_less_is_kept():
 
 
 def test_new_params_have_the_axes_they_are_described_by():
-    for tied in (False, True):
-        model = fakes.model(kv_heads=2, tied=tied, **SHAPE)
+    seen = set()
+    for model in (fakes.model(kv_heads=2, **SHAPE), *OF_FAMILY.values()):
         shapes = jax.eval_shape(lambda model=model: transformer.init(model, jax.random.key(0)))
         leaves = {path[-1].key: x for path, x in jax.tree_util.tree_leaves_with_path(shapes)}
-        assert set(leaves) == set(transformer.AXES) - ({"head"} if tied else set())
+        assert ("head" in leaves) != model.tied
+        seen |= set(leaves)
         size = {"vocab": 14, "width": 16, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 16}
         for name, x in leaves.items():
             axes = transformer.AXES[name]
             assert len(axes) == x.ndim, name
             assert all(a is None or size[a] == n for a, n in zip(axes, x.shape, strict=True)), name
+    assert seen == set(transformer.AXES)
 
 
 def test_new_params_keep_the_scale_of_what_flows_through_them():

@@ -1,5 +1,7 @@
 """Weights arrive unchanged, leave unchanged, and damaged files say what is wrong with them."""
 
+import dataclasses
+import functools
 import json
 import struct
 import sys
@@ -15,8 +17,9 @@ import safetensors
 import safetensors.numpy
 
 from score_jax.model import safetensors_file, sources, stored, tensor_names, transformer, weights
-from score_jax.model.families import ModelConfig
+from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.problem import InputError
+from tests import fakes
 from tests.model import fake_checkpoints
 
 CONFIG = ModelConfig(
@@ -81,12 +84,17 @@ def test_a_model_saved_in_bfloat16_loads_as_float32(tmp_path):
     assert_same(loaded, jax.tree.map(lambda x: x.astype(jnp.float32), params))
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_transformers_reads_what_we_save(tied, tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        fakes.model(vocab_size=67, rope_scaling=(("rope_type", "linear"), ("factor", 2.0))),
+        *(fakes.model_of_family(family, vocab_size=67) for family in fakes.OF_FAMILY),
+    ],
+    ids=["llama, linear scaling", *fakes.OF_FAMILY],
+)
+def test_transformers_reads_what_we_save(config, tmp_path):
     transformers = pytest.importorskip("transformers")
-    scaling = (("rope_type", "linear"), ("factor", 2.0))
-    config = ModelConfig(**{**CONFIG.__dict__, "tied": tied, "rope_scaling": scaling, "width": 16})
-    params = random_params(config)
+    params = fakes.params(config)
     weights.save(tmp_path, config, params, extra={"eos_token_id": 7})
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32").eval()
     assert model.config.eos_token_id == 7
@@ -94,6 +102,30 @@ def test_transformers_reads_what_we_save(tied, tmp_path):
     logits_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
     theirs_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
     np.testing.assert_allclose(logits_BTV, theirs_BTV, atol=1e-4, rtol=1e-5)
+
+
+def test_a_model_larger_than_a_file_is_saved_in_several_that_replace_each_other(folder):
+    transformers = pytest.importorskip("transformers")
+    params = jax.tree.map(lambda x: x + 1.0, random_params())
+
+    def files() -> list[str]:
+        return sorted(path.name for path in folder.iterdir())
+
+    weights.save(folder, CONFIG, params, shard_bytes=3000)
+    parts = [name for name in files() if name.endswith(".safetensors")]
+    assert parts == [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))]
+    assert len(parts) > 3
+    assert all((folder / name).stat().st_size < 6000 for name in parts)  # 3000 and a header
+    assert_same(weights.load(str(folder))[1], params)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    theirs = model.state_dict()["model.layers.1.mlp.gate_proj.weight"].numpy()
+    np.testing.assert_array_equal(theirs, params["layers"]["gate"][1].T)
+    index = json.loads((folder / sources.INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(x.nbytes for x in jax.tree.leaves(params))
+
+    weights.save(folder, CONFIG, random_params())
+    assert files() == ["config.json", "model.safetensors"]
+    assert_same(weights.load(str(folder))[1], random_params())
 
 
 def test_values_in_a_saved_file_are_aligned(folder):
@@ -226,6 +258,57 @@ def test_a_gguf_loads_with_its_rotary_pairs_put_back(tied, tmp_path, monkeypatch
     assert config == ModelConfig(**{**CONFIG.__dict__, "tied": tied})
     expected = {k: v for k, v in params.items() if not (tied and k == "head")}
     assert_same(loaded, expected)
+
+
+@pytest.mark.parametrize("family", fakes.OF_FAMILY)
+def test_every_family_has_the_tensor_names_of_llama_cpp(family):
+    """Hugging Face's name, which other tests check, and GGUF's mean one tensor."""
+    arch = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(arch[FAMILIES[family].gguf], 2)
+    for place in tensor_names.places(fakes.model_of_family(family)):
+        theirs = names.get_name(place.huggingface.format(layer=1), (".weight", ".bias"))
+        assert theirs == place.gguf.format(layer=1), place.path
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gemma3_text"])
+def test_a_gguf_of_a_family_without_interleaved_pairs_loads(family, tmp_path):
+    config = fakes.model_of_family(family, max_positions=64)
+    params = jax.tree.map(np.asarray, fakes.params(config))
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", FAMILIES[family].gguf)
+    writer.add_block_count(config.layers)
+    writer.add_context_length(config.max_positions)
+    writer.add_embedding_length(config.width)
+    writer.add_feed_forward_length(config.mlp_width)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_width)
+    writer.add_value_length(config.head_width)
+    writer.add_layer_norm_rms_eps(config.norm_epsilon)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_vocab_size(config.vocab_size)
+    if config.windows:
+        writer.add_sliding_window(max(config.windows))
+        writer.add_sliding_window_pattern([window > 0 for window in config.windows])
+    if config.attention_softcap:
+        writer.add_attn_logit_softcapping(config.attention_softcap)
+        writer.add_final_logit_softcapping(config.logit_softcap)
+    if config.local_rope_theta:
+        writer.add_float32("gemma3.rope.freq_base_swa", config.local_rope_theta)
+    for place in tensor_names.places(config):
+        value = functools.reduce(lambda tree, key: tree[key], place.path.split("/"), params)
+        for layer, name in enumerate(tensor_names.names(place, place.gguf, config)):
+            one = tensor_names.as_stored(place, value[layer] if place.stacked else value)
+            # llama.cpp's conversion adds Gemma's offset to the weights of norms.
+            offset = config.norm_offset if "norm" in name else 0.0
+            writer.add_tensor(name, np.ascontiguousarray(one + np.float32(offset)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    loaded_config, loaded = weights.load(str(tmp_path / "m.gguf"))
+    # That one scale is known by the number of layers alone.
+    assert loaded_config == dataclasses.replace(config, query_scalar=0.0)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=3e-7), loaded, params)
 
 
 @pytest.mark.parametrize(("kind", "error"), [("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 2e-2)])

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from score_jax import sharding
+from score_jax.learner import likelihood
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
@@ -165,6 +166,29 @@ def test_log_probs_equal_a_full_forward_pass(case):
         logp_V = slow_log_probs(logits_BTV[b, t - 1], CASES[case].policy)
         worst = max(worst, abs(rows.logp[b, t] - logp_V[rows.tokens[b, t]]))
     assert worst <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "family",
+    [  # Llama is what all other tests here run; Gemma's ways are all in Gemma 2
+        pytest.param(family, marks=[pytest.mark.slow] * (family in ("llama", "gemma")))
+        for family in fakes.OF_FAMILY
+    ],
+)
+def test_log_probs_of_every_family_equal_the_learners(family):
+    model, policy = fakes.model_of_family(family, vocab_size=14), Policy(temperature=0.7)
+    settings = dataclasses.replace(PLAIN, model=model, policy=policy, attempts=1, samples=1)
+    params = fakes.params(model)
+    rows = episode.run(params, prompts(), jax.random.key(KEY), settings=settings)
+    where = likelihood.written(rows.attempt, PLAIN.max_attempt_tokens)
+    learner = likelihood.LikelihoodSettings(model, policy)
+    logp_BN, _ = jax.jit(likelihood.log_probs, static_argnums=3)(
+        params, rows.tokens, where, learner
+    )
+    assert max(model.layer_windows) < rows.length.max() - 4, "windows are crossed"
+    np.testing.assert_allclose(
+        logp_BN, np.where(where.mask, where.take(rows.logp), 0.0), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,127 @@
+"""A trained model as a Hugging Face folder, for transformers, vLLM and whatever else reads those.
+
+    write(experiment, params, folder)            -> what a user should know about it, in words
+    write_adapters(experiment, params, folder)   -> the same, of LoRA's adapters alone
+
+Weights and config.json are written anew. The tokenizer's files are copied from where it was read,
+as it does not change. A GGUF has no such files: its vocabulary stays behind, and is told about.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from score_jax.experiment import PRESET, Experiment
+from score_jax.learner import adapter_files
+from score_jax.model import sources, weights
+from score_jax.problem import InputError
+from score_jax.structs import Params
+
+# What transformers looks for beside the weights.
+TOKENIZER = ("tokenizer.json", "tokenizer.model")
+BESIDE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+TEMPLATE = "chat_template.jinja"
+
+
+def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = "") -> str:
+    """Writes a folder that AutoModelForCausalLM.from_pretrained loads.
+
+    Args:
+      params: what was trained; adapters are merged into the weights under them.
+      dtype: of the weights, as in weights.save.
+
+    Returns: what was written and what is missing, for the user.
+    Raises: InputError if the folder cannot be written, or is the one that was trained from.
+    """
+    settings = experiment.settings.model
+    source = None if settings.source.startswith(PRESET) else sources.locate(settings.source)
+    if source and source.resolve() == folder.resolve():
+        raise InputError(
+            f"{folder} is config.model.source: exporting there would replace the weights that "
+            "training started from. Choose another --export_dir."
+        )
+    weights.save(
+        folder,
+        experiment.model,
+        experiment.merged(params),
+        dtype=dtype,
+        extra=_token_ids(experiment, source),
+    )
+    said = f"{folder}: a {experiment.model.family} model, loaded by transformers as it stands."
+    return f"{said} {_write_tokenizer(experiment, source, folder)}"
+
+
+def write_adapters(experiment: Experiment, params: Params, folder: Path) -> str:
+    """Writes LoRA adapters as PeftModel.from_pretrained loads them; returns words for the user."""
+    settings = experiment.settings.model
+    adapter_files.save_adapters(
+        folder, experiment.model, params, settings.lora, source=settings.source
+    )
+    return f"{folder}: adapters in PEFT's layout, for {settings.source}."
+
+
+def _token_ids(experiment: Experiment, source: Path | None) -> dict[str, int | list[int] | None]:
+    """Begin, end and padding, for config.json: as the source has it, or as they are used here."""
+    text = experiment.template.tokenizer
+    ends = list(text.end_ids)
+    ids: dict[str, int | list[int] | None] = {
+        "bos_token_id": text.bos_id,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
+        "pad_token_id": text.pad_id,
+    }
+    if source and source.is_dir():
+        stated = json.loads((source / "config.json").read_text())
+        return {key: stated[key] for key in ids if key in stated}
+    return ids
+
+
+def _write_tokenizer(experiment: Experiment, source: Path | None, folder: Path) -> str:
+    """Copies the tokenizer's files; says what they are, or why there are none."""
+    named = experiment.settings.model.tokenizer
+    origin = Path(named).expanduser() if named else source
+    if origin and origin.suffix == ".model":
+        copied = [origin, *_present(origin.parent, BESIDE)]
+        targets = ["tokenizer.model", *(path.name for path in copied[1:])]
+    elif origin and origin.is_dir():
+        copied = _present(origin, (*TOKENIZER, *BESIDE))
+        targets = [path.name for path in copied]
+    else:
+        return _without_tokenizer(experiment, origin, folder)
+    try:
+        for path, target in zip(copied, targets, strict=True):
+            shutil.copyfile(path, folder / target)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the tokenizer's files cannot be copied from {origin} "
+            f"({error.strerror or error}). Free space or choose another --export_dir."
+        ) from None
+    return f"Tokenizer, copied: {', '.join(targets)}."
+
+
+def _without_tokenizer(experiment: Experiment, origin: Path | None, folder: Path) -> str:
+    if origin is None or origin.suffix != ".gguf":
+        return "No tokenizer: that of the characters has no files that others read."
+    text = experiment.template.tokenizer
+    template = ""
+    if text.chat_template:
+        (folder / TEMPLATE).write_text(text.chat_template, encoding="utf-8")
+        template = f" Its chat template is there as {TEMPLATE}."
+    return (
+        f"No tokenizer: {origin.name} is a GGUF, whose vocabulary has not the form of "
+        f"{' or '.join(TOKENIZER)}.{template} The ids of its begin, end and padding tokens are in "
+        "config.json. Copy the tokenizer's files of the original model into the folder, or set "
+        "config.model.tokenizer to a folder that holds them."
+    )
+
+
+def _present(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]

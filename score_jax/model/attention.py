@@ -1,0 +1,60 @@
+"""Attention over whole rows without a cache, and the soft-cap; cache.py attends to a cache.
+
+    over_rows(q, k, v, window=..., softcap=...)   causal, within a window, with bounded scores
+    soft_cap(x, cap)                              cap * tanh(x / cap)
+
+Plain causal attention is left to jax.nn.dot_product_attention, which has kernels for it. It takes
+no soft-cap, so that one is written out.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def soft_cap(x: jax.Array, cap: float) -> jax.Array:
+    """Bounds x to ±cap smoothly; x itself where cap is 0. Source: Gemma 2, arXiv 2408.00118."""
+    return cap * jnp.tanh(x / cap) if cap else x
+
+
+def over_rows(
+    q_BTHE: jax.Array,
+    k_BTKE: jax.Array,
+    v_BTKE: jax.Array,
+    *,
+    window: jax.Array | None = None,
+    softcap: float = 0.0,
+) -> jax.Array:
+    """Each token attends to itself and what is before it in its row. Returns: out_BTHE.
+
+    window: scalar; tokens that one sees, itself included, 0 for all. It may be traced, so that
+        layers of both kinds are one program. None: all, and no mask is made.
+    """
+    if window is None and not softcap:
+        return jax.nn.dot_product_attention(q_BTHE, k_BTKE, v_BTKE, is_causal=True)
+    visible_TT = _visible(q_BTHE.shape[1], window)
+    if not softcap:
+        mask_11TT = visible_TT[None, None]
+        return jax.nn.dot_product_attention(q_BTHE, k_BTKE, v_BTKE, mask=mask_11TT)
+    b, t, h, e = q_BTHE.shape
+    kv_heads = k_BTKE.shape[2]
+    q_BTKGE = q_BTHE.reshape(b, t, kv_heads, h // kv_heads, e) * e**-0.5
+    score_BKGTS = jnp.einsum(
+        "BTKGE,BSKE->BKGTS", q_BTKGE, k_BTKE, preferred_element_type=jnp.float32
+    )
+    score_BKGTS = jnp.where(visible_TT, soft_cap(score_BKGTS, softcap), -jnp.inf)
+    weight_BKGTS = jax.nn.softmax(score_BKGTS, axis=-1).astype(v_BTKE.dtype)  # in fp32 until here
+    return jnp.einsum("BKGTS,BSKE->BTKGE", weight_BKGTS, v_BTKE).reshape(b, t, h, e)
+
+
+def _visible(columns: int, window: jax.Array | None) -> jax.Array:
+    """[T, T] bool: whether the token of a row sees that of a column. With window 2:
+
+    token 0   x . .
+    token 1   x x .
+    token 2   . x x
+    """
+    age_TT = jnp.arange(columns)[:, None] - jnp.arange(columns)
+    visible_TT = age_TT >= 0
+    if window is None:
+        return visible_TT
+    return visible_TT & ((age_TT < window) | (window == 0))
