@@ -65,7 +65,7 @@ def get_config():
                 max_attempt_tokens=256,
                 slots=64,
             ),
-            memory=MemorySettings(micro_batches=8, remat=True),
+            memory=MemorySettings(micro_batches=8, remat="full"),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=500, batch=32),
             checkpoint=CheckpointSettings(every=50, keep=2),

@@ -69,7 +69,7 @@ def get_config():
                 max_attempt_tokens=1024,  # at 512 truncated answers poison the second attempt
                 temperature=1.0,  # table 8
             ),
-            memory=MemorySettings(micro_batches=16, remat=True),
+            memory=MemorySettings(micro_batches=16, remat="full"),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=500, batch=64),  # greedy, MATH500
             mesh=MeshSettings(data=-1, fsdp=16),

@@ -78,7 +78,7 @@ def get_config():
                 max_attempt_tokens=512,
                 temperature=1.0,  # table 8
             ),
-            memory=MemorySettings(micro_batches=8, remat=True),
+            memory=MemorySettings(micro_batches=8, remat="full"),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(batch=32),  # greedy, all 164 of HumanEval
             mesh=MeshSettings(data=-1, fsdp=8),

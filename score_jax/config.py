@@ -36,7 +36,8 @@ class StageSettings:
     # Estimators.
     baseline: str = "leave_one_out"  # "leave_one_out", "batch_mean" or "none"
     standardize: bool = False  # divide advantages by their deviation over a problem's samples
-    kl_estimator: str = "k1"  # "k1": detached, in the reward; "k2", "k3": as a loss
+    kl_estimator: str = "k1"  # "k1": detached, in the reward; "k2", "k3", "exact": as a loss
+    importance_cap: float = 0.0  # at most this weight for learner / sampler; 0: no weights
     normalizer: str = "sequence"  # a sum over tokens is divided by: "sequence", "token", "constant"
     # Learning rate.
     schedule: str = "constant"  # after warm-up: "constant", "linear" or "cosine"
@@ -120,14 +121,16 @@ class MemorySettings:
     """How an update fits into memory. None of these changes a result beyond rounding."""
 
     micro_batches: int = 1  # the batch's rows are learned from in this many parts
-    remat: bool = False  # recompute activations of each layer in the backward pass
+    # What the backward pass recomputes of a layer: "none", all but its matrix "products", "full".
+    remat: str = "products"
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """One Adam for all stages; its state starts afresh with each stage."""
+    """One optimizer for all stages; its state starts afresh with each stage."""
 
+    name: str = "adam"  # with decay AdamW; "adafactor": second moments of rows and columns only
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-8
@@ -202,10 +205,12 @@ class Settings:
 CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "objective"): ("rl", "sft"),
     (StageSettings, "baseline"): ("leave_one_out", "batch_mean", "none"),
-    (StageSettings, "kl_estimator"): ("k1", "k2", "k3"),
+    (StageSettings, "kl_estimator"): ("k1", "k2", "k3", "exact"),
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
+    (OptimizerSettings, "name"): ("adam", "adafactor"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
+    (MemorySettings, "remat"): ("none", "products", "full"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
     (RewardSettings, "sandbox"): ("auto", "namespace", "landlock", "none"),
 }
@@ -217,6 +222,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (StageSettings, "kl_attempt1"): 0.0,
     (StageSettings, "kl_attempt2"): 0.0,
     (StageSettings, "discount"): 0.0,
+    (StageSettings, "importance_cap"): 0.0,
     (StageSettings, "attempts"): 0,
     (StageSettings, "warmup_steps"): 0,
     (StageSettings, "final_fraction"): 0.0,

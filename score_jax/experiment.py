@@ -20,6 +20,7 @@ from score_jax.learner import lora
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer, weights
+from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
@@ -119,6 +120,7 @@ class Experiment:
             turn_rows=rollout.turn_rows,
             shrink=self._shrink(),
             dtype=self.settings.model.dtype,
+            cache_layout=layout_for(self.mesh.devices.flat[0].platform),
         )
 
     def _shrink(self) -> int:

@@ -373,6 +373,7 @@ class _Episodes:
         sampled, prompts = dispatched
         experiment = self._run.experiment
         started = time.perf_counter()
+        episode.check(sampled)
         texts = experiment.texts(sampled)
         decoded = time.perf_counter()
         samples = self._rollout.samples

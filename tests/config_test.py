@@ -108,7 +108,7 @@ def test_a_missing_setting_is_named():
         ("seed", "7", "int, not str"),
         ("seed", 7.0, "int, not float"),
         ("seed", True, "int, not bool"),
-        ("memory__remat", 1, "bool, not int"),
+        ("problems__curriculum_steps", True, "int, not bool"),
         ("rollout__temperature", True, "float, not bool"),
         ("rollout__temperature", "hot", "float, not str"),
         ("problems__name", 5, "str, not int"),

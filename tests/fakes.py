@@ -67,7 +67,7 @@ def learner_settings(
     *,
     policy: Policy = Policy(),  # noqa: B008 (frozen)
     chunk: int = 0,
-    remat: bool = False,
+    remat: str = "products",
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 (frozen)
     samples: int = 2,
     max_attempt_tokens: int = 3,

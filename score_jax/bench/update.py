@@ -28,9 +28,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
     """Compiles and times the update of the workload's episodes."""
     s = work.settings
     settings = LearnerSettings(
-        likelihood=LikelihoodSettings(
-            model=s.model, policy=s.policy, dtype=s.dtype, chunk=0, remat=False
-        ),
+        likelihood=LikelihoodSettings(model=s.model, policy=s.policy, dtype=s.dtype),
         optimizer=OptimizerSettings(),
         samples=s.samples,
         max_attempt_tokens=s.max_attempt_tokens,

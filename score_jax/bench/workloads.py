@@ -18,6 +18,7 @@ from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
 from score_jax.model import transformer
+from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
@@ -103,6 +104,7 @@ def named(name: str, *, dtype: str = "float32", seed: int = 0) -> Workload:
         slots=shape.slots,
         shrink=4 if shape.skewed else 0,
         dtype=dtype,
+        cache_layout=layout_for(jax.default_backend()),
     )
     limit_QGA = np.full((shape.problems, shape.samples, 2), shape.attempt_tokens, np.int32)
     if shape.skewed:

@@ -6,7 +6,7 @@ with tokens times vocabulary.
 """
 
 import dataclasses
-import functools
+import math
 
 import flax.struct
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
+from score_jax.rl import kl
 from score_jax.rl.policy import Policy, distort, entropy, log_prob
 from score_jax.structs import Params
 
@@ -28,7 +29,7 @@ class LikelihoodSettings:
     policy: Policy
     dtype: str = "float32"  # of the forward and backward matmuls
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
-    remat: bool = False  # recompute each layer's activations in the backward pass
+    remat: str = "products"  # a key of transformer.REMAT
 
 
 class Written(flax.struct.PyTreeNode):
@@ -66,31 +67,83 @@ def log_probs(
 
     Returns: logp_BN and entropy_BN, float32 nats; 0 where the mask is 0. Entropy has no gradient.
     """
+    hidden_BND = hidden_before(params, tokens_BT, where, settings)
+    return read(params, hidden_BND, where.take(tokens_BT), where, settings)
+
+
+def hidden_before(
+    params: Params, tokens_BT: jax.Array, where: Written, settings: LikelihoodSettings
+) -> jax.Array:
+    """The hidden states that predict the written tokens, [B, N, D]."""
+    params = _cast(params, settings)
+    hidden_BTD = transformer.hidden(settings.model, params, tokens_BT, remat=settings.remat)
+    return jnp.take_along_axis(hidden_BTD, where.column[..., None] - 1, axis=1)
+
+
+def read(
+    params: Params,
+    hidden_BND: jax.Array,
+    target_BN: jax.Array,
+    where: Written,
+    settings: LikelihoodSettings,
+) -> tuple[jax.Array, jax.Array]:
+    """`log_probs` from the hidden states."""
+    params = _cast(params, settings)
+
+    def project(hidden_ND, target_N):
+        logits_NV = transformer.project(settings.model, params, hidden_ND)
+        return _score(logits_NV, target_N, settings.policy)
+
+    return _by_chunks(project, where, settings, hidden_BND, target_BN)
+
+
+def read_with_kl(
+    params: Params,
+    hidden_BND: jax.Array,
+    target_BN: jax.Array,
+    where: Written,
+    settings: LikelihoodSettings,
+    *,
+    reference: Params,
+    reference_BND: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As `read`, and kl_BN: KL(policy || reference) of the distribution each token was drawn from.
+
+    Of the distributions before top-k and top-p, under which it could be infinite.
+    Args:
+      reference_BND: `hidden_before` of the reference; neither it nor `reference` gets a gradient.
+    """
     s = settings
-    params = jax.tree.map(lambda x: x.astype(s.dtype), params)
-    hidden_BTD = transformer.hidden(s.model, params, tokens_BT, remat=s.remat)
-    before_BN1 = where.column[..., None] - 1  # the hidden state before a token predicts it
-    hidden_BND = jnp.take_along_axis(hidden_BTD, before_BN1, axis=1)
-    target_BN = where.take(tokens_BT)
+    params, reference = _cast(params, s), jax.lax.stop_gradient(_cast(reference, s))
+    whole = Policy(temperature=s.policy.temperature)
 
-    shape = target_BN.shape
-    chunk = min(s.chunk or max(64, CHUNK_LOGITS // s.model.vocab_size), target_BN.size)
-    hidden_CND = _chunks(hidden_BND.reshape(-1, hidden_BND.shape[-1]), chunk)
-    target_CN = _chunks(target_BN.reshape(-1), chunk)
-    project = functools.partial(_project, params, settings=s)
-    logp_CN, entropy_CN = jax.lax.map(
-        lambda x: jax.checkpoint(project, prevent_cse=False)(*x), (hidden_CND, target_CN)
-    )
-    logp_BN = logp_CN.reshape(-1)[: target_BN.size].reshape(shape)
-    entropy_BN = entropy_CN.reshape(-1)[: target_BN.size].reshape(shape)
-    return jnp.where(where.mask, logp_BN, 0.0), jnp.where(where.mask, entropy_BN, 0.0)
+    def project(hidden_ND, target_N, reference_ND):
+        logits_NV = transformer.project(s.model, params, hidden_ND)
+        reference_NV = transformer.project(s.model, reference, reference_ND)
+        kl_N = kl.exact(distort(logits_NV, whole), distort(reference_NV, whole))
+        return *_score(logits_NV, target_N, s.policy), kl_N
+
+    reference_BND = jax.lax.stop_gradient(reference_BND)
+    return _by_chunks(project, where, s, hidden_BND, target_BN, reference_BND)
 
 
-def _project(params, hidden_ND, target_N, *, settings: LikelihoodSettings):
-    """One chunk: logits live and die here."""
-    logits_NV = transformer.project(settings.model, params, hidden_ND)
-    distorted_NV = distort(logits_NV, settings.policy, drawn=target_N)
+def _cast(params: Params, settings: LikelihoodSettings) -> Params:
+    return jax.tree.map(lambda x: x.astype(settings.dtype), params)
+
+
+def _score(logits_NV, target_N, policy: Policy):
+    distorted_NV = distort(logits_NV, policy, drawn=target_N)
     return log_prob(distorted_NV, target_N), entropy(jax.lax.stop_gradient(distorted_NV))
+
+
+def _by_chunks(project, where: Written, settings: LikelihoodSettings, *inputs_BN):
+    """`project` of `chunk` tokens at a time, recomputed in the backward pass; 0 off the mask."""
+    shape = where.column.shape
+    size = math.prod(shape)
+    chunk = min(settings.chunk or max(64, CHUNK_LOGITS // settings.model.vocab_size), size)
+    chunks = tuple(_chunks(x.reshape(size, *x.shape[2:]), chunk) for x in inputs_BN)
+    outputs = jax.lax.map(lambda x: jax.checkpoint(project, prevent_cse=False)(*x), chunks)
+    return tuple(jnp.where(where.mask, x.reshape(-1)[:size].reshape(shape), 0.0) for x in outputs)
 
 
 def _chunks(x: jax.Array, size: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Adam and its learning rate: optax, with the rate outside so that a new stage compiles nothing."""
+"""Optimizer and learning rate: optax, the rate outside so that a new stage compiles nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,19 @@ from score_jax.config import OptimizerSettings
 
 
 def make(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Gradient to update direction; the caller multiplies by minus the learning rate."""
+    """Gradient to update direction; the caller multiplies by minus the learning rate.
+
+    Sources: Adam, arXiv 1412.6980; AdamW, 1711.05101; Adafactor, 1804.04235, whose second moments
+    take the memory of a row and a column per matrix, here without momentum and relative step sizes.
+    """
     steps = []
     if settings.clip_norm > 0:
         steps.append(optax.clip_by_global_norm(settings.clip_norm))
-    steps.append(optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon))
+    if settings.name == "adafactor":
+        steps.append(optax.scale_by_factored_rms())
+        steps.append(optax.clip_by_block_rms(1.0))
+    else:
+        steps.append(optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon))
     if settings.weight_decay > 0:
         steps.append(optax.add_decayed_weights(settings.weight_decay))
     return optax.chain(*steps)

@@ -61,6 +61,7 @@ class Coefficients(flax.struct.PyTreeNode):
     kl_attempt1: Any
     kl_attempt2: Any
     discount: Any
+    importance_cap: Any
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Coefficients":
@@ -77,10 +78,12 @@ class Choices:
     standardize: bool
     kl_estimator: str
     normalizer: str
+    importance_weights: bool
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Choices":
-        return cls(stage.baseline, stage.standardize, stage.kl_estimator, stage.normalizer)
+        named = (stage.baseline, stage.standardize, stage.kl_estimator, stage.normalizer)
+        return cls(*named, importance_weights=stage.importance_cap > 0)
 
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
@@ -157,10 +160,10 @@ def loss_gradient(
     attempts = batch.reward.shape[1]
     where = likelihood.written(batch.attempt, attempts * s.max_attempt_tokens)
     behaviour_BN = where.take(batch.logp)
-    if reference is None:
-        reference_BN = behaviour_BN
-    else:
-        reference_BN = _reference_log_probs(_weights(reference, base, s), batch, where, s)
+    reference_BN, reference_BND = behaviour_BN, None
+    if reference is not None:
+        reference = _weights(reference, base, s)
+        reference_BN, reference_BND = _of_reference(reference, batch, where, s)
     kl_BN = kl.k1(behaviour_BN, reference_BN)
     kl_BA = kl.per_attempt(jnp.where(where.mask, kl_BN, 0.0), where.attempt, attempts)
 
@@ -175,13 +178,16 @@ def loss_gradient(
         "tokens": batch.tokens,
         "where": where,
         "advantage": _per_token(advantage_BA, where.attempt),
+        "behaviour": behaviour_BN,
+        "importance_cap": jnp.full(len(batch.tokens), coefficients.importance_cap),
         "reference": reference_BN,
+        "reference_hidden": reference_BND,
         "kl_coefficient": _per_token(
             jnp.broadcast_to(kl_coefficients(attempts, coefficients), kl_BA.shape), where.attempt
         ),
     }
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
-    loss, gradient, (logp_BN, entropy_BN) = _accumulate(params, base, terms, s, choices)
+    loss, gradient, (logp_BN, entropy_BN) = _accumulate(params, base, reference, terms, s, choices)
     metrics = {
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
@@ -190,18 +196,30 @@ def loss_gradient(
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
 
-def _accumulate(params, base, terms, settings: LearnerSettings, choices: Choices):
+def _accumulate(params, base, reference, terms, settings: LearnerSettings, choices: Choices):
     """Loss and gradient summed over micro-batches, and (logp_BN, entropy_BN) of all rows."""
 
     def loss_sum(params, terms):
         where = terms["where"]
         weights = _weights(params, base, settings)
-        logp_BN, entropy_BN = likelihood.log_probs(
-            weights, terms["tokens"], where, settings.likelihood
-        )
-        loss = losses.reinforce_sum(logp_BN, terms["advantage"], where.mask)
-        if choices.kl_estimator in kl.LOSSES:
-            kl_BN = kl.LOSSES[choices.kl_estimator](logp_BN, terms["reference"])
+        hidden_BND = likelihood.hidden_before(weights, terms["tokens"], where, settings.likelihood)
+        read = (weights, hidden_BND, where.take(terms["tokens"]), where, settings.likelihood)
+        kl_BN = None
+        if choices.kl_estimator == "exact" and reference is not None:
+            logp_BN, entropy_BN, kl_BN = likelihood.read_with_kl(
+                *read, reference=reference, reference_BND=terms["reference_hidden"]
+            )
+        else:
+            logp_BN, entropy_BN = likelihood.read(*read)
+            if choices.kl_estimator in kl.LOSSES:
+                kl_BN = kl.LOSSES[choices.kl_estimator](logp_BN, terms["reference"])
+        advantage_BN = terms["advantage"]
+        if choices.importance_weights:
+            advantage_BN *= losses.importance_weights(
+                logp_BN, terms["behaviour"], terms["importance_cap"][:, None]
+            )
+        loss = losses.reinforce_sum(logp_BN, advantage_BN, where.mask)
+        if kl_BN is not None:
             loss += jnp.sum(jnp.where(where.mask, terms["kl_coefficient"] * kl_BN, 0.0))
         return loss, (logp_BN, entropy_BN)
 
@@ -224,15 +242,21 @@ def _weights(params, base, settings: LearnerSettings) -> Params:
     return params if base is None else lora.attach(base, params, settings.lora)
 
 
-def _reference_log_probs(reference, batch: Batch, where, settings: LearnerSettings) -> jax.Array:
-    """log-probs of the written tokens under the reference, in the update's micro-batches."""
+def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
+    """Log-probs of the written tokens under the reference and its hidden states before them.
+
+    In the update's micro-batches. What a stage does not use of them is never computed.
+    """
 
     def micro(x):
         tokens_BT, where = x
-        return likelihood.log_probs(reference, tokens_BT, where, settings.likelihood)[0]
+        s = settings.likelihood
+        hidden_BND = likelihood.hidden_before(reference, tokens_BT, where, s)
+        logp_BN, _ = likelihood.read(reference, hidden_BND, where.take(tokens_BT), where, s)
+        return logp_BN, hidden_BND
 
-    logp = jax.lax.map(micro, _split((batch.tokens, where), settings.micro_batches))
-    return logp.reshape(-1, *logp.shape[2:])
+    found = jax.lax.map(micro, _split((batch.tokens, where), settings.micro_batches))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
 
 def _split(tree, parts: int):

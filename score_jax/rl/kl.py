@@ -2,7 +2,9 @@
 
 `k1` goes into the reward, detached, and is the paper's: REINFORCE then gives the gradient of the
 reverse KL of the whole sequence. Differentiating k1 itself would have zero expected gradient. As
-losses, `k2` has the reverse KL's gradient token by token, and `k3` the forward KL's.
+losses, `k2` has the reverse KL's gradient token by token, and `k3` the forward KL's. `exact` is the
+reverse KL of the next token over the whole vocabulary: k2's gradient without its noise, for one
+more projection of the reference's hidden states.
 
 Source: arXiv 2506.09477 on the gradients of the three.
 """
@@ -27,8 +29,14 @@ def k3(logp: jax.Array, reference_logp: jax.Array) -> jax.Array:
     return jnp.expm1(log_ratio) - log_ratio
 
 
-LOSSES = {"k2": k2, "k3": k3}
-ESTIMATORS = ("k1", *LOSSES)  # "k1": in the reward
+def exact(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
+    """Reverse KL over the last axis: log-probs need not be normalised, and all must be finite."""
+    logp = jax.nn.log_softmax(logits, axis=-1)
+    return jnp.sum(jnp.exp(logp) * (logp - jax.nn.log_softmax(reference_logits, axis=-1)), axis=-1)
+
+
+LOSSES = {"k2": k2, "k3": k3}  # of the sampled tokens' log-probs
+ESTIMATORS = ("k1", *LOSSES, "exact")  # "k1": in the reward
 
 
 def per_attempt(value_BN: jax.Array, attempt_BN: jax.Array, attempts: int) -> jax.Array:

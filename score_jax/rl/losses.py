@@ -23,6 +23,16 @@ def normalizer(mask_BN: jax.Array, name: str, constant: float) -> jax.Array:
     raise ValueError(f"unknown normalizer '{name}'; known: {', '.join(NORMALIZERS)}")
 
 
+def importance_weights(logp: jax.Array, behaviour_logp: jax.Array, cap: jax.Array) -> jax.Array:
+    """Learner's over sampler's probability of each token, at most `cap`; without gradient.
+
+    Corrects for a sampler that computes otherwise than the learner (bf16, quantised, other kernels,
+    stale weights). Source: truncated importance sampling, Ionides 2008.
+    """
+    ratio = jnp.exp(jax.lax.stop_gradient(logp) - behaviour_logp)
+    return jnp.minimum(ratio, cap)
+
+
 def reinforce_sum(logp_BN: jax.Array, advantage_BN: jax.Array, mask_BN: jax.Array) -> jax.Array:
     """Policy-gradient loss of sampled tokens; minimising it raises logp where advantage > 0.
 

@@ -62,6 +62,7 @@ class EpisodeSettings:
     turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of them
     shrink: int = 0  # how often what is left may move into half of the slots
     dtype: str = "float32"  # of weights and cache while decoding
+    cache_layout: str = "by_head"  # see model/cache_layouts.py
 
     def row_tokens(self, prompt_tokens: int) -> int:
         """T: columns of a row that holds the longest possible episode."""
@@ -130,6 +131,26 @@ def run_counted(
     """As `run`, and what it cost."""
     arguments = call_arguments(params, prompts, key, settings=settings, limit_QGA=limit_QGA)
     return compiled(*arguments, settings=settings, mesh=mesh)
+
+
+def check(episode: Episode) -> None:
+    """Refuses episodes whose behaviour log-probs are missing or wrong; fetches them.
+
+    Raises: ValueError. For engines plugged in from outside: a trainer that takes zeros for
+    log-probs trains, and on the wrong objective.
+    """
+    logp_N = np.asarray(episode.logp)[np.asarray(episode.attempt) > 0]
+    bad = int(np.sum(~np.isfinite(logp_N) | (logp_N > 0.0)))
+    if bad:
+        raise ValueError(
+            f"{bad} of {logp_N.size} sampled tokens have a log-prob that is not finite or above 0. "
+            "The rollout must return log-probs under the distribution that it drew from."
+        )
+    if logp_N.size and not np.any(logp_N):
+        raise ValueError(
+            f"All {logp_N.size} sampled tokens have log-prob 0, as if none had been stored. "
+            "The rollout must return log-probs under the distribution that it drew from."
+        )
 
 
 def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
@@ -222,9 +243,10 @@ def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
 def _prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
     """Feeds every prompt once; (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
     problems, prompt_tokens = tokens_QP.shape
-    cache = kv.empty(settings.model, problems, prompt_tokens, settings.dtype)
+    s = settings
+    cache = kv.empty(s.model, problems, prompt_tokens, s.dtype, s.cache_layout)
     start_Q = jnp.zeros(problems, jnp.int32)
-    hidden_QPD, cache = transformer.extend(settings.model, params, cache, tokens_QP, start_Q)
+    hidden_QPD, cache = transformer.extend(s.model, params, cache, tokens_QP, start_Q)
     return cache, hidden_QPD[jnp.arange(problems), length_Q - 1], length_Q
 
 

@@ -78,7 +78,9 @@ def test_padding_behind_a_row_is_never_seen():
     assert_same(found(fakes.params(), scrambled_BT, SETTINGS), plain(), 0.0)
 
 
-@pytest.mark.parametrize("changes", [{"chunk": 1, "remat": True}, {"chunk": 5}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"chunk": 1, "remat": "full"}, {"chunk": 5, "remat": "none"}], ids=str
+)
 def test_chunks_and_remat_change_nothing(changes):
     settings = dataclasses.replace(SETTINGS, **changes)
     assert_same(found(fakes.params(), BATCH.tokens, settings), plain(), 1e-6)

@@ -92,3 +92,13 @@ def test_directions_are_those_of_adam_by_hand(settings):
         tree = {"a": jnp.array(g[:2], jnp.float32), "b": jnp.array(g[2:], jnp.float32)}
         direction, state = update(tree, state, params)
         np.testing.assert_allclose([*direction["a"], *direction["b"]], expected, rtol=1e-4)
+
+
+def test_adafactor_keeps_a_row_and_a_column_of_a_matrix_and_descends():
+    params = {"w": jnp.ones((256, 512)), "norm": jnp.ones(16)}
+    factored = optimizer.make(OptimizerSettings(name="adafactor"))
+    state = factored.init(params)
+    assert sum(x.size for x in jax.tree.leaves(state)) < 0.02 * params["w"].size
+    gradient = jax.tree.map(lambda x: 2.0 * x, params)  # of the squares' sum
+    direction, _ = factored.update(gradient, state, params)
+    assert all(np.all(x > 0.0) for x in jax.tree.leaves(direction))

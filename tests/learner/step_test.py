@@ -145,12 +145,10 @@ def test_at_discount_0_the_bonus_multiplies_what_trains_attempt_2():
     assert relative_error(found, 11.0 * plain) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["k2", "k3"])
+@pytest.mark.parametrize("name", ["k2", "k3", "exact"])
 def test_a_kl_loss_adds_its_divergences_gradient_at_every_token(name):
     stage = dataclasses.replace(STAGE2, bonus=1.0, baseline="none", kl_estimator=name)
-    theirs = exact_gradient(
-        dataclasses.replace(stage, **NO_KL), stage, forward={"k2": False, "k3": True}[name]
-    )
+    theirs = exact_gradient(dataclasses.replace(stage, **NO_KL), stage, forward=name == "k3")
     assert relative_error(expected_gradient(stage, samples=1), theirs) <= 1e-5
 
 
@@ -180,7 +178,7 @@ def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_re
     policy = fakes.params()
     where = step.likelihood.written(BATCH.attempt, 6)
     # The log-probs as the learner rounds them; a sampler's differ in the last digit.
-    logp_BN = jax.jit(step._reference_log_probs, static_argnums=3)(
+    logp_BN, _ = jax.jit(step._of_reference, static_argnums=3)(
         policy, BATCH, where, fakes.learner_settings()
     )
     logp_BT = np.zeros_like(BATCH.logp)
@@ -250,14 +248,28 @@ def test_metrics_describe_the_policys_tokens():
             np.testing.assert_allclose(metrics[f"{name}/attempt{attempt}"], value, rtol=1e-5)
 
 
+def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
+    stage = dataclasses.replace(STAGE2, **NO_KL)
+    where = step.likelihood.written(BATCH.attempt, 6)
+    logp_BN, _ = step._of_reference(fakes.params(), BATCH, where, fakes.learner_settings())
+    logp_BT = np.zeros_like(BATCH.logp)
+    for row, column_N in enumerate(where.column):
+        logp_BT[row, column_N[where.mask[row]]] = logp_BN[row][where.mask[row]]
+    plain = gradient(stage, BATCH)[0]
+    for factor, weight in ((2.0, 0.5), (0.8, 1.25), (0.1, 1.5)):
+        sampled = BATCH.replace(logp=logp_BT + np.log(np.float32(factor)))
+        found = gradient(dataclasses.replace(stage, importance_cap=1.5), sampled)[0]
+        assert relative_error(found, weight * plain) <= 1e-5
+
+
 # How an update is computed changes nothing
 
 
 @pytest.mark.parametrize(
     ("normalizer", "factor", "settings"),
     [
-        ("sequence", 1.0, {"micro_batches": 2, "remat": True}),
-        ("token", len(written()) / ROWS, {"micro_batches": 4}),
+        ("sequence", 1.0, {"micro_batches": 2, "remat": "full"}),
+        ("token", len(written()) / ROWS, {"micro_batches": 4, "remat": "none"}),
         ("constant", 3.0, {"micro_batches": 4, "chunk": 5}),
     ],
 )

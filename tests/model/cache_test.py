@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from score_jax.model import cache as kv
+from score_jax.model.cache_layouts import LAYOUTS, ByHead, ByRow
 from tests import fakes
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = [
+    pytest.mark.usefixtures("quick_compile"),
+    pytest.mark.parametrize("layout", LAYOUTS),
+]
 
 attend_chunk = jax.jit(kv.attend_chunk)
 attend_step = jax.jit(kv.attend_step)
@@ -21,12 +25,29 @@ def normal(*shape: int) -> np.ndarray:
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def full_layer(rows: int = ROWS) -> kv.LayerCache:
-    """A layer's cache with something everywhere."""
-    return (
-        jnp.array(normal(rows, KV_HEADS, WIDTH, SLOTS)),
-        jnp.array(normal(rows, KV_HEADS, SLOTS, WIDTH)),
+def laid_out(layout: str, key_BKES: np.ndarray, value_BKSE: np.ndarray) -> kv.LayerCache:
+    if layout == "by_head":
+        return ByHead(jnp.array(key_BKES), jnp.array(value_BKSE))
+    rows, _, slots, _ = value_BKSE.shape
+    key_BSC = key_BKES.transpose(0, 3, 1, 2).reshape(rows, slots, -1)
+    value_BSC = value_BKSE.transpose(0, 2, 1, 3).reshape(rows, slots, -1)
+    return ByRow(jnp.array(key_BSC), jnp.array(value_BSC), KV_HEADS)
+
+
+def by_head(layer: kv.LayerCache) -> tuple[np.ndarray, np.ndarray]:
+    """Any layout's key_BKES and value_BKSE, writable copies."""
+    if isinstance(layer, ByHead):
+        return np.array(layer.key), np.array(layer.value)
+    key_BSKE, value_BSKE = (
+        np.asarray(x).reshape(*x.shape[:2], KV_HEADS, -1) for x in (layer.key, layer.value)
     )
+    return key_BSKE.transpose(0, 2, 3, 1).copy(), value_BSKE.transpose(0, 2, 1, 3).copy()
+
+
+def full_layer(layout: str, rows: int = ROWS) -> kv.LayerCache:
+    """A layer's cache with something everywhere."""
+    key_BKES = normal(rows, KV_HEADS, WIDTH, SLOTS)
+    return laid_out(layout, key_BKES, normal(rows, KV_HEADS, SLOTS, WIDTH))
 
 
 def new_tokens(heads: int, tokens: int, rows: int = ROWS):
@@ -35,7 +56,7 @@ def new_tokens(heads: int, tokens: int, rows: int = ROWS):
 
 def slow_attend(layer_cache, q_HE: np.ndarray, row: int, seen: list[int]) -> np.ndarray:
     """One token's output, [H, E]. Head h reads key/value head h // (H / K)."""
-    key_BKES, value_BKSE = map(np.asarray, layer_cache)
+    key_BKES, value_BKSE = by_head(layer_cache)
     out_HE = np.zeros_like(q_HE)
     for h in range(len(q_HE)):
         k = h // (len(q_HE) // KV_HEADS)
@@ -46,54 +67,57 @@ def slow_attend(layer_cache, q_HE: np.ndarray, row: int, seen: list[int]) -> np.
 
 
 @pytest.mark.parametrize("heads, tokens", [(2, 1), (4, 3)])
-def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(heads, tokens):
-    before, new = full_layer(), new_tokens(heads, tokens)
+def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(layout, heads, tokens):
+    before, new = full_layer(layout), new_tokens(heads, tokens)
     position_BN = np.array([3, 0, 4])[:, None] + np.arange(tokens)  # the last row's goes past S
     out_BNHE, after = attend_chunk(before, *new, position_BN)
 
-    key_BKES, value_BKSE = (np.array(x) for x in before)
+    key_BKES, value_BKSE = by_head(before)
     for b, n in np.ndindex(position_BN.shape):
         if (position := position_BN[b, n]) < SLOTS:
             key_BKES[b, :, :, position] = new[1][b, n]
             value_BKSE[b, :, position] = new[2][b, n]
-    jax.tree.map(np.testing.assert_array_equal, after, (key_BKES, value_BKSE))
+    jax.tree.map(np.testing.assert_array_equal, by_head(after), (key_BKES, value_BKSE))
     for b, n in np.ndindex(position_BN.shape):
         seen = list(range(min(position_BN[b, n] + 1, SLOTS)))
         expected_HE = slow_attend(after, new[0][b, n], b, seen)
         np.testing.assert_allclose(out_BNHE[b, n], expected_HE, rtol=0, atol=1e-5)
 
 
-def test_what_lies_behind_a_row_is_never_read():
-    layer_cache, new = full_layer(1), new_tokens(4, 2, rows=1)
+def test_what_lies_behind_a_row_is_never_read(layout):
+    layer_cache, new = full_layer(layout, 1), new_tokens(4, 2, rows=1)
     position_BN = np.array([[2, 3]])
     out_BNHE, _ = attend_chunk(layer_cache, *new, position_BN)
-    key_BKES, value_BKSE = layer_cache
-    junk = (key_BKES.at[..., 4:].set(1e4), value_BKSE.at[:, :, 4:].set(1e4))
+    key_BKES, value_BKSE = by_head(layer_cache)
+    key_BKES[..., 4:], value_BKSE[:, :, 4:] = 1e4, 1e4
+    junk = laid_out(layout, key_BKES, value_BKSE)
     with_junk_BNHE, _ = attend_chunk(junk, *new, position_BN)
     np.testing.assert_array_equal(out_BNHE, with_junk_BNHE)
 
 
 @pytest.mark.parametrize("slot", [0, 1, 5])
-def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(slot):
-    before, new = full_layer(), new_tokens(4, 1)
+def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(layout, slot):
+    before, new = full_layer(layout), new_tokens(4, 1)
     length_B, live_B = np.array([2, 5, 0]), np.array([True, False, True])
     visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B))
     out_B1HE, after = attend_step(before, *new, slot, visible_B1S, live_B)
 
-    key_BKES, value_BKSE = (np.array(x) for x in before)
+    key_BKES, value_BKSE = by_head(before)
     key_BKES[[0, 2], :, :, slot] = new[1][[0, 2], 0]
     value_BKSE[[0, 2], :, slot] = new[2][[0, 2], 0]
-    jax.tree.map(np.testing.assert_array_equal, after, (key_BKES, value_BKSE))
+    jax.tree.map(np.testing.assert_array_equal, by_head(after), (key_BKES, value_BKSE))
     for b in (0, 2):
         seen = [(slot - age) % SLOTS for age in range(length_B[b] + 1)]
         expected_HE = slow_attend(after, new[0][b, 0], b, seen)
         np.testing.assert_allclose(out_B1HE[b, 0], expected_HE, rtol=0, atol=1e-5)
 
 
-def test_rows_turned_into_a_ring_end_before_its_slot_and_come_back_as_they_were():
-    cache, length_B, slot = (full_layer(), full_layer()), jnp.array([2, 6, 5]), jnp.int32(4)
+def test_rows_turned_into_a_ring_end_before_its_slot_and_come_back_as_they_were(layout):
+    cache = (full_layer(layout), full_layer(layout))
+    length_B, slot = jnp.array([2, 6, 5]), jnp.int32(4)
     ring = kv.to_ring(cache, length_B, slot)
-    for (key_BKES, value_BKSE), (ring_key, ring_value) in zip(cache, ring, strict=True):
+    for before, after in zip(cache, ring, strict=True):
+        (key_BKES, value_BKSE), (ring_key, ring_value) = by_head(before), by_head(after)
         for b, length in enumerate(length_B.tolist()):
             for position in range(length):
                 s = (4 - length + position) % SLOTS
@@ -103,8 +127,8 @@ def test_rows_turned_into_a_ring_end_before_its_slot_and_come_back_as_they_were(
     jax.tree.map(np.testing.assert_array_equal, back, cache)
 
 
-def test_rows_are_taken_and_put_by_index_and_past_the_end_put_nowhere():
-    cache = (full_layer(),)
+def test_rows_are_taken_and_put_by_index_and_past_the_end_put_nowhere(layout):
+    cache = (full_layer(layout),)
     taken = kv.take(cache, jnp.array([2, 0, ROWS]))
     jax.tree.map(
         lambda x, y: np.testing.assert_array_equal(x[:2], y[jnp.array([2, 0])]), taken, cache
@@ -114,19 +138,20 @@ def test_rows_are_taken_and_put_by_index_and_past_the_end_put_nowhere():
     jax.tree.map(np.testing.assert_array_equal, changed, expected)
 
 
-def test_a_widened_cache_holds_the_same_rows():
-    cache = (full_layer(),)
-    ((key_BKES, value_BKSE),) = wide = kv.widen(cache, SLOTS + 3)
+def test_a_widened_cache_holds_the_same_rows(layout):
+    cache = (full_layer(layout),)
+    wide = kv.widen(cache, SLOTS + 3)
     assert kv.slots_of(wide) == SLOTS + 3
-    jax.tree.map(
-        np.testing.assert_array_equal, (key_BKES[..., :SLOTS], value_BKSE[:, :, :SLOTS]), cache[0]
-    )
+    key_BKES, value_BKSE = by_head(wide[0])
+    kept = key_BKES[..., :SLOTS], value_BKSE[:, :, :SLOTS]
+    jax.tree.map(np.testing.assert_array_equal, kept, by_head(cache[0]))
 
 
-def test_an_empty_cache_has_a_pair_per_layer_in_the_dtype_asked_for():
+def test_an_empty_cache_has_a_pair_per_layer_in_the_dtype_asked_for(layout):
     model = fakes.model(layers=3, heads=4, kv_heads=2, head_width=8)
-    cache = kv.empty(model, rows=5, slots=7, dtype="bfloat16")
-    assert [(k.shape, v.shape) for k, v in cache] == [((5, 2, 8, 7), (5, 2, 7, 8))] * 3
+    cache = kv.empty(model, rows=5, slots=7, dtype="bfloat16", layout=layout)
+    shapes = [tuple(x.shape for x in by_head(layer)) for layer in cache]
+    assert shapes == [((5, 2, 8, 7), (5, 2, 7, 8))] * 3
     assert not any(x.any() for x in jax.tree.leaves(cache))
     new = [jnp.ones((5, 1, heads, 8), jnp.bfloat16) for heads in (4, 2, 2)]
     chunk = attend_chunk(cache[0], *new, np.zeros((5, 1), np.int32))
@@ -135,7 +160,7 @@ def test_an_empty_cache_has_a_pair_per_layer_in_the_dtype_asked_for():
     assert {x.dtype.name for x in jax.tree.leaves((chunk, one))} == {"bfloat16"}
 
 
-def test_a_token_loop_updates_the_cache_in_place():
+def test_a_token_loop_updates_the_cache_in_place(layout):
     rows, slots = 16, 1024
 
     def decode(layer_cache, x_B1HE):
@@ -150,10 +175,8 @@ def test_a_token_loop_updates_the_cache_in_place():
 
         return jax.lax.fori_loop(0, slots, step, (layer_cache, x_B1HE))
 
-    layer_cache = (
-        jax.ShapeDtypeStruct((rows, 2, 32, slots), "float32"),
-        jax.ShapeDtypeStruct((rows, 2, slots, 32), "float32"),
-    )
+    model = fakes.model(layers=1, heads=4, kv_heads=KV_HEADS, head_width=32)
+    (layer_cache,) = jax.eval_shape(lambda: kv.empty(model, rows, slots, "float32", layout))
     x_B1HE = jax.ShapeDtypeStruct((rows, 1, 4, 32), "float32")
     compiled = jax.jit(decode, donate_argnums=0).lower(layer_cache, x_B1HE).compile()
     memory, one_bytes = compiled.memory_analysis(), rows * 2 * slots * 32 * 4

@@ -35,6 +35,13 @@ def test_k1_and_k3_are_unbiased(estimator):
     np.testing.assert_allclose(expected(estimator, LOGITS_V), reverse_kl(LOGITS_V), rtol=1e-5)
 
 
+def test_the_exact_kl_and_its_gradient_are_the_reverse_kls():
+    theirs, their_gradient = jax.value_and_grad(reverse_kl)(LOGITS_V)
+    ours, gradient = jax.value_and_grad(kl.exact)(LOGITS_V + 3.0, REFERENCE_LOGITS_V - 2.0)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    np.testing.assert_allclose(gradient, their_gradient, atol=1e-6)
+
+
 def test_k2_is_half_the_mean_squared_log_ratio():
     logp_V = np.asarray(jax.nn.log_softmax(LOGITS_V), np.float64)
     value = np.sum(np.exp(logp_V) * (logp_V - REFERENCE_LOGP_V) ** 2) / 2

@@ -37,8 +37,8 @@ CASES = {
     "one attempt, cooler": dataclasses.replace(
         PLAIN, policy=Policy(temperature=0.7), attempts=1, slots=5
     ),
-    "top-k, refilled": dataclasses.replace(
-        PLAIN, policy=Policy(top_k=4), turn_end=(), slots=5, turn_rows=2
+    "top-k, refilled, cache by row": dataclasses.replace(
+        PLAIN, policy=Policy(top_k=4), turn_end=(), slots=5, turn_rows=2, cache_layout="by_row"
     ),
     "three attempts, everything at once": dataclasses.replace(
         PLAIN, policy=Policy(0.7, top_k=6, top_p=0.8), attempts=3, slots=5
@@ -326,3 +326,12 @@ def test_samples_do_not_depend_on_mesh_slots_and_turn_rows(data, fsdp, tensor, s
     settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=turn_rows)
     rows = roll(settings, mesh=mesh)
     assert_same_samples(rolled("plain"), rows)
+
+
+def test_rows_without_behaviour_log_probs_are_refused():
+    rows = rolled("plain")
+    episode.check(rows)
+    written_BT = np.asarray(rows.attempt) > 0
+    for wrong, message in ((0.0, "log-prob 0"), (np.nan, "not finite"), (0.5, "above 0")):
+        with pytest.raises(ValueError, match=message):
+            episode.check(rows.replace(logp=np.where(written_BT, wrong, 0.0)))

@@ -1,0 +1,116 @@
+"""How one layer's keys and values lie in memory: what suits a CPU, and what suits TPUs and GPUs.
+
+    ByHead   key [B,K,E,S], value [B,K,S,E]   each head's slots together; with keys' slots innermost
+                                              a query's scores are sums of whole vectors
+    ByRow    key, value [B,S,C], C = K * E    each slot's heads together; a step writes and reads
+                                              whole lines of memory, and both products are plain
+                                              batched matmuls whatever the order of the axes
+
+Compiled for a TPU v5e, a decode step of the benchmark's small model moves 4.0 times the bytes of
+params and cache by head and 1.4 times by row: there, lanes are filled 128 at a time and the step's
+in-place write fixes an order of axes in which products by head need the cache transposed. On a CPU
+the products by row cost K times the FLOPs, which a matrix unit has to spare for one token and a CPU
+has not.
+
+Both give the same numbers. `cache.py` does everything that does not depend on the layout.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from score_jax.model.families import ModelConfig
+
+
+class ByHead(flax.struct.PyTreeNode):
+    key: jax.Array  # [B, K, E, S]
+    value: jax.Array  # [B, K, S, E]
+
+    SLOT_AXES = (3, 2)  # of key and value
+
+    @classmethod
+    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: str) -> "ByHead":
+        k, e = config.kv_heads, config.head_width
+        return cls(jnp.zeros((rows, k, e, slots), dtype), jnp.zeros((rows, k, slots, e), dtype))
+
+    def stored(self, k_BNKE: jax.Array, v_BNKE: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """New keys and values in the order of axes of the arrays, N in the place of S."""
+        return k_BNKE.transpose(0, 2, 3, 1), v_BNKE.transpose(0, 2, 1, 3)
+
+    def scores(self, q_BNHE: jax.Array) -> jax.Array:
+        """Every query with every key of its head, [B, H, N, S] float32."""
+        b, n, h, e = q_BNHE.shape
+        k = self.key.shape[1]
+        # Heads of a group and tokens as one axis M = G * N, so that both products are plain
+        # batched matmuls and no score is transposed.
+        q_BKME = q_BNHE.reshape(b, n, k, h // k, e).transpose(0, 2, 3, 1, 4)
+        q_BKME = q_BKME.reshape(b, k, h // k * n, e)
+        score_BKMS = _product("BKME,BKES->BKMS", q_BKME, self.key)
+        return score_BKMS.reshape(b, h, n, -1)
+
+    def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
+        """Values summed with these weights, [B, H, N, E] float32."""
+        b, h, n, s = weight_BHNS.shape
+        k = self.value.shape[1]
+        weight_BKMS = weight_BHNS.reshape(b, k, h // k * n, s)
+        return _product("BKMS,BKSE->BKME", weight_BKMS, self.value).reshape(b, h, n, -1)
+
+
+class ByRow(flax.struct.PyTreeNode):
+    key: jax.Array  # [B, S, C]
+    value: jax.Array  # [B, S, C]
+    kv_heads: int = flax.struct.field(pytree_node=False)
+
+    SLOT_AXES = (1, 1)
+
+    @classmethod
+    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: str) -> "ByRow":
+        shape = (rows, slots, config.kv_heads * config.head_width)
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), config.kv_heads)
+
+    def stored(self, k_BNKE: jax.Array, v_BNKE: jax.Array) -> tuple[jax.Array, jax.Array]:
+        b, n, k, e = k_BNKE.shape
+        return k_BNKE.reshape(b, n, k * e), v_BNKE.reshape(b, n, k * e)
+
+    def scores(self, q_BNHE: jax.Array) -> jax.Array:
+        b, n, h, e = q_BNHE.shape
+        if n > 1:
+            q_BNKGE = q_BNHE.reshape(b, n, self.kv_heads, -1, e)
+            score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
+            return score_BKGNS.reshape(b, h, n, -1)
+        # A query of all heads' width that is zero outside its own head.
+        q_BHKE = q_BNHE[:, 0, :, None, :] * self._own_head(h, q_BNHE.dtype)
+        score_BHS = _product("BHC,BSC->BHS", q_BHKE.reshape(b, h, -1), self.key)
+        return score_BHS[:, :, None]
+
+    def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
+        b, h, n, s = weight_BHNS.shape
+        if n > 1:
+            weight_BKGNS = weight_BHNS.reshape(b, self.kv_heads, -1, n, s)
+            out_BKGNE = _product("BKGNS,BSKE->BKGNE", weight_BKGNS, self._by_head(self.value))
+            return out_BKGNE.reshape(b, h, n, -1)
+        # All heads' values, of which each query keeps its own head's.
+        out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value)
+        out_BHKE = out_BHC.reshape(b, h, self.kv_heads, -1)
+        return jnp.sum(out_BHKE * self._own_head(h, out_BHKE.dtype), axis=2)[:, :, None]
+
+    def _by_head(self, x_BSC: jax.Array) -> jax.Array:
+        b, s, _ = x_BSC.shape
+        return x_BSC.reshape(b, s, self.kv_heads, -1)
+
+    def _own_head(self, heads: int, dtype) -> jax.Array:
+        """[H, K, 1]: 1 where query head h reads key/value head k."""
+        group = heads // self.kv_heads
+        return jnp.repeat(jnp.eye(self.kv_heads, dtype=dtype), group, axis=0)[:, :, None]
+
+
+LAYOUTS: dict[str, type[ByHead] | type[ByRow]] = {"by_head": ByHead, "by_row": ByRow}
+
+
+def layout_for(platform: str) -> str:
+    """The layout for devices of a platform ("cpu", "gpu", "tpu")."""
+    return "by_head" if platform == "cpu" else "by_row"
+
+
+def _product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
