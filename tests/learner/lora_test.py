@@ -101,6 +101,11 @@ def test_merged_equals_applied_and_decoding_merges():
         atol=1e-6,
     )
     assert merged["embedding"] is base()["embedding"]
+    factors = adapters()["output"]
+    by_hand = np.einsum("LHER,LRD->LHED", factors["down"], factors["up"]) * 6.0 / 2
+    np.testing.assert_allclose(
+        merged["layers"]["output"], base()["layers"]["output"] + by_hand, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_targets_are_whole_paths():
