@@ -29,7 +29,7 @@ from score_jax.experiment import Experiment, changed
 from score_jax.learner import checkpoint, step
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError, Problem
-from score_jax.report import summary
+from score_jax.report import page, plots, summary
 from score_jax.rewards import grader
 from score_jax.rollout import episode
 from score_jax.runlog import RunLog, package_versions
@@ -62,6 +62,9 @@ def train(settings: Settings, workdir: str, *, stop: Callable[[], bool] = lambda
         made = {"compiled": watch.misses, "from_cache": watch.hits, "late": len(watch.late)}
         result = summary.write(folder, names, log.wall_sec, package_versions(), made)
         log.say(summary.table(result))
+        run.show()
+        plots.write(folder)
+        log.say(f"The run page: {folder / 'report' / 'index.html'}")
     return DONE
 
 
@@ -222,14 +225,18 @@ class _Run:
                 pending = _Pending(number, metrics, measured, started, batch.tokens.size)
                 stopping = self.stop()
                 last = number == stage.steps
-                if stopping or last or number % self.settings.checkpoint.every == 0:
-                    pending.log(self.log)  # a saved step is a logged step
+                saving = stopping or last or number % self.settings.checkpoint.every == 0
+                every = self.settings.evaluation.every
+                evaluating = bool(every) and number % every == 0 and not last
+                if saving or evaluating:
+                    # A saved step is a logged step, and an evaluation's time is not an update's.
+                    pending.log(self.log)
                     pending = None
+                if saving:
                     saved.save(state, {"data": source.get_state()})
                 if stopping and not last:
                     raise Interrupted
-                every = self.settings.evaluation.every
-                if every and number % every == 0 and not last:
+                if evaluating:
                     self._evaluate(f"{name}-{number}", state.params)
             if not stage.steps:
                 saved.save(state, {"data": source.get_state()})
@@ -251,6 +258,14 @@ class _Run:
             if key.startswith(("accuracy", "delta"))
         ]
         self.log.say(f"evaluated {name}: {', '.join(shown)} (n={result.metrics['n']})")
+        self.show()
+
+    def show(self) -> None:
+        """Writes the run page anew. Whatever may go wrong with it, the run goes on."""
+        try:
+            page.write(self.folder)
+        except Exception as error:
+            self.log.say(f"the run page was not written: {type(error).__name__}: {error}")
 
 
 @dataclasses.dataclass

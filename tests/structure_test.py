@@ -17,6 +17,8 @@ _FLOORS = {
     "config": 0,
     "sharding": 0,
     "metrics": 0,
+    "alarms": 0,
+    "edits": 0,
     "jsonfiles": 0,
     "compiles": 0,
     "commandline": 0,
