@@ -62,8 +62,7 @@ def train(settings: Settings, workdir: str, *, stop: Callable[[], bool] = lambda
         made = {"compiled": watch.misses, "from_cache": watch.hits, "late": len(watch.late)}
         result = summary.write(folder, names, log.wall_sec, package_versions(), made)
         log.say(summary.table(result))
-        run.show()
-        plots.write(folder)
+        run.report(page.write, plots.write)
         log.say(f"The run page: {folder / 'report' / 'index.html'}")
     return DONE
 
@@ -258,14 +257,15 @@ class _Run:
             if key.startswith(("accuracy", "delta"))
         ]
         self.log.say(f"evaluated {name}: {', '.join(shown)} (n={result.metrics['n']})")
-        self.show()
+        self.report(page.write)
 
-    def show(self) -> None:
-        """Writes the run page anew. Whatever may go wrong with it, the run goes on."""
-        try:
-            page.write(self.folder)
-        except Exception as error:
-            self.log.say(f"the run page was not written: {type(error).__name__}: {error}")
+    def report(self, *parts: Callable[[Path], Any]) -> None:
+        """Writes parts of the report anew. Whatever may go wrong there, the run goes on."""
+        for write in parts:
+            try:
+                write(self.folder)
+            except Exception as error:
+                self.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
 
 
 @dataclasses.dataclass

@@ -1,8 +1,9 @@
 """A work directory -> what its run page shows, as plain JSON values.
 
 Read from the files alone, so that a running job, a finished one and one of another machine are
-shown in the same way. Curves are thinned to POINTS per stage, and transcripts to a budget of
-characters shared by the evaluations; what was left out is counted, not hidden.
+shown in the same way. Curves are thinned to POINTS per stage. Transcripts are those of base, of
+each stage's end and of the newest evaluation, within a budget of characters; the page says how many
+of how many it holds.
 """
 
 import json
@@ -167,19 +168,20 @@ def _alarms(
 def _transcripts(
     folder: Path, evaluations: Sequence[Mapping[str, Any]], characters: int
 ) -> dict[str, Any]:
-    """Problems once, and for each evaluation what was answered to the first of them.
+    """Problems once, and for each evaluation that is shown what was answered to the first of them.
 
-    Every evaluation has an equal share of the characters, so that the same problems are found in
-    all of them. A row is [problem's index, edit ratio, attempt …], an attempt [text, reward,
-    reason, tokens, truncated].
+    A row is [problem's index, edit ratio, attempt …], an attempt [text, reward, reason, tokens,
+    truncated].
     """
     problems: list[list[Any]] = []
     index: dict[str, int] = {}
     shown = []
-    for evaluation in evaluations:
-        path = folder / "transcripts" / f"{evaluation['name']}.jsonl"
+    wanted = [e for e in evaluations[:-1] if not e["within"]] + list(evaluations[-1:])
+    paths = [folder / "transcripts" / f"{e['name']}.jsonl" for e in wanted]
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+    for evaluation, path, share in zip(wanted, paths, _shares(sizes, characters), strict=True):
         rows = []
-        for row in _first_rows(path, characters // len(evaluations)):
+        for row in _first_rows(path, share):
             if row["id"] not in index:
                 index[row["id"]] = len(problems)
                 problems.append([row["id"], row["problem"], row["gold"], row.get("tags") or {}])
@@ -190,6 +192,18 @@ def _transcripts(
             rows.append([index[row["id"]], row.get("edit_ratio"), *attempts])
         shown.append({"name": evaluation["name"], "n": evaluation["n"], "rows": rows})
     return {"problems": problems, "evaluations": shown}
+
+
+def _shares(sizes: Sequence[int], budget: int) -> list[int]:
+    """What each of several files may take of a budget: all that small ones need, the others alike.
+
+    So that the same problems are found in all evaluations, as far as they go.
+    """
+    shares = [0] * len(sizes)
+    for done, i in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        shares[i] = min(sizes[i], budget // (len(sizes) - done))
+        budget -= shares[i]
+    return shares
 
 
 def _first_rows(path: Path, characters: int) -> Iterator[dict[str, Any]]:

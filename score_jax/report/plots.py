@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")  # no window, whatever machine this is
-
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot, which would choose a window or a notebook
+from matplotlib.ticker import PercentFormatter
 
 from score_jax.problem import InputError
 from score_jax.report import contents
@@ -33,21 +31,22 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": "medium",
-    "axes.titleweight": "semibold",
-    "figure.constrained_layout.use": True,
+    "axes.titlepad": 16,
+    "axes.titleweight": "bold",
     "font.size": 9,
     "grid.color": "#e4e6e8",
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
     "savefig.dpi": 160,
     "xtick.color": "#565d65",
     "ytick.color": "#565d65",
 }
 _POLICY = {
-    "kl": "KL to the base model (nats per attempt)",
-    "length": "length (tokens)",
-    "truncated": "share cut off",
-    "entropy": "entropy (nats per token)",
+    "kl": "KL to the base model, nats per attempt",
+    "length": "Length, tokens",
+    "truncated": "Attempts cut off",
+    "entropy": "Entropy, nats per token",
 }
+_SHARES = ("truncated",)
 
 
 def write(workdir: str | os.PathLike[str]) -> list[Path]:
@@ -60,7 +59,7 @@ def write(workdir: str | os.PathLike[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     sampled = [s for s in data["stages"] if s["objective"] == "rl" and s["step"]]
     written = []
-    with plt.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):
         if data["evaluations"]:
             written.append(_accuracy(data["evaluations"], sampled, folder / "accuracy.png"))
         if sampled:
@@ -74,7 +73,8 @@ def _accuracy(
     """Shares of right answers and their difference: marks held out, thin lines training samples."""
     from_step = sampled[0]["before"] if sampled else 0
     shown = [e for e in evaluations if e["step"] >= from_step]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2))
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for a in _attempts(shown, "accuracy_attempt"):
         colour, marker = COLOURS[(a - 1) % 3], MARKERS[(a - 1) % 3]
         _marks(left, shown, f"accuracy_attempt{a}", colour, marker, f"attempt {a}")
@@ -82,19 +82,25 @@ def _accuracy(
             _curve(left, stage, f"reward/attempt{a}", colour, alpha=0.35)
     _marks(right, shown, "delta", GREY, "o", "")
     right.axhline(0.0, color="#8b9198", linewidth=0.8)
-    left.set(title="Right answers", ylim=(0, 1), ylabel=f"share of {shown[-1]['n']} problems")
-    right.set(title="Δ, attempt 2 − attempt 1", ylabel="difference of shares")
+    left.set(title="Right answers", ylim=(-0.02, 1.02))
+    right.set(title="Δ, attempt 2 − attempt 1, in points")
+    left.yaxis.set_major_formatter(PercentFormatter(1.0))
+    right.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     left.legend(loc="best")
     for axes in (left, right):
         _stages(axes, sampled)
+    note = f"Marks: {shown[-1]['n']:,} held-out problems, greedy, 95 % intervals."
+    if sampled:
+        note += " Thin lines: training samples."
+    figure.supxlabel(note, fontsize=8, color="#565d65", x=0.01, ha="left")
     figure.savefig(path)
-    plt.close(figure)
     return path
 
 
 def _policy(sampled: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """What the policy does while it is trained."""
-    figure, grid = plt.subplots(2, 2, figsize=(9, 5.4))
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    grid = figure.subplots(2, 2)
     for axes, (name, title) in zip(grid.flat, _POLICY.items(), strict=True):
         metrics = [stage["metrics"] for stage in sampled]
         for a in _attempts(metrics, f"{name}/attempt"):
@@ -102,10 +108,12 @@ def _policy(sampled: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 label = f"attempt {a}" if i == 0 else ""
                 _curve(axes, stage, f"{name}/attempt{a}", COLOURS[(a - 1) % 3], label=label)
         axes.set_title(title)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        if name in _SHARES:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         _stages(axes, sampled)
     grid[0, 0].legend(loc="best")
     figure.savefig(path)
-    plt.close(figure)
     return path
 
 
@@ -146,14 +154,14 @@ def _curve(axes: Axes, stage, key: str, colour: str, label: str = "", alpha: flo
 
 
 def _stages(axes: Axes, sampled: Sequence[Mapping[str, Any]]) -> None:
-    """A dotted line where a stage begins, with its name; steps since the run began below."""
+    """A dotted line where a stage begins, its name above; steps since the run began below."""
     for stage in sampled:
         axes.axvline(stage["before"], color="#8b9198", linewidth=0.8, linestyle=":")
         axes.annotate(
             stage["name"],
             (stage["before"], 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -9),
+            xytext=(0, 4),
             textcoords="offset points",
             color="#565d65",
             fontsize=8,

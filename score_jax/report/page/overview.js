@@ -137,10 +137,7 @@ function showEvaluations(data) {
   const table = (evaluations) =>
     make(
       "table",
-      {},
-      make("caption", {
-        textContent: "Greedy answers to held-out problems: shares of all n with 95% intervals; Δ in points, p by McNemar's test",
-      }),
+      { "aria-labelledby": "evaluations-note" },
       make(
         "thead",
         {},
@@ -156,11 +153,19 @@ function showEvaluations(data) {
     );
   const ends = data.evaluations.filter((e) => !e.within);
   const host = byId("evaluations");
-  host.append(table(ends.length ? ends : data.evaluations));
+  const scroll = (evaluations) => make("div", { className: "scroll" }, table(evaluations));
+  host.append(
+    make("p", {
+      id: "evaluations-note",
+      className: "note",
+      textContent: "Greedy answers to held-out problems: shares of all n with 95% intervals; Δ in points, p by McNemar's test",
+    }),
+    scroll(ends.length ? ends : data.evaluations),
+  );
   if (ends.length && ends.length < data.evaluations.length) {
     const summary = make("summary", { textContent: `All ${data.evaluations.length} evaluations` });
     const details = make("details", {}, summary);
-    details.addEventListener("toggle", () => details.childElementCount < 2 && details.append(table(data.evaluations)));
+    details.addEventListener("toggle", () => details.childElementCount < 2 && details.append(scroll(data.evaluations)));
     host.append(details);
   }
 }
