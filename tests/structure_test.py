@@ -49,6 +49,7 @@ _TESTS_OF_NO_FILE = {
     "configs_test.py",
     "structure_test.py",
     "model/smollm2_test.py",
+    "report/page_browser_test.py",
     "rewards/attacks_test.py",
     "rewards/hostile_test.py",
     "rewards/real_data_test.py",

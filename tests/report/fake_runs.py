@@ -11,7 +11,7 @@ from score_jax import jsonfiles
 from score_jax.metrics import evaluation_metrics
 
 STAGES = {"base": ("sft", 20), "stage1": ("rl", 60), "stage2": ("rl", 40)}  # objective, steps
-LEVELS = 5
+LEVELS = ("1", "4", "7", "10", "13")
 
 
 def write(
@@ -121,7 +121,7 @@ def made_up(name: str, count: int, words: int = 120) -> list[dict[str, Any]]:
         right = draw.random(2) < (0.4, 0.4 if name == "base" else 0.8)
         texts = (" ".join(words) + f" Final answer: {number}" for words in (first, second))
         answers = zip(texts, right.tolist(), strict=True)
-        level = str(number % LEVELS + 1)
+        level = LEVELS[number % len(LEVELS)]
         rows.append(transcript(number, *answers, level=level, edit=float(draw.random())))
     return rows
 

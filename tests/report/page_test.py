@@ -109,9 +109,9 @@ def test_writing_leaves_no_half_of_a_page_behind(tmp_path):
 
 def test_the_command_writes_pages_and_names_a_folder_without_a_run(tmp_path):
     fake_runs.write(tmp_path / "run")
-    command = [sys.executable, "-m", "score_jax.report.page"]
-    done = subprocess.run([*command, tmp_path / "run"], capture_output=True, text=True)
+    folders = [tmp_path / "run", tmp_path / "nowhere"]
+    command = [sys.executable, "-m", "score_jax.report.page", *folders]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.strip() == str(tmp_path / "run" / "report" / "index.html")
-    done = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("score_jax: ")
     assert "Name a --workdir" in done.stderr and "Traceback" not in done.stderr
