@@ -29,7 +29,10 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
         if not given.workdir:
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
-        return mode(settings, given.workdir)
+        if given.question and given.mode != "try":
+            raise InputError("--question is for --mode=try; leave it out, or add that mode.")
+        asked = {"question": given.question} if given.mode == "try" else {}
+        return mode(settings, given.workdir, **asked)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -46,6 +49,7 @@ def _flags() -> flags.FlagValues:
     commandline.define_config(values)
     flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
+    flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
     flags.DEFINE_boolean("help", False, "Show this help.", values)
     return values
 
@@ -73,8 +77,14 @@ def _evaluate(settings: Settings, workdir: str) -> int:
     return train.evaluate_latest(settings, workdir)
 
 
+def _try(settings: Settings, workdir: str, question: str) -> int:
+    from score_jax import train
+
+    return train.ask_latest(settings, workdir, question)
+
+
 # Imported where used, so that a mistyped flag is reported before jax has loaded.
-MODES: dict[str, Callable[[Settings, str], int]] = {"train": _train, "evaluate": _evaluate}
+MODES: dict[str, Callable[..., int]] = {"train": _train, "evaluate": _evaluate, "try": _try}
 
 
 def _stop_on_signals() -> Callable[[], bool]:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import compiles, config, sharding
+from score_jax import ask, compiles, config, sharding
 from score_jax.compiles import Watch
 from score_jax.config import Settings, StageSettings
 from score_jax.data import documents, pipeline
@@ -86,6 +86,27 @@ def evaluate_latest(settings: Settings, workdir: str) -> int:
         log.write_transcripts("latest", result.transcripts)
         log.write_evaluation("latest", result.metrics)
         log.say(f"{name}:\n{summary.table({'stages': {'latest': result.metrics}})}")
+    return DONE
+
+
+def ask_latest(settings: Settings, workdir: str, question: str = "") -> int:
+    """Puts a question, or those typed, to the newest checkpoint; prints all attempts.
+
+    Raises: InputError if there is no checkpoint, or the question cannot be asked.
+    """
+    folder = Path(workdir)
+    _check_same_settings(folder, settings)
+    if not any(folder.glob("checkpoints/*/*")):
+        raise InputError(
+            f"{folder} has no checkpoint, so there is no trained model to ask. Train one first: "
+            "the same command without --mode=try."
+        )
+    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
+        run = _Run(settings, folder, log, lambda: False, watch, Experiment.open(settings), None, [])
+        index, at_step = run.position()
+        stage = settings.recipe[index]
+        log.say(f"{settings.model.source} after {stage}, step {at_step}")
+        ask.at_terminal(run.experiment, run.params_at(stage, at_step), question)
     return DONE
 
 

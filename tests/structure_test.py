@@ -32,6 +32,7 @@ _FLOORS = {
     "rollout": 2,
     "learner": 2,
     "experiment": 3,
+    "ask": 3,
     "evaluate": 3,
     "report": 3,
     "scaling": 3,
