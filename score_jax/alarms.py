@@ -15,7 +15,7 @@ from typing import Any
 MIN_STEPS = 10  # fewer say nothing yet
 COPYING = 0.02  # share of samples whose second answer differs; below: it is a copy
 TRUNCATED = 0.20  # share of attempts cut off
-KL_PER_TOKEN = 2.0  # nats; a short task that is learned well can reach 1
+KL_PER_TOKEN = 4.0  # nats; the quickstart, whose answers are a few tokens, reaches 2
 LOGP_GAP = {"float32": 0.01, "bfloat16": 0.5}  # by dtype: sampler against learner
 HOPELESS = 0.005  # share of right attempts; below: there is next to nothing to learn from
 
@@ -41,7 +41,7 @@ def of_steps(rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[
 
 
 def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Alarm]:
-    """Alarms of an RL stage's evaluation, beside the base model's; both as metrics.py makes them."""
+    """Alarms of an RL stage's evaluation, beside the base model's; both of metrics.py."""
     found = []
     before_low = base["interval"]["accuracy_attempt1"][0]
     if after["interval"]["accuracy_attempt1"][1] < before_low:

@@ -125,7 +125,9 @@ def show(console: rich.console.Console, attempts: list[Attempt]) -> None:
                 body.append(f"[{piece}]")
             else:
                 body.append(piece, style=f"bold {colour}" if changed else "")
-        title = f"Attempt {a + 1}, {attempt.tokens} tokens{', cut off' if attempt.truncated else ''}"
+        title = (
+            f"Attempt {a + 1}, {attempt.tokens} tokens{', cut off' if attempt.truncated else ''}"
+        )
         panels.append(
             rich.panel.Panel(
                 body,

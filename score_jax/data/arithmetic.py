@@ -90,7 +90,9 @@ def prompt(question: str) -> str:
 
     Raises: InputError for anything but two to five one-digit numbers with '+' between them."""
     operands = question.replace(" ", "").removesuffix("=").split("+")
-    if len(operands) not in OPERANDS or not all(o.isascii() and o.isdigit() and len(o) == 1 for o in operands):
+    if len(operands) not in OPERANDS or not all(
+        o.isascii() and o.isdigit() and len(o) == 1 for o in operands
+    ):
         raise InputError(
             f"{question!r} is no question of this task: add {min(OPERANDS)} to {max(OPERANDS)} "
             "one-digit numbers, e.g. 7+8+5."

@@ -23,7 +23,7 @@ from score_jax.report import contents
 COLOURS = ("#0067a5", "#bf4a00", "#7a3e9d")
 MARKERS = ("o", "s", "^")
 GREY = "#4d545b"
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": "#8b9198",
     "axes.grid": True,
     "axes.labelcolor": "#1d2125",

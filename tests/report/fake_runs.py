@@ -11,6 +11,7 @@ from score_jax import jsonfiles
 from score_jax.metrics import evaluation_metrics
 
 STAGES = {"base": ("sft", 20), "stage1": ("rl", 60), "stage2": ("rl", 40)}  # objective, steps
+WORDS = "so we have that the sum of x and y is 12 by 7 , hence it must be ."
 LEVELS = ("1", "4", "7", "10", "13")
 
 
@@ -111,7 +112,7 @@ def transcript(
 def made_up(name: str, count: int, words: int = 120) -> list[dict[str, Any]]:
     """Transcripts of `count` problems in which the second attempt rewrites a part of the first."""
     draw = np.random.default_rng([len(name), count])
-    vocabulary = np.array("so we have that the sum of x and y is 12 by 7 , hence it must be .".split())
+    vocabulary = np.array(WORDS.split())
     rows = []
     for number in range(count):
         first = vocabulary[draw.integers(0, len(vocabulary), draw.integers(words // 2, words))]
