@@ -169,7 +169,9 @@ class _Run:
         reference = self._reference(recipe[first])
         for i, name in enumerate(recipe[first:], start=first):
             params = self._stage(i, name, params, reference)
-            self._evaluate(name, params)
+            self._evaluate(
+                name, params, sum(self.settings.stages[n].steps for n in recipe[: i + 1])
+            )
             if name == "base":
                 reference = jax.tree.map(jax.numpy.copy, params)
 
@@ -257,12 +259,12 @@ class _Run:
                 if stopping and not last:
                     raise Interrupted
                 if evaluating:
-                    self._evaluate(f"{name}-{number}", state.params)
+                    self._evaluate(f"{name}-{number}", state.params, before + number)
             if not stage.steps:
                 saved.save(state, {"data": source.get_state()})
         return state.params
 
-    def _evaluate(self, name: str, params: Params) -> None:
+    def _evaluate(self, name: str, params: Params, steps_before: int = 0) -> None:
         """Evaluates once; what an earlier run found stays."""
         if (self.folder / "evaluations" / f"{name}.json").exists():
             return
@@ -272,6 +274,7 @@ class _Run:
             result = evaluate(self.experiment, params, self.test_problems, stop=self.stop)
         self.log.write_transcripts(name, result.transcripts)
         self.log.write_evaluation(name, result.metrics)
+        self.log.show_evaluation(steps_before, result.metrics, result.transcripts)
         shown = [
             f"{key.replace('accuracy_', '')} {value:.3f}"
             for key, value in result.metrics.items()
