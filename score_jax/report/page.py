@@ -25,7 +25,18 @@ from score_jax.problem import InputError
 from score_jax.report import contents
 
 # In the order in which they rely on each other.
-SCRIPTS = ("elements.js", "diff.js", "charts.js", "overview.js", "transcripts.js", "page.js")
+SCRIPTS = (
+    "elements.js",
+    "diff.js",
+    "charts.js",
+    "overview.js",
+    "curves.js",
+    "changes.js",
+    "speed.js",
+    "settings.js",
+    "transcripts.js",
+    "page.js",
+)
 
 
 def write(workdir: str | os.PathLike[str]) -> Path:
