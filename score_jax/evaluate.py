@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from score_jax.data import pipeline
+from score_jax.edits import edit_ratio
 from score_jax.experiment import GREEDY, Experiment, changed
 from score_jax.metrics import evaluation_metrics
 from score_jax.problem import Problem
@@ -70,8 +71,13 @@ def evaluate(
     if pending:
         finish(pending)
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
+    edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
     metrics = evaluation_metrics(
-        np.concatenate(rewards), changed(texts), np.concatenate(truncated), seed=s.seed
+        np.concatenate(rewards),
+        changed(texts),
+        np.concatenate(truncated),
+        edit_ratio_N=np.array(edits) if edits else None,
+        seed=s.seed,
     )
     return Evaluation(metrics, transcripts)
 
@@ -97,6 +103,7 @@ def _grade(experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid
             "problem": problem.prompt,
             "gold": problem.gold,
             **({"tags": dict(problem.tags)} if problem.tags else {}),
+            **({"edit_ratio": edit_ratio(*texts[b][:2])} if len(texts[b]) > 1 else {}),
             "attempts": [
                 {
                     "text": texts[b][a],

@@ -29,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
         if not given.workdir:
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
+        if given.question and given.mode != "try":
+            raise InputError("--question is for --mode=try; leave it out, or add that mode.")
         return mode(settings, given)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
@@ -51,6 +53,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_boolean(
         "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
     )
+    flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
     flags.DEFINE_boolean("help", False, "Show this help.", values)
     return values
 
@@ -90,11 +93,18 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
     )
 
 
+def _try(settings: Settings, given: flags.FlagValues) -> int:
+    from score_jax import train
+
+    return train.ask_latest(settings, given.workdir, given.question)
+
+
 # Imported where used, so that a mistyped flag is reported before jax has loaded.
 MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "export": _export,
+    "try": _try,
 }
 
 

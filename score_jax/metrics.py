@@ -17,6 +17,7 @@ Interval = list[float]  # [low, high]
 
 _Z_95 = 1.959963984540054  # the normal quantile that leaves 2.5 % on either side
 _RESAMPLES = 10_000
+EDIT_BINS = 20  # of the histogram of edit ratios, over [0, 1]
 
 
 def evaluation_metrics(
@@ -24,6 +25,7 @@ def evaluation_metrics(
     changed_N: np.ndarray | None,
     truncated_NA: np.ndarray,
     *,
+    edit_ratio_N: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Metrics of one attempt, two, or more, over the N problems of an evaluation.
@@ -32,13 +34,15 @@ def evaluation_metrics(
       reward_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
+      edit_ratio_N: in [0, 1], how much the second attempt rewrites of the first (edits.py).
       seed: of the bootstrap; the same rewards and seed give the same intervals.
 
     Returns: `n`, `accuracy_attempt1` …, `truncated_attempt1` …, and an `interval` for every share.
       With two attempts or more also `delta` (second minus first), `incorrect_to_correct`,
       `correct_to_incorrect`, `changed` and `mcnemar_p`, all between attempts 1 and 2; with three or
       more also `delta_last` (last minus first). Shares are fractions of all n problems and
-      `delta == incorrect_to_correct - correct_to_incorrect` holds exactly.
+      `delta == incorrect_to_correct - correct_to_incorrect` holds exactly. With edit ratios also
+      their mean `edit_ratio` and `edit_ratio_histogram`, counts of EDIT_BINS bins over [0, 1].
     Raises: InputError without problems; ValueError if shapes differ or a reward is not 0 or 1.
     """
     right_NA = _checked_rewards(reward_NA, truncated_NA)
@@ -76,6 +80,10 @@ def evaluation_metrics(
     metrics: dict[str, Any] = {"n": n, **share, "interval": interval}
     if attempts >= 2:
         metrics["mcnemar_p"] = p_value
+    if edit_ratio_N is not None:
+        metrics["edit_ratio"] = float(np.mean(edit_ratio_N))
+        counts, _ = np.histogram(edit_ratio_N, bins=EDIT_BINS, range=(0.0, 1.0))
+        metrics["edit_ratio_histogram"] = counts.tolist()
     return metrics
 
 

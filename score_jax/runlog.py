@@ -21,7 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+import numpy as np
 import tensorboardX
+import tensorboardX.summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
@@ -48,6 +50,8 @@ _PACKAGES = (
     "tensorflow-datasets",
     "tokenizers",
 )
+
+_TEXTS, _TEXT_CHARACTERS = 10, 4000  # transcripts on TensorBoard, and of an attempt
 
 
 class RunLog:
@@ -203,6 +207,36 @@ class RunLog:
         if self._primary:
             jsonfiles.write_lines(self.workdir / "transcripts" / f"{name}.jsonl", rows)
 
+    def show_evaluation(
+        self, global_step: int, metrics: Mapping[str, Any], transcripts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Puts an evaluation on TensorBoard: its shares, the lengths and edit ratios of all
+        problems as histograms, and the first transcripts as text.
+
+        Args:
+          global_step: steps of all stages before it.
+          metrics, transcripts: as in evaluations/ and transcripts/.
+        """
+        if not self._primary:
+            return
+        if self._events is None:
+            # The step itself was logged before, maybe by an earlier process: it stays.
+            self._events = _start_events(self.workdir / "tensorboard", global_step + 1)
+        shares = [
+            Summary.Value(tag=f"evaluation/{key}", simple_value=value)
+            for key, value in metrics.items()
+            if isinstance(value, int | float)
+        ]
+        self._events.add_summary(Summary(value=shares), global_step)
+        lengths = [sum(a["tokens"] for a in row["attempts"]) for row in transcripts]
+        edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
+        for name, values in (("tokens", lengths), ("edit_ratio", edits)):
+            if values:
+                made = tensorboardX.summary.histogram(f"evaluation/{name}", np.array(values), 30)
+                self._events.add_summary(made, global_step)
+        shown = "\n\n".join(map(_as_text, transcripts[:_TEXTS]))
+        self._events.add_summary(tensorboardX.summary.text("transcripts", shown), global_step)
+
     def _write(self, name: str, value: Any) -> None:
         if self._primary:
             jsonfiles.write(self.workdir / name, value)
@@ -252,6 +286,16 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def _as_text(transcript: Mapping[str, Any]) -> str:
+    """A transcript as an indented block, which TensorBoard's Markdown shows as it is."""
+    lines = [f"{transcript['id']}: {transcript['problem']}"]
+    for number, attempt in enumerate(transcript["attempts"], start=1):
+        lines.append(f"attempt {number} (reward {attempt['reward']:.0f}, {attempt['reason']}):")
+        lines += ["  " + line for line in attempt["text"][:_TEXT_CHARACTERS].splitlines()]
+    block = "\n".join("    " + line for part in lines for line in part.splitlines())
+    return block.encode("utf-8", "replace").decode()  # no lone surrogates in an event file
 
 
 def _check_writable(workdir: Path) -> None:

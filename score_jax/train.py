@@ -8,18 +8,19 @@ reference of all KL terms is the base model: what the stage named "base" made, o
 weights. With LoRA, params are adapters here; `Experiment.weights` puts them beside the weights.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from score_jax import compiles, config, export, sharding
+from score_jax import ask, compiles, config, export, sharding
 from score_jax.compiles import Watch
 from score_jax.config import Settings, StageSettings
 from score_jax.data import documents, pipeline
@@ -29,7 +30,7 @@ from score_jax.experiment import Experiment, changed
 from score_jax.learner import checkpoint, step
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError, Problem
-from score_jax.report import summary
+from score_jax.report import page, plots, summary
 from score_jax.rewards import grader
 from score_jax.rollout import episode
 from score_jax.runlog import RunLog, package_versions
@@ -62,6 +63,8 @@ def train(settings: Settings, workdir: str, *, stop: Callable[[], bool] = lambda
         made = {"compiled": watch.misses, "from_cache": watch.hits, "late": len(watch.late)}
         result = summary.write(folder, names, log.wall_sec, package_versions(), made)
         log.say(summary.table(result))
+        run.report(page.write, plots.write)
+        log.say(f"The run page: {folder / 'report' / 'index.html'}")
     return DONE
 
 
@@ -95,28 +98,51 @@ def export_latest(
     adapters: those of a run with LoRA alone, in PEFT's layout; they are merged otherwise.
     Raises: InputError if nothing has been trained in the work directory yet.
     """
-    folder = Path(workdir)
-    if not any(folder.glob("checkpoints/*/*")):
-        raise InputError(
-            f"{folder} has no checkpoint to export. Train first, or name the --workdir of a run."
-        )
     if adapters and not settings.model.lora.rank:
         raise InputError(
             "--export_adapters writes what a run with LoRA trains, and config.model.lora.rank is "
             "0: all weights are trained. Leave it out."
         )
-    _check_same_settings(folder, settings)
-    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
-        run = _Run(settings, folder, log, lambda: False, watch, Experiment.open(settings), None, [])
-        index, at_step = run.position()
-        params = run.params_at(settings.recipe[index], at_step)
-        target = Path(to) if to else folder / "export"
+    with _newest(settings, workdir) as (run, stage, at_step):
+        params = run.params_at(stage, at_step)
+        target = Path(to) if to else run.folder / "export"
         if adapters:
             said = export.write_adapters(run.experiment, params, target)
         else:
             said = export.write(run.experiment, params, target, dtype=dtype)
-        log.say(f"{settings.recipe[index]} at step {at_step}: {said}")
+        run.log.say(f"{stage} at step {at_step}: {said}")
     return DONE
+
+
+def ask_latest(settings: Settings, workdir: str, question: str = "") -> int:
+    """Puts a question, or those typed, to the newest checkpoint; prints all attempts.
+
+    Raises: InputError if there is no checkpoint, or the question cannot be asked.
+    """
+    with _newest(settings, workdir) as (run, stage, at_step):
+        run.log.say(f"{settings.model.source} after {stage}, step {at_step}")
+        weights = run.experiment.weights(run.params_at(stage, at_step))
+        ask.at_terminal(run.experiment, weights, question)
+    return DONE
+
+
+@contextlib.contextmanager
+def _newest(settings: Settings, workdir: str) -> Iterator[tuple["_Run", str, int]]:
+    """A run without problems, and the stage and step of its newest checkpoint.
+
+    Raises: InputError if there is none.
+    """
+    folder = Path(workdir)
+    _check_same_settings(folder, settings)
+    if not any(folder.glob("checkpoints/*/*")):
+        raise InputError(
+            f"{folder} has no checkpoint: nothing has been trained there yet. Train first (the "
+            "same command without --mode), or name the --workdir of a run."
+        )
+    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
+        run = _Run(settings, folder, log, lambda: False, watch, Experiment.open(settings), None, [])
+        index, at_step = run.position()
+        yield run, settings.recipe[index], at_step
 
 
 def _watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
@@ -179,7 +205,9 @@ class _Run:
         reference = self._reference(recipe[first])
         for i, name in enumerate(recipe[first:], start=first):
             params = self._stage(i, name, params, reference)
-            self._evaluate(name, params)
+            self._evaluate(
+                name, params, sum(self.settings.stages[n].steps for n in recipe[: i + 1])
+            )
             if name == "base":
                 reference = jax.tree.map(jax.numpy.copy, params)
 
@@ -257,20 +285,24 @@ class _Run:
                 pending = _Pending(number, metrics, measured, started, batch.tokens.size)
                 stopping = self.stop()
                 last = number == stage.steps
-                if stopping or last or number % self.settings.checkpoint.every == 0:
-                    pending.log(self.log)  # a saved step is a logged step
+                saving = stopping or last or number % self.settings.checkpoint.every == 0
+                every = self.settings.evaluation.every
+                evaluating = bool(every) and number % every == 0 and not last
+                if saving or evaluating:
+                    # A saved step is a logged step, and an evaluation's time is not an update's.
+                    pending.log(self.log)
                     pending = None
+                if saving:
                     saved.save(state, {"data": source.get_state()})
                 if stopping and not last:
                     raise Interrupted
-                every = self.settings.evaluation.every
-                if every and number % every == 0 and not last:
-                    self._evaluate(f"{name}-{number}", state.params)
+                if evaluating:
+                    self._evaluate(f"{name}-{number}", state.params, before + number)
             if not stage.steps:
                 saved.save(state, {"data": source.get_state()})
         return state.params
 
-    def _evaluate(self, name: str, params: Params) -> None:
+    def _evaluate(self, name: str, params: Params, steps_before: int = 0) -> None:
         """Evaluates once; what an earlier run found stays."""
         if (self.folder / "evaluations" / f"{name}.json").exists():
             return
@@ -281,12 +313,22 @@ class _Run:
             result = evaluate(self.experiment, weights, self.test_problems, stop=self.stop)
         self.log.write_transcripts(name, result.transcripts)
         self.log.write_evaluation(name, result.metrics)
+        self.log.show_evaluation(steps_before, result.metrics, result.transcripts)
         shown = [
             f"{key.replace('accuracy_', '')} {value:.3f}"
             for key, value in result.metrics.items()
             if key.startswith(("accuracy", "delta"))
         ]
         self.log.say(f"evaluated {name}: {', '.join(shown)} (n={result.metrics['n']})")
+        self.report(page.write)
+
+    def report(self, *parts: Callable[[Path], Any]) -> None:
+        """Writes parts of the report anew. Whatever may go wrong there, the run goes on."""
+        for write in parts:
+            try:
+                write(self.folder)
+            except Exception as error:
+                self.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
 
 
 @dataclasses.dataclass

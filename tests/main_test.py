@@ -49,6 +49,8 @@ def run(*arguments: str) -> int:
         ((QUICKSTART, "--workdir=W", "--config.seed=one"), "seed"),
         ((QUICKSTART, "--workdir=W", "--config.memory.micro_batches=3"), "256 rows"),
         ((QUICKSTART, "--workdir=W", "extra"), "unexpected arguments: extra"),
+        ((QUICKSTART, "--workdir=W", "--question=1+2"), "--question is for --mode=try"),
+        ((QUICKSTART, "--workdir=W", "--mode=try"), "has no checkpoint"),
     ],
 )
 def test_a_mistyped_command_is_explained_in_one_message(arguments, said, tmp_path, capsys):

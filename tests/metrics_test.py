@@ -127,3 +127,11 @@ def test_rewards_that_cannot_be_counted_are_refused():
         _evaluate([[0, 1]], truncated=np.zeros((1, 1), bool))
     with pytest.raises(ValueError, match="changed_N"):
         _evaluate([[0, 1]], changed=np.zeros(3, bool))
+
+
+def test_edit_ratios_are_averaged_and_counted_in_bins_that_end_at_one():
+    found = _evaluate([[0, 1]] * 4, edit_ratio_N=np.array([0.0, 0.04, 0.5, 1.0]))
+    assert found["edit_ratio"] == pytest.approx(1.54 / 4)
+    counts = found["edit_ratio_histogram"]
+    assert len(counts) == metrics.EDIT_BINS
+    assert (counts[0], counts[10], counts[-1], sum(counts)) == (2, 1, 1, 4)

@@ -110,6 +110,34 @@ def test_a_run_leaves_what_the_contract_names(whole):
     assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
 
 
+def test_a_run_leaves_a_page_and_plots(whole):
+    text = (whole / "report" / "index.html").read_text()
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert data["finished"]
+    assert [e["name"] for e in data["transcripts"]["evaluations"]] == ["base", "stage1", "stage2"]
+    assert len(data["transcripts"]["problems"]) == 16
+    assert all("edit_ratio_histogram" in e for e in data["evaluations"])
+    for name in ("accuracy", "policy"):
+        assert (whole / "report" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_a_page_that_cannot_be_written_does_not_stop_the_run(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run")
+    run = tmp_path / "run"
+    (run / "evaluations" / "stage2.json").unlink()
+    shutil.rmtree(run / "report")
+    (run / "report").mkdir()
+    (run / "report" / "index.html").mkdir()  # where the page should go
+    assert train.train(tiny_settings(), str(run)) == train.DONE
+    assert "score_jax.report.page failed: IsADirectoryError" in capsys.readouterr().out
+
+
+def test_the_trained_model_is_asked(whole, capsys):
+    assert train.ask_latest(tiny_settings(), str(whole), "3+4+5") == train.DONE
+    said = capsys.readouterr().out
+    assert "after stage2, step 2" in said and "Attempt 2" in said
+
+
 def test_sampler_and_learner_agree_on_log_probs(whole):
     gaps = [row["logp_gap"] for row in metrics_of(whole) if row["stage"] != "base"]
     assert max(gaps) < 1e-5

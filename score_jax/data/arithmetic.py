@@ -85,6 +85,21 @@ def documents(seed: int, step: int, count: int) -> list[Document]:
     return [_document(operands, rng.random(3)) for operands in _draw(rng, count, test=False)]
 
 
+def prompt(question: str) -> str:
+    """A typed sum, with blanks or without, with '=' or without, as problems put it.
+
+    Raises: InputError for anything but two to five one-digit numbers with '+' between them."""
+    operands = question.replace(" ", "").removesuffix("=").split("+")
+    if len(operands) not in OPERANDS or not all(
+        o.isascii() and o.isdigit() and len(o) == 1 for o in operands
+    ):
+        raise InputError(
+            f"{question!r} is no question of this task: add {min(OPERANDS)} to {max(OPERANDS)} "
+            "one-digit numbers, e.g. 7+8+5."
+        )
+    return _prompt([int(operand) for operand in operands])
+
+
 def held_out(operands: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Which sums are kept for testing; [N, 5] operands (0 beyond `length`) -> [N] bool."""
     place = 11 ** np.arange(operands.shape[1])

@@ -1,0 +1,96 @@
+"use strict";
+// Accuracy, and what the policy does, over the steps of a run.
+
+/** Stages as spans of the x axis; a running stage ends where it stands. */
+function spans(stages) {
+  return stages.map((s) => {
+    const done = s.step.length ? s.step[s.step.length - 1] : 0;
+    return { name: s.name, before: s.before, from: s.before, to: s.before + (done || s.steps) };
+  });
+}
+
+const curveOf = (stages, key) =>
+  stages.flatMap((s) => [
+    ...s.step.map((step, i) => [s.before + step, s.metrics[key]?.[i] ?? null]),
+    [s.before + s.steps, null], // stages are not joined
+  ]);
+
+function perAttempt(stages, stem, faint = false) {
+  const keys = Object.assign({}, ...stages.map((s) => s.metrics));
+  return attemptsOf(keys, `${stem}/attempt`).map((a) => ({
+    label: faint ? "" : `attempt ${a}`,
+    kind: kindOf(a),
+    faint,
+    points: curveOf(stages, `${stem}/attempt${a}`),
+  }));
+}
+
+function marksOf(evaluations, key, label, kind) {
+  const having = evaluations.filter((e) => e[key] !== undefined);
+  const point = (e) => ({ x: e.step, y: e[key], low: e.interval[key]?.[0], high: e.interval[key]?.[1] });
+  return { label, kind, points: having.map(point) };
+}
+
+function showCurves(data) {
+  const begun = data.stages.filter((s) => s.step.length);
+  const rl = begun.filter((s) => s.objective === "rl");
+  // What is sampled says nothing where documents are learned: those stages are left out, unless
+  // there is nothing else yet.
+  const sampled = rl.length ? rl : [];
+  const shown = rl.length ? rl : begun;
+  const from = shown.length ? shown[0].before : 0;
+  const evaluations = data.evaluations.filter((e) => e.step >= from);
+  const stages = spans(shown);
+  const chart = (host, spec) => {
+    const lines = spec.lines.filter((l) => l.points.some(([, y]) => y !== null));
+    const marks = (spec.marks ?? []).filter((m) => m.points.length);
+    if (lines.length || marks.length) byId(host).append(lineChart({ stages, ...spec, lines, marks }));
+  };
+  const attempts = attemptsOf(Object.assign({}, ...evaluations), "accuracy_attempt");
+  chart("main-charts", {
+    title: "Right answers",
+    unit: "share; marks: held-out problems, greedy, 95% intervals; thin lines: training samples",
+    height: 280, min: 0, max: 1, format: percent, axis: (y) => `${Math.round(100 * y)}%`,
+    lines: perAttempt(sampled, "reward", true),
+    marks: attempts.map((a) => marksOf(evaluations, `accuracy_attempt${a}`, `attempt ${a}`, kindOf(a))),
+  });
+  chart("main-charts", {
+    title: "Δ, attempt 2 − attempt 1",
+    unit: "points",
+    height: 280, zero: true, format: points, axis: (y) => points(y).replace(/^.0\.0$/, "0").replace(".0", ""),
+    lines: [{ label: "", kind: "neutral", faint: true, points: difference(sampled) }],
+    marks: [marksOf(evaluations, "delta", "held-out problems", "neutral")],
+  });
+  const policy = (spec) => chart("policy-charts", spec);
+  policy({ title: "KL to the base model", unit: "nats per attempt", zero: true, lines: perAttempt(sampled, "kl") });
+  policy({
+    title: "Changed", unit: "share of second attempts that differ from the first",
+    min: 0, max: 1, format: percent, axis: (y) => `${Math.round(100 * y)}%`,
+    lines: [{ label: "training samples", kind: "neutral", faint: true, points: curveOf(sampled, "changed") }],
+    marks: [marksOf(evaluations, "changed", "held-out problems", "attempt2")],
+  });
+  policy({ title: "Length", unit: "tokens", zero: true, lines: perAttempt(sampled, "length") });
+  policy({ title: "Cut off", unit: "share of attempts at the length limit", min: 0, format: percent, lines: perAttempt(sampled, "truncated") });
+  policy({ title: "Entropy", unit: "nats per token", zero: true, lines: perAttempt(sampled, "entropy") });
+  const everything = spans(begun);
+  const optimisation = (title, unit, key, from = begun) =>
+    chart("optimisation-charts", {
+      title, unit, stages: from === begun ? everything : stages,
+      lines: [{ label: "", kind: "neutral", points: curveOf(from, key) }],
+    });
+  optimisation("Loss", "as each stage defines it", "loss");
+  optimisation("Gradient norm", "before clipping", "grad_norm");
+  optimisation("Learning rate", "", "learning_rate");
+  optimisation("Sampler against learner", "largest difference in log-prob, nats", "logp_gap", sampled);
+  const coarse = Math.max(1, ...begun.map((s) => s.per_point));
+  byId("curves-note").textContent = coarse > 1
+    ? `A point of a curve is the mean of up to ${coarse} steps. Point at a chart, or use its arrow keys, to read values.`
+    : "Point at a chart, or use its arrow keys, to read values.";
+  byId("optimisation").hidden = !begun.length;
+}
+
+function difference(stages) {
+  const first = curveOf(stages, "reward/attempt1");
+  const second = curveOf(stages, "reward/attempt2");
+  return first.map(([x, y], i) => [x, y === null || second[i][1] === null ? null : second[i][1] - y]);
+}

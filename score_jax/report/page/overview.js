@@ -1,0 +1,171 @@
+"use strict";
+// The head of the page and the result; calls the files of the sections below.
+
+const KINDS = ["attempt1", "attempt2", "attempt3"];
+const kindOf = (attempt) => KINDS[Math.min(attempt, KINDS.length) - 1];
+
+/** 1, …, A: the attempts that an evaluation or a stage's metrics have. */
+function attemptsOf(keys, stem) {
+  const attempts = [];
+  while (keys[`${stem}${attempts.length + 1}`] !== undefined) attempts.push(attempts.length + 1);
+  return attempts;
+}
+
+function showOverview(data, openTranscripts) {
+  showStatus(data);
+  showHeadline(data);
+  showAlarms(data);
+  showEvaluations(data);
+  showCurves(data);
+  showChanges(data, openTranscripts);
+  showSpeed(data);
+  showSettings(data.config);
+}
+
+function showStatus(data) {
+  byId("name").textContent = data.name;
+  const { settings, device } = data.config;
+  const now = currentStage(data);
+  const state = data.finished ? "finished" : now ? `running: ${now}` : "starting";
+  const facts = [
+    settings.model.source,
+    settings.problems.name,
+    settings.recipe.join(" → "),
+    device,
+    isNumber(data.wall_sec) ? duration(data.wall_sec) : null,
+    `written ${data.written}`,
+  ];
+  byId("status").append(
+    make("span", { className: "badge", textContent: state }),
+    ...facts.filter(Boolean).map((fact) => ` · ${fact}`),
+  );
+}
+
+function currentStage(data) {
+  const begun = data.stages.filter((stage) => stage.step.length);
+  if (!begun.length) return "";
+  const stage = begun[begun.length - 1];
+  return `${stage.name}, step ${count(stage.step[stage.step.length - 1])} of ${count(stage.steps)}`;
+}
+
+// Result
+
+function showHeadline(data) {
+  const base = data.evaluations.find((e) => e.name === "base");
+  const last = data.evaluations[data.evaluations.length - 1];
+  if (!last) {
+    byId("headline").append(make("p", { className: "note", textContent: "No evaluation yet." }));
+    return;
+  }
+  const tile = (label, key, format, kind = "") => {
+    if (last[key] === undefined) return null;
+    const interval = last.interval[key];
+    return make(
+      "div",
+      { className: "tile" },
+      make(
+        "div",
+        { className: "label" },
+        kind ? make("span", { className: `swatch ${kind}` }) : null,
+        label,
+      ),
+      make(
+        "div",
+        { className: "value", textContent: format(last[key]) },
+        make("small", { textContent: `[${format(interval[0])}, ${format(interval[1])}]` }),
+      ),
+      make("div", {
+        className: "note",
+        textContent: base && base !== last ? `${format(base[key])} before training` : "before training",
+      }),
+    );
+  };
+  const tiles = attemptsOf(last, "accuracy_attempt").map((a) =>
+    tile(`Attempt ${a} right`, `accuracy_attempt${a}`, percent, kindOf(a)),
+  );
+  tiles.push(tile("Δ, attempt 2 − attempt 1", "delta", points));
+  tiles.push(tile("Wrong → right", "incorrect_to_correct", percent));
+  tiles.push(tile("Right → wrong", "correct_to_incorrect", percent));
+  byId("headline").append(...tiles.filter(Boolean));
+}
+
+function showAlarms(data) {
+  if (!data.alarms.length) {
+    byId("alarms").append(make("p", { className: "note", textContent: "No alarms." }));
+    return;
+  }
+  const lines = data.alarms.map((alarm) =>
+    make("li", {}, make("b", { textContent: `${alarm.stage}: ${alarm.what}. ` }), alarm.advice),
+  );
+  byId("alarms").append(
+    make(
+      "div",
+      { className: "alarms" },
+      make("h3", { textContent: lines.length === 1 ? "1 alarm" : `${lines.length} alarms` }),
+      make("ul", {}, ...lines),
+    ),
+  );
+}
+
+function showEvaluations(data) {
+  if (!data.evaluations.length) return;
+  const all = Object.assign({}, ...data.evaluations);
+  const attempts = attemptsOf(all, "accuracy_attempt");
+  const columns = [
+    ...attempts.map((a) => [`accuracy_attempt${a}`, `attempt ${a}`, percent]),
+    ["delta", "Δ", points],
+    ["delta_last", `Δ to attempt ${attempts.length}`, points],
+    ["incorrect_to_correct", "wrong → right", percent],
+    ["correct_to_incorrect", "right → wrong", percent],
+    ["changed", "changed", percent],
+    ...attempts.map((a) => [`truncated_attempt${a}`, `cut off ${a}`, percent]),
+  ].filter(([key]) => all[key] !== undefined);
+  const row = (e) => {
+    const cells = columns.map(([key, , format]) => {
+      if (e[key] === undefined) return make("td", { textContent: "–" });
+      const [low, high] = e.interval[key] ?? [];
+      const range = low === undefined ? "" : `${format(low)} … ${format(high)}`;
+      const cell = make("td", { textContent: format(e[key]) });
+      if (range) cell.append(make("span", { className: "interval", textContent: range }));
+      return cell;
+    });
+    const p = isNumber(e.mcnemar_p) ? (e.mcnemar_p < 1e-4 ? "<0.0001" : e.mcnemar_p.toFixed(4)) : "–";
+    const tail = [make("td", { textContent: p }), make("td", { textContent: count(e.n) })];
+    const head = make("th", { scope: "row", textContent: e.name });
+    return make("tr", { className: e.within ? "within" : "" }, head, ...cells, ...tail);
+  };
+  const table = (evaluations) =>
+    make(
+      "table",
+      { "aria-labelledby": "evaluations-note" },
+      make(
+        "thead",
+        {},
+        make(
+          "tr",
+          {},
+          ...["after", ...columns.map(([, head]) => head), "p", "n"].map((head) =>
+            make("th", { scope: "col", textContent: head }),
+          ),
+        ),
+      ),
+      make("tbody", {}, ...evaluations.map(row)),
+    );
+  const ends = data.evaluations.filter((e) => !e.within);
+  const host = byId("evaluations");
+  const scroll = (evaluations) => make("div", { className: "scroll" }, table(evaluations));
+  host.append(
+    make("p", {
+      id: "evaluations-note",
+      className: "note",
+      textContent: "Greedy answers to held-out problems: shares of all n with 95% intervals; Δ in points, p by McNemar's test",
+    }),
+    scroll(ends.length ? ends : data.evaluations),
+  );
+  if (ends.length && ends.length < data.evaluations.length) {
+    const summary = make("summary", { textContent: `All ${data.evaluations.length} evaluations` });
+    const details = make("details", {}, summary);
+    details.addEventListener("toggle", () => details.childElementCount < 2 && details.append(scroll(data.evaluations)));
+    host.append(details);
+  }
+}
