@@ -13,10 +13,12 @@ adapters as well, `{}` for the base as it was loaded. So optimizer state, checkp
 are of the adapters' size.
 
 Applied, not merged, inside the update: merging first would make every merged weight and, in the
-backward pass, every weight's gradient (SmolLM2-135M's shape at rank 16, 4 rows of 224 tokens,
-layers recomputed: 953 MiB of temporaries in place of 184). Our own and not qwix, which adds
-adapters by intercepting jax functions while a Flax module runs: here they are an argument like any
-other, and the whole mechanism is this file and three lines of `transformer.linear`.
+backward pass, every weight's gradient (SmolLM2-135M's shape, rank 16, 4 rows of 224 tokens, layers
+recomputed: 953 MiB of temporaries in place of 184).
+
+Our own and not qwix, which adds adapters by intercepting jax functions while a Flax module runs:
+here they are an argument like any other, and the whole mechanism is this file and three lines of
+`transformer.linear`.
 
 Left out: dropout, biases, adapters of the embedding and of an untied head.
 
