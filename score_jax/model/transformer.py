@@ -185,7 +185,7 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     params = {
         "embedding": embedding_VD / (config.width**0.5 if config.scaled_embedding else 1.0),
         "layers": jax.vmap(init_layer)(jax.random.split(key_layers, config.layers)),
-        "final_norm": jnp.full((config.width,), 1.0 - config.norm_offset),
+        "final_norm": jnp.full((config.width,), 1.0 - config.norm_offset, jnp.float32),
     }
     if not config.tied:
         head_DV = jax.random.normal(key_head, (config.width, config.vocab_size))
