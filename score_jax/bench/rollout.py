@@ -103,7 +103,7 @@ def _steps(counted: episode.Work) -> dict[str, Any]:
 
 
 def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
-    """FLOPs and bytes per token of the compiled decode step, and the least possible.
+    """The least FLOPs and bytes per token, and, where XLA can count them, the decode step's.
 
     Least: every matrix once per token (FLOPs) or once per step (bytes), and the cache of the slots
     once per step; attention FLOPs over the whole cache, as the step computes it.
@@ -123,9 +123,14 @@ def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     if not s.model.tied:
         weights -= params["embedding"].size  # looked up, not multiplied
     least_flops = 2 * weights * slots + 2 * held * s.model.heads // s.model.kv_heads
-    return {
-        "bytes_per_token": found["bytes"] / slots,
+    least = {
         "least_bytes_per_token": least_bytes / slots,
+        "least_flops_per_token": least_flops / slots,
+    }
+    if found is None:  # few rows on a CPU: model/products.py loops over a matrix
+        return least
+    return least | {
+        "bytes_per_token": found["bytes"] / slots,
         "bytes_over_least": found["bytes"] / least_bytes,
         "flops_per_token": found["flops"] / slots,
         "flops_over_least": found["flops"] / least_flops,

@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from score_jax.config import StageSettings
 from score_jax.learner import step
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
+from score_jax.structs import Batch
 from tests import fakes
 from tests.learner import exact, slow
 
@@ -349,3 +351,39 @@ def test_an_update_needs_no_jit():
     for ours, theirs in zip(unjitted, jitted, strict=True):
         for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+# Memory
+
+
+def temporary_bytes(vocab_size: int, chunk: int = 0) -> int:
+    """Of a compiled update of 8 rows of 128 tokens, all but one written by the policy."""
+    model = fakes.model(vocab_size=vocab_size, layers=2)
+    settings = fakes.learner_settings(model, chunk=chunk, max_attempt_tokens=64)
+    params = jax.eval_shape(lambda: fakes.params(model))
+    state = jax.eval_shape(lambda params: step.init(params, settings), params)
+    of = jax.ShapeDtypeStruct
+    batch = Batch(
+        tokens=of((8, 128), jnp.int32),
+        attempt=of((8, 128), jnp.int32),
+        logp=of((8, 128), jnp.float32),
+        length=of((8,), jnp.int32),
+        reward=of((8, 2), jnp.float32),
+        truncated=of((8, 2), bool),
+    )
+    compiled = step.lower(state, params, batch, stage=STAGE2).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    return memory.temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_tokens_times_vocabulary():
+    small, large = 2**14, 2**15
+    grown = temporary_bytes(large) - temporary_bytes(small)
+    # The head, its gradient, and a chunk's logits, which are as many for every vocabulary.
+    head_bytes = 4 * fakes.model().width * (large - small)
+    assert grown < 6 * head_bytes
+    logits_bytes = 4 * 8 * 127 * (large - small)
+    assert grown < logits_bytes / 4
+    # What the chunks are for: all tokens at once hold their logits.
+    assert temporary_bytes(large, chunk=8 * 128) > 4 * 8 * 127 * large
