@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up with the test extra, then runs the tests: bash launch/test.sh [--slow] [pytest arguments …]
 #
-# --slow runs the tests that take minutes as well. Paths are relative to the repository.
+# Files of tests run side by side, on at most four cores. --slow runs the tests that take minutes as well. Paths are relative to the repository.
 # PYTHON= names another interpreter to make .venv with.
 set -euo pipefail
 
@@ -20,4 +20,4 @@ done
 
 cd "$root"
 # An empty array counts as unset in the bash of macOS, hence the +.
-exec "$venv_python" -m pytest ${arguments[@]+"${arguments[@]}"}
+exec "$venv_python" -m pytest -n auto --maxprocesses 4 --dist loadfile ${arguments[@]+"${arguments[@]}"}

@@ -325,17 +325,18 @@ def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_comp
     )
     settings = dataclasses.replace(
         settings,
-        stages={
-            "stage1": dataclasses.replace(settings.stages["stage1"], steps=120),
-            "stage2": dataclasses.replace(settings.stages["stage2"], steps=80),
-        },
         rollout=dataclasses.replace(settings.rollout, prompt_buckets=(4, 6, 8)),
         evaluation=dataclasses.replace(settings.evaluation, every=50),
     )
 
-    def start(name: str) -> dict[str, int]:
+    def start(name: str, **steps: int) -> dict[str, int]:
         jax.clear_caches()  # as a new process begins
-        assert train.train(settings, str(tmp_path / name)) == train.DONE
+        stages = {
+            stage: dataclasses.replace(settings.stages[stage], steps=n)
+            for stage, n in steps.items()
+        }
+        run = dataclasses.replace(settings, stages=stages)
+        assert train.train(run, str(tmp_path / name)) == train.DONE
         return json.loads((tmp_path / name / "report" / "summary.json").read_text())["compiles"]
 
     widths = set()
@@ -346,10 +347,10 @@ def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_comp
         return sample(self, params, prompts, number, tokens)
 
     monkeypatch.setattr(train._Episodes, "_sample", noted)
-    first = start("first")
+    first = start("first", stage1=120, stage2=80)
     assert {width for width, warming in widths if not warming} == {4, 6, 10}
     assert first["late"] == 0 and first["compiled"] > 0
     shutil.copytree(tmp_path / "first" / "compile_cache", tmp_path / "second" / "compile_cache")
-    second = start("second")
+    second = start("second", stage1=2, stage2=2)
     assert (second["compiled"], second["late"]) == (0, 0)
     assert second["from_cache"] > 0
