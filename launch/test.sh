@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up with the test extra, then runs the tests: bash launch/test.sh [--slow] [pytest arguments …]
 #
-# Files of tests run side by side, on at most four cores. --slow runs the tests that take minutes as well. Paths are relative to the repository.
+# Files of tests run side by side, on at most four cores. --slow runs the tests that take minutes as
+# well. Paths are relative to the repository.
 # PYTHON= names another interpreter to make .venv with.
 set -euo pipefail
 
