@@ -198,14 +198,15 @@ def test_an_interrupted_batch_leaves_no_program_running():
         checkers = len(sandboxes.checkers_of(box))
         raise KeyboardInterrupt
 
-    def left() -> tuple[int, bool]:
-        return len(sandboxes.programs_of(box)), len(sandboxes.checkers_of(box)) < checkers
+    def gone() -> tuple[bool, bool]:
+        programs, left = sandboxes.programs_of(box), sandboxes.checkers_of(box)
+        return len(programs) <= idle, len(left) < checkers
 
     for _ in range(50):
-        if left() == (idle, True):
+        if all(gone()):
             break
         time.sleep(0.1)
-    assert left() == (idle, True)
+    assert gone() == (True, True)
 
 
 def test_threads_share_the_sandbox_and_a_fork_starts_its_own():
