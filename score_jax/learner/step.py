@@ -181,7 +181,7 @@ def loss_gradient(
         "behaviour": behaviour_BN,
         "importance_cap": jnp.full(len(batch.tokens), coefficients.importance_cap),
         "reference": reference_BN,
-        "reference_hidden": reference_BND,
+        "reference_hidden": reference_BND if choices.kl_estimator == "exact" else None,
         "kl_coefficient": _per_token(
             jnp.broadcast_to(kl_coefficients(attempts, coefficients), kl_BA.shape), where.attempt
         ),
