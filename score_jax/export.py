@@ -11,9 +11,9 @@ import json
 import shutil
 from pathlib import Path
 
-from score_jax.experiment import PRESET, Experiment
+from score_jax.experiment import Experiment
 from score_jax.learner import adapter_files
-from score_jax.model import sources, weights
+from score_jax.model import runs, weights
 from score_jax.problem import InputError
 from score_jax.structs import Params
 
@@ -43,21 +43,26 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
     Raises: InputError if the folder cannot be written, or is the one that was trained from.
     """
     settings = experiment.settings.model
-    source = None if settings.source.startswith(PRESET) else sources.locate(settings.source)
-    if source and source.resolve() == folder.resolve():
+    source, text = runs.origin(settings.source, settings.tokenizer)
+    if Path(source).resolve() == folder.resolve():
         raise InputError(
             f"{folder} is config.model.source: exporting there would replace the weights that "
             "training started from. Choose another --export_dir."
+        )
+    if (folder / runs.CHECKPOINTS).exists():
+        raise InputError(
+            f"{folder} is the work directory of a run: exporting there would replace its "
+            "config.json, and it could not go on. Choose another --export_dir, e.g. its export/."
         )
     weights.save(
         folder,
         experiment.model,
         experiment.merged(params),
         dtype=dtype,
-        extra=_token_ids(experiment, source),
+        extra=_token_ids(experiment, Path(source)),
     )
     said = f"{folder}: a {experiment.model.family} model, loaded by transformers as it stands."
-    return f"{said} {_write_tokenizer(experiment, source, folder)}"
+    return f"{said} {_write_tokenizer(experiment, Path(text), folder)}"
 
 
 def write_adapters(experiment: Experiment, params: Params, folder: Path) -> str:
@@ -69,7 +74,7 @@ def write_adapters(experiment: Experiment, params: Params, folder: Path) -> str:
     return f"{folder}: adapters in PEFT's layout, for {settings.source}."
 
 
-def _token_ids(experiment: Experiment, source: Path | None) -> dict[str, int | list[int] | None]:
+def _token_ids(experiment: Experiment, source: Path) -> dict[str, int | list[int] | None]:
     """Begin, end and padding, for config.json: as the source has it, or as they are used here."""
     text = experiment.template.tokenizer
     ends = list(text.end_ids)
@@ -78,7 +83,7 @@ def _token_ids(experiment: Experiment, source: Path | None) -> dict[str, int | l
         "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": text.pad_id,
     }
-    if source and source.is_dir():
+    if source.is_dir():
         stated = json.loads((source / "config.json").read_text())
         return {key: stated[key] for key in ids if key in stated}
     return ids

@@ -133,6 +133,22 @@ def test_a_run_with_lora_exports_merged_weights_or_adapters_alone(source, tmp_pa
     assert (described["r"], described["base_model_name_or_path"]) == (2, str(source))
 
 
+def test_a_run_that_started_from_a_run_has_the_tokenizer_of_the_first_ones_source(
+    source, tmp_path, capsys
+):
+    first = trained(source, tmp_path / "first")
+    second = trained(tmp_path / "first", tmp_path / "second")
+    expected = jax.tree.map(lambda x: (x * 1.25 + 0.01) * 1.25, first)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), second, expected)
+    run = [*arguments(tmp_path / "first"), f"--workdir={tmp_path / 'second'}"]
+    assert exported(*run) == 0
+    assert "Tokenizer, copied: tokenizer.json, tokenizer_config.json" in capsys.readouterr().out
+    described = json.loads((tmp_path / "second" / "export" / "config.json").read_text())
+    assert described["eos_token_id"] == [0, 2]
+    assert exported(*run, f"--export_dir={tmp_path / 'first'}") == main.BAD_INPUT
+    assert "first is the work directory of a run" in capsys.readouterr().err
+
+
 def test_an_export_that_cannot_be_is_explained_in_one_message(source, tmp_path, capsys):
     run = [*arguments(source), f"--workdir={tmp_path / 'run'}"]
     assert exported(*run) == main.BAD_INPUT
