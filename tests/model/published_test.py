@@ -22,7 +22,7 @@ from score_jax.learner import likelihood
 from score_jax.model import sources, tensor_names, transformer, weights
 from score_jax.model.families import ModelConfig
 from score_jax.rl.policy import Policy
-from score_jax.text import tokenizer
+from score_jax.text import gguf_tokenizer, tokenizer
 from tests.data.real import REAL, needs_real_data
 from tests.model import fake_checkpoints
 
@@ -270,6 +270,25 @@ def test_solutions_of_gsm8k_are_as_likely_as_transformers_finds_them(path, ours,
     print(f"mean log-prob per token: {np.mean(mine):.6f}, transformers {np.mean(other):.6f}")
     np.testing.assert_allclose(np.mean(mine), np.mean(other), atol=1e-3, rtol=0)
     np.testing.assert_allclose(mine, other, atol=1e-3, rtol=0)  # of every solution, too
+
+
+@pytest.mark.slow
+@needs_real_data
+@both_slow
+def test_the_tokenizer_of_an_export_gives_our_ids_in_transformers(path, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours = tokenizer.load(str(path))
+    assert gguf_tokenizer.write(path, tmp_path)[0] == "tokenizer.json"
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    begin = [] if ours.bos_id is None else [ours.bos_id]
+    lines = (REAL / "gsm8k" / "test.jsonl").read_text().splitlines()
+    lines += (REAL / "math" / "test.jsonl").read_text().splitlines()
+    assert len(lines) == 1819
+    for line in lines:  # JSON too: quotes, escapes
+        assert theirs.encode(line) == begin + ours.encode(line)
+        for text in json.loads(line).values():
+            if isinstance(text, str):
+                assert theirs.encode(text) == begin + ours.encode(text)
 
 
 @pytest.mark.slow
