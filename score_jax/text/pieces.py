@@ -95,12 +95,16 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
             byte_fallback=model.trainer_spec.byte_fallback,
         )
     )
-    visible = normalizers.Replace(" ", _SPACE)
-    spoken = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if model.normalizer_spec.add_dummy_prefix:
-        visible = normalizers.Sequence([normalizers.Prepend(_SPACE), visible])
-        spoken.append(decoders.Strip(" ", 1, 0))
-    backend.normalizer, backend.decoder = visible, decoders.Sequence(spoken)
+    prefix = model.normalizer_spec.add_dummy_prefix
+    backend.normalizer = normalizers.Sequence(
+        [*([normalizers.Prepend(_SPACE)] if prefix else []), normalizers.Replace(" ", _SPACE)]
+    )
+    backend.decoder = decoders.Sequence(
+        [
+            *(decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()),
+            *([decoders.Strip(" ", 1, 0)] if prefix else []),
+        ]
+    )
     for piece in model.pieces:
         special = piece.type in (_Piece.CONTROL, _Piece.UNKNOWN) or piece.piece in MARKERS
         if special or piece.type == _Piece.USER_DEFINED:
