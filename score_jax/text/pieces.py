@@ -128,9 +128,14 @@ def _model_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Any:
     if _Piece.UNKNOWN not in kinds:  # Gemma files list it as a control token
         kinds[stated.get("unknown_token_id", 0)] = _Piece.UNKNOWN
     model = _Model()
-    for token, score, kind in zip(tokens, scores, kinds, strict=True):
-        # Runs of blanks come as blanks in some files; SentencePiece spells them visibly.
-        model.pieces.add(piece=token.replace(" ", _SPACE), score=score, type=kind)
+    try:
+        for token, score, kind in zip(tokens, scores, kinds, strict=True):
+            # Runs of blanks come as blanks in some files; SentencePiece spells them visibly.
+            model.pieces.add(piece=token.replace(" ", _SPACE), score=score, type=kind)
+    except ValueError as error:
+        raise InputError(
+            f"{path} has a token of no known type: {error}. Fetch the file again."
+        ) from error
     model.trainer_spec.model_type = _BPE
     model.trainer_spec.byte_fallback = _Piece.BYTE in kinds
     model.normalizer_spec.name = "identity"
@@ -166,7 +171,7 @@ def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
 def _processor(model: Any, path: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter on the way to the former
         raise InputError(
             f"The SentencePiece vocabulary in {path} is not usable ({error}). Fetch the file again."
         ) from error
