@@ -49,6 +49,9 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
+    "docs_test.py",
+    "notebook_test.py",
+    "package_test.py",
     "structure_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",
