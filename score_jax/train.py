@@ -52,7 +52,8 @@ def train(settings: Settings, workdir: str, *, stop: Callable[[], bool] = lambda
         print(summary.table(json.loads((folder / "report" / "summary.json").read_text())))
         print(f"{folder}: all stages are done; nothing to do.")
         return DONE
-    with RunLog(folder) as log, _watch(settings, folder, log) as watch:
+    wandb = settings.logging.wandb
+    with RunLog(folder, wandb=wandb) as log, _watch(settings, folder, log) as watch:
         run = _Run.start(settings, folder, log, stop, watch)
         log.write_config(config.to_dict(settings), device=_device())
         try:
@@ -521,6 +522,7 @@ _FREE = (
     "problems.test",
     "checkpoint",
     "compile",
+    "logging",
     "mesh",
     "memory",
     "rollout.slots",

@@ -24,6 +24,7 @@ _FLOORS = {
     "commandline": 0,
     "progress": 0,
     "runlog": 0,
+    "wandb_run": 0,
     "text": 1,
     "model": 1,
     "rewards": 1,
