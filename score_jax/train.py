@@ -199,16 +199,15 @@ class _Run:
         first, at_step = self.position()
         self.log.truncate_after(recipe, recipe[first], at_step)
         params = self._params_after(recipe[first - 1]) if first else None
+        reference = self._reference(recipe[first])
         if params is None:
             params = self.experiment.initial_params()
             if recipe[0] != "base":
-                self._evaluate("base", params)
-        reference = self._reference(recipe[first])
+                self._evaluate("base", params, reference)
         for i, name in enumerate(recipe[first:], start=first):
             params = self._stage(i, name, params, reference)
-            self._evaluate(
-                name, params, sum(self.settings.stages[n].steps for n in recipe[: i + 1])
-            )
+            done = sum(self.settings.stages[n].steps for n in recipe[: i + 1])
+            self._evaluate(name, params, reference, done)
             if name == "base":
                 reference = jax.tree.map(jax.numpy.copy, params)
 
@@ -298,12 +297,14 @@ class _Run:
                 if stopping and not last:
                     raise Interrupted
                 if evaluating:
-                    self._evaluate(f"{name}-{number}", state.params, before + number)
+                    self._evaluate(f"{name}-{number}", state.params, reference, before + number)
             if not stage.steps:
                 saved.save(state, {"data": source.get_state()})
         return state.params
 
-    def _evaluate(self, name: str, params: Params, steps_before: int = 0) -> None:
+    def _evaluate(
+        self, name: str, params: Params, reference: Params | None, steps_before: int = 0
+    ) -> None:
         """Evaluates once; what an earlier run found stays."""
         if (self.folder / "evaluations" / f"{name}.json").exists():
             return
@@ -311,7 +312,13 @@ class _Run:
             raise Interrupted
         with self.watch.phase("evaluation"):
             weights = self.experiment.weights(params)
-            result = evaluate(self.experiment, weights, self.test_problems, stop=self.stop)
+            result = evaluate(
+                self.experiment,
+                weights,
+                self.test_problems,
+                reference=None if reference is None else self.experiment.weights(reference),
+                stop=self.stop,
+            )
         self.log.write_transcripts(name, result.transcripts)
         self.log.write_evaluation(name, result.metrics)
         self.log.show_evaluation(steps_before, result.metrics, result.transcripts)

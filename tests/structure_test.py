@@ -37,6 +37,7 @@ _FLOORS = {
     "evaluate": 3,
     "export": 3,
     "report": 3,
+    "shading": 3,
     "scaling": 3,
     "bench": 3,
     "plan": 3,
