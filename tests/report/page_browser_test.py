@@ -100,7 +100,11 @@ def finished(tmp_path_factory) -> Path:
     """A finished run with five known transcripts at its end."""
     rows = [
         fake_runs.transcript(0, ("so 3 + 4 is 8", False), ("so 3 + 4 is 7", True), level="1"),
-        fake_runs.transcript(1, ("it is 2", True), ("it is not 2", False), level="4"),
+        fake_runs.shade(
+            fake_runs.transcript(
+                1, ("it is 2", True), ("it is \N{GRINNING FACE} 2", False), level="4"
+            )
+        ),
         fake_runs.transcript(2, ("same", False), ("same", False), level="7", edit=0.0),
         fake_runs.transcript(3, ("Ünïcode", True), ("Ünïcode and more", True), level="10"),
         fake_runs.transcript(4, ("a b c d e f g h", False), ("a b c d e", True), level="13"),
@@ -202,6 +206,34 @@ def test_the_diff_is_a_shortest_one_and_loses_nothing(shown):
     assert checked == "all"
 
 
+def test_tokens_are_shaded_when_asked_for_and_stay_so(shown):
+    assert shown.tab.locator("[name=shade]").count() == 0  # the first row has no values
+    shown.tab.focus("#list")
+    shown.tab.keyboard.press("j")
+    options = shown.tab.locator("[name=shade] option").all_inner_texts()
+    assert options == ["words that changed", "log-prob of each token", "log-prob against the base"]
+    assert shown.tab.locator(".piece").count() == 0
+    shown.choose(shade="log-prob of each token")
+    assert shown.tab.evaluate("document.activeElement.name") == "shade"
+    second = shown.tab.locator(".attempt2 .told")
+    assert second.evaluate("e => e.textContent") == "it is \N{GRINNING FACE} 2end"
+    pieces = second.locator(".piece")
+    assert pieces.all_inner_texts()[6] == "\N{GRINNING FACE}"
+    classes = [pieces.nth(i).get_attribute("class") for i in range(5)]
+    assert classes == [f"piece unlikely-{level}" for level in (0, 2, 3, 3, 4)]
+    assert pieces.nth(1).get_attribute("title") == (
+        "54.9% likely, log-prob -0.60; base model 30.1%, -1.20"
+    )
+    shown.choose(shade="log-prob against the base")
+    assert pieces.nth(1).get_attribute("class") == "piece likelier-2"
+    assert pieces.nth(3).get_attribute("class") == "piece unlikelier-3"
+    shown.tab.focus("#list")
+    shown.tab.keyboard.press("j")  # no values here: words are marked
+    assert shown.tab.locator(".piece").count() == 0
+    shown.tab.keyboard.press("k")
+    assert shown.tab.locator(".piece").count() > 10
+
+
 def test_a_number_of_the_flip_table_opens_its_transcripts(shown):
     cell = shown.tab.locator("#flips > div:nth-child(3) .broken")
     assert "20.0%" in cell.inner_text()
@@ -267,6 +299,10 @@ def test_a_narrow_window_needs_no_scrolling_sideways(browser, finished, width):
 def test_text_stands_out_from_its_ground(browser, finished, scheme):
     """Contrast by WCAG: 4.5 at least, for every element that has text of its own."""
     opened = Opened(browser, finished, color_scheme=scheme)
+    opened.tab.focus("#list")
+    opened.tab.keyboard.press("j")
+    opened.choose(shade="log-prob against the base")
+    assert opened.tab.locator(".likelier-4").count() and opened.tab.locator(".unlikelier-4").count()
     poor = opened.tab.evaluate(
         """() => {
           const parse = (c) => c.match(/[\\d.]+/g).map(Number);

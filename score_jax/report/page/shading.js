@@ -3,7 +3,7 @@
 // compared with the base model. Five steps of each, so that text keeps its contrast.
 
 const SHADES = {
-  diff: { label: "words that changed" },
+  diff: { label: "words that changed" }, // transcripts.js marks them
   logp: {
     label: "log-prob of each token",
     legend: "the darker, the less likely the policy held the token: steps below 95%, 80%, 50% and 10%",
@@ -19,10 +19,10 @@ const SHADES = {
   },
 };
 
-/** Ways to shade a row: those that its attempts have values for. */
+/** Ways to mark a row: those that its attempts have values for. */
 function shadesOf(row) {
   const shadings = row.attempts.map((a) => a.shading);
-  const names = row.attempts.length > 1 ? ["diff"] : [];
+  const names = ["diff"];
   if (shadings.every(Boolean)) names.push("logp");
   if (shadings.every((s) => s && s[2])) names.push("ratio");
   return names;
@@ -32,11 +32,12 @@ function shadesOf(row) {
 function shaded({ text, shading }, name, characters) {
   const { level, kind } = SHADES[name];
   const [ends, logps, bases] = shading;
+  const symbols = Array.from(text); // ends count characters, of which some have two units here
   const nodes = [];
   let from = 0;
   for (let i = 0; i < ends.length && from < characters; i++) {
     const values = [logps[i], bases?.[i]];
-    const piece = text.slice(from, ends[i]);
+    const piece = symbols.slice(from, ends[i]).join("");
     const isEnd = !piece && i === ends.length - 1;
     from = ends[i];
     if (!piece && !isEnd) continue;
