@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import rich.console
 import rich.progress
+import rich.table
 
 LINE_SEC = 5.0  # between plain lines
 
@@ -98,8 +99,8 @@ def describe(row: Mapping[str, Any]) -> str:
 def _start_bars(stream: TextIO) -> rich.progress.Progress:
     bars = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=16),
-        rich.progress.MofNCompleteColumn(),
+        rich.progress.BarColumn(bar_width=16),  # the only one that a narrow terminal shortens
+        rich.progress.MofNCompleteColumn(table_column=rich.table.Column(no_wrap=True)),
         rich.progress.TextColumn("{task.fields[text]}", markup=False),
         console=rich.console.Console(file=stream, highlight=False, markup=False, emoji=False),
         refresh_per_second=4,

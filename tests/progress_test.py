@@ -67,9 +67,10 @@ def test_a_stream_without_arrows_gets_question_marks():
     assert raw.getvalue() == b"0.41 ? 0.87\n"
 
 
-def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch):
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch, columns):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", columns)
     leader, follower = pty.openpty()
     seen = bytearray()
 
@@ -87,15 +88,15 @@ def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch):
     reader.start()
     with os.fdopen(follower, "w", encoding="utf-8") as stream:
         shown = progress.Progress(stream)
-        shown.start_stage("stage1", 2)
+        shown.start_stage("stage1", 200)
         shown.show(1, _ROW)
         shown.say("saved [step 1]")
-        shown.show(2, _ROW)
+        shown.show(200, _ROW)
         shown.close()
     reader.join(timeout=10)
     os.close(leader)
     text = seen.decode()
     assert "━" in text
-    assert "2/2" in text
+    assert "200/200" in text and "eta 0:00" in text
     assert "reward 0.41 → 0.87 (+0.46)" in text
     assert "saved [step 1]" in text
