@@ -56,6 +56,9 @@ def train(settings: Settings, workdir: str, *, stop: Callable[[], bool] = lambda
     with RunLog(folder, wandb=wandb) as log, _watch(settings, folder, log) as watch:
         run = _Run.start(settings, folder, log, stop, watch)
         log.write_config(config.to_dict(settings), device=_device())
+        at, at_step = run.position()
+        where = f"goes on at {stages[at]}, step {at_step}" if at_step else "begins"
+        log.say(f"{folder}: {' → '.join(stages)} on {_device()}; {where}, compiling first …")
         try:
             run.all_stages()
         except Interrupted:

@@ -26,10 +26,10 @@ def clock(monkeypatch):
 
 def test_a_step_is_described_by_what_it_has():
     assert progress.describe(_ROW) == "reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s"
-    assert progress.describe({"reward/attempt1": 0.5}) == "reward 0.50"
-    assert progress.describe({"loss": 1.23456, "tokens_per_sec/update": 800}) == (
-        "loss 1.235  800 tok/s"
-    )
+    one = {"reward/attempt1": 0.5, "tokens_per_sec/rollout": 2000.0}
+    assert progress.describe(one) == "reward 0.50  2.0k tok/s"
+    documents = {"loss": 1.23456, "reward/attempt1": 1.0, "kl/attempt1": 0.0}
+    assert progress.describe(documents | {"tokens_per_sec/update": 800}) == "loss 1.235  800 tok/s"
     assert progress.describe({"reward/attempt1": None, "loss": None}) == ""
 
 

@@ -337,6 +337,7 @@ def test_hostile_transcripts_are_shown_as_text(browser, tmp_path):
         fake_runs.transcript(i, (a, False), (b, True), problem=a[:200])
         for i, (a, b) in enumerate(HOSTILE)
     ]
+    fake_runs.shade(rows[0])
     fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
     opened = Opened(browser, run_page.write(tmp_path))
     for number, (first, second) in enumerate(HOSTILE):
@@ -348,6 +349,11 @@ def test_hostile_transcripts_are_shown_as_text(browser, tmp_path):
         )
         for body, text in zip(bodies, (first, second), strict=True):
             assert body == text[:20_000]
+    opened.tab.focus("#list")
+    opened.tab.keyboard.press("Home")
+    opened.choose(shade="log-prob of each token")
+    shaded = opened.tab.locator(".attempt1 .told").evaluate("e => e.textContent")
+    assert shaded == HOSTILE[0][0] + "end"
     assert opened.tab.title().endswith("· score_jax")
     assert opened.tab.locator("h1").count() == 1 and opened.tab.locator("img").count() == 0
     assert not opened.is_wider_than_its_window()
