@@ -31,7 +31,7 @@ QUICKSTART = "python -m score_jax.main --config=configs/quickstart.py --workdir=
 # In this order: each finds what the one before left in the work directory. What they print.
 RUN = {
     f"{QUICKSTART} --mode=evaluate": "stage2 at step 1",
-    f'{QUICKSTART} --mode=try --question="7+8+5"': "Attempt 2",
+    f'{QUICKSTART} --mode=try --question="3+8+6+5+6"': "Attempt 2",
     f"{QUICKSTART} --mode=export": "export",
     "python -m score_jax.report.page runs/quickstart": "",
 }

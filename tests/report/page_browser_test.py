@@ -372,6 +372,19 @@ def test_the_rest_of_a_megabyte_line_is_shown_when_asked_for(browser, tmp_path):
     opened.tab.close()
 
 
+def test_in_a_frame_of_a_notebook_the_links_stay_on_the_page(browser, finished):
+    tab = browser.new_page(viewport={"width": 1000, "height": 800}, reduced_motion="reduce")
+    tab.set_content("<iframe width=900 height=700></iframe>")
+    source = finished.read_text(encoding="utf-8")
+    tab.eval_on_selector("iframe", "(frame, page) => { frame.srcdoc = page; }", source)
+    frame = tab.frame_locator("iframe")
+    frame.locator("nav a", has_text="Transcripts").click()
+    assert frame.locator("#count").inner_text().startswith("5 of 5")
+    top = frame.locator("#transcripts").evaluate("e => e.getBoundingClientRect().top")
+    assert abs(top) < 50
+    tab.close()
+
+
 def test_runs_of_one_attempt_and_runs_just_begun_are_shown(browser, tmp_path):
     rows = [fake_runs.transcript(i, ("4", i == 0)) for i in range(3)]
     fake_runs.write(tmp_path / "one", transcripts={"base": rows}, stages=("base",))
