@@ -55,7 +55,8 @@ def evaluate(
         max_prompt_tokens=s.rollout.max_prompt_tokens,
         pad_id=experiment.template.tokenizer.pad_id,
     )
-    rewards, truncated, transcripts = [], [], []
+    rewards, truncated = [], []
+    transcripts: list[dict[str, Any]] = []
     pending: tuple[Episode, PromptBatch, int] | None = None
 
     def finish(done: tuple[Episode, PromptBatch, int]) -> None:
