@@ -6,9 +6,9 @@ modules that programs use, confines itself (namespaces.py, or landlock.py), and 
 each fork drops what rights are left, comes under limits and the filter of system calls, and becomes
 the callee of one program (callee.py).
 
-Layers of each fork, in order: own process group; own namespaces and /tmp (where there are namespaces);
-limits of memory, CPU, files, threads; other user, no capabilities, no new privileges; death with
-this process; seccomp.
+Layers of each fork, in order: own process group; own namespaces and /tmp (where there are
+namespaces); limits of memory, CPU, files, threads; other user, no capabilities, no new privileges;
+death with this process; seccomp.
 """
 
 import contextlib
