@@ -76,15 +76,15 @@ def _train(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.evaluate_latest(settings, given.workdir)
+    return modes.evaluate_latest(settings, given.workdir)
 
 
 def _export(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.export_latest(
+    return modes.export_latest(
         settings,
         given.workdir,
         given.export_dir,
@@ -94,9 +94,9 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _try(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.ask_latest(settings, given.workdir, given.question)
+    return modes.ask_latest(settings, given.workdir, given.question)
 
 
 # Imported where used, so that a mistyped flag is reported before jax has loaded.

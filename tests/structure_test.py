@@ -34,12 +34,16 @@ _FLOORS = {
     "experiment": 3,
     "ask": 3,
     "evaluate": 3,
+    "workdir": 3,
+    "run": 3,
+    "batches": 3,
     "export": 3,
     "report": 3,
     "scaling": 3,
     "bench": 3,
     "plan": 3,
     "train": 4,
+    "modes": 4,
     "main": 5,
 }
 _ROOMS_APART = {1, 2}  # floors
