@@ -3,8 +3,8 @@
     with watch(settings, folder, log) as watching:
         run = Run.start(settings, folder, log, watching)
 
-`position` says where a run stands, `params_at` what a checkpoint holds, `reference` the policy that
-a stage's KL terms are against. With LoRA, params are adapters here; `Experiment.weights` puts them
+`position` says where a run stands, `params_at` what a checkpoint holds, `base_reference` the policy
+that KL terms are against. With LoRA, params are adapters here; `Experiment.weights` puts them
 beside the weights.
 """
 
@@ -96,7 +96,13 @@ class Run:
         """Steps of all stages before that one."""
         return sum(self.settings.stages[name].steps for name in self.settings.recipe[:index])
 
-    def reference(self, stage: str) -> Params | None:
+    def params_of(self, stage: str) -> Params:
+        """The params that a finished stage ended with; "base" is the base model in any recipe."""
+        if stage == "base" and self.settings.recipe[0] != "base":
+            return self.experiment.initial_params()
+        return self.params_after(stage)
+
+    def base_reference(self, stage: str) -> Params | None:
         """The frozen base model at the start of `stage`; None while it is still being made."""
         if self.settings.recipe[0] != "base":
             return self.experiment.initial_reference()

@@ -3,28 +3,28 @@
 Running the same command again resumes. Where a run goes on, first match:
   1. the newest checkpoint of the latest stage that has one (DIR/checkpoints/STAGE/STEP);
   2. the beginning.
-A stage starts from the params its predecessor ended with, and with a fresh optimizer. The
-reference of all KL terms is the base model: what the stage named "base" made, or else the loaded
-weights.
+A stage starts from the params its predecessor ended with, or the stage it names (`start`), and with
+a fresh optimizer. The reference of the KL terms is the base model, what the stage named "base" made
+or else the loaded weights, unless the stage names another one.
 """
 
 import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from score_jax import config, workdir
-from score_jax.batches import Documents, Episodes
-from score_jax.config import Settings
+from score_jax import batches, config, workdir
+from score_jax.config import Settings, StageSettings
 from score_jax.evaluate import Interrupted, evaluate
 from score_jax.learner import checkpoint, step
 from score_jax.report import page, plots, summary
+from score_jax.rl import adaptive
 from score_jax.run import Run, watch
 from score_jax.runlog import RunLog, package_versions
 from score_jax.structs import Params
@@ -32,13 +32,23 @@ from score_jax.structs import Params
 DONE, STOPPED = 0, 75  # exit statuses; 75: saved after a signal, run the same command again
 
 
-def train(settings: Settings, folder: str, *, stop: Callable[[], bool] = lambda: False) -> int:
+def train(
+    settings: Settings,
+    folder: str,
+    *,
+    base_from: str = "",
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
     """Runs the recipe to its end, or until `stop` says so, and returns the exit status.
 
+    Args:
+      base_from: work directory of a run whose base model a new run begins with; empty: none.
     Raises: InputError for settings, files or a work directory that do not fit.
     """
     path = Path(folder)
     workdir.check_same_settings(path, settings)
+    if base_from:
+        workdir.take_base(path, Path(base_from), settings)
     stages = list(settings.recipe)
     names = stages if "base" in stages else ["base", *stages]
     if workdir.is_complete(path, stages, names, settings.stages[stages[-1]].steps):
@@ -75,9 +85,12 @@ def _all_stages(run: Run) -> None:
         params = run.experiment.initial_params()
         if recipe[0] != "base":
             _evaluate(run, "base", params)
-    reference = run.reference(recipe[first])
+    reference = run.base_reference(recipe[first])
     for i, name in enumerate(recipe[first:], start=first):
-        params = _stage(run, i, params, reference)
+        stage = run.settings.stages[name]
+        start = run.params_of(stage.start) if stage.start else params
+        against = run.params_of(stage.reference) if stage.reference else reference
+        params = _stage(run, i, start, against)
         _evaluate(run, name, params, run.steps_before(i + 1))
         if name == "base":
             reference = jax.tree.map(jax.numpy.copy, params)
@@ -89,30 +102,33 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
     stage = run.settings.stages[name]
     # A copy: the state is donated to every update, and `params` may be the reference too.
     state = run.fresh_state(name, jax.tree.map(jax.numpy.copy, params))
-    # Documents were not sampled: they have no behaviour log-probs to compare with.
+    # Documents are learned as they stand: no KL holds them to anything.
     against = reference if stage.objective == "rl" else None
-    source: Any = (Episodes if stage.objective == "rl" else Documents)(run, index)
+    source = batches.source(run, index, against)
+    anchor = _Anchor(stage.kl_attempt1, stage.kl_target)
     folder = run.checkpoints(name)
     with checkpoint.StageCheckpoints(folder, keep=run.settings.checkpoint.keep) as saved:
         done = checkpoint.latest_step(folder) or 0
         if done:
             state, extra = saved.restore(done, state)
             source.set_state(extra["data"])
+            anchor.coefficient = extra["kl_attempt1"]
         before = run.steps_before(index)
         run.log.start_stage(name, steps=stage.steps, steps_before=before)
-        source.warm_up(state, against, stage)
+        source.prepare(state)
         pending: _Pending | None = None
         for number in range(done + 1, stage.steps + 1):
             dispatched = source.dispatch(state.params, number)
             if pending:
                 # Step n-1's metrics, fetched when step n's rollout is already queued.
-                pending.log(run.log)
+                anchor.follow(pending.log(run.log))
             batch, measured = source.collect(dispatched)
             started = time.perf_counter()
             with run.watch.phase("update", name, batch.tokens.shape[1]):
                 state, metrics = step.train_step(
-                    state, against, batch, stage=stage, base=run.experiment.base
+                    state, against, batch, stage=anchor.hold(stage), base=run.experiment.base
                 )
+            measured |= {"kl_coefficient": anchor.coefficient} if stage.kl_target else {}
             pending = _Pending(number, metrics, measured, started, batch.tokens.size)
             stopping = run.stop()
             last = number == stage.steps
@@ -121,17 +137,22 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
             evaluating = bool(every) and number % every == 0 and not last
             if saving or evaluating:
                 # A saved step is a logged step, and an evaluation's time is not an update's.
-                pending.log(run.log)
+                anchor.follow(pending.log(run.log))
                 pending = None
             if saving:
-                saved.save(state, {"data": source.get_state()})
+                saved.save(state, _extra(source, anchor))
             if stopping and not last:
                 raise Interrupted
             if evaluating:
                 _evaluate(run, f"{name}-{number}", state.params, before + number)
         if not stage.steps:
-            saved.save(state, {"data": source.get_state()})
+            saved.save(state, _extra(source, anchor))
     return state.params
+
+
+def _extra(source: Any, anchor: "_Anchor") -> dict[str, Any]:
+    """What a checkpoint holds besides the train state."""
+    return {"data": source.get_state(), "kl_attempt1": anchor.coefficient}
 
 
 def _evaluate(run: Run, name: str, params: Params, steps_before: int = 0) -> None:
@@ -174,8 +195,8 @@ class _Pending:
     started: float
     tokens: int
 
-    def log(self, log: RunLog) -> None:
-        """Waits for the update, checks it and logs it."""
+    def log(self, log: RunLog) -> dict[str, float]:
+        """Waits for the update, checks it, logs it and returns its metrics."""
         metrics = {key: float(value) for key, value in jax.device_get(self.metrics).items()}
         seconds = time.perf_counter() - self.started
         for key in ("loss", "grad_norm"):
@@ -187,6 +208,26 @@ class _Pending:
                 )
         rate = {"sec/update": seconds, "tokens_per_sec/update": self.tokens / seconds}
         log.log(self.number, {**metrics, **self.measured, **rate})
+        return metrics
+
+
+@dataclasses.dataclass
+class _Anchor:
+    """The KL coefficient of attempt 1, which may adapt (rl/adaptive.py)."""
+
+    coefficient: float
+    target: float  # nats; 0: it does not adapt
+
+    def hold(self, stage: StageSettings) -> StageSettings:
+        """The stage with the coefficient of now."""
+        return dataclasses.replace(stage, kl_attempt1=self.coefficient)
+
+    def follow(self, metrics: Mapping[str, float]) -> None:
+        """After a step."""
+        if self.target:
+            self.coefficient = adaptive.next_coefficient(
+                self.coefficient, metrics["kl/attempt1"], self.target
+            )
 
 
 def _device() -> str:

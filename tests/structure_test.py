@@ -36,6 +36,8 @@ _FLOORS = {
     "evaluate": 3,
     "workdir": 3,
     "run": 3,
+    "sampler": 3,
+    "collect": 3,
     "batches": 3,
     "export": 3,
     "report": 3,
@@ -53,6 +55,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
+    "recipes_test.py",
     "structure_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",

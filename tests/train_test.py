@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import batches, config, experiment, modes, train
+from score_jax import config, experiment, modes, sampler, train
 from score_jax.config import resolve
 from score_jax.learner import checkpoint
 from score_jax.problem import InputError
@@ -258,7 +258,7 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
     assert jax.tree.structure(ours) == jax.tree.structure(start)
     assert all(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (ours, start)), strict=True))
     # What the stage named base learned is the reference, of the size of the adapters.
-    reference = jax.device_get(run.reference("stage1"))
+    reference = jax.device_get(run.base_reference("stage1"))
     assert jax.tree.structure(reference) == jax.tree.structure(start)
     rows = {(row["stage"], row["step"]): row for row in metrics_of(whole)}
     assert abs(rows["stage1", 1]["kl/attempt2"]) < 1e-5 < abs(rows["stage2", 2]["kl/attempt2"])
@@ -268,7 +268,7 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
 def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themselves(tmp_path):
     settings = lora_settings(recipe=("stage1",))
     run = Run.start(settings, tmp_path, None, None)
-    assert run.reference("stage1") == {}
+    assert run.base_reference("stage1") == {}
     full = dataclasses.replace(settings.model, lora=config.LoraSettings())
     plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))
     jax.tree.map(np.testing.assert_array_equal, run.experiment.base, plain.initial_params())
@@ -341,13 +341,13 @@ def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_comp
         return json.loads((tmp_path / name / "report" / "summary.json").read_text())["compiles"]
 
     widths = set()
-    sample = batches.Episodes._sample
+    sample = sampler.Sampler.sample
 
-    def noted(self, params, prompts, number, tokens=0):
+    def noted(self, params, prompts, number, reference=None, tokens=0):
         widths.add((prompts.tokens.shape[1], bool(tokens)))
-        return sample(self, params, prompts, number, tokens)
+        return sample(self, params, prompts, number, reference, tokens)
 
-    monkeypatch.setattr(batches.Episodes, "_sample", noted)
+    monkeypatch.setattr(sampler.Sampler, "sample", noted)
     first = start("first", stage1=120, stage2=80)
     assert {width for width, warming in widths if not warming} == {4, 6, 10}
     assert first["late"] == 0 and first["compiled"] > 0
