@@ -113,6 +113,7 @@ class Experiment:
             policy=policy or self.policy,
             attempts=attempts or rollout.attempts,
             samples=samples or rollout.samples_per_problem,
+            siblings=1 if samples else rollout.siblings,
             max_attempt_tokens=rollout.max_attempt_tokens,
             instruction=tuple(self.template.instruction_ids),
             turn_end=tuple(self.template.turn_end_ids),
@@ -155,6 +156,7 @@ class Experiment:
             max_attempt_tokens=s.rollout.max_attempt_tokens,
             micro_batches=s.memory.micro_batches,
             lora=s.model.lora,
+            siblings=s.rollout.siblings if stage.objective == "rl" else 1,
         )
 
     def texts(self, episode: Episode) -> list[list[str]]:

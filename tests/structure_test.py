@@ -34,12 +34,18 @@ _FLOORS = {
     "experiment": 3,
     "ask": 3,
     "evaluate": 3,
+    "workdir": 3,
+    "run": 3,
+    "sampler": 3,
+    "collect": 3,
+    "batches": 3,
     "export": 3,
     "report": 3,
     "scaling": 3,
     "bench": 3,
     "plan": 3,
     "train": 4,
+    "modes": 4,
     "main": 5,
 }
 _ROOMS_APART = {1, 2}  # floors
@@ -49,6 +55,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
+    "recipes_test.py",
     "structure_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",
