@@ -222,6 +222,13 @@ class CompileSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoggingSettings:
+    """Where a run is logged to, beside its work directory."""
+
+    wandb: str = ""  # a project of Weights & Biases (extra `wandb`); empty: none
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One experiment."""
 
@@ -239,7 +246,8 @@ class Settings:
     mesh: MeshSettings = MeshSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     compile: CompileSettings = CompileSettings()
-    seed: int = 0
+    logging: LoggingSettings = LoggingSettings()
+    seed: int = 0  # of weights, samples and the order of problems
 
 
 CHOICES: dict[tuple[type, str], tuple[str, ...]] = {

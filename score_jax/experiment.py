@@ -139,18 +139,23 @@ class Experiment:
         rollout = self.settings.rollout
         return Policy(rollout.temperature, rollout.top_k, rollout.top_p)
 
-    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
-        """What a stage's update is compiled for."""
+    def likelihood_settings(self, policy: Policy) -> LikelihoodSettings:
+        """What log-probs under `policy` are compiled for."""
         s = self.settings
-        likelihood = LikelihoodSettings(
+        return LikelihoodSettings(
             model=self.model,
-            policy=self.policy if stage.objective == "rl" else Policy(),
+            policy=policy,
             dtype=s.model.dtype,
             chunk=s.memory.chunk,
             remat=s.memory.remat,
         )
+
+    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
+        """What a stage's update is compiled for."""
+        s = self.settings
+        policy = self.policy if stage.objective == "rl" else Policy()
         return LearnerSettings(
-            likelihood=likelihood,
+            likelihood=self.likelihood_settings(policy),
             optimizer=s.optimizer,
             samples=s.rollout.samples_per_problem if stage.objective == "rl" else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,

@@ -55,9 +55,13 @@ def train(
         print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
         print(f"{path}: all stages are done; nothing to do.")
         return DONE
-    with RunLog(path) as log, watch(settings, path, log) as watching:
+    wandb = settings.logging.wandb
+    with RunLog(path, wandb=wandb) as log, watch(settings, path, log) as watching:
         run = Run.start(settings, path, log, watching, stop=stop)
         log.write_config(config.to_dict(settings), device=_device())
+        at, at_step = run.position()
+        where = f"goes on at {stages[at]}, step {at_step}" if at_step else "begins"
+        log.say(f"{path}: {' → '.join(stages)} on {_device()}; {where}, compiling first …")
         try:
             _all_stages(run)
         except Interrupted:
@@ -81,17 +85,17 @@ def _all_stages(run: Run) -> None:
     first, at_step = run.position()
     run.log.truncate_after(recipe, recipe[first], at_step)
     params = run.params_after(recipe[first - 1]) if first else None
+    reference = run.base_reference(recipe[first])
     if params is None:
         params = run.experiment.initial_params()
         if recipe[0] != "base":
-            _evaluate(run, "base", params)
-    reference = run.base_reference(recipe[first])
+            _evaluate(run, "base", params, reference)
     for i, name in enumerate(recipe[first:], start=first):
         stage = run.settings.stages[name]
         start = run.params_of(stage.start) if stage.start else params
         against = run.params_of(stage.reference) if stage.reference else reference
         params = _stage(run, i, start, against)
-        _evaluate(run, name, params, run.steps_before(i + 1))
+        _evaluate(run, name, params, reference, run.steps_before(i + 1))
         if name == "base":
             reference = jax.tree.map(jax.numpy.copy, params)
 
@@ -144,7 +148,7 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
             if stopping and not last:
                 raise Interrupted
             if evaluating:
-                _evaluate(run, f"{name}-{number}", state.params, before + number)
+                _evaluate(run, f"{name}-{number}", state.params, reference, before + number)
         if not stage.steps:
             saved.save(state, _extra(source, anchor))
     return state.params
@@ -155,7 +159,9 @@ def _extra(source: Any, anchor: "_Anchor") -> dict[str, Any]:
     return {"data": source.get_state(), "kl_attempt1": anchor.coefficient}
 
 
-def _evaluate(run: Run, name: str, params: Params, steps_before: int = 0) -> None:
+def _evaluate(
+    run: Run, name: str, params: Params, reference: Params | None, steps_before: int = 0
+) -> None:
     """Evaluates once; what an earlier run found stays."""
     if (run.folder / "evaluations" / f"{name}.json").exists():
         return
@@ -163,7 +169,13 @@ def _evaluate(run: Run, name: str, params: Params, steps_before: int = 0) -> Non
         raise Interrupted
     with run.watch.phase("evaluation"):
         weights = run.experiment.weights(params)
-        result = evaluate(run.experiment, weights, run.test_problems, stop=run.stop)
+        result = evaluate(
+            run.experiment,
+            weights,
+            run.test_problems,
+            reference=None if reference is None else run.experiment.weights(reference),
+            stop=run.stop,
+        )
     run.log.write_transcripts(name, result.transcripts)
     run.log.write_evaluation(name, result.metrics)
     run.log.show_evaluation(steps_before, result.metrics, result.transcripts)

@@ -28,6 +28,7 @@ _FREE = (
     "problems.test",
     "checkpoint",
     "compile",
+    "logging",
     "mesh",
     "memory",
     "rollout.slots",

@@ -92,7 +92,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_name():
     )
     assert_refused("config.stages.stage2.bonos", "Did you mean 'bonus'?", stages__stage2__bonos=1.0)
     assert_refused("config.evalution", "Did you mean 'evaluation'?", evalution={})
-    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, memory, mesh", zzz=1)
+    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, logging, memory", zzz=1)
 
 
 def test_a_missing_setting_is_named():

@@ -24,6 +24,7 @@ _FLOORS = {
     "commandline": 0,
     "progress": 0,
     "runlog": 0,
+    "wandb_run": 0,
     "text": 1,
     "model": 1,
     "rewards": 1,
@@ -41,6 +42,7 @@ _FLOORS = {
     "batches": 3,
     "export": 3,
     "report": 3,
+    "shading": 3,
     "scaling": 3,
     "bench": 3,
     "plan": 3,
@@ -55,6 +57,9 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
+    "docs_test.py",
+    "notebook_test.py",
+    "package_test.py",
     "recipes_test.py",
     "structure_test.py",
     "model/published_test.py",
