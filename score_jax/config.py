@@ -80,7 +80,9 @@ class LoraSettings:
 class ModelSettings:
     """Which model, and how its text is read."""
 
-    source: str  # "preset:NAME" (random weights), a Hugging Face folder or hub id, or a .gguf file
+    # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file, or a run of
+    # ours: its work directory, or DIR/checkpoints/STAGE/STEP in it.
+    source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the source's own
     template: str = "auto"  # a name of text.templates.NAMES; "auto": the model's own
     thinking: bool = False  # models that can think (Qwen3): within attempts, or told not to

@@ -5,6 +5,8 @@ import functools
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -246,3 +248,30 @@ def test_every_config_resolves_and_says_how_to_run_it(path):
         assert settings == resolve(to_config_dict(settings))
     command = f"python -m score_jax.main --config={path.relative_to(path.parents[1]).as_posix()}"
     assert command in re.sub(r"\s+", " ", module.__doc__)
+
+
+OF_PUBLISHED_WEIGHTS = [p for p in CONFIGS if p.stem.startswith(("gsm8k_", "math_", "mbpp_"))]
+
+
+@pytest.mark.parametrize("path", OF_PUBLISHED_WEIGHTS, ids=lambda path: path.stem)
+def test_a_config_of_a_published_model_names_source_licence_and_memory(path):
+    module = load(path)
+    assert re.fullmatch(r"[\w-]+/[\w.-]+", resolve(module.get_config()).model.source)
+    assert re.search(r"Memory[:,] .*\bGB\b", module.__doc__, re.DOTALL)
+    assert re.search(r"Weights: .+(Apache|License|Terms)", module.__doc__)
+
+
+def test_a_config_finds_what_it_shares_with_others_wherever_the_command_is_run(tmp_path):
+    root = Path(__file__).parents[1]
+    code = f"""
+import sys
+sys.path = [path for path in sys.path if path not in ("", {str(root)!r})]
+sys.path.insert(0, {str(tmp_path)!r})
+from score_jax import commandline
+print(commandline.settings_of(["--config={root}/configs/gsm8k_qwen3_06b.py"]).model.source)
+"""
+    (tmp_path / "score_jax").symlink_to(root / "score_jax")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True
+    )
+    assert done.stdout == "Qwen/Qwen3-0.6B\n", done.stderr

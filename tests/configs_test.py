@@ -1,7 +1,6 @@
 """Experiments on published data run: two steps of each stage, tiny weights, the real problems."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from score_jax import batches, config, jsonfiles, modes, runlog, train
-from score_jax.config import SourceSettings, resolve
+from score_jax import batches, commandline, config, jsonfiles, modes, runlog, train
+from score_jax.config import SourceSettings
 from score_jax.model import families, weights
 from score_jax.problem import InputError
 from score_jax.rewards import programs, sandbox
@@ -63,11 +62,7 @@ def source(tmp_path_factory) -> str:
 
 def settings(name: str, source: str, *, prompt_tokens: int, **problems) -> config.Settings:
     """The experiment of that name, made small in what costs time."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    whole = resolve(module.get_config())
+    whole = commandline.settings_of([f"--config={ROOT / 'configs' / name}.py"])
 
     def smaller(part, **changes):
         return dataclasses.replace(part, **changes)
