@@ -77,3 +77,4 @@ def advantages(shaped_QGA: jax.Array, baseline: str, siblings: int = 1) -> jax.A
 
 
 BASELINES = {"leave_one_out": leave_one_out, "batch_mean": batch_mean, "none": none}
+NAMES = (*BASELINES, "sibling")
