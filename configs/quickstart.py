@@ -24,9 +24,6 @@ same base model (of a seed). single_turn_rl samples one attempt where the others
     interleaved     Stage I and II in two rounds of half the steps (version 1 of the paper)
     base            the base model alone
     three_attempts  Stage I(a), I(b) and II with three attempts: 400 steps, of three attempts
-
-Self-Refine has no row: it asks for a critique in words, and this model's sixteen characters hold
-none. `--config.evaluation.protocol=self_refine` evaluates a text model's base with it.
 """
 
 from dataclasses import replace

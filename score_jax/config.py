@@ -169,12 +169,6 @@ class EvaluationSettings:
     problems: int = 0  # how many; 0: the whole split
     batch: int = 64  # problems decoded together
     every: int = 0  # also every so many steps within a stage; 0: only between stages
-    attempts: int = 0  # may be more than are trained; 0: rollout.attempts
-    # How the second attempt is asked for: "correct" (the run's instruction) or "self_refine" (a
-    # critique first, then a rewrite; text/prompts.py).
-    protocol: str = "correct"
-    samples: int = 0  # of each problem, for averages over samples and pass@k; 0: greedy alone
-    temperature: float = 0.7  # of those samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +252,6 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "truncation"): ("zero", "mask", "penalty"),
     (CollectSettings, "filter"): ("", "star", "pair"),
     (CollectSettings, "learn_first"): ("never", "right", "always"),
-    (EvaluationSettings, "protocol"): ("correct", "self_refine"),
     (StageSettings, "kl_estimator"): ("k1", "k2", "k3", "exact"),
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
@@ -310,9 +303,6 @@ MINIMA: dict[tuple[type, str], float] = {
     (EvaluationSettings, "problems"): 0,
     (EvaluationSettings, "batch"): 1,
     (EvaluationSettings, "every"): 0,
-    (EvaluationSettings, "attempts"): 0,
-    (EvaluationSettings, "samples"): 0,
-    (EvaluationSettings, "temperature"): 1e-3,
     (ScalingSettings, "problems"): 0,
     (ScalingSettings, "solutions"): 2,
     (ScalingSettings, "temperature"): 1e-3,
