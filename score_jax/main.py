@@ -60,6 +60,9 @@ def _flags() -> flags.FlagValues:
     commandline.define_config(values)
     flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
+    flags.DEFINE_string(
+        "base_from", "", "Begin with the base model of the run in this work directory.", values
+    )
     flags.DEFINE_string("export_dir", "", "Where to export to; empty: WORKDIR/export.", values)
     flags.DEFINE_string("export_dtype", "", "float32 or bfloat16; empty: as trained.", values)
     flags.DEFINE_boolean(
@@ -90,19 +93,19 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
 def _train(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax import train
 
-    return train.train(settings, given.workdir, stop=_stop_on_signals())
+    return train.train(settings, given.workdir, base_from=given.base_from, stop=_stop_on_signals())
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.evaluate_latest(settings, given.workdir)
+    return modes.evaluate_latest(settings, given.workdir)
 
 
 def _export(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.export_latest(
+    return modes.export_latest(
         settings,
         given.workdir,
         given.export_dir,
@@ -112,9 +115,9 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _try(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.ask_latest(settings, given.workdir, given.question)
+    return modes.ask_latest(settings, given.workdir, given.question)
 
 
 # Imported where used, so that a mistyped flag is reported before jax has loaded.

@@ -35,6 +35,11 @@ _FLOORS = {
     "experiment": 3,
     "ask": 3,
     "evaluate": 3,
+    "workdir": 3,
+    "run": 3,
+    "sampler": 3,
+    "collect": 3,
+    "batches": 3,
     "export": 3,
     "report": 3,
     "shading": 3,
@@ -42,6 +47,7 @@ _FLOORS = {
     "bench": 3,
     "plan": 3,
     "train": 4,
+    "modes": 4,
     "main": 5,
 }
 _ROOMS_APART = {1, 2}  # floors
@@ -54,6 +60,7 @@ _TESTS_OF_NO_FILE = {
     "docs_test.py",
     "notebook_test.py",
     "package_test.py",
+    "recipes_test.py",
     "structure_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",
