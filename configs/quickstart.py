@@ -39,6 +39,7 @@ from score_jax.config import (
     OptimizerSettings,
     ProblemSettings,
     RolloutSettings,
+    ScalingSettings,
     Settings,
     StageSettings,
     to_config_dict,
@@ -165,6 +166,7 @@ def get_config(recipe: str = "score"):
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=2048, batch=512),
+            scaling=ScalingSettings(solutions=64, batch=64),
             checkpoint=CheckpointSettings(every=250, keep=2),
         )
     )

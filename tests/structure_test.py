@@ -19,6 +19,7 @@ _FLOORS = {
     "metrics": 0,
     "alarms": 0,
     "edits": 0,
+    "sampled": 0,
     "jsonfiles": 0,
     "compiles": 0,
     "commandline": 0,
