@@ -23,11 +23,11 @@ import numpy as np
 from score_jax import sampled
 from score_jax.config import ScalingSettings
 from score_jax.data import pipeline
-from score_jax.evaluate import zero_truncated
+from score_jax.evaluate import grade_rows
 from score_jax.experiment import Experiment
 from score_jax.metrics import mcnemar_p, paired_bootstrap_interval, wilson_interval
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader, voting
+from score_jax.rewards import voting
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
 from score_jax.structs import Params, PromptBatch
@@ -175,10 +175,8 @@ def _graded(
     kept = valid * samples
     texts = experiment.texts(rows)[:kept]
     problems = [problem for problem in prompts.problems[:valid] for _ in range(samples)]
-    limits = experiment.settings.rewards
-    reward_BA, reasons = grader.grade(problems, texts, deadline_sec=limits.timeout_sec)
+    reward_BA, _ = grade_rows(experiment, rows, problems)
     truncated_BA = np.asarray(rows.truncated)[:kept]
-    reward_BA, _ = zero_truncated(reward_BA, reasons, truncated_BA)
     attempt_BT = np.asarray(rows.attempt)[:kept]
     attempts = truncated_BA.shape[1]
     tokens_BA = np.stack([(attempt_BT == a + 1).sum(axis=1) for a in range(attempts)], axis=1)

@@ -20,6 +20,7 @@ _FLOORS = {
     "alarms": 0,
     "edits": 0,
     "sampled": 0,
+    "breakdown": 0,
     "jsonfiles": 0,
     "compiles": 0,
     "commandline": 0,

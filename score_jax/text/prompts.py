@@ -12,6 +12,10 @@ problem follows under "Problem:", and the chat templates make the instruction a 
     humaneval            the signature and docstring alone; humaneval_text for base models
     arithmetic           the quickstart's sums; the instruction is one character
 
+`SELF_REFINE[name]` is (critique, rewrite): what asks for them in place of the instruction, in the
+baseline of that name. The paper does not print its own; these are ours. They say neither that there
+is an error nor that there is none.
+
 Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
 The three worked examples of MBPP are its tasks 2, 3 and 4.
 """
@@ -138,4 +142,24 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "humaneval": ("{problem}", CODE_INSTRUCTION),
     "humaneval_text": ("{problem}", f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
     "arithmetic": ("{problem}", "?"),
+}
+
+_CRITIQUE = (
+    "Go through the {what} above step by step. For each step say whether it is right, and if it is "
+    "not, what is wrong with it. Then say in one sentence whether the {what} as a whole is right. "
+    "Do not write a new one."
+)
+_REWRITE = (
+    "Write the {what} again and use the review above: mend what it found wrong, and keep what it "
+    "found right. Only output the final {what}!"
+)
+_SOLUTION = (_CRITIQUE.format(what="solution"), _REWRITE.format(what="solution"))
+_PROGRAM = (_CRITIQUE.format(what="program"), _REWRITE.format(what="program"))
+
+SELF_REFINE: dict[str, tuple[str, str]] = {
+    "math": (_SOLUTION[0], f"{_SOLUTION[1]} {_FINAL_ANSWER}"),
+    "gsm8k": (_SOLUTION[0], f"{_SOLUTION[1]} {_FINAL_ANSWER}"),
+    "math_boxed": (_SOLUTION[0], f"{_SOLUTION[1]} {_BOXED_ANSWER}"),
+    "mbpp": _PROGRAM,
+    "humaneval": _PROGRAM,
 }
