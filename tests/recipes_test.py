@@ -148,6 +148,7 @@ def test_documents_are_the_episodes_ids_laid_out_as_the_sampler_did(tmp_path):
     row = rows.index(
         text.decode(found["prompt"])
         + text.decode(found["attempts"][0]["ids"])
+        + ("." if found["attempts"][0]["truncated"] else "")
         + "?"
         + text.decode(found["attempts"][1]["ids"])
     )
