@@ -68,6 +68,21 @@ def stop_when_stable(
     }
 
 
+def verdicts(true_NA: np.ndarray, kept: Sequence[Sequence[bool | None]]) -> dict[str, Any]:
+    """Of selective revision, over all attempts after the first.
+
+    Args:
+      true_NA: whether the attempt's verdict is true; 0 for attempt 1.
+      kept: for each later attempt whether it keeps what stood, None if it does not say.
+    """
+    said = [one for row in kept for one in row]
+    return {
+        "verdict_accuracy": float(true_NA[:, 1:].mean()),
+        "kept": sum(one is True for one in said) / len(said),
+        "without_verdict": sum(one is None for one in said) / len(said),
+    }
+
+
 def _stop(texts: Sequence[str]) -> int:
     """The first attempt, counted from 0, that repeats the one before it; else the last."""
     repeats = (a for a in range(1, len(texts)) if texts[a] == texts[a - 1])

@@ -19,7 +19,7 @@ from score_jax.edits import edit_ratio
 from score_jax.experiment import GREEDY, Experiment, changed
 from score_jax.metrics import evaluation_metrics
 from score_jax.problem import Problem
-from score_jax.rewards import grader
+from score_jax.rewards import grader, selective
 from score_jax.rl.policy import Policy
 from score_jax.rollout import contexts, episode
 from score_jax.sampled import sampled_metrics
@@ -94,6 +94,11 @@ def evaluate(
     tokens_NA = np.array([[a["tokens"] for a in row["attempts"]] for row in transcripts])
     tags = [row.get("tags", {}) for row in transcripts]
     metrics["details"] = breakdown.details(reward_NA, texts, tokens_NA, tags, seed=s.seed)
+    if experiment.marks:
+        metrics["details"]["selective"] = breakdown.verdicts(
+            selective.true_verdicts(texts, reward_NA, experiment.marks),
+            [[selective.verdict(text, experiment.marks) for text in row[1:]] for row in texts],
+        )
     if s.evaluation.samples:
         metrics["sampled"] = _sampled(experiment, params, problems, stop)
     return Evaluation(metrics, transcripts)
@@ -161,10 +166,21 @@ def _sampled(
 
 
 def grade_rows(
-    experiment: Experiment, rows: Episode, problems: Sequence[Problem]
+    experiment: Experiment,
+    rows: Episode,
+    problems: Sequence[Problem],
+    texts: list[list[str]] | None = None,
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """Rewards and reasons of the first rows of an Episode, one per problem; cut off is 0."""
-    texts = experiment.texts(rows)[: len(problems)]
+    """Rewards and reasons of the first rows of an Episode, one per problem; cut off is 0.
+
+    texts: what they say, if that is known already. With selective revision, what stands after each
+      attempt is graded.
+    """
+    texts = texts or experiment.texts(rows)[: len(problems)]
+    truncated_BA = np.asarray(rows.truncated)[: len(problems)]
+    if experiment.marks:
+        truncated_BA = selective.cut_off(texts, truncated_BA, experiment.marks)
+        texts = [selective.standing(row, experiment.marks) for row in texts]
     limits = experiment.settings.rewards
     reward_BA, reasons = grader.grade(
         problems,
@@ -173,7 +189,7 @@ def grade_rows(
         program_sec=limits.program_timeout_sec,
         function=limits.function,
     )
-    return zero_truncated(reward_BA, reasons, np.asarray(rows.truncated)[: len(problems)])
+    return zero_truncated(reward_BA, reasons, truncated_BA)
 
 
 def _grade(experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid: int):
@@ -181,7 +197,7 @@ def _grade(experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid
     texts = experiment.texts(sampled)[:valid]
     problems = prompts.problems[:valid]
     truncated_BA = np.asarray(sampled.truncated)[:valid]
-    reward_BA, reasons = grade_rows(experiment, sampled, problems)
+    reward_BA, reasons = grade_rows(experiment, sampled, problems, texts)
     attempt_BT = np.asarray(sampled.attempt)[:valid]
     transcripts = [
         {

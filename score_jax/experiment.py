@@ -23,11 +23,12 @@ from score_jax.model import families, runs, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
+from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.episode import EpisodeSettings
 from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
-from score_jax.text.prompts import PROMPTS, SELF_REFINE
+from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
 
 PADDING = 1024  # rows; published embeddings are padded to a round number by less
 GREEDY = Policy(temperature=0.0)
@@ -155,6 +156,12 @@ class Experiment:
             siblings=s.rollout.siblings if stage.objective == "rl" else 1,
         )
 
+    @property
+    def marks(self) -> Marks | None:
+        """With selective revision, how later attempts open; else None."""
+        marks = VERDICTS.get(self.settings.problems.prompt)
+        return Marks(*marks) if marks else None
+
     def instruction_ids(self, instruction: str) -> list[int]:
         """What asks for the next attempt with these words in place of the run's own."""
         return _template(self.settings, self.template.tokenizer, instruction).instruction_ids
@@ -262,6 +269,13 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
             f"and the model's context is {model.max_positions}. Lower "
             "config.rollout.max_attempt_tokens or config.rollout.max_prompt_tokens."
         )
+    for name in settings.recipe:
+        if settings.stages[name].verdict and settings.problems.prompt not in VERDICTS:
+            raise InputError(
+                f"config.stages.{name}.verdict={settings.stages[name].verdict:g} rewards verdicts, "
+                f"and the prompt '{settings.problems.prompt}' asks for none. Set it to 0, or "
+                f"config.problems.prompt to one of {', '.join(VERDICTS)}."
+            )
     parts = sharding.batch_size(mesh)
     for name, count in (
         ("config.rollout.problems_per_step", rollout.problems_per_step),

@@ -27,7 +27,7 @@ from score_jax.evaluate import grade_rows
 from score_jax.experiment import Experiment
 from score_jax.metrics import mcnemar_p, paired_bootstrap_interval, wilson_interval
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import voting
+from score_jax.rewards import selective, voting
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
 from score_jax.structs import Params, PromptBatch
@@ -177,6 +177,8 @@ def _graded(
     problems = [problem for problem in prompts.problems[:valid] for _ in range(samples)]
     reward_BA, _ = grade_rows(experiment, rows, problems)
     truncated_BA = np.asarray(rows.truncated)[:kept]
+    if experiment.marks:
+        texts = [selective.standing(row, experiment.marks) for row in texts]
     attempt_BT = np.asarray(rows.attempt)[:kept]
     attempts = truncated_BA.shape[1]
     tokens_BA = np.stack([(attempt_BT == a + 1).sum(axis=1) for a in range(attempts)], axis=1)

@@ -7,7 +7,6 @@ import pytest
 
 from score_jax import alarms
 
-
 RECORDED = Path(__file__).parent / "recorded" / "quickstart_metrics.jsonl"
 
 

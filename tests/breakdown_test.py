@@ -62,3 +62,9 @@ def test_one_stops_at_the_first_repetition_and_pays_for_it(found):
 
 def test_details_are_plain_numbers(found):
     json.dumps(found, allow_nan=False)
+
+
+def test_verdicts_are_counted_over_all_later_attempts():
+    true_NA = np.array([[0, 1, 0], [0, 0, 1]])
+    found = breakdown.verdicts(true_NA, [[True, None], [False, True]])
+    assert found == {"verdict_accuracy": 0.5, "kept": 0.5, "without_verdict": 0.25}

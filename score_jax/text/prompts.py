@@ -11,6 +11,7 @@ problem follows under "Problem:", and the chat templates make the instruction a 
     mbpp                 three worked examples, then the task; ends at [BEGIN] as they do
     humaneval            the signature and docstring alone; humaneval_text for base models
     arithmetic           the quickstart's sums; the instruction is one character
+    …_selective          later attempts open with a verdict and may stop (rewards/selective.py)
 
 `SELF_REFINE[name]` is (critique, rewrite): what asks for them in place of the instruction, in the
 baseline of that name. The paper does not print its own; these are ours. They say neither that there
@@ -125,6 +126,12 @@ MATH_SHOTS = "\n\n".join(
     )
 )
 
+_KEEPS, _REVISES = "Verdict: right.", "Verdict: wrong."
+_SELECTIVE = (
+    f'Is the solution above right? If it is, answer "{_KEEPS}" and write nothing else. If it is '
+    f'not, begin with "{_REVISES}" and write the right solution behind it. {_FINAL_ANSWER}'
+)
+
 PROMPTS: dict[str, tuple[str, str]] = {
     "math": (MATH + _PROBLEM, MATH_INSTRUCTION),
     "gsm8k": (MATH + _PROBLEM, MATH_INSTRUCTION),
@@ -142,6 +149,16 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "humaneval": ("{problem}", CODE_INSTRUCTION),
     "humaneval_text": ("{problem}", f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
     "arithmetic": ("{problem}", "?"),
+    "arithmetic_selective": ("{problem}", "?"),
+    "math_selective": (MATH + _PROBLEM, _SELECTIVE),
+    "gsm8k_selective": (MATH + _PROBLEM, _SELECTIVE),
+}
+
+# (keeps, revises): how an attempt opens that keeps the one before it, or does not.
+VERDICTS: dict[str, tuple[str, str]] = {
+    "arithmetic_selective": ("=", "+"),
+    "math_selective": (_KEEPS, _REVISES),
+    "gsm8k_selective": (_KEEPS, _REVISES),
 }
 
 _CRITIQUE = (
