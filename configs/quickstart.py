@@ -6,9 +6,9 @@ A two-layer model is first taught a corpus in which second answers are copies of
 (stage `base`), and then learns, from its own samples and a checker, to read its own working and
 correct itself. `data/arithmetic.py` describes the task and what was built into it.
 
-Other recipes, `--config=configs/quickstart.py:RECIPE`. All but the last two rows have the budget of
-`score`: 400 updates on 256 episodes or documents each, from 400 x 256 sampled episodes, behind the
-same base model (of a seed). single_turn_rl samples one attempt where the others sample two.
+Other recipes, `--config=configs/quickstart.py:RECIPE`. All but the last three rows have the budget
+of `score`: 400 updates on 256 episodes or documents each, from 400 x 256 sampled episodes, behind
+the same base model (of a seed). single_turn_rl samples one attempt where the others sample two.
 
     score           Stage I (300 steps), Stage II (100)
     multi_turn_rl   400 steps, both attempts rewarded, no bonus, no Stage I
@@ -23,6 +23,7 @@ same base model (of a seed). single_turn_rl samples one attempt where the others
     pair_sft_plus   the same with right-right pairs too
     interleaved     Stage I and II in two rounds of half the steps (version 1 of the paper)
     base            the base model alone
+    selective       as score, on a corpus of second attempts that open with a verdict and may stop
     three_attempts  Stage I(a), I(b) and II with three attempts: 400 steps, of three attempts
 """
 
@@ -36,12 +37,14 @@ from score_jax.config import (
     OptimizerSettings,
     ProblemSettings,
     RolloutSettings,
+    ScalingSettings,
     Settings,
     StageSettings,
     to_config_dict,
 )
 
 STAGE1_STEPS, STAGE2_STEPS = 300, 100
+VERDICT = 0.5  # reward of a true verdict; a right answer's is 1
 LEARNING_RATE = 3e-4
 
 BASE = StageSettings(
@@ -131,6 +134,11 @@ RECIPES = {
     "pair_sft_plus": {"base": BASE, "pair_sft": sft(STEPS, "pair", both_right=True)},
     "interleaved": interleaved(),
     "base": {"base": BASE},
+    "selective": {
+        "base": BASE,
+        "stage1": replace(STAGE1, verdict=VERDICT),
+        "stage2": replace(STAGE2, verdict=VERDICT),
+    },
     "three_attempts": {
         "base": BASE,
         "stage1a": replace(STAGE1, steps=STAGE1_STEPS // 2, attempts=2),
@@ -144,24 +152,26 @@ def get_config(recipe: str = "score"):
     """The experiment; `recipe` is what follows the colon of --config=…:RECIPE."""
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe '{recipe}'; known: {', '.join(RECIPES)}")
+    prompt = "arithmetic_selective" if recipe == "selective" else "arithmetic"
     return to_config_dict(
         Settings(
             name=recipe,
             seed=0,
             model=ModelSettings("preset:quickstart", tokenizer="characters", template="plain"),
-            problems=ProblemSettings(name="arithmetic", prompt="arithmetic"),
+            problems=ProblemSettings(name="arithmetic", prompt=prompt),
             recipe=tuple(RECIPES[recipe]),
             stages=RECIPES[recipe],
             rollout=RolloutSettings(
                 problems_per_step=64,
                 samples_per_problem=4,
                 max_prompt_tokens=10,
-                max_attempt_tokens=7,
+                max_attempt_tokens=8 if recipe == "selective" else 7,  # a verdict and 7
                 attempts=3 if recipe == "three_attempts" else 2,
                 turn_rows=256,  # attempts have one length: all rows turn around together
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=2048, batch=512),
+            scaling=ScalingSettings(solutions=64, batch=64),
             checkpoint=CheckpointSettings(every=250, keep=2),
         )
     )

@@ -115,7 +115,8 @@ class Documents:
 
     def _documents(self, number: int) -> list[documents.Row]:
         s, template = self._run.settings, self._run.experiment.template
-        return documents.own(s.problems.name, template, seed=s.seed, step=number, rows=self._rows)
+        where = (s.problems.name, s.problems.prompt)
+        return documents.own(*where, template, seed=s.seed, step=number, rows=self._rows)
 
     def _layout(self) -> dict[str, Any]:
         s, experiment = self._run.settings, self._run.experiment

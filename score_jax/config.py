@@ -47,6 +47,7 @@ class StageSettings:
     kl_attempt1: float = 0.01  # beta of attempt 1: beta_2 of the paper in Stage I, else beta_1
     kl_attempt2: float = 0.01  # beta of attempt 2 and later: beta_1 of the paper
     kl_target: float = 0.0  # nats: kl_attempt1 adapts to hold attempt 1's KL there; 0: it is fixed
+    verdict: float = 0.0  # reward of a true verdict, with a prompt of selective revision
     discount: float = 0.0  # gamma: how much later attempts' rewards train earlier attempts
     attempts: int = 0  # attempts sampled in this stage; 0: rollout.attempts
     offline_share: float = 0.0  # of problems whose first attempt the reference writes, untrained
@@ -276,6 +277,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (StageSettings, "documents_per_step"): 0,
     (StageSettings, "early_attempts"): 1,
     (StageSettings, "kl_target"): 0.0,
+    (StageSettings, "verdict"): 0.0,
     (StageSettings, "offline_share"): 0.0,
     (StageSettings, "overlong_tokens"): 0,
     (CollectSettings, "steps"): 0,

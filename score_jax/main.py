@@ -102,6 +102,12 @@ def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
     return modes.evaluate_latest(settings, given.workdir)
 
 
+def _scale(settings: Settings, given: flags.FlagValues) -> int:
+    from score_jax import modes
+
+    return modes.scale_latest(settings, given.workdir)
+
+
 def _export(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax import modes
 
@@ -124,6 +130,7 @@ def _try(settings: Settings, given: flags.FlagValues) -> int:
 MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "scale": _scale,
     "export": _export,
     "try": _try,
 }

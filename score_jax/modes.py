@@ -1,4 +1,4 @@
-"""What is done with a trained model: evaluate it, export it, ask it.
+"""What is done with a trained model: evaluate it, scale its samples, export it, ask it.
 
 Each takes the newest checkpoint of a work directory and returns the exit status.
 """
@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from score_jax import ask, export, workdir
+from score_jax import ask, export, jsonfiles, scaling, workdir
 from score_jax.config import Settings
 from score_jax.evaluate import evaluate
 from score_jax.experiment import Experiment
 from score_jax.problem import InputError
-from score_jax.report import summary
+from score_jax.report import figures, summary
 from score_jax.run import Run, watch
 from score_jax.runlog import RunLog
 
@@ -38,6 +38,28 @@ def evaluate_latest(settings: Settings, folder: str) -> int:
         log.write_transcripts("latest", result.transcripts)
         log.write_evaluation("latest", result.metrics)
         log.say(f"{name}:\n{summary.table({'stages': {'latest': result.metrics}})}")
+    return DONE
+
+
+def scale_latest(settings: Settings, folder: str) -> int:
+    """Samples the newest checkpoint (or the loaded weights) many times; see scaling.py.
+
+    Prints a table; writes scaling/STAGE.json and a plot beside it.
+    """
+    path = Path(folder)
+    workdir.check_same_settings(path, settings)
+    with RunLog(path) as log, watch(settings, path, log) as watching:
+        run = Run.start(settings, path, log, watching, train=False)
+        index, at_step = run.position()
+        name, params = "base", run.experiment.initial_params()
+        if at_step:
+            name = settings.recipe[index]
+            params = run.params_at(name, at_step)
+        found = scaling.study(run.experiment, run.experiment.weights(params), run.test_problems)
+        target = path / "scaling" / f"{name}.json"
+        jsonfiles.write(target, {"stage": name, "step": at_step, **found})
+        figures.scaling([found], target.with_suffix(".png"))
+        log.say(f"{name}, step {at_step}:\n{scaling.table(found)}\nWritten to {target}.")
     return DONE
 
 

@@ -23,10 +23,10 @@ import numpy as np
 from score_jax import sharding
 from score_jax.config import StageSettings
 from score_jax.data import pipeline
-from score_jax.evaluate import zero_truncated
+from score_jax.evaluate import grade_rows
 from score_jax.experiment import changed
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader
+from score_jax.rewards import selective
 from score_jax.rollout import contexts, episode
 from score_jax.run import Run
 from score_jax.structs import Episode, Params, PromptBatch
@@ -50,7 +50,7 @@ class Graded:
     sampled: Episode
     problems: list[Problem]  # [B]
     texts: list[list[str]]  # [B][A]
-    reward_BA: np.ndarray
+    reward_BA: np.ndarray  # with selective revision true verdicts are in it
     measured: dict[str, float]
 
 
@@ -64,6 +64,7 @@ class Sampler:
         self._run = run
         self._settings = run.experiment.episode_settings(attempts=attempts or stage.attempts)
         self._offline = _offline_problems(run, stage)
+        self._verdict = stage.verdict
         template = run.experiment.template
         assert run.training
         earlier = [s.stages[name] for name in s.recipe[:index]]
@@ -176,15 +177,8 @@ class Sampler:
             row[0] = text
         decoded = time.perf_counter()
         problems = [problem for problem in prompts.problems for _ in range(samples)]
-        limits = self._run.settings.rewards
-        reward_BA, reasons = grader.grade(
-            problems,
-            texts,
-            deadline_sec=limits.timeout_sec,
-            program_sec=limits.program_timeout_sec,
-            function=limits.function,
-        )
-        reward_BA, _ = zero_truncated(reward_BA, reasons, np.asarray(sampled.truncated))
+        experiment = self._run.experiment
+        reward_BA, _ = grade_rows(experiment, sampled, problems, texts)
         graded = time.perf_counter()
         generated = int(np.sum(np.asarray(sampled.attempt) > 0))
         measured = {
@@ -194,6 +188,10 @@ class Sampler:
             "sec/grade": graded - decoded,
             "tokens_per_sec/rollout": generated / (decoded - started),
         }
+        if experiment.marks:
+            true_BA = selective.true_verdicts(texts, reward_BA, experiment.marks)
+            measured["verdict_right"] = float(true_BA[:, 1:].mean())
+            reward_BA = reward_BA + np.float32(self._verdict) * true_BA
         return Graded(sampled, problems, texts, reward_BA, measured)
 
 

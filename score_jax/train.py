@@ -19,14 +19,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import batches, config, workdir
+from score_jax import alarms, batches, config, workdir
 from score_jax.config import Settings, StageSettings
 from score_jax.evaluate import Interrupted, evaluate
 from score_jax.learner import checkpoint, step
 from score_jax.report import page, plots, summary
 from score_jax.rl import adaptive
 from score_jax.run import Run, watch
-from score_jax.runlog import RunLog, package_versions
+from score_jax.runlog import RunLog, package_versions, read_metrics
 from score_jax.structs import Params
 
 DONE, STOPPED = 0, 75  # exit statuses; 75: saved after a signal, run the same command again
@@ -110,6 +110,7 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
     against = reference if stage.objective == "rl" else None
     source = batches.source(run, index, against)
     anchor = _Anchor(stage.kl_attempt1, stage.kl_target)
+    alarm = _Alarm(run, name)
     folder = run.checkpoints(name)
     with checkpoint.StageCheckpoints(folder, keep=run.settings.checkpoint.keep) as saved:
         done = checkpoint.latest_step(folder) or 0
@@ -125,7 +126,9 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
             dispatched = source.dispatch(state.params, number)
             if pending:
                 # Step n-1's metrics, fetched when step n's rollout is already queued.
-                anchor.follow(pending.log(run.log))
+                logged = pending.log(run.log)
+                anchor.follow(logged)
+                alarm.look(logged)
             batch, measured = source.collect(dispatched)
             started = time.perf_counter()
             with run.watch.phase("update", name, batch.tokens.shape[1]):
@@ -141,7 +144,9 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
             evaluating = bool(every) and number % every == 0 and not last
             if saving or evaluating:
                 # A saved step is a logged step, and an evaluation's time is not an update's.
-                anchor.follow(pending.log(run.log))
+                logged = pending.log(run.log)
+                anchor.follow(logged)
+                alarm.look(logged)
                 pending = None
             if saving:
                 saved.save(state, _extra(source, anchor))
@@ -208,7 +213,7 @@ class _Pending:
     tokens: int
 
     def log(self, log: RunLog) -> dict[str, float]:
-        """Waits for the update, checks it, logs it and returns its metrics."""
+        """Waits for the update, checks it, logs it and returns what was logged."""
         metrics = {key: float(value) for key, value in jax.device_get(self.metrics).items()}
         seconds = time.perf_counter() - self.started
         for key in ("loss", "grad_norm"):
@@ -219,8 +224,9 @@ class _Pending:
                     "coefficients, and go on from the last checkpoint."
                 )
         rate = {"sec/update": seconds, "tokens_per_sec/update": self.tokens / seconds}
-        log.log(self.number, {**metrics, **self.measured, **rate})
-        return metrics
+        logged = {**metrics, **self.measured, **rate}
+        log.log(self.number, logged)
+        return logged
 
 
 @dataclasses.dataclass
@@ -240,6 +246,28 @@ class _Anchor:
             self.coefficient = adaptive.next_coefficient(
                 self.coefficient, metrics["kl/attempt1"], self.target
             )
+
+
+class _Alarm:
+    """Tells each alarm of an RL stage once, in the step in which it comes (alarms.py)."""
+
+    def __init__(self, run: Run, stage: str):
+        self._run, self._stage = run, stage
+        self._told: set[str] = set()
+        self._rows: list[Mapping[str, float]] = []
+        if (run.folder / "metrics.jsonl").exists():  # of before a resume
+            self._rows += [row for row in read_metrics(run.folder) if row["stage"] == stage]
+
+    def look(self, row: Mapping[str, float]) -> None:
+        """After a step."""
+        settings = self._run.settings
+        self._rows.append(row)
+        if settings.stages[self._stage].objective != "rl":
+            return
+        for found in alarms.of_steps(self._rows, settings.model.dtype):
+            if found.name not in self._told:
+                self._told.add(found.name)
+                self._run.log.say(f"ALARM in {self._stage}: {found.what}. {found.advice}")
 
 
 def _device() -> str:

@@ -80,7 +80,10 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
             f"--base_from={other}: there is no {made}, the checkpoint that the stage 'base' ends "
             "with. Train that run further, or name another."
         )
-    differing = _differing(other, settings, (*_FREE, *_BEHIND_BASE), ("stages.base.",))
+    free = [*_FREE, *_BEHIND_BASE]
+    if settings.stages["base"].documents_per_step:
+        free += ["rollout.problems_per_step", "rollout.samples_per_problem"]
+    differing = _differing(other, settings, tuple(free), ("stages.base.",))
     if differing:
         raise InputError(
             f"--base_from={other} made its base model with other settings. Differing: {differing}"

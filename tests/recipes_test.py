@@ -12,6 +12,7 @@ from score_jax import batches, collect, config, sampler, train
 from score_jax.compiles import Watch
 from score_jax.config import resolve
 from score_jax.problem import Grade, InputError
+from score_jax.rewards import selective
 from score_jax.rl import adaptive
 from score_jax.run import Run
 from tests import fakes
@@ -148,6 +149,7 @@ def test_documents_are_the_episodes_ids_laid_out_as_the_sampler_did(tmp_path):
     row = rows.index(
         text.decode(found["prompt"])
         + text.decode(found["attempts"][0]["ids"])
+        + ("." if found["attempts"][0]["truncated"] else "")
         + "?"
         + text.decode(found["attempts"][1]["ids"])
     )
@@ -225,6 +227,30 @@ def test_the_kl_terms_of_stage_1b_are_against_stage_1a(tmp_path):
     assert abs(rows["stage1b", 1]["kl/attempt1"]) < 1e-5
     assert abs(rows["stage2", 1]["kl/attempt1"]) > 1e-4
     assert "reward/attempt3" in rows["stage1b", 1] and "reward/attempt3" not in rows["stage1a", 1]
+
+
+def test_a_true_verdict_is_rewarded_beside_the_answer(tmp_path):
+    settings = tiny("selective")
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    row = next(row for row in metrics_of(tmp_path) if row["stage"] == "stage1")
+    assert 0.0 <= row["verdict_right"] <= 1.0
+    details = json.loads((tmp_path / "evaluations" / "stage2.json").read_text())["details"]
+    assert set(details["selective"]) == {"verdict_accuracy", "kept", "without_verdict"}
+    run = run_of(settings, tmp_path)
+    episodes = sampler.Sampler(run, settings.recipe.index("stage1"))
+    graded = episodes.collect(episodes.dispatch(run.params_of("base"), 1))
+    marks = run.experiment.marks
+    true_BA = selective.true_verdicts(graded.texts, graded.reward_BA, marks)
+    stands = [selective.standing(row, marks)[1] for row in graded.texts]
+    answered_B = np.array([even_length(None, [text], "")[0].reward for text in stands])
+    cut_B = selective.cut_off(graded.texts, graded.sampled.truncated, marks)[:, 1]
+    expected_B = np.where(cut_B, 0.0, answered_B) + 0.5 * true_BA[:, 1]
+    np.testing.assert_allclose(graded.reward_BA[:, 1], expected_B)
+
+
+def test_verdicts_need_a_prompt_that_asks_for_them(tmp_path):
+    with pytest.raises(InputError, match=r"verdict=0.5 rewards verdicts, and the prompt"):
+        train.train(with_stages(tiny("score"), verdict=0.5), str(tmp_path))
 
 
 def test_recipes_have_equal_budgets():

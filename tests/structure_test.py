@@ -19,6 +19,8 @@ _FLOORS = {
     "metrics": 0,
     "alarms": 0,
     "edits": 0,
+    "sampled": 0,
+    "breakdown": 0,
     "jsonfiles": 0,
     "compiles": 0,
     "commandline": 0,

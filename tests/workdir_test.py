@@ -51,6 +51,18 @@ def test_a_run_begins_behind_the_base_model_of_another(finished, tmp_path):
     assert train.train(settings, str(tmp_path), base_from="nowhere") == train.DONE
 
 
+def test_how_much_later_stages_sample_is_no_matter_of_the_base_model(finished, tmp_path):
+    settings = tiny_settings()
+    rollout = dataclasses.replace(settings.rollout, samples_per_problem=4)
+    more = dataclasses.replace(settings, rollout=rollout)
+    workdir.take_base(tmp_path / "more", finished, more)
+    assert (tmp_path / "more" / "checkpoints" / "base" / "3").exists()
+    # Without a number of its own, the stage has as many rows as an RL step.
+    with pytest.raises(InputError, match="samples_per_problem: 2 there, 4 now"):
+        own = changed(more, "base", documents_per_step=0)
+        workdir.take_base(tmp_path / "own", finished, own)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -12,9 +12,10 @@ from score_jax.problem import InputError
 from score_jax.structs import Batch
 from score_jax.text.templates import Template
 
-# Problem sets that have documents: (seed, step, count) -> that step's documents.
-SOURCES: dict[str, Callable[[int, int, int], Sequence[Document]]] = {
-    arithmetic.NAME: arithmetic.documents,
+# Problem sets that have documents, by how they are put: (seed, step, count) -> a step's documents.
+SOURCES: dict[tuple[str, str], Callable[[int, int, int], Sequence[Document]]] = {
+    (arithmetic.NAME, "arithmetic"): arithmetic.documents,
+    (arithmetic.NAME, "arithmetic_selective"): arithmetic.documents_with_verdicts,
 }
 
 
@@ -28,13 +29,16 @@ class Row:
     learned: tuple[float, ...]  # weight of the attempt in the loss
 
 
-def own(name: str, template: Template, *, seed: int, step: int, rows: int) -> list[Row]:
-    """The problem set's own documents of one step; all attempts are learned."""
-    if name not in SOURCES:
+def own(
+    name: str, prompt: str, template: Template, *, seed: int, step: int, rows: int
+) -> list[Row]:
+    """The problem set's own documents of one step, for that prompt; all attempts are learned."""
+    if (name, prompt) not in SOURCES:
+        known = ", ".join(f"{name} ({prompt})" for name, prompt in SOURCES)
         raise InputError(
-            f"the problem set '{name}' has no documents for an SFT stage; those that have: "
-            f"{', '.join(SOURCES)}. Take the stage out of config.recipe, or let it collect "
-            "documents (config.stages.STAGE.collect)."
+            f"the problem set '{name}' has no documents for an SFT stage with the prompt "
+            f"'{prompt}'; those that have: {known}. Take the stage out of config.recipe, or let it "
+            "collect documents (config.stages.STAGE.collect)."
         )
     return [
         Row(
@@ -43,7 +47,7 @@ def own(name: str, template: Template, *, seed: int, step: int, rows: int) -> li
             truncated=(False,) * len(document.attempts),
             learned=(1.0,) * len(document.attempts),
         )
-        for document in SOURCES[name](seed, step, rows)
+        for document in SOURCES[name, prompt](seed, step, rows)
     ]
 
 

@@ -201,6 +201,7 @@ def loss_gradient(
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
         **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
+        **_signal_metrics(batch.reward, advantage_BA, s.samples),
     }
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
@@ -292,6 +293,20 @@ def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, ja
             f"entropy/attempt{a + 1}": jnp.sum(entropy_BA[:, a]) / tokens_A[a],
             f"length/attempt{a + 1}": jnp.mean(length_BA[:, a]),
             f"truncated/attempt{a + 1}": jnp.mean(batch.truncated[:, a].astype(jnp.float32)),
+        }
+    return metrics
+
+
+def _signal_metrics(reward_BA, advantage_BA, samples: int) -> dict[str, jax.Array]:
+    """How much there is to learn from: problems whose samples differ in reward, and advantages."""
+    attempts = reward_BA.shape[1]
+    reward_QGA = reward_BA.reshape(-1, samples, attempts)
+    mixed_QA = jnp.max(reward_QGA, axis=1) > jnp.min(reward_QGA, axis=1)
+    metrics: dict[str, jax.Array] = {}
+    for a in range(attempts):
+        metrics |= {
+            f"mixed/attempt{a + 1}": jnp.mean(mixed_QA[:, a].astype(jnp.float32)),
+            f"advantage/attempt{a + 1}": jnp.mean(jnp.abs(advantage_BA[:, a])),
         }
     return metrics
 

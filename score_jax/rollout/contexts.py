@@ -2,6 +2,7 @@
 
     behind(first, prompts, ...)      first attempts and the instruction as prompts -> PromptBatch
     later_attempts(sampled, cut)     what was sampled behind them, as attempts 2, 3, … of an Episode
+    around_a_critique(first, rest)   first attempt, critique, rewrite -> an Episode of two attempts
 
 Ids are passed through as they were sampled; nothing is decoded and encoded again.
 """
@@ -47,4 +48,19 @@ def later_attempts(sampled: Episode, first_truncated_B1: jax.Array) -> Episode:
     return sampled.replace(
         attempt=sampled.attempt + (sampled.attempt > 0),
         truncated=jnp.concatenate([first_truncated_B1, sampled.truncated], axis=1),
+    )
+
+
+def around_a_critique(first: Episode, rest: Episode) -> Episode:
+    """The first attempt and the rewrite behind its critique; the critique is nobody's attempt.
+
+    rest: rows of a critique and a rewrite, sampled behind `first` and as long as or longer.
+    """
+    columns = rest.tokens.shape[1]
+    pad = ((0, 0), (0, columns - first.attempt.shape[1]))
+    rewrite_BT = jnp.where(rest.attempt == 2, 2, 0)
+    return rest.replace(
+        attempt=jnp.pad(first.attempt, pad) + rewrite_BT,
+        logp=jnp.pad(first.logp, pad) + jnp.where(rewrite_BT > 0, rest.logp, 0.0),
+        truncated=jnp.concatenate([first.truncated, rest.truncated[:, 1:]], axis=1),
     )

@@ -17,7 +17,7 @@ def test_the_kl_comes_to_its_target_from_either_side(start):
 def test_one_noisy_batch_does_little_and_a_negative_estimate_no_harm():
     for kl in (-5.0, 0.0, 1e6):
         change = next_coefficient(0.1, kl, 1.0) / 0.1
-        assert abs(change - 1.0) <= 1.01 * GAIN * CLIP
+        assert abs(change - 1.0) <= 1.02 * GAIN * CLIP
 
 
 def test_a_coefficient_stays_where_it_can_come_back_from():
