@@ -170,6 +170,12 @@ class EvaluationSettings:
     problems: int = 0  # how many; 0: the whole split
     batch: int = 64  # problems decoded together
     every: int = 0  # also every so many steps within a stage; 0: only between stages
+    attempts: int = 0  # may be more than are trained; 0: rollout.attempts
+    # How the second attempt is asked for: "correct" (the run's instruction) or "self_refine" (a
+    # critique first, then a rewrite; text/prompts.py).
+    protocol: str = "correct"
+    samples: int = 0  # of each problem, for averages over samples and pass@k; 0: greedy alone
+    temperature: float = 0.7  # of those samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +263,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
     (OptimizerSettings, "name"): ("adam", "adafactor"),
+    (EvaluationSettings, "protocol"): ("correct", "self_refine"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
     (MemorySettings, "remat"): ("none", "products", "full"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
@@ -305,6 +312,9 @@ MINIMA: dict[tuple[type, str], float] = {
     (EvaluationSettings, "problems"): 0,
     (EvaluationSettings, "batch"): 1,
     (EvaluationSettings, "every"): 0,
+    (EvaluationSettings, "attempts"): 0,
+    (EvaluationSettings, "samples"): 0,
+    (EvaluationSettings, "temperature"): 1e-3,
     (ScalingSettings, "problems"): 0,
     (ScalingSettings, "solutions"): 2,
     (ScalingSettings, "temperature"): 1e-3,
