@@ -257,7 +257,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "objective"): ("rl", "sft"),
     (StageSettings, "baseline"): ("leave_one_out", "sibling", "batch_mean", "none"),
     (StageSettings, "truncation"): ("zero", "mask", "penalty"),
-    (CollectSettings, "filter"): ("", "star", "pair"),
+    (CollectSettings, "filter"): ("star", "pair", ""),
     (CollectSettings, "learn_first"): ("never", "right", "always"),
     (StageSettings, "kl_estimator"): ("k1", "k2", "k3", "exact"),
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),

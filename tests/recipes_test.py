@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import batches, collect, config, sampler, train
+from score_jax import alarms, batches, collect, config, sampler, train
 from score_jax.compiles import Watch
 from score_jax.config import resolve
 from score_jax.problem import Grade, InputError
@@ -251,6 +251,17 @@ def test_a_true_verdict_is_rewarded_beside_the_answer(tmp_path):
 def test_verdicts_need_a_prompt_that_asks_for_them(tmp_path):
     with pytest.raises(InputError, match=r"verdict=0.5 rewards verdicts, and the prompt"):
         train.train(with_stages(tiny("score"), verdict=0.5), str(tmp_path))
+
+
+def test_an_alarm_is_told_in_the_log_once_a_stage(tmp_path, capsys):
+    found = [alarms.Alarm("copying", "second attempts repeat the first", "Do something.")]
+    with mock.patch.object(train.alarms, "of_steps", lambda rows, dtype: found * (len(rows) > 1)):
+        assert train.train(with_stages(tiny("score"), steps=3), str(tmp_path)) == train.DONE
+    said = [line for line in capsys.readouterr().out.splitlines() if "ALARM" in line]
+    assert said == [
+        f"ALARM in {stage}: second attempts repeat the first. Do something."
+        for stage in ("stage1", "stage2")
+    ]
 
 
 def test_recipes_have_equal_budgets():

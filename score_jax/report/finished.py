@@ -36,6 +36,13 @@ class Finished:
             rows = map(json.loads, lines)
             return {row["id"]: [a["reward"] for a in row["attempts"]] for row in rows}
 
+    def tokens(self) -> float:
+        """Tokens written for a problem in all attempts, on average, after the last stage."""
+        path = self.folder / "transcripts" / f"{self.recipe[-1]}.jsonl"
+        with open(path, encoding="utf-8") as lines:
+            written = [sum(a["tokens"] for a in json.loads(line)["attempts"]) for line in lines]
+        return sum(written) / len(written)
+
     def scaling(self) -> Mapping[str, Any] | None:
         """The inference-time study of the last stage, if there is one."""
         path = self.folder / "scaling" / f"{self.recipe[-1]}.json"
@@ -71,11 +78,10 @@ def by_name(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 
 def bases(runs: Sequence[Finished]) -> list[Mapping[str, Any]]:
-    """The base model's metrics, once per seed; of those with fewest attempts, if they differ."""
+    """The base model's metrics, once per seed: of a run named `base`, or else of the first."""
     found: dict[int, Mapping[str, Any]] = {}
-    for run in runs:
-        base = run.stages["base"]
-        found[run.seed] = min(found.get(run.seed, base), base, key=len)
+    for run in sorted(runs, key=lambda run: run.name != "base"):
+        found.setdefault(run.seed, run.stages["base"])
     return [found[seed] for seed in sorted(found)]
 
 

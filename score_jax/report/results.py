@@ -33,7 +33,8 @@ def write(runs: Sequence[Finished], varied: Sequence[Finished], target: Path, co
     folder = target.parent / "docs"
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_head(runs, command), _tables(runs), _claims(runs)]
-    parts += [_three_attempts(runs), _scaling(runs, folder), _edits(runs, folder)]
+    parts += [_three_attempts(runs), _selective(runs), _scaling(runs, folder)]
+    parts += [_edits(runs, folder)]
     parts += [_sensitivity(runs, varied, folder), _cost([*runs, *varied])]
     target.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
@@ -88,22 +89,56 @@ def _three_attempts(runs: Sequence[Finished]) -> str:
     mine = [run for run in runs if "accuracy_attempt3" in run.last]
     if not mine:
         return ""
-    rising = sum(
-        run.last["accuracy_attempt1"]
-        <= run.last["accuracy_attempt2"]
-        <= run.last["accuracy_attempt3"]
-        for run in mine
-    )
-    gains = " ".join(
-        f"{100 * (run.last['accuracy_attempt3'] - run.last['accuracy_attempt2']):+.1f}"
-        for run in mine
-    )
+    lines = []
+    for name, kind in finished.by_name(mine).items():
+        for stage in kind[0].recipe[1:]:
+            found = [[run.stages[stage][f"accuracy_attempt{a}"] for a in (1, 2, 3)] for run in kind]
+            rising = sum(first <= second <= third for first, second, third in found)
+            gains = " ".join(f"{100 * (third - second):+.1f}" for _, second, third in found)
+            lines.append(
+                f"- {name}, after {stage}: Acc@t1 ≤ Acc@t2 ≤ Acc@t3 in {rising} of {len(found)} "
+                f"runs; Acc@t3 − Acc@t2 {gains} points."
+            )
     return f"""## Three attempts
 
-Stage I(a), I(b) and II with three attempts. After the last stage Acc@t1 ≤ Acc@t2 ≤ Acc@t3 in
-{rising} of {len(mine)} runs; Acc@t3 − Acc@t2 there: {gains} points.
+Stage I(a), I(b) and II with three attempts.
+
+{chr(10).join(lines)}
 
 {tables.markdown(tables.stages(mine), first="run")}"""
+
+
+def _selective(runs: Sequence[Finished]) -> str:
+    """Verdicts beside plain SCoRe, and what either costs."""
+    named = finished.by_name(runs)
+    if "selective" not in named:
+        return ""
+    lines = [
+        "| run | runs | Acc@t1 | Acc@t2 | true verdicts | kept | tokens written for a problem |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("score", "selective"):
+        mine = named.get(name, [])
+        if not mine:
+            continue
+        first, second = (
+            f"{100 * statistics.fmean(run.last[f'accuracy_attempt{a}'] for run in mine):.1f}"
+            for a in (1, 2)
+        )
+        found = [run.last.get("details", {}).get("selective") for run in mine]
+        verdicts, kept = (
+            f"{100 * statistics.fmean(one[key] for one in found):.1f}" if all(found) else "–"
+            for key in ("verdict_accuracy", "kept")
+        )
+        tokens = statistics.fmean(run.tokens() for run in mine)
+        lines.append(
+            f"| {name} | {len(mine)} | {first} | {second} | {verdicts} | {kept} | {tokens:.1f} |"
+        )
+    return (
+        "## Selective revision\n\nThe second attempt opens with a verdict on the first and stops "
+        "there if it keeps it; Acc@t2 is of what then stands. Another corpus, of the same task and "
+        "budget, so another base model.\n\n" + "\n".join(lines)
+    )
 
 
 def _scaling(runs: Sequence[Finished], folder: Path) -> str:

@@ -32,7 +32,7 @@ def run(folder: Path, name: str, seed: int, last: np.ndarray, **settings) -> Pat
             edit_ratio_N=changed_N.astype(float),
         )
         lines = [
-            {"id": f"p{i}", "attempts": [{"reward": float(r)} for r in row]}
+            {"id": f"p{i}", "attempts": [{"reward": float(r), "tokens": 7} for r in row]}
             for i, row in enumerate(reward_NA)
         ]
         jsonfiles.write_lines(folder / "transcripts" / f"{stage}.jsonl", lines)

@@ -54,4 +54,13 @@ def test_three_attempts_are_told_as_they_are(tmp_path):
     fake_results.run(tmp_path / "runs" / "t", "three_attempts", 1, rising)
     results.main([f"--runs={tmp_path}/runs", f"--out={tmp_path}/RESULTS.md"])
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "in\n1 of 1 runs; Acc@t3 − Acc@t2 there: +0.0 points." in text
+    said = "three_attempts, after trained: Acc@t1 ≤ Acc@t2 ≤ Acc@t3 in 1 of 1 runs"
+    assert f"{said}; Acc@t3 − Acc@t2 +0.0 points." in text
+
+
+def test_selective_revision_stands_beside_plain_score_with_its_tokens(runs):
+    fake_results.run(runs / "runs" / "v", "selective", 1, rewards(0.5, 0.8))
+    results.main([f"--runs={runs}/runs", f"--out={runs}/RESULTS.md"])
+    text = (runs / "RESULTS.md").read_text()
+    assert "| score | 2 | 50.0 | 90.0 | – | – | 14.0 |" in text
+    assert "| selective | 1 | 50.0 | 80.0 | – | – | 14.0 |" in text
