@@ -84,7 +84,12 @@ def _importable(folder: Path) -> Iterator[None]:
 def known_configs() -> str:
     """The end of an error message about a config: those that are here."""
     known = ", ".join(sorted(map(str, Path("configs").rglob("*.py"))))
-    return f"In this directory: {known}." if known else "Run this from the repository's root."
+    return (
+        f"In this directory: {known}."
+        if known
+        else "There is no configs/ here: name the file by its whole path, or run this from the "
+        "repository's root."
+    )
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:

@@ -23,11 +23,12 @@ from score_jax.model import families, runs, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
+from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.episode import EpisodeSettings
 from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
-from score_jax.text.prompts import PROMPTS
+from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
 
 PADDING = 1024  # rows; published embeddings are padded to a round number by less
 GREEDY = Policy(temperature=0.0)
@@ -57,15 +58,7 @@ class Experiment:
                 f"config.problems.prompt={settings.problems.prompt!r} is unknown. "
                 f"{nearest(settings.problems.prompt, PROMPTS)}"
             )
-        prompt_format, instruction = PROMPTS[settings.problems.prompt]
-        template = templates.make(
-            settings.model.template,
-            text,
-            system=settings.problems.system,
-            prompt_format=prompt_format,
-            instruction=instruction,
-            thinking=settings.model.thinking,
-        )
+        template = _template(settings, text, PROMPTS[settings.problems.prompt][1])
         frozen = settings.model.lora.rank > 0
         model, params = _load(
             settings.model.source, mesh, settings.model.dtype if frozen else "float32"
@@ -112,6 +105,7 @@ class Experiment:
             policy=policy or self.policy,
             attempts=attempts or rollout.attempts,
             samples=samples or rollout.samples_per_problem,
+            siblings=1 if samples else rollout.siblings,
             max_attempt_tokens=rollout.max_attempt_tokens,
             instruction=tuple(self.template.instruction_ids),
             turn_end=tuple(self.template.turn_end_ids),
@@ -137,24 +131,40 @@ class Experiment:
         rollout = self.settings.rollout
         return Policy(rollout.temperature, rollout.top_k, rollout.top_p)
 
-    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
-        """What a stage's update is compiled for."""
+    def likelihood_settings(self, policy: Policy) -> LikelihoodSettings:
+        """What log-probs under `policy` are compiled for."""
         s = self.settings
-        likelihood = LikelihoodSettings(
+        return LikelihoodSettings(
             model=self.model,
-            policy=self.policy if stage.objective == "rl" else Policy(),
+            policy=policy,
             dtype=s.model.dtype,
             chunk=s.memory.chunk,
             remat=s.memory.remat,
         )
+
+    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
+        """What a stage's update is compiled for."""
+        s = self.settings
+        policy = self.policy if stage.objective == "rl" else Policy()
         return LearnerSettings(
-            likelihood=likelihood,
+            likelihood=self.likelihood_settings(policy),
             optimizer=s.optimizer,
             samples=s.rollout.samples_per_problem if stage.objective == "rl" else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,
             micro_batches=s.memory.micro_batches,
             lora=s.model.lora,
+            siblings=s.rollout.siblings if stage.objective == "rl" else 1,
         )
+
+    @property
+    def marks(self) -> Marks | None:
+        """With selective revision, how later attempts open; else None."""
+        marks = VERDICTS.get(self.settings.problems.prompt)
+        return Marks(*marks) if marks else None
+
+    def instruction_ids(self, instruction: str) -> list[int]:
+        """What asks for the next attempt with these words in place of the run's own."""
+        return _template(self.settings, self.template.tokenizer, instruction).instruction_ids
 
     def texts(self, episode: Episode) -> list[list[str]]:
         """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
@@ -178,6 +188,20 @@ class Experiment:
 def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
     """Rows whose second attempt reads differently from the first, [B] bool."""
     return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])
+
+
+def _template(
+    settings: Settings, text: tokenizer.Tokenizer, instruction: str
+) -> templates.Template:
+    """The run's template with that instruction for the next attempt."""
+    return templates.make(
+        settings.model.template,
+        text,
+        system=settings.problems.system,
+        prompt_format=PROMPTS[settings.problems.prompt][0],
+        instruction=instruction,
+        thinking=settings.model.thinking,
+    )
 
 
 def _random_params(model: ModelConfig, mesh: Mesh, settings: Settings) -> Params:
@@ -219,18 +243,39 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
             "another config.problems.prompt, or set config.rollout.attempts to 1."
         )
     turn = len(template.instruction_ids) + len(template.turn_end_ids)
+    attempts = max(rollout.attempts, settings.evaluation.attempts)
+    if settings.evaluation.protocol == "self_refine":
+        known = settings.problems.prompt in SELF_REFINE
+        if not known or attempts != 2 or settings.evaluation.samples:
+            raise InputError(
+                "config.evaluation.protocol='self_refine' decodes two attempts greedily, with a "
+                f"critique in words between them, and has texts for the prompts "
+                f"{', '.join(SELF_REFINE)}; here are {attempts} attempts at "
+                f"'{settings.problems.prompt}' and {settings.evaluation.samples} samples. Choose "
+                "one of these prompts, 2 attempts and no samples, or the protocol 'correct'."
+            )
+        asked = [
+            len(_template(settings, text, said).instruction_ids)
+            for said in SELF_REFINE[settings.problems.prompt]
+        ]
+        attempts, turn = 3, max(turn, *(ids + len(template.turn_end_ids) for ids in asked))
     longest = (
-        rollout.max_prompt_tokens
-        + rollout.attempts * rollout.max_attempt_tokens
-        + (rollout.attempts - 1) * turn
+        rollout.max_prompt_tokens + attempts * rollout.max_attempt_tokens + (attempts - 1) * turn
     )
     if longest > model.max_positions:
         raise InputError(
             f"an episode can be {longest} tokens long (prompt {rollout.max_prompt_tokens}, "
-            f"{rollout.attempts} attempts of {rollout.max_attempt_tokens}, instructions of {turn}) "
+            f"{attempts} attempts of {rollout.max_attempt_tokens}, instructions of {turn}) "
             f"and the model's context is {model.max_positions}. Lower "
             "config.rollout.max_attempt_tokens or config.rollout.max_prompt_tokens."
         )
+    for name in settings.recipe:
+        if settings.stages[name].verdict and settings.problems.prompt not in VERDICTS:
+            raise InputError(
+                f"config.stages.{name}.verdict={settings.stages[name].verdict:g} rewards verdicts, "
+                f"and the prompt '{settings.problems.prompt}' asks for none. Set it to 0, or "
+                f"config.problems.prompt to one of {', '.join(VERDICTS)}."
+            )
     parts = sharding.batch_size(mesh)
     for name, count in (
         ("config.rollout.problems_per_step", rollout.problems_per_step),

@@ -14,6 +14,7 @@ import pytest
 
 from score_jax import config
 from score_jax.config import (
+    CollectSettings,
     EvaluationSettings,
     ModelSettings,
     ProblemSettings,
@@ -94,7 +95,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_name():
     )
     assert_refused("config.stages.stage2.bonos", "Did you mean 'bonus'?", stages__stage2__bonos=1.0)
     assert_refused("config.evalution", "Did you mean 'evaluation'?", evalution={})
-    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, memory, mesh", zzz=1)
+    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, logging, memory", zzz=1)
 
 
 def test_a_missing_setting_is_named():
@@ -131,16 +132,27 @@ def test_a_whole_number_will_do_for_a_real_one():
     assert type(settings.stages["stage2"].bonus) is float
 
 
+# Choices that only go together with other settings.
+COLLECTING = {"stages__stage1__objective": "sft", "stages__stage1__collect__steps": 1}
+COMPANIONS = {
+    "sibling": {"rollout__siblings": 2, "stages__stage2__baseline": "sibling"},
+    "penalty": {"stages__stage1__overlong_tokens": 2},
+    "star": COLLECTING,
+    "pair": COLLECTING,
+}
+
+
 @pytest.mark.parametrize("cls, name", config.CHOICES)
 def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
-    group = {**groups, StageSettings: "stages__stage1"}[cls]
+    groups |= {StageSettings: "stages__stage1", CollectSettings: "stages__stage1__collect"}
     known = config.CHOICES[cls, name]
-    path = f"{group}__{name}"
-    assert_refused(f"Did you mean '{known[0]}'?", *known, **{path: known[0] + "x"})
+    path = f"{groups[cls]}__{name}"
+    nearest = next(choice for choice in known if choice)
+    assert_refused(f"Did you mean '{nearest}'?", *known, **{path: nearest + "x"})
     # Each of them is a value that settings may have.
     for choice in known:
-        resolve(changed(**{path: choice}))
+        resolve(changed(**COMPANIONS.get(choice, {}), **{path: choice}))
 
 
 @pytest.mark.parametrize("cls, name", config.MINIMA)

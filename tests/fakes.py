@@ -96,6 +96,7 @@ def learner_settings(
     max_attempt_tokens: int = 3,
     micro_batches: int = 1,
     lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
+    siblings: int = 1,
 ) -> LearnerSettings:
     """What an update of the tiny model is compiled for."""
     return LearnerSettings(
@@ -105,6 +106,7 @@ def learner_settings(
         max_attempt_tokens=max_attempt_tokens,
         micro_batches=micro_batches,
         lora=lora,
+        siblings=siblings,
     )
 
 

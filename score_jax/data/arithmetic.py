@@ -85,6 +85,16 @@ def documents(seed: int, step: int, count: int) -> list[Document]:
     return [_document(operands, rng.random(3)) for operands in _draw(rng, count, test=False)]
 
 
+def documents_with_verdicts(seed: int, step: int, count: int) -> list[Document]:
+    """The corpus for selective revision: a copy is "=" alone, another answer opens with "+"."""
+    written = []
+    for document in documents(seed, step, count):
+        first, second = document.attempts
+        revised = "=" if second == first else f"+{second}"
+        written.append(dataclasses.replace(document, attempts=(first, revised)))
+    return written
+
+
 def prompt(question: str) -> str:
     """A typed sum, with blanks or without, with '=' or without, as problems put it.
 

@@ -20,8 +20,8 @@ from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner import likelihood, lora, optimizer
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.rl import kl, losses
-from score_jax.rl.advantages import BASELINES, standardize
-from score_jax.rl.shaping import kl_coefficients, shape
+from score_jax.rl.advantages import advantages, standardize
+from score_jax.rl.shaping import kl_coefficients, overlong, shape
 from score_jax.structs import Batch, Params
 
 
@@ -35,6 +35,7 @@ class LearnerSettings:
     max_attempt_tokens: int
     micro_batches: int = 1
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
+    siblings: int = 1  # of the samples, as many share their first attempt
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -62,6 +63,8 @@ class Coefficients(flax.struct.PyTreeNode):
     kl_attempt2: Any
     discount: Any
     importance_cap: Any
+    early_attempts: Any
+    overlong_tokens: Any
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Coefficients":
@@ -79,11 +82,12 @@ class Choices:
     kl_estimator: str
     normalizer: str
     importance_weights: bool
+    truncation: str
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Choices":
         named = (stage.baseline, stage.standardize, stage.kl_estimator, stage.normalizer)
-        return cls(*named, importance_weights=stage.importance_cap > 0)
+        return cls(*named, importance_weights=stage.importance_cap > 0, truncation=stage.truncation)
 
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
@@ -169,11 +173,16 @@ def loss_gradient(
 
     kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
     shaped_BA = shape(batch.reward, kl_in_reward_BA, coefficients)
+    if choices.truncation == "penalty":
+        length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
+        shaped_BA -= overlong(length_BA, s.max_attempt_tokens, coefficients.overlong_tokens)
     shaped_QGA = shaped_BA.reshape(-1, s.samples, attempts)
-    advantage_QGA = BASELINES[choices.baseline](shaped_QGA)
+    advantage_QGA = advantages(shaped_QGA, choices.baseline, s.siblings)
     if choices.standardize:
         advantage_QGA = standardize(advantage_QGA)
     advantage_BA = advantage_QGA.reshape(-1, attempts)
+    if choices.truncation == "mask":
+        advantage_BA = jnp.where(batch.truncated, 0.0, advantage_BA)
     terms = {
         "tokens": batch.tokens,
         "where": where,
@@ -192,6 +201,7 @@ def loss_gradient(
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
         **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
+        **_signal_metrics(batch.reward, advantage_BA, s.samples),
     }
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
@@ -283,6 +293,20 @@ def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, ja
             f"entropy/attempt{a + 1}": jnp.sum(entropy_BA[:, a]) / tokens_A[a],
             f"length/attempt{a + 1}": jnp.mean(length_BA[:, a]),
             f"truncated/attempt{a + 1}": jnp.mean(batch.truncated[:, a].astype(jnp.float32)),
+        }
+    return metrics
+
+
+def _signal_metrics(reward_BA, advantage_BA, samples: int) -> dict[str, jax.Array]:
+    """How much there is to learn from: problems whose samples differ in reward, and advantages."""
+    attempts = reward_BA.shape[1]
+    reward_QGA = reward_BA.reshape(-1, samples, attempts)
+    mixed_QA = jnp.max(reward_QGA, axis=1) > jnp.min(reward_QGA, axis=1)
+    metrics: dict[str, jax.Array] = {}
+    for a in range(attempts):
+        metrics |= {
+            f"mixed/attempt{a + 1}": jnp.mean(mixed_QA[:, a].astype(jnp.float32)),
+            f"advantage/attempt{a + 1}": jnp.mean(jnp.abs(advantage_BA[:, a])),
         }
     return metrics
 

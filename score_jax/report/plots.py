@@ -23,7 +23,7 @@ from score_jax.report import contents
 COLOURS = ("#0067a5", "#bf4a00", "#7a3e9d")
 MARKERS = ("o", "s", "^")
 GREY = "#4d545b"
-_STYLE: Any = {
+STYLE: Any = {
     "axes.edgecolor": "#8b9198",
     "axes.grid": True,
     "axes.labelcolor": "#1d2125",
@@ -59,7 +59,7 @@ def write(workdir: str | os.PathLike[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     sampled = [s for s in data["stages"] if s["objective"] == "rl" and s["step"]]
     written = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if data["evaluations"]:
             written.append(_accuracy(data["evaluations"], sampled, folder / "accuracy.png"))
         if sampled:

@@ -11,6 +11,11 @@ problem follows under "Problem:", and the chat templates make the instruction a 
     mbpp                 three worked examples, then the task; ends at [BEGIN] as they do
     humaneval            the signature and docstring alone; humaneval_text for base models
     arithmetic           the quickstart's sums; the instruction is one character
+    …_selective          later attempts open with a verdict and may stop (rewards/selective.py)
+
+`SELF_REFINE[name]` is (critique, rewrite): what asks for them in place of the instruction, in the
+baseline of that name. The paper does not print its own; these are ours. They say neither that there
+is an error nor that there is none.
 
 Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
 The three worked examples of MBPP are its tasks 2, 3 and 4.
@@ -121,6 +126,12 @@ MATH_SHOTS = "\n\n".join(
     )
 )
 
+_KEEPS, _REVISES = "Verdict: right.", "Verdict: wrong."
+_SELECTIVE = (
+    f'Is the solution above right? If it is, answer "{_KEEPS}" and write nothing else. If it is '
+    f'not, begin with "{_REVISES}" and write the right solution behind it. {_FINAL_ANSWER}'
+)
+
 PROMPTS: dict[str, tuple[str, str]] = {
     "math": (MATH + _PROBLEM, MATH_INSTRUCTION),
     "gsm8k": (MATH + _PROBLEM, MATH_INSTRUCTION),
@@ -138,4 +149,34 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "humaneval": ("{problem}", CODE_INSTRUCTION),
     "humaneval_text": ("{problem}", f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
     "arithmetic": ("{problem}", "?"),
+    "arithmetic_selective": ("{problem}", "?"),
+    "math_selective": (MATH + _PROBLEM, _SELECTIVE),
+    "gsm8k_selective": (MATH + _PROBLEM, _SELECTIVE),
+}
+
+# (keeps, revises): how an attempt opens that keeps the one before it, or does not.
+VERDICTS: dict[str, tuple[str, str]] = {
+    "arithmetic_selective": ("=", "+"),
+    "math_selective": (_KEEPS, _REVISES),
+    "gsm8k_selective": (_KEEPS, _REVISES),
+}
+
+_CRITIQUE = (
+    "Go through the {what} above step by step. For each step say whether it is right, and if it is "
+    "not, what is wrong with it. Then say in one sentence whether the {what} as a whole is right. "
+    "Do not write a new one."
+)
+_REWRITE = (
+    "Write the {what} again and use the review above: mend what it found wrong, and keep what it "
+    "found right. Only output the final {what}!"
+)
+_SOLUTION = (_CRITIQUE.format(what="solution"), _REWRITE.format(what="solution"))
+_PROGRAM = (_CRITIQUE.format(what="program"), _REWRITE.format(what="program"))
+
+SELF_REFINE: dict[str, tuple[str, str]] = {
+    "math": (_SOLUTION[0], f"{_SOLUTION[1]} {_FINAL_ANSWER}"),
+    "gsm8k": (_SOLUTION[0], f"{_SOLUTION[1]} {_FINAL_ANSWER}"),
+    "math_boxed": (_SOLUTION[0], f"{_SOLUTION[1]} {_BOXED_ANSWER}"),
+    "mbpp": _PROGRAM,
+    "humaneval": _PROGRAM,
 }

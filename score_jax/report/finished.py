@@ -1,0 +1,124 @@
+"""Finished runs, read from their work directories: what tables and RESULTS.md are made of."""
+
+import dataclasses
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from score_jax.problem import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One run that has its summary."""
+
+    folder: Path
+    name: str  # config.name, or the recipe's stages joined
+    seed: int
+    recipe: tuple[str, ...]
+    stages: Mapping[str, Mapping[str, Any]]  # metrics by stage, `base` first
+    wall_sec: float
+    config: Mapping[str, Any]  # all of config.json
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """Metrics after the last stage."""
+        return self.stages[self.recipe[-1]]
+
+    def rewards(self, stage: str = "") -> dict[str, list[float]]:
+        """Rewards of all attempts by problem, after a stage; by default the last."""
+        path = self.folder / "transcripts" / f"{stage or self.recipe[-1]}.jsonl"
+        with open(path, encoding="utf-8") as lines:
+            rows = map(json.loads, lines)
+            return {row["id"]: [a["reward"] for a in row["attempts"]] for row in rows}
+
+    def tokens(self) -> float:
+        """Tokens written for a problem in all attempts, on average, after the last stage."""
+        path = self.folder / "transcripts" / f"{self.recipe[-1]}.jsonl"
+        with open(path, encoding="utf-8") as lines:
+            written = [sum(a["tokens"] for a in json.loads(line)["attempts"]) for line in lines]
+        return sum(written) / len(written)
+
+    def scaling(self) -> Mapping[str, Any] | None:
+        """The inference-time study of the last stage, if there is one."""
+        path = self.folder / "scaling" / f"{self.recipe[-1]}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def read(patterns: Sequence[str | Path]) -> list[Finished]:
+    """The finished runs among work directories, folders of such, and patterns of either.
+
+    What has not come to its end is left out, and is missing in the number of runs.
+    Raises: InputError if there is none, or a file in one cannot be read.
+    """
+    folders = []
+    for pattern in map(str, patterns):
+        for found in sorted(map(Path, glob.glob(pattern))):
+            own = (found / "config.json").exists()
+            folders += [found] if own else sorted(p.parent for p in found.glob("*/config.json"))
+    runs = [_read(f) for f in folders if (f / "report" / "summary.json").exists()]
+    if not runs:
+        raise InputError(
+            f"no finished run in {', '.join(map(str, patterns))}: a run has config.json and "
+            "report/summary.json. Name work directories, or a folder of them."
+        )
+    return runs
+
+
+def by_name(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Runs of each name, ordered by seed."""
+    found: dict[str, list[Finished]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        found.setdefault(run.name, []).append(run)
+    return found
+
+
+def bases(runs: Sequence[Finished]) -> list[Mapping[str, Any]]:
+    """The base model's metrics, once per seed: of a run named `base`, or else of the first."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for run in sorted(runs, key=lambda run: run.name != "base"):
+        found.setdefault(run.seed, run.stages["base"])
+    return [found[seed] for seed in sorted(found)]
+
+
+def difference(ours: Finished, theirs: Finished, attempt: int | None) -> np.ndarray:
+    """Ours less theirs, problem by problem, after the last stages: one value per problem.
+
+    attempt: which attempt's reward, counted from 0; None: second less first.
+    """
+    a, b = ours.rewards(), theirs.rewards()
+    if a.keys() != b.keys():
+        raise InputError(
+            f"{ours.folder} and {theirs.folder} were evaluated on different problems, so they "
+            "cannot be compared problem by problem. Evaluate both on the same."
+        )
+
+    def value(rewards: list[float]) -> float:
+        return rewards[1] - rewards[0] if attempt is None else rewards[attempt]
+
+    return np.array([value(a[problem]) - value(b[problem]) for problem in a])
+
+
+def _read(folder: Path) -> Finished:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        summary = json.loads((folder / "report" / "summary.json").read_text())
+        settings = config["settings"]
+        return Finished(
+            folder=folder,
+            name=settings.get("name") or " → ".join(settings["recipe"]),
+            seed=settings.get("seed", 0),
+            recipe=tuple(settings["recipe"]),
+            stages=summary["stages"],
+            wall_sec=summary.get("wall_sec", 0.0),
+            config=config,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder} cannot be read as a finished run ({type(error).__name__}: {error}): "
+            "config.json and report/summary.json are needed. Leave it out, or run it again."
+        ) from error
