@@ -140,21 +140,20 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(
-            {Path(name).name for name in json.loads(index.read_text())["weight_map"].values()}
-        )
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = {name: index.parent / name for name in sorted(names)}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{index} is not a JSON object with a weight_map from tensors to files. "
             "Fetch the file again."
         ) from None
-    absent = [name for name in names if not (index.parent / name).is_file()]
+    absent = [name for name, file in files.items() if not file.is_file()]
     if absent:
         raise InputError(
-            f"{index} names {len(names)} files, of which {len(absent)} are not in the folder: "
+            f"{index} names {len(files)} files, of which {len(absent)} are not in the folder: "
             f"{listed(absent)}. Fetch them."
         )
-    return [index.parent / name for name in names]
+    return list(files.values())
 
 
 def _open_gguf(path: Path) -> Checkpoint:

@@ -345,6 +345,24 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
         {"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": LLAMA3}},
         "rotary scaling of sliding_attention layers is not supported",
     ),
+    "more layers than any model has": (
+        {"num_hidden_layers": 2**40},
+        "num_hidden_layers = 1099511627776 must be one whole number from 1 to 1000",
+    ),
+    "a base that is no number": ({"rope_theta": "x"}, "rope_theta must be one number, 0 or more"),
+    "a cap below 0": (
+        {"model_type": "gemma2", "final_logit_softcapping": -1.0},
+        "final_logit_softcapping must be one number, 0 or more",
+    ),
+    "rotary settings that are none": ({"rope_scaling": 8.0}, "must be a JSON object, not 8.0"),
+    "a kind of scaling that is none": (
+        {"rope_scaling": {"rope_type": ["linear"]}},
+        "rotary scaling .* is not supported",
+    ),
+    "kinds of layers that are no list": (
+        {"model_type": "gemma2", "layer_types": 3},
+        "layer_types must name 3 layers",
+    ),
     "half a scaling": ({"rope_scaling": {"rope_type": "linear"}}, "'linear' lacks factor"),
 }
 REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
@@ -360,6 +378,7 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
         "sliding_window_pattern has 1 entries for 3 layers",
     ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),
+    "more layers than any model has": ({"llama.block_count": 2**40}, "number from 1 to 1000"),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }
 

@@ -249,6 +249,20 @@ def test_a_tied_checkpoint_with_a_copy_of_the_embedding_as_head_loads(tmp_path):
         weights.load(str(tmp_path))
 
 
+def test_what_other_tools_leave_beside_the_weights_does_no_harm(folder):
+    """Rotary tables in the file, PyTorch's own file and an index of other files in the folder."""
+    _, expected = weights.load(str(folder))
+    table = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)}
+    rewrite(folder, lambda tensors: tensors.update(table))
+    (folder / "pytorch_model.bin").write_bytes(b"\x80 not opened")
+    (folder / sources.INDEX).write_text('{"weight_map": {"a": "gone.safetensors"}}')
+    assert_same(weights.load(str(folder))[1], expected)
+    (folder / "model.safetensors").unlink()
+    (folder / sources.INDEX).unlink()
+    with pytest.raises(InputError, match=r"\.bin files are not read: save the model with safe_"):
+        weights.load(str(folder))
+
+
 # GGUF
 
 
@@ -464,6 +478,10 @@ def test_a_truncated_safetensors_file_is_refused_wherever_it_ends(folder):
         (b"[]", "header is not a JSON object"),
         (b'{"a": {"dtype": "F32"}}', "entry of a is not valid"),
         (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "but 4 bytes"),
+        (
+            b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}',
+            "F8_E4M3.*known: F64",
+        ),
         (b'{"a": {"dtype": "I4", "shape": [2], "data_offsets": [0, 1]}}', "dtype I4.*known: F64"),
     ],
 )
@@ -503,9 +521,10 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
     (tmp_path / absent).unlink()
     with pytest.raises(InputError, match=f"1 are not in the folder: {absent}"):
         weights.load(str(tmp_path))
-    (tmp_path / sources.INDEX).write_text("{}")
-    with pytest.raises(InputError, match="not a JSON object with a weight_map"):
-        weights.load(str(tmp_path))
+    for wrong in ("{}", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'):
+        (tmp_path / sources.INDEX).write_text(wrong)
+        with pytest.raises(InputError, match="not a JSON object with a weight_map"):
+            weights.load(str(tmp_path))
 
 
 def test_a_failed_save_leaves_the_former_file_and_no_remains(folder):

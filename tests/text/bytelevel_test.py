@@ -173,6 +173,26 @@ def test_a_cut_settings_file_is_refused(folder):
         tokenizer.load(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("file", "stated", "message"),
+    [
+        ("tokenizer_config.json", {"eos_token": ["</s>"]}, r"eos_token is \['</s>'\] in"),
+        (
+            "special_tokens_map.json",
+            {"pad_token": {"content": 3}},
+            "pad_token is .* must be a text",
+        ),
+        ("tokenizer_config.json", {"chat_template": {"a": 1}}, "chat_template .* is no text"),
+        ("generation_config.json", {"eos_token_id": ["2"]}, "eos_token_id is .* token ids"),
+        ("config.json", {"eos_token_id": 2.5}, "eos_token_id is .* token ids"),
+    ],
+)
+def test_settings_beside_of_another_type_are_refused(folder, file, stated, message):
+    (folder / file).write_text(json.dumps(stated))
+    with pytest.raises(InputError, match=message):
+        tokenizer.load(str(folder))
+
+
 def test_a_tokenizer_without_an_end_token_is_refused(folder):
     (folder / "tokenizer_config.json").unlink()
     path = folder / "tokenizer.json"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2 as proto
 
 from score_jax.text import gguf_metadata, gguf_tokenizer, tokenizer
 from tests.text import pieces_test, templates_test
@@ -52,6 +53,22 @@ def test_files_of_pieces_with_scores_encode_as_the_gguf(kind, request, tmp_path,
     named = gguf_tokenizer.write(source, tmp_path)
     assert named == ["tokenizer.json", "tokenizer_config.json"]
     assert_same(tokenizer.load(str(source)), tmp_path, texts)
+
+
+def test_scores_decide_and_not_the_order_of_the_pieces(llama, tmp_path, texts):  # noqa: F811
+    folder, _ = llama
+    model = proto.ModelProto()  # type: ignore[attr-defined]
+    model.ParseFromString((folder / "tokenizer.model").read_bytes())
+    normal = [i for i, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
+    turned = [model.pieces[i] for i in reversed(normal)]
+    kept = [piece for piece in model.pieces if piece.type != piece.NORMAL]
+    del model.pieces[:]
+    model.pieces.extend([*kept, *turned])
+    (tmp_path / "turned.model").write_bytes(model.SerializeToString())
+    source = pieces_test.write_gguf(tmp_path / "m.gguf", tmp_path / "turned.model")
+    (tmp_path / "out").mkdir()
+    assert gguf_tokenizer.write(source, tmp_path / "out")
+    assert_same(tokenizer.load(str(source)), tmp_path / "out", texts)
 
 
 def test_files_are_left_out_where_they_would_encode_otherwise(llama, tmp_path, monkeypatch):  # noqa: F811

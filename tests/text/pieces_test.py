@@ -148,6 +148,13 @@ def test_a_gguf_with_a_type_missing_is_refused(llama, tmp_path):
         tokenizer.load(str(path))
 
 
+def test_a_gguf_with_an_unknown_type_is_refused(llama, tmp_path):
+    kinds = [2, *[1] * 418, 99]
+    path = write_gguf(tmp_path / "m.gguf", llama[0] / "tokenizer.model", kinds=kinds)
+    with pytest.raises(InputError, match="a token of no known type"):
+        tokenizer.load(str(path))
+
+
 def test_a_gguf_of_another_kind_lists_the_known(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "t5")
     writer.add_tokenizer_model("t5")
