@@ -122,22 +122,22 @@ def _selective(runs: Sequence[Finished]) -> str:
         if not mine:
             continue
         first, second = (
-            f"{100 * statistics.fmean(run.last[f'accuracy_attempt{a}'] for run in mine):.1f}"
+            " ".join(f"{100 * run.last[f'accuracy_attempt{a}']:.1f}" for run in mine)
             for a in (1, 2)
         )
         found = [run.last.get("details", {}).get("selective") for run in mine]
         verdicts, kept = (
-            f"{100 * statistics.fmean(one[key] for one in found):.1f}" if all(found) else "–"
+            " ".join(f"{100 * one[key]:.1f}" for one in found) if all(found) else "–"
             for key in ("verdict_accuracy", "kept")
         )
-        tokens = statistics.fmean(run.tokens() for run in mine)
+        tokens = " ".join(f"{run.tokens():.1f}" for run in mine)
         lines.append(
-            f"| {name} | {len(mine)} | {first} | {second} | {verdicts} | {kept} | {tokens:.1f} |"
+            f"| {name} | {len(mine)} | {first} | {second} | {verdicts} | {kept} | {tokens} |"
         )
     return (
         "## Selective revision\n\nThe second attempt opens with a verdict on the first and stops "
         "there if it keeps it; Acc@t2 is of what then stands. Another corpus, of the same task and "
-        "budget, so another base model.\n\n" + "\n".join(lines)
+        "budget, so another base model. By seed:\n\n" + "\n".join(lines)
     )
 
 
