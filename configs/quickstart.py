@@ -25,9 +25,6 @@ the same base model (of a seed). single_turn_rl samples one attempt where the ot
     base            the base model alone
     selective       as score, on a corpus of second attempts that open with a verdict and may stop
     three_attempts  Stage I(a), I(b) and II with three attempts: 400 steps, of three attempts
-
-Self-Refine has no row: it asks for a critique in words, and this model's sixteen characters hold
-none. `--config.evaluation.protocol=self_refine` evaluates a text model's base with it.
 """
 
 from dataclasses import replace

@@ -50,7 +50,8 @@ def keep_in(folder: Path | None) -> None:
 
     The folder must be as trusted as the program itself: what lies in it is executed.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder) if folder else None)
+    where = str(folder.absolute()) if folder else None  # the process may change its folder
+    jax.config.update("jax_compilation_cache_dir", where)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # XLA's own caches would put the folder's name into the key: a moved folder would be no use.

@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-from score_jax import commandline, config, main
+from score_jax import commandline, compiles, config, main
 from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
 from score_jax.report import page as run_page
@@ -140,6 +140,7 @@ def test_the_commands_of_a_first_hour_run(tmp_path, monkeypatch, capsys):
                 assert main.main(argv) == 0
             assert printed in capsys.readouterr().out
     finally:
+        compiles.keep_in(None)
         for number, handler in handlers.items():
             signal.signal(number, handler)
     left = {path.name for path in (tmp_path / "runs" / "quickstart").iterdir()}
