@@ -19,6 +19,11 @@ from score_jax.report.finished import Finished
 
 EDITS = ("star_plus", "pair_sft", "multi_turn_rl", "no_shaping", "score")  # besides base
 SCALED = ("base", "multi_turn_rl", "score")
+# What a reader must know of how a kind of run came about.
+NOTES = {
+    "three_attempts_short": "`three_attempts_short` was added after `three_attempts` had been seen "
+    "on these seeds: its second attempts were all right, which left nothing to a third.",
+}
 AT = "@"  # in the name of a run of a sensitivity sweep: setting@value
 ROBUST = 0.05  # Acc@t2 may be so much below the default's before a value is called bad
 
@@ -99,9 +104,10 @@ def _three_attempts(runs: Sequence[Finished]) -> str:
                 f"- {name}, after {stage}: Acc@t1 ≤ Acc@t2 ≤ Acc@t3 in {rising} of {len(found)} "
                 f"runs; Acc@t3 − Acc@t2 {gains} points."
             )
+    notes = [note for name, note in NOTES.items() if any(run.name == name for run in mine)]
     return f"""## Three attempts
 
-Stage I(a), I(b) and II with three attempts.
+{" ".join(["Stage I(a), I(b) and II with three attempts.", *notes])}
 
 {chr(10).join(lines)}
 
