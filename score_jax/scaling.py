@@ -85,7 +85,7 @@ def budgets(pairs: Pool, others: Pool) -> list[dict[str, Any]]:
             firsts = [g[0] for g in pairs.answers[i]] + [g[0] for g in others.answers[i]]
             rewards = np.concatenate([pairs.reward_NGA[i, :, 0], others.reward_NGA[i, :, 0]])
             right["parallel"][i] = rewards[sampled.majority(firsts[:budget])] > 0
-            revised = [g[1] for g in pairs.answers[i][:budget]]
+            revised = [g[1] for g in pairs.answers[i][:k]]
             right["sequential"][i] = pairs.reward_NGA[i, sampled.majority(revised), 1] > 0
             # In the order in which they are written: both attempts of a sample, then the next.
             both = [answer for g in pairs.answers[i][:k] for answer in g]
