@@ -8,6 +8,7 @@ Experiment.open(settings) -> shapes, tokenizer, template, mesh; nothing large ye
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -206,10 +207,14 @@ def _template(
 
 def _random_params(model: ModelConfig, mesh: Mesh, settings: Settings) -> Params:
     """A preset's weights, on the mesh."""
-    key = jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS)
-    shapes = jax.eval_shape(lambda: transformer.init(model, key))
+    return _initialiser(model, mesh)(jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS))
+
+
+@functools.cache  # a checkpoint is restored into the shape of such weights: compiled once, not each
+def _initialiser(model: ModelConfig, mesh: Mesh):
+    shapes = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
     shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
-    return jax.jit(lambda: transformer.init(model, key), out_shardings=shardings)()
+    return jax.jit(functools.partial(transformer.init, model), out_shardings=shardings)
 
 
 def _load(source: str, mesh: Mesh, dtype: str) -> tuple[ModelConfig, Params | None]:

@@ -96,10 +96,13 @@ def with_stages(settings: config.Settings, **changes) -> config.Settings:
 
 
 def test_a_star_iteration_starts_from_the_base_model_and_samples_from_the_one_before(tmp_path):
-    settings = with_stages(tiny("star_plus"), learning_rate=0.0)
+    settings = tiny("star_plus")
+    last = dataclasses.replace(settings.stages["star3"], learning_rate=0.0)
+    settings = dataclasses.replace(settings, stages={**settings.stages, "star3": last})
     assert train.train(settings, str(tmp_path)) == train.DONE
     base = weights(settings, tmp_path, "base")
     np.testing.assert_array_equal(weights(settings, tmp_path, "star3"), base)
+    assert np.any(weights(settings, tmp_path, "star2") != base)
     settings = tiny("star_plus")
     index = settings.recipe.index("star2")
     assert settings.stages["star2"].start == "base"
@@ -122,7 +125,9 @@ def test_a_collection_that_is_stopped_goes_on_to_the_same_documents(tmp_path):
     part = tmp_path / "stopped" / "collected" / "pair_sft.part.jsonl"
     lines = part.read_text().splitlines(keepends=True)
     assert len(lines) == 16 and json.loads(lines[0])["rollout"] == 1
-    part.write_text("".join(lines) + lines[0].replace('"rollout": 1', '"rollout": 2')[:40])
+    # Killed while it wrote the second: one line is whole and one is torn.
+    second = lines[0].replace('"rollout": 1', '"rollout": 2')
+    part.write_text("".join(lines) + second + second[:40])
     assert train.train(settings, str(tmp_path / "stopped")) == train.DONE
     assert not part.exists()
     ours, theirs = (

@@ -27,7 +27,7 @@ def pool(answers, gold="r", tokens=3, read=10) -> scaling.Pool:
 
 
 def test_budgets_by_hand():
-    pairs = pool([["w", "r"], ["w", "w"], ["r", "r"], ["w", "r"]])
+    pairs = pool([["w", "r"], ["w", "w"], ["r", "w"], ["w", "w"]])
     others = pool([["r"], ["r"], ["r"], ["r"]])
     two, four, eight = scaling.budgets(pairs, others)
     assert [row["solutions"] for row in (two, four, eight)] == [2, 4, 8]
@@ -35,8 +35,8 @@ def test_budgets_by_hand():
     assert [two[way]["accuracy"] for way in scaling.WAYS] == [0, 1, 0]
     # w w r w; second attempts r w (a tie: first seen); all four w r w w.
     assert [four[way]["accuracy"] for way in scaling.WAYS] == [0, 1, 0]
-    # w w r w r r r r; second attempts r w r r; all eight w r w w r r w r (a tie: first seen).
-    assert [eight[way]["accuracy"] for way in scaling.WAYS] == [1, 1, 0]
+    # w w r w r r r r; second attempts r w w w; all eight w r w w r w w w.
+    assert [eight[way]["accuracy"] for way in scaling.WAYS] == [1, 0, 0]
     assert [row["parallel"]["tokens"] for row in (two, four, eight)] == [6, 12, 24]
     assert [row["sequential"]["tokens"] for row in (two, four, eight)] == [6, 12, 24]
     assert [row["sequential"]["read"] for row in (two, four, eight)] == [10, 20, 40]

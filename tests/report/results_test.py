@@ -62,5 +62,5 @@ def test_selective_revision_stands_beside_plain_score_with_its_tokens(runs):
     fake_results.run(runs / "runs" / "v", "selective", 1, rewards(0.5, 0.8))
     results.main([f"--runs={runs}/runs", f"--out={runs}/RESULTS.md"])
     text = (runs / "RESULTS.md").read_text()
-    assert "| score | 2 | 50.0 | 90.0 | – | – | 14.0 |" in text
+    assert "| score | 2 | 50.0 50.0 | 90.0 90.0 | – | – | 14.0 14.0 |" in text
     assert "| selective | 1 | 50.0 | 80.0 | – | – | 14.0 |" in text
