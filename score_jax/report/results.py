@@ -156,29 +156,10 @@ def _scaling(runs: Sequence[Finished], folder: Path) -> str:
         if not studies:
             continue
         path = figures.scaling(studies, folder / f"results_scaling_{name}.png")
-        lines = [
-            "| solutions | 2K parallel | tokens | K + K | all 2K | tokens | K + K above parallel |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for rows in zip(*(study["budgets"] for study in studies), strict=True):
-            parallel, sequential, both = (
-                100 * statistics.fmean(row[way]["accuracy"] for row in rows)
-                for way in ("parallel", "sequential", "sequential_all")
-            )
-            tokens = [
-                statistics.fmean(r[w]["tokens"] for r in rows) for w in ("parallel", "sequential")
-            ]
-            above = " ".join(
-                f"{100 * row['sequential']['above_parallel']['difference']:+.1f}" for row in rows
-            )
-            lines.append(
-                f"| {rows[0]['solutions']} | {parallel:.1f} | {tokens[0]:.0f} | {sequential:.1f} | "
-                f"{both:.1f} | {tokens[1]:.0f} | {above} |"
-            )
         n, temperature = studies[0]["n"], studies[0]["temperature"]
         parts.append(
             f"### {name}\n\n{len(studies)} runs, n={n}, temperature {temperature}; the last column "
-            f"by seed.\n\n" + "\n".join(lines) + f"\n\n![Votes of {name}](docs/{path.name})"
+            f"by seed.\n\n{_budgets(studies)}\n\n![Votes of {name}](docs/{path.name})"
         )
     if not parts:
         return ""
