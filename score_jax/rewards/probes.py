@@ -20,9 +20,10 @@ Run = Callable[[Sequence[Job], float], list[str]]
 _HARMLESS = "import colorsys, math\ndef attack():\n    return math.comb(5, 2) == 10"
 _TIMEOUT_SEC = 10.0
 
-# {folder}, {secret}, {port}, {pid}: made for the occasion, outside of the sandbox.
+# {folder}, {letter}, {secret}, {port}, {pid}: made for the occasion, outside of the sandbox. The
+# probes run side by side, so what is to be read is not what others empty and remove.
 _PROBES = {
-    "a file was read": "return open({secret!r}).read() != ''",
+    "a file was read": "return open({letter!r}).read() != ''",
     "a file was written": "open({secret!r}, 'a').write('x'); return True",
     "a file was emptied": "import os; os.truncate({secret!r}, 0); return True",
     "a file was made": "open({folder!r} + '/made', 'w').close(); return True",
@@ -49,9 +50,10 @@ def holes(run: Run) -> list[str]:
     """What got through, or why nothing runs at all; empty if the sandbox holds."""
     with tempfile.TemporaryDirectory(prefix="score_jax_probe_") as folder, socket.socket() as ear:
         os.chmod(folder, 0o777)  # as open as can be: the sandbox has to be what refuses
-        secret = Path(folder) / "secret"
-        secret.write_text("secret")
-        secret.chmod(0o666)
+        files = [Path(folder) / name for name in ("letter", "secret")]
+        for file in files:
+            file.write_text("secret")
+            file.chmod(0o666)
         ear.bind(("127.0.0.1", 0))
         ear.listen()
         with contextlib.ExitStack() as closing:
@@ -59,7 +61,8 @@ def holes(run: Run) -> list[str]:
             threading.Thread(target=_answer_once, args=(ear,), daemon=True).start()
             words = {
                 "folder": folder,
-                "secret": str(secret),
+                "letter": str(files[0]),
+                "secret": str(files[1]),
                 "port": ear.getsockname()[1],
                 "pid": os.getpid(),
             }
@@ -68,7 +71,9 @@ def holes(run: Run) -> list[str]:
             ]
             jobs = [Job(program, ("assert attack()",)) for program in (_HARMLESS, *attacks)]
             harmless, *reasons = run(jobs, _TIMEOUT_SEC)
-        untouched = os.listdir(folder) == ["secret"] and secret.read_text() == "secret"
+        untouched = sorted(Path(folder).iterdir()) == files and all(
+            file.read_text() == "secret" for file in files
+        )
     if harmless != "passed":
         return [f"a harmless program does not run ({harmless})"]
     got_through = [
