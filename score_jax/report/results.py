@@ -19,6 +19,7 @@ from score_jax.report.finished import Finished
 
 EDITS = ("star_plus", "pair_sft", "multi_turn_rl", "no_shaping", "score")  # besides base
 SCALED = ("base", "multi_turn_rl", "score")
+VARIANTS = {"three_attempts_short": "three_attempts"}  # a run that is no recipe -> what it varies
 # What a reader must know of how a kind of run came about.
 NOTES = {
     "three_attempts_short": "`three_attempts_short` was added after `three_attempts` had been seen "
@@ -291,12 +292,11 @@ def _cost(runs: Sequence[Finished]) -> str:
     named = finished.by_name(runs)
     for name, mine in named.items():
         seconds = [run.wall_sec for run in mine]
-        flags = [f"--config=configs/quickstart.py:{name.split(AT)[0]}"]
-        if AT in name:
-            flags = [
-                "--config=configs/quickstart.py:score",
-                *_overrides(mine[0], named["score"][0]),
-            ]
+        plain = "score" if AT in name else VARIANTS.get(name, name)
+        flags = [
+            f"--config=configs/quickstart.py:{plain}",
+            *(_overrides(mine[0], named[plain][0]) if plain in named else ()),
+        ]
         lines.append(
             f"| {name} | {len(mine)} | {statistics.fmean(seconds):.0f} ({min(seconds):.0f} to "
             f"{max(seconds):.0f}) | `{' '.join(flags)}` |"
