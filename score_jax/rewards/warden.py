@@ -116,7 +116,7 @@ class _Client:
     connection: socket.socket
     unread: bytes = b""
     crowded: bool = False  # many of its programs are slow, so these share one deadline
-    first_slow: float = math.inf  # when the first of its slow programs began
+    first_slow: float = math.inf  # when the first of its slow programs that still run began
     last_began: float = 0.0
 
 
@@ -309,11 +309,15 @@ class Warden:
         self._slice_sec = SHORT_SLICE_SEC if crowded else SLICE_SEC
         stop = crowded and bool(self._waiting) and len(self._running) < MAX_RUNNING
         number = Counter(run.client for run in slow)
+        # Of those that still run: slow ones that have ended say nothing of a crowd that came later.
+        first: dict[_Client, float] = {}
+        for run in slow:
+            first[run.client] = min(first.get(run.client, run.began), run.began)
         for run in slow:
             if run.overtime:
                 client = run.client
                 client.crowded |= number[client] > MANY * self._cores
-                client.first_slow = min(client.first_slow, run.began)
+                client.first_slow = first[client]
                 self._stop_or_go_on(run, stop, now)
             if crowded and not run.lowered:
                 self._lower_priority(run)
