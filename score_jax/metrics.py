@@ -3,7 +3,7 @@
 Everything is worked out from whole-number counts, so that a share is a count over n and nothing
 else. Shares get Wilson intervals; differences between attempts are paired (the same problems,
 the same model), so their intervals come from a bootstrap over problems and the test is McNemar's.
-Left out: averages over several samples of a problem, and pass@k (scaling.py).
+Left out: averages over several samples of a problem, and pass@k (sampled.py).
 """
 
 import math

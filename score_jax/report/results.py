@@ -58,10 +58,10 @@ Everything here is written by one command from the work directories of finished 
 
 The task is `{task}` (`configs/quickstart.py`), made so that the effect shows within minutes on two
 cores; README says what was built into it, and the config what each recipe is.
-Seeds {", ".join(map(str, seeds))}, none of which was run while settings were chosen; runs of a seed
-share their base model. Greedy decoding of held-out problems, per cent; in brackets 95 % intervals
-over seeds (Student's t: wide with few of them, and cut at 0 and 100). All runs but the base model
-have the same number of updates, and of sampled episodes."""
+Seeds {", ".join(map(str, seeds))}, while README names those that settings were chosen on; runs of
+a seed share their base model. Greedy decoding of held-out problems, per cent; in brackets 95 %
+intervals over seeds (Student's t: wide with few of them, and cut at 0 and 100). All recipes but the
+base model have the same number of updates, and of sampled episodes."""
 
 
 def _tables(runs: Sequence[Finished]) -> str:

@@ -50,7 +50,8 @@ TABLE_4 = {
     "star_stage2": "w/ STaR instead of REINFORCE in Stage II",
     "offline_only": "w/o on-policy first attempts in Stage II",
 }
-# Quantiles of Student's t that leave 2.5 % above, for 1, 2, … degrees of freedom; beyond: Normal.
+# Quantiles of Student's t that leave 2.5 % above, for 1, 2, … degrees of freedom. Beyond, the last:
+# intervals are then a little too wide, never too narrow.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 
 
@@ -79,7 +80,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) < 2:
         return mean, mean, mean
     freedom = len(values) - 1
-    t = _T[freedom - 1] if freedom <= len(_T) else 1.96
+    t = _T[min(freedom, len(_T)) - 1]
     half = t * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
