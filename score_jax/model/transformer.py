@@ -329,6 +329,12 @@ def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Ar
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon, config.norm_offset)
 
 
+def head(config: ModelConfig, params: Params) -> Params:
+    """The params that `project` reads, as a tree of their own."""
+    name = "embedding" if config.tied else "head"
+    return {name: params[name]}
+
+
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
     """Hidden states to logits over the vocabulary, float32."""
     if config.tied:
