@@ -18,9 +18,9 @@ from score_jax.rl import kl
 from score_jax.rl.policy import Policy, distort, entropy, log_prob
 from score_jax.structs import Params
 
-# Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32, and enough
-# for a product that is not bound by reading the head.
-CHUNK_LOGITS, LEAST_CHUNK = 2**22, 256
+# Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
+# large vocabulary more, for a product that is not bound by reading the head, up to half its size.
+CHUNK_LOGITS, LARGE_CHUNK = 2**22, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,9 @@ def _by_chunks(score, head, frozen, where: Written, settings: LikelihoodSettings
     a row wrote are never computed.
     """
     rows, columns = where.column.shape
-    tokens = settings.chunk or max(LEAST_CHUNK, CHUNK_LOGITS // settings.model.vocab_size)
+    model = settings.model
+    large = min(LARGE_CHUNK, model.width // 2)
+    tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
     chunk = min(max(1, tokens // rows), columns)
     longest = jnp.max(jnp.sum(where.mask, axis=1))
     inputs_C = tuple(_chunks(x, chunk) for x in inputs_BN)

@@ -10,6 +10,7 @@ import pytest
 
 from score_jax.config import StageSettings
 from score_jax.learner import step
+from score_jax.learner.parts import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
 from score_jax.structs import Batch
@@ -270,9 +271,9 @@ def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
 @pytest.mark.parametrize(
     ("normalizer", "factor", "settings"),
     [
-        ("sequence", 1.0, {"micro_batches": 2, "remat": "full"}),
-        ("token", len(written()) / ROWS, {"micro_batches": 4, "remat": "none"}),
-        ("constant", 3.0, {"micro_batches": 4, "chunk": 5}),
+        ("sequence", 1.0, {"plan": Plan(2), "remat": "full"}),
+        ("token", len(written()) / ROWS, {"plan": Plan(4), "remat": "none"}),
+        ("constant", 3.0, {"plan": Plan(4), "chunk": 5}),
     ],
 )
 def test_micro_batches_chunks_and_remat_change_nothing_and_normalizers_the_scale(
