@@ -6,14 +6,31 @@ A two-layer model is first taught a corpus in which second answers are copies of
 (stage `base`), and then learns, from its own samples and a checker, to read its own working and
 correct itself. `data/arithmetic.py` describes the task and what was built into it.
 
-Other recipes under the same budget of samples and updates:
+Other recipes, `--config=configs/quickstart.py:RECIPE`. All but the last two rows have the budget of
+`score`: 400 updates on 256 episodes or documents each, from 400 x 256 sampled episodes, behind the
+same base model (of a seed). single_turn_rl samples one attempt where the others sample two.
 
-    --config=configs/quickstart.py:multi_turn_rl    both attempts rewarded, no bonus, no Stage I
-    --config=configs/quickstart.py:single_turn_rl   only first attempts sampled and rewarded
+    score           Stage I (300 steps), Stage II (100)
+    multi_turn_rl   400 steps, both attempts rewarded, no bonus, no Stage I
+    single_turn_rl  400 steps on first attempts alone; evaluated with both
+    no_stage1       Stage II for 400 steps, from the base model
+    no_shaping      Stage I, then Stage II without the bonus
+    offline_only    Stage I, then Stage II behind first attempts of the base model alone
+    star_stage2     Stage I, then STaR (both_right) in place of Stage II, from Stage I's policy
+    star            STaR, three iterations, each from the base model; wrong-right episodes
+    star_plus       the same with right-right episodes too (D+ of the paper)
+    pair_sft        Pair-SFT on the base model's attempts: wrong-right pairs
+    pair_sft_plus   the same with right-right pairs too
+    interleaved     Stage I and II in two rounds of half the steps (version 1 of the paper)
+    base            the base model alone
+    three_attempts  Stage I(a), I(b) and II with three attempts: 400 steps, of three attempts
 """
+
+from dataclasses import replace
 
 from score_jax.config import (
     CheckpointSettings,
+    CollectSettings,
     EvaluationSettings,
     ModelSettings,
     OptimizerSettings,
@@ -56,24 +73,70 @@ STAGE2 = StageSettings(
     kl_attempt1=0.01,
     kl_attempt2=0.01,
 )
-MULTI_TURN = StageSettings(
-    steps=STAGE1_STEPS + STAGE2_STEPS,
-    learning_rate=LEARNING_RATE,
-    schedule="linear",
-    final_fraction=0.1,
-)
-SINGLE_TURN = StageSettings(
-    steps=STAGE1_STEPS + STAGE2_STEPS,
-    learning_rate=LEARNING_RATE,
-    schedule="linear",
-    final_fraction=0.1,
-    attempts=1,
-)
+STEPS = STAGE1_STEPS + STAGE2_STEPS
+MULTI_TURN = replace(STAGE2, steps=STEPS, bonus=0.0)
+
+
+def sft(steps: int, filter: str, both_right: bool) -> StageSettings:
+    """SFT on documents that the policy before it writes, with as many rollouts as updates."""
+    return replace(
+        MULTI_TURN,
+        objective="sft",
+        steps=steps,
+        collect=CollectSettings(filter, steps, both_right=both_right),
+        baseline="none",
+        kl_attempt1=0.0,
+        kl_attempt2=0.0,
+        normalizer="token",
+    )
+
+
+def star(both_right: bool) -> dict[str, StageSettings]:
+    """Each iteration samples from the policy of the one before, and starts from the base model."""
+    rounds = {
+        f"star{i}": replace(sft(steps, "star", both_right), start="base")
+        for i, steps in enumerate((133, 133, 134), start=1)
+    }
+    return {"base": BASE, **rounds}
+
+
+def interleaved() -> dict[str, StageSettings]:
+    """Two rounds of both stages; the second Stage I goes on from the first Stage II."""
+    rounds = {}
+    for i in (1, 2):
+        rounds[f"stage1_{i}"] = replace(STAGE1, steps=STAGE1_STEPS // 2)
+        rounds[f"stage2_{i}"] = replace(STAGE2, steps=STAGE2_STEPS // 2)
+    return {"base": BASE, **rounds}
+
 
 RECIPES = {
     "score": {"base": BASE, "stage1": STAGE1, "stage2": STAGE2},
     "multi_turn_rl": {"base": BASE, "multi_turn_rl": MULTI_TURN},
-    "single_turn_rl": {"base": BASE, "single_turn_rl": SINGLE_TURN},
+    "single_turn_rl": {"base": BASE, "single_turn_rl": replace(MULTI_TURN, attempts=1)},
+    "no_stage1": {"base": BASE, "stage2": replace(STAGE2, steps=STEPS)},
+    "no_shaping": {"base": BASE, "stage1": STAGE1, "stage2": replace(STAGE2, bonus=0.0)},
+    "offline_only": {
+        "base": BASE,
+        "stage1": STAGE1,
+        "stage2": replace(STAGE2, offline_share=1.0),
+    },
+    "star_stage2": {
+        "base": BASE,
+        "stage1": STAGE1,
+        "star": sft(STAGE2_STEPS, "star", both_right=True),
+    },
+    "star": star(both_right=False),
+    "star_plus": star(both_right=True),
+    "pair_sft": {"base": BASE, "pair_sft": sft(STEPS, "pair", both_right=False)},
+    "pair_sft_plus": {"base": BASE, "pair_sft": sft(STEPS, "pair", both_right=True)},
+    "interleaved": interleaved(),
+    "base": {"base": BASE},
+    "three_attempts": {
+        "base": BASE,
+        "stage1a": replace(STAGE1, steps=STAGE1_STEPS // 2, attempts=2),
+        "stage1b": replace(STAGE1, steps=STAGE1_STEPS // 2, early_attempts=2, reference="stage1a"),
+        "stage2": STAGE2,
+    },
 }
 
 
@@ -83,6 +146,7 @@ def get_config(recipe: str = "score"):
         raise ValueError(f"unknown recipe '{recipe}'; known: {', '.join(RECIPES)}")
     return to_config_dict(
         Settings(
+            name=recipe,
             seed=0,
             model=ModelSettings("preset:quickstart", tokenizer="characters", template="plain"),
             problems=ProblemSettings(name="arithmetic", prompt="arithmetic"),
@@ -93,6 +157,7 @@ def get_config(recipe: str = "score"):
                 samples_per_problem=4,
                 max_prompt_tokens=10,
                 max_attempt_tokens=7,
+                attempts=3 if recipe == "three_attempts" else 2,
                 turn_rows=256,  # attempts have one length: all rows turn around together
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),

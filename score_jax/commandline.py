@@ -7,7 +7,7 @@ import ast
 import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -15,6 +15,9 @@ from ml_collections import config_flags
 
 from score_jax.config import Settings, resolve
 from score_jax.problem import InputError
+
+# What the flag library, or a config file, raises of whatever is wrong.
+_FAULTS = (flags.Error, ImportError, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 def define_config(values: flags.FlagValues) -> None:
@@ -44,30 +47,49 @@ def parse(given: flags.FlagValues, argv: Sequence[str]) -> Settings | None:
     Raises: InputError with one message for whatever is wrong with them.
     """
     try:
-        _check_config_file(argv)
-        rest = given(list(argv))
-        config = given.config  # a config file without overrides is only loaded here
+        path = _config_file(argv)
+        with _importable(path.resolve().parents[1]) if path else contextlib.nullcontext():
+            rest = given(list(argv))
+            config = given.config  # a config file without overrides is only loaded here
     except InputError:
         raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except _FAULTS as error:
         raise InputError(_explain(error, argv)) from error
     if len(rest) > 1:
         raise InputError(f"unexpected arguments: {' '.join(rest[1:])}. Settings are --config.KEY=…")
     return resolve(config) if config is not None else None
 
 
-def _check_config_file(argv: Sequence[str]) -> None:
+def _config_file(argv: Sequence[str]) -> Path | None:
+    """The file that --config names, None without. Raises: InputError if it is not there."""
     for argument in argv:
         if match := re.match(r"--?config=([^:]*)", argument):
             path = Path(match.group(1))
             if not path.is_file():
                 raise InputError(f"there is no config file {path}. {known_configs()}")
+            return path
+    return None
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """So that `from configs import gsm8k` works in a config wherever the command is run."""
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def known_configs() -> str:
     """The end of an error message about a config: those that are here."""
     known = ", ".join(sorted(map(str, Path("configs").rglob("*.py"))))
-    return f"In this directory: {known}." if known else "Run this from the repository's root."
+    return (
+        f"In this directory: {known}."
+        if known
+        else "There is no configs/ here: name the file by its whole path, or run this from the "
+        "repository's root."
+    )
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:

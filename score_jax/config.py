@@ -19,22 +19,43 @@ from score_jax.problem import InputError
 
 
 @dataclasses.dataclass(frozen=True)
+class CollectSettings:
+    """Documents that an SFT stage samples, grades and filters before its first step."""
+
+    filter: str = ""  # "star", "pair" (data/filters.py); empty: the problem set's own documents
+    steps: int = 0  # rollouts, each of as many episodes as an RL step has
+    policy: str = ""  # stage whose policy samples; empty: the stage before this one
+    both_right: bool = False  # D+ of the paper: also where both attempts are right
+    learn_first: str = "right"  # first attempts in the loss: "never", "right" ones or "always"
+
+
+@dataclasses.dataclass(frozen=True)
 class StageSettings:
     """One stage of training, as data: SCoRe's stages, its ablations and SFT are values of this."""
 
     steps: int  # updates
     learning_rate: float  # the peak
-    objective: str = "rl"  # "rl": sampled episodes, graded; "sft": the problem set's documents
+    objective: str = "rl"  # "rl": sampled episodes, graded; "sft": documents
+    start: str = ""  # stage whose params it starts from; empty: the stage before it
+    reference: str = ""  # stage whose policy the KL terms are against; empty: the base model
+    collect: CollectSettings = CollectSettings()
     # Rewards. Source of the symbols: arXiv 2409.12917.
     reward_attempt1: float = 1.0  # weight of r_1 in attempt 1's reward; 0 in Stage I
     reward_attempt2: float = 1.0  # weight of r_a in the reward of attempt 2 and later
+    early_attempts: int = 1  # attempts that count as "attempt 1" here and for the KL; 2: Stage I(b)
     bonus: float = 0.0  # alpha: attempt a > 1 gets alpha * (r_a - r_{a-1}) on top
     kl_attempt1: float = 0.01  # beta of attempt 1: beta_2 of the paper in Stage I, else beta_1
     kl_attempt2: float = 0.01  # beta of attempt 2 and later: beta_1 of the paper
+    kl_target: float = 0.0  # nats: kl_attempt1 adapts to hold attempt 1's KL there; 0: it is fixed
     discount: float = 0.0  # gamma: how much later attempts' rewards train earlier attempts
     attempts: int = 0  # attempts sampled in this stage; 0: rollout.attempts
+    offline_share: float = 0.0  # of problems whose first attempt the reference writes, untrained
+    # Attempts that are cut off have reward 0. "zero": nothing else; "mask": they are not learned
+    # from; "penalty": attempts lose up to 1 over the last overlong_tokens before the limit.
+    truncation: str = "zero"
+    overlong_tokens: int = 0
     # Estimators.
-    baseline: str = "leave_one_out"  # "leave_one_out", "batch_mean" or "none"
+    baseline: str = "leave_one_out"  # "leave_one_out", "sibling", "batch_mean" or "none"
     standardize: bool = False  # divide advantages by their deviation over a problem's samples
     kl_estimator: str = "k1"  # "k1": detached, in the reward; "k2", "k3", "exact": as a loss
     importance_cap: float = 0.0  # at most this weight for learner / sampler; 0: no weights
@@ -59,7 +80,9 @@ class LoraSettings:
 class ModelSettings:
     """Which model, and how its text is read."""
 
-    source: str  # "preset:NAME" (random weights), a Hugging Face folder or hub id, or a .gguf file
+    # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file, or a run of
+    # ours: its work directory, or DIR/checkpoints/STAGE/STEP in it.
+    source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the source's own
     template: str = "auto"  # a name of text.templates.NAMES; "auto": the model's own
     thinking: bool = False  # models that can think (Qwen3): within attempts, or told not to
@@ -107,6 +130,7 @@ class RolloutSettings:
     max_attempt_tokens: int  # per attempt, end token included
     prompt_buckets: tuple[int, ...] = ()  # shorter widths that a batch of prompts may have
     attempts: int = 2  # A
+    siblings: int = 1  # of the samples, as many share their first attempt; see baseline "sibling"
     temperature: float = 1.0
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
@@ -148,6 +172,16 @@ class EvaluationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScalingSettings:
+    """Of --mode=scale: many first attempts against fewer that are each corrected once."""
+
+    problems: int = 0  # how many; 0: as many as an evaluation
+    solutions: int = 64  # the largest budget of one problem; budgets are 2, 4, 8, … up to it
+    temperature: float = 0.7
+    batch: int = 8  # problems decoded together
+
+
+@dataclasses.dataclass(frozen=True)
 class RewardSettings:
     """What grades, and its limits."""
 
@@ -184,6 +218,13 @@ class CompileSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoggingSettings:
+    """Where a run is logged to, beside its work directory."""
+
+    wandb: str = ""  # a project of Weights & Biases (extra `wandb`); empty: none
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One experiment."""
 
@@ -192,19 +233,25 @@ class Settings:
     rollout: RolloutSettings
     recipe: tuple[str, ...]  # names of stages, in order; one named "base" makes the reference
     stages: Mapping[str, StageSettings]
+    name: str = ""  # what tables call runs of these settings; empty: the recipe's stages
     evaluation: EvaluationSettings = EvaluationSettings()
+    scaling: ScalingSettings = ScalingSettings()
     memory: MemorySettings = MemorySettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     rewards: RewardSettings = RewardSettings()
     mesh: MeshSettings = MeshSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     compile: CompileSettings = CompileSettings()
-    seed: int = 0
+    logging: LoggingSettings = LoggingSettings()
+    seed: int = 0  # of weights, samples and the order of problems
 
 
 CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "objective"): ("rl", "sft"),
-    (StageSettings, "baseline"): ("leave_one_out", "batch_mean", "none"),
+    (StageSettings, "baseline"): ("leave_one_out", "sibling", "batch_mean", "none"),
+    (StageSettings, "truncation"): ("zero", "mask", "penalty"),
+    (CollectSettings, "filter"): ("", "star", "pair"),
+    (CollectSettings, "learn_first"): ("never", "right", "always"),
     (StageSettings, "kl_estimator"): ("k1", "k2", "k3", "exact"),
     (StageSettings, "normalizer"): ("sequence", "token", "constant"),
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
@@ -227,6 +274,11 @@ MINIMA: dict[tuple[type, str], float] = {
     (StageSettings, "warmup_steps"): 0,
     (StageSettings, "final_fraction"): 0.0,
     (StageSettings, "documents_per_step"): 0,
+    (StageSettings, "early_attempts"): 1,
+    (StageSettings, "kl_target"): 0.0,
+    (StageSettings, "offline_share"): 0.0,
+    (StageSettings, "overlong_tokens"): 0,
+    (CollectSettings, "steps"): 0,
     (LoraSettings, "rank"): 0,
     (LoraSettings, "alpha"): 1e-6,
     (ProblemSettings, "weight"): 1e-6,
@@ -237,6 +289,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (RolloutSettings, "max_prompt_tokens"): 1,
     (RolloutSettings, "max_attempt_tokens"): 1,
     (RolloutSettings, "attempts"): 1,
+    (RolloutSettings, "siblings"): 1,
     (RolloutSettings, "temperature"): 0.0,
     (RolloutSettings, "top_k"): 0,
     (RolloutSettings, "top_p"): 1e-6,
@@ -250,6 +303,10 @@ MINIMA: dict[tuple[type, str], float] = {
     (EvaluationSettings, "problems"): 0,
     (EvaluationSettings, "batch"): 1,
     (EvaluationSettings, "every"): 0,
+    (ScalingSettings, "problems"): 0,
+    (ScalingSettings, "solutions"): 2,
+    (ScalingSettings, "temperature"): 1e-3,
+    (ScalingSettings, "batch"): 1,
     (MeshSettings, "data"): -1,
     (MeshSettings, "fsdp"): -1,
     (MeshSettings, "tensor"): -1,
@@ -390,51 +447,109 @@ def _check(s: Settings) -> None:
             f"config.rewards.function={s.rewards.function!r} must be 'module:function', such as "
             "'score_jax.rewards.conversation:rubric'."
         )
-    for name in s.recipe:
-        stage, path = s.stages[name], f"config.stages.{name}"
-        if stage.objective == "sft":
-            if stage.baseline != "none" or stage.kl_attempt1 or stage.kl_attempt2:
-                raise InputError(
-                    f"{path} learns documents, which have neither samples to compare nor a "
-                    "reference. Set its baseline to 'none', kl_attempt1 and kl_attempt2 to 0."
-                )
-            documents = stage.documents_per_step or rows
-            if documents % s.memory.micro_batches:
-                raise InputError(
-                    f"{path}.documents_per_step={documents} cannot be split into "
-                    f"config.memory.micro_batches={s.memory.micro_batches} equal parts."
-                )
-            continue
-        if s.rollout.temperature == 0.0:
+    for i, name in enumerate(s.recipe):
+        _check_stage(s, i, s.stages[name], f"config.stages.{name}")
+
+
+def _check_stage(s: Settings, index: int, stage: StageSettings, path: str) -> None:
+    for field, named in (
+        ("start", stage.start),
+        ("reference", stage.reference),
+        ("collect.policy", stage.collect.policy),
+    ):
+        if named and named not in ("base", *s.recipe[:index]):
             raise InputError(
-                "config.rollout.temperature=0 samples every episode of a problem alike, so "
-                f"{path} would learn nothing. Set it above 0 (the paper: 1.0)."
+                f"{path}.{field}={named!r} must be a stage before it in config.recipe, or 'base'. "
+                f"{nearest(named, ('base', *s.recipe[:index]))}"
             )
-        if stage.baseline == "leave_one_out" and s.rollout.samples_per_problem < 2:
-            raise InputError(
-                f"{path}.baseline='leave_one_out' compares samples of one problem, and "
-                "config.rollout.samples_per_problem=1. Set that to 2 or more (4 is usual), or "
-                "the baseline to 'batch_mean'."
-            )
-        attempts = stage.attempts or s.rollout.attempts
-        if stage.bonus and attempts < 2:
-            raise InputError(
-                f"{path}.bonus={stage.bonus} rewards progress between attempts, and the stage "
-                "samples only one. Set the bonus to 0 or attempts to 2."
-            )
-        if stage.bonus and stage.standardize:
-            raise InputError(
-                f"{path}.standardize divides advantages by their standard deviation, which cancels "
-                f"the bonus of {stage.bonus:g}: at discount 0 the bonus is a change of scale. Set "
-                "standardize to False, or the bonus to 0."
-            )
-        if stage.discount > 1.0:
-            raise InputError(f"{path}.discount={stage.discount} must be between 0 and 1.")
-        if attempts > s.rollout.attempts:
-            raise InputError(
-                f"{path}.attempts={attempts} is more than config.rollout.attempts="
-                f"{s.rollout.attempts}, which sizes rows and evaluation. Raise the latter."
-            )
+    collect = stage.collect
+    if bool(collect.filter) != bool(collect.steps) or (collect.filter and stage.objective == "rl"):
+        raise InputError(
+            f"{path}.collect with filter={collect.filter!r} and steps={collect.steps} collects "
+            f"nothing that objective={stage.objective!r} can learn. An SFT stage on collected "
+            "documents sets both; all others neither."
+        )
+    if collect.filter and s.rollout.attempts < 2:
+        raise InputError(f"{path}.collect needs second attempts: set config.rollout.attempts to 2.")
+    if (stage.objective == "rl" or collect.filter) and s.rollout.temperature == 0.0:
+        raise InputError(
+            "config.rollout.temperature=0 samples every episode of a problem alike, so "
+            f"{path} would learn nothing. Set it above 0 (the paper: 1.0)."
+        )
+    (_check_documents if stage.objective == "sft" else _check_episodes)(s, stage, path)
+
+
+def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
+    if stage.baseline != "none" or stage.kl_attempt1 or stage.kl_attempt2:
+        raise InputError(
+            f"{path} learns documents, which have neither samples to compare nor a "
+            "reference. Set its baseline to 'none', kl_attempt1 and kl_attempt2 to 0."
+        )
+    rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
+    if (documents := stage.documents_per_step or rows) % s.memory.micro_batches:
+        raise InputError(
+            f"{path}.documents_per_step={documents} cannot be split into "
+            f"config.memory.micro_batches={s.memory.micro_batches} equal parts."
+        )
+
+
+def _check_episodes(s: Settings, stage: StageSettings, path: str) -> None:
+    samples, siblings = s.rollout.samples_per_problem, s.rollout.siblings
+    if stage.baseline == "leave_one_out" and samples < 2:
+        raise InputError(
+            f"{path}.baseline='leave_one_out' compares samples of one problem, and "
+            "config.rollout.samples_per_problem=1. Set that to 2 or more (4 is usual), or "
+            "the baseline to 'batch_mean'."
+        )
+    if siblings > 1 and (samples % siblings or samples == siblings):
+        raise InputError(
+            f"config.rollout.siblings={siblings} samples share a first attempt, and "
+            f"config.rollout.samples_per_problem={samples} must hold two such families or more. "
+            f"Set it to a multiple of {siblings}, at least {2 * siblings}."
+        )
+    if (stage.baseline == "sibling") != (siblings > 1) and (
+        stage.baseline in ("sibling", "leave_one_out")
+    ):
+        raise InputError(
+            f"{path}.baseline={stage.baseline!r} and config.rollout.siblings={siblings}: samples "
+            "that share their first attempt are compared among themselves by the baseline "
+            "'sibling', and only they. Set siblings to 2 or more with it, or to 1 without."
+        )
+    attempts = stage.attempts or s.rollout.attempts
+    if stage.bonus and attempts < 2:
+        raise InputError(
+            f"{path}.bonus={stage.bonus} rewards progress between attempts, and the stage "
+            "samples only one. Set the bonus to 0 or attempts to 2."
+        )
+    if stage.bonus and stage.standardize:
+        raise InputError(
+            f"{path}.standardize divides advantages by their standard deviation, which cancels "
+            f"the bonus of {stage.bonus:g}: at discount 0 the bonus is a change of scale. Set "
+            "standardize to False, or the bonus to 0."
+        )
+    if stage.discount > 1.0:
+        raise InputError(f"{path}.discount={stage.discount} must be between 0 and 1.")
+    if attempts > s.rollout.attempts:
+        raise InputError(
+            f"{path}.attempts={attempts} is more than config.rollout.attempts="
+            f"{s.rollout.attempts}, which sizes rows and evaluation. Raise the latter."
+        )
+    if stage.offline_share > 1.0 or (stage.offline_share and attempts < 2):
+        raise InputError(
+            f"{path}.offline_share={stage.offline_share:g} is the share of problems whose first "
+            f"attempt is given and whose later ones are trained; the stage has {attempts} "
+            "attempts. Set it between 0 and 1, and attempts to 2 or more."
+        )
+    if (stage.truncation == "penalty") != bool(stage.overlong_tokens):
+        raise InputError(
+            f"{path}.truncation={stage.truncation!r} with overlong_tokens={stage.overlong_tokens}: "
+            "the penalty grows over that many tokens before the limit. Set both, or neither."
+        )
+    if stage.kl_target and not stage.kl_attempt1:
+        raise InputError(
+            f"{path}.kl_target={stage.kl_target:g} is reached by scaling kl_attempt1, which is 0. "
+            "Set kl_attempt1 to where it shall begin (the paper: 0.1)."
+        )
 
 
 def _plain(value: Any) -> Any:

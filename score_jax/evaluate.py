@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from score_jax import shading
 from score_jax.data import pipeline
 from score_jax.edits import edit_ratio
 from score_jax.experiment import GREEDY, Experiment, changed
@@ -34,11 +35,13 @@ def evaluate(
     params: Params,
     problems: Sequence[Problem],
     *,
+    reference: Params | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Decodes all attempts greedily and grades them.
 
     Args:
+      reference: weights of the base model, for the shading of the first transcripts (shading.py).
       stop: asked between batches; true ends the evaluation.
     Raises: Interrupted if `stop` said so.
     """
@@ -52,13 +55,19 @@ def evaluate(
         max_prompt_tokens=s.rollout.max_prompt_tokens,
         pad_id=experiment.template.tokenizer.pad_id,
     )
-    rewards, truncated, transcripts = [], [], []
+    rewards, truncated = [], []
+    transcripts: list[dict[str, Any]] = []
     pending: tuple[Episode, PromptBatch, int] | None = None
 
     def finish(done: tuple[Episode, PromptBatch, int]) -> None:
         graded = _grade(experiment, *done)
         rewards.append(graded[0])
         truncated.append(graded[1])
+        if not transcripts:
+            shaded = shading.of_first_rows(experiment, params, reference, done[0], done[2])
+            for row, attempts in zip(graded[2], shaded, strict=False):
+                for attempt, values in zip(row["attempts"], attempts, strict=True):
+                    attempt["shading"] = values
         transcripts.extend(graded[2])
 
     for prompts, valid in batches:

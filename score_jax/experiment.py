@@ -19,9 +19,9 @@ from score_jax.config import Settings, StageSettings, nearest
 from score_jax.learner import lora
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
-from score_jax.model import sources, transformer, weights
+from score_jax.model import families, runs, transformer, weights
 from score_jax.model.cache_layouts import layout_for
-from score_jax.model.families import PRESETS, ModelConfig
+from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
 from score_jax.rollout.episode import EpisodeSettings
@@ -29,7 +29,6 @@ from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS
 
-PRESET = "preset:"
 PADDING = 1024  # rows; published embeddings are padded to a round number by less
 GREEDY = Policy(temperature=0.0)
 LONG_ATTEMPT = 64  # tokens
@@ -50,11 +49,9 @@ class Experiment:
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
-        source = settings.model.source
-        if not source.startswith(PRESET):
-            source = str(sources.locate(source))  # a hub id's files lie in its cache
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
-        text = tokenizer.load(settings.model.tokenizer or source)
+        _, text_source = runs.origin(settings.model.source, settings.model.tokenizer)
+        text = tokenizer.load(text_source)
         if settings.problems.prompt not in PROMPTS:
             raise InputError(
                 f"config.problems.prompt={settings.problems.prompt!r} is unknown. "
@@ -70,7 +67,9 @@ class Experiment:
             thinking=settings.model.thinking,
         )
         frozen = settings.model.lora.rank > 0
-        model, params = _load(source, mesh, settings.model.dtype if frozen else "float32")
+        model, params = _load(
+            settings.model.source, mesh, settings.model.dtype if frozen else "float32"
+        )
         _check(settings, model, template, mesh)
         if frozen and params is None:
             params = _random_params(model, mesh, settings)
@@ -113,6 +112,7 @@ class Experiment:
             policy=policy or self.policy,
             attempts=attempts or rollout.attempts,
             samples=samples or rollout.samples_per_problem,
+            siblings=1 if samples else rollout.siblings,
             max_attempt_tokens=rollout.max_attempt_tokens,
             instruction=tuple(self.template.instruction_ids),
             turn_end=tuple(self.template.turn_end_ids),
@@ -138,23 +138,29 @@ class Experiment:
         rollout = self.settings.rollout
         return Policy(rollout.temperature, rollout.top_k, rollout.top_p)
 
-    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
-        """What a stage's update is compiled for."""
+    def likelihood_settings(self, policy: Policy) -> LikelihoodSettings:
+        """What log-probs under `policy` are compiled for."""
         s = self.settings
-        likelihood = LikelihoodSettings(
+        return LikelihoodSettings(
             model=self.model,
-            policy=self.policy if stage.objective == "rl" else Policy(),
+            policy=policy,
             dtype=s.model.dtype,
             chunk=s.memory.chunk,
             remat=s.memory.remat,
         )
+
+    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
+        """What a stage's update is compiled for."""
+        s = self.settings
+        policy = self.policy if stage.objective == "rl" else Policy()
         return LearnerSettings(
-            likelihood=likelihood,
+            likelihood=self.likelihood_settings(policy),
             optimizer=s.optimizer,
             samples=s.rollout.samples_per_problem if stage.objective == "rl" else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,
             micro_batches=s.memory.micro_batches,
             lora=s.model.lora,
+            siblings=s.rollout.siblings if stage.objective == "rl" else 1,
         )
 
     def texts(self, episode: Episode) -> list[list[str]]:
@@ -191,12 +197,7 @@ def _random_params(model: ModelConfig, mesh: Mesh, settings: Settings) -> Params
 
 def _load(source: str, mesh: Mesh, dtype: str) -> tuple[ModelConfig, Params | None]:
     if source.startswith(PRESET):
-        name = source.removeprefix(PRESET)
-        if name not in PRESETS:
-            raise InputError(
-                f"config.model.source={source!r} is no preset. {nearest(name, PRESETS)}"
-            )
-        return PRESETS[name], None
+        return families.preset(source), None
 
     def put(path: str, value: np.ndarray) -> jax.Array:
         axes = transformer.AXES[path.rsplit("/", 1)[-1]]

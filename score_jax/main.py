@@ -5,6 +5,8 @@ input, one message on standard error; 75 stopped by a signal after saving, run t
 again.
 """
 
+import importlib.metadata
+import platform
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,11 +14,21 @@ from types import FrameType
 
 from absl import flags
 
+import score_jax
 from score_jax import commandline
 from score_jax.config import Settings, nearest
 from score_jax.problem import InputError
 
 BAD_INPUT = 2
+
+USAGE = """SCoRe: trains a language model to correct its own first answer.
+
+    score-jax --config=FILE --workdir=DIR [--mode=MODE] [--config.KEY=VALUE …]
+
+`python -m score_jax.main` is the same. Every setting of a config can be overridden by its path,
+e.g. --config.stages.stage2.bonus=5. The same command again resumes a run.
+Exit status: 0 done; 2 bad settings or input; 75 stopped by a signal after saving.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,21 +60,30 @@ def _flags() -> flags.FlagValues:
     commandline.define_config(values)
     flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
+    flags.DEFINE_string(
+        "base_from", "", "Begin with the base model of the run in this work directory.", values
+    )
     flags.DEFINE_string("export_dir", "", "Where to export to; empty: WORKDIR/export.", values)
     flags.DEFINE_string("export_dtype", "", "float32 or bfloat16; empty: as trained.", values)
     flags.DEFINE_boolean(
         "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
     )
     flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
-    flags.DEFINE_boolean("help", False, "Show this help.", values)
+    flags.DEFINE_boolean("version", False, "Show the version and end.", values)
+    flags.DEFINE_boolean("help", False, "Show this help and end.", values)
     return values
 
 
 def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
-    """Parses the flags; --help prints them and ends the program. Raises: InputError."""
+    """Parses the flags; --help and --version print and end the program. Raises: InputError."""
     settings = commandline.parse(given, argv)
     if given.help:
-        print(__doc__, given.main_module_help() or given.get_help(), sep="\n")
+        described = [f"  --{name:<16} {given[name].help}" for name in given]
+        print(USAGE, *described, sep="\n")
+        raise SystemExit(0)
+    if given.version:
+        jax = importlib.metadata.version("jax")  # asked of its files: importing it takes seconds
+        print(f"score-jax {score_jax.__version__} (jax {jax}, Python {platform.python_version()})")
         raise SystemExit(0)
     if settings is None:
         raise InputError(f"--config=FILE is missing. {commandline.known_configs()}")
@@ -72,19 +93,19 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
 def _train(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax import train
 
-    return train.train(settings, given.workdir, stop=_stop_on_signals())
+    return train.train(settings, given.workdir, base_from=given.base_from, stop=_stop_on_signals())
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.evaluate_latest(settings, given.workdir)
+    return modes.evaluate_latest(settings, given.workdir)
 
 
 def _export(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.export_latest(
+    return modes.export_latest(
         settings,
         given.workdir,
         given.export_dir,
@@ -94,9 +115,9 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _try(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import train
+    from score_jax import modes
 
-    return train.ask_latest(settings, given.workdir, given.question)
+    return modes.ask_latest(settings, given.workdir, given.question)
 
 
 # Imported where used, so that a mistyped flag is reported before jax has loaded.

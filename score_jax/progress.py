@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import rich.console
 import rich.progress
+import rich.table
 
 LINE_SEC = 5.0  # between plain lines
 
@@ -80,13 +81,15 @@ def describe(row: Mapping[str, Any]) -> str:
 
     E.g. `reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s`."""
     parts = []
-    reward = _per_attempt(row, "reward")
+    # Documents that are learned (SFT) count as rewarded with 1; that says nothing.
+    sampled = "tokens_per_sec/rollout" in row
+    reward = _per_attempt(row, "reward") if sampled else []
     if reward:
         text = "reward " + " → ".join(f"{value:.2f}" for value in reward)
         parts.append(text + (f" ({reward[1] - reward[0]:+.2f})" if len(reward) > 1 else ""))
     elif row.get("loss") is not None:
         parts.append(f"loss {row['loss']:.4g}")
-    kl = _per_attempt(row, "kl")
+    kl = _per_attempt(row, "kl") if sampled else []
     if kl:
         parts.append("kl " + " ".join(f"{value:.2f}" for value in kl))
     speed = row.get("tokens_per_sec/rollout") or row.get("tokens_per_sec/update")
@@ -98,8 +101,8 @@ def describe(row: Mapping[str, Any]) -> str:
 def _start_bars(stream: TextIO) -> rich.progress.Progress:
     bars = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=16),
-        rich.progress.MofNCompleteColumn(),
+        rich.progress.BarColumn(bar_width=16),  # the only one that a narrow terminal shortens
+        rich.progress.MofNCompleteColumn(table_column=rich.table.Column(no_wrap=True)),
         rich.progress.TextColumn("{task.fields[text]}", markup=False),
         console=rich.console.Console(file=stream, highlight=False, markup=False, emoji=False),
         refresh_per_second=4,

@@ -1,7 +1,8 @@
 """What a run leaves on disk and tells the terminal while it goes.
 
 One `RunLog` per run writes the text files of the work directory (config.json, metrics.jsonl,
-tensorboard/, evaluations/, transcripts/) and shows progress (progress.py).
+tensorboard/, evaluations/, transcripts/), shows progress (progress.py), and sends the numbers to
+Weights & Biases where a setting says so (wandb_run.py).
 
 A resumed run restores its checkpoint and then calls `truncate_after`, so that metrics.jsonl has
 each step once; TensorBoard hides the repeated steps itself (purge step).
@@ -30,6 +31,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from score_jax import jsonfiles
 from score_jax.problem import InputError
 from score_jax.progress import Progress
+from score_jax.wandb_run import WandbRun
 
 _PACKAGES = (
     "score-jax",
@@ -68,13 +70,15 @@ class RunLog:
         every: int = 1,
         primary: bool = True,
         stream: TextIO | None = None,
+        wandb: str = "",
     ):
         """Makes the work directory and checks that it can be written.
 
         Args:
           every: log every that many steps, and always a stage's first and last.
           stream: where progress goes; standard output if not given.
-        Raises: InputError if the directory cannot be made or written.
+          wandb: a project of Weights & Biases to log to as well; empty for none.
+        Raises: InputError if the directory cannot be made or written, or wandb is missing.
         """
         self.workdir = Path(workdir)
         self._every = every
@@ -84,6 +88,7 @@ class RunLog:
         self._stage, self._steps, self._steps_before = "", 0, 0
         self._stamped: dict[str, Any] = {}
         self._events: tensorboardX.FileWriter | None = None
+        self._wandb = WandbRun(wandb, self.workdir) if wandb and primary else None
         if primary:
             _check_writable(self.workdir)
             _drop_torn_tail(self.workdir / "metrics.jsonl")
@@ -106,6 +111,8 @@ class RunLog:
         if self._events is not None:
             self._events.close()
             self._events = None
+        if self._wandb is not None:
+            self._wandb.close()
 
     @property
     def wall_sec(self) -> float:
@@ -131,6 +138,8 @@ class RunLog:
                 **self._stamped,
             },
         )
+        if self._wandb is not None:
+            self._wandb.start(settings)
 
     def truncate_after(self, stage_order: Sequence[str], stage: str, step: int) -> None:
         """Drops the lines of metrics.jsonl later than (stage, step), as a resumed run repeats them.
@@ -191,6 +200,8 @@ class RunLog:
         with open(self.workdir / "metrics.jsonl", "a", encoding="ascii") as file:
             file.write(jsonfiles.line(row))
         self._write_events(self._steps_before + step, row)
+        if self._wandb is not None:
+            self._wandb.log(self._steps_before + step, row)
         self._progress.show(step, row)
 
     def say(self, text: str) -> None:
@@ -211,7 +222,7 @@ class RunLog:
         self, global_step: int, metrics: Mapping[str, Any], transcripts: Sequence[Mapping[str, Any]]
     ) -> None:
         """Puts an evaluation on TensorBoard: its shares, the lengths and edit ratios of all
-        problems as histograms, and the first transcripts as text.
+        problems as histograms, and the first transcripts as text. On Weights & Biases: its shares.
 
         Args:
           global_step: steps of all stages before it.
@@ -222,12 +233,14 @@ class RunLog:
         if self._events is None:
             # The step itself was logged before, maybe by an earlier process: it stays.
             self._events = _start_events(self.workdir / "tensorboard", global_step + 1)
-        shares = [
-            Summary.Value(tag=f"evaluation/{key}", simple_value=value)
+        shares = {
+            f"evaluation/{key}": value
             for key, value in metrics.items()
             if isinstance(value, int | float)
-        ]
-        self._events.add_summary(Summary(value=shares), global_step)
+        }
+        self._events.add_summary(_scalars(shares), global_step)
+        if self._wandb is not None:
+            self._wandb.log(global_step, shares)
         lengths = [sum(a["tokens"] for a in row["attempts"]) for row in transcripts]
         edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
         for name, values in (("tokens", lengths), ("edit_ratio", edits)):
@@ -244,13 +257,8 @@ class RunLog:
     def _write_events(self, global_step: int, row: Mapping[str, Any]) -> None:
         if self._events is None:
             self._events = _start_events(self.workdir / "tensorboard", global_step)
-        # One record for all scalars: SummaryWriter.add_scalar costs 35 times as much.
-        scalars = [
-            Summary.Value(tag=key, simple_value=value)
-            for key, value in row.items()
-            if key != "step" and isinstance(value, int | float)
-        ]
-        self._events.add_summary(Summary(value=scalars), global_step)
+        numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
+        self._events.add_summary(_scalars(numbers), global_step)
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -286,6 +294,11 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def _scalars(values: Mapping[str, float]) -> Summary:
+    """One record for all: SummaryWriter.add_scalar costs 35 times as much."""
+    return Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()])
 
 
 def _as_text(transcript: Mapping[str, Any]) -> str:

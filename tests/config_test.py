@@ -5,6 +5,8 @@ import functools
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from score_jax import config
 from score_jax.config import (
+    CollectSettings,
     EvaluationSettings,
     ModelSettings,
     ProblemSettings,
@@ -92,7 +95,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_name():
     )
     assert_refused("config.stages.stage2.bonos", "Did you mean 'bonus'?", stages__stage2__bonos=1.0)
     assert_refused("config.evalution", "Did you mean 'evaluation'?", evalution={})
-    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, memory, mesh", zzz=1)
+    assert_refused("config.zzz", "Known: checkpoint, compile, evaluation, logging, memory", zzz=1)
 
 
 def test_a_missing_setting_is_named():
@@ -129,16 +132,27 @@ def test_a_whole_number_will_do_for_a_real_one():
     assert type(settings.stages["stage2"].bonus) is float
 
 
+# Choices that only go together with other settings.
+COLLECTING = {"stages__stage1__objective": "sft", "stages__stage1__collect__steps": 1}
+COMPANIONS = {
+    "sibling": {"rollout__siblings": 2, "stages__stage2__baseline": "sibling"},
+    "penalty": {"stages__stage1__overlong_tokens": 2},
+    "star": COLLECTING,
+    "pair": COLLECTING,
+}
+
+
 @pytest.mark.parametrize("cls, name", config.CHOICES)
 def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
-    group = {**groups, StageSettings: "stages__stage1"}[cls]
+    groups |= {StageSettings: "stages__stage1", CollectSettings: "stages__stage1__collect"}
     known = config.CHOICES[cls, name]
-    path = f"{group}__{name}"
-    assert_refused(f"Did you mean '{known[0]}'?", *known, **{path: known[0] + "x"})
+    path = f"{groups[cls]}__{name}"
+    nearest = next(choice for choice in known if choice)
+    assert_refused(f"Did you mean '{nearest}'?", *known, **{path: nearest + "x"})
     # Each of them is a value that settings may have.
     for choice in known:
-        resolve(changed(**{path: choice}))
+        resolve(changed(**COMPANIONS.get(choice, {}), **{path: choice}))
 
 
 @pytest.mark.parametrize("cls, name", config.MINIMA)
@@ -246,3 +260,30 @@ def test_every_config_resolves_and_says_how_to_run_it(path):
         assert settings == resolve(to_config_dict(settings))
     command = f"python -m score_jax.main --config={path.relative_to(path.parents[1]).as_posix()}"
     assert command in re.sub(r"\s+", " ", module.__doc__)
+
+
+OF_PUBLISHED_WEIGHTS = [p for p in CONFIGS if p.stem.startswith(("gsm8k_", "math_", "mbpp_"))]
+
+
+@pytest.mark.parametrize("path", OF_PUBLISHED_WEIGHTS, ids=lambda path: path.stem)
+def test_a_config_of_a_published_model_names_source_licence_and_memory(path):
+    module = load(path)
+    assert re.fullmatch(r"[\w-]+/[\w.-]+", resolve(module.get_config()).model.source)
+    assert re.search(r"Memory[:,] .*\bGB\b", module.__doc__, re.DOTALL)
+    assert re.search(r"Weights: .+(Apache|License|Terms)", module.__doc__)
+
+
+def test_a_config_finds_what_it_shares_with_others_wherever_the_command_is_run(tmp_path):
+    root = Path(__file__).parents[1]
+    code = f"""
+import sys
+sys.path = [path for path in sys.path if path not in ("", {str(root)!r})]
+sys.path.insert(0, {str(tmp_path)!r})
+from score_jax import commandline
+print(commandline.settings_of(["--config={root}/configs/gsm8k_qwen3_06b.py"]).model.source)
+"""
+    (tmp_path / "score_jax").symlink_to(root / "score_jax")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True
+    )
+    assert done.stdout == "Qwen/Qwen3-0.6B\n", done.stderr

@@ -1,7 +1,6 @@
 """Experiments on published data run: two steps of each stage, tiny weights, the real problems."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,11 +8,13 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from score_jax import config, jsonfiles, runlog, train
-from score_jax.config import SourceSettings, resolve
+from score_jax import batches, commandline, config, jsonfiles, modes, runlog, train
+from score_jax.config import SourceSettings
 from score_jax.model import families, weights
+from score_jax.problem import InputError
 from score_jax.rewards import programs, sandbox
 from score_jax.rewards.checker import Job
+from score_jax.run import Run
 from score_jax.text import prompts
 from tests import fakes
 from tests.data.real import REAL, needs_real_data
@@ -61,11 +62,7 @@ def source(tmp_path_factory) -> str:
 
 def settings(name: str, source: str, *, prompt_tokens: int, **problems) -> config.Settings:
     """The experiment of that name, made small in what costs time."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    whole = resolve(module.get_config())
+    whole = commandline.settings_of([f"--config={ROOT / 'configs' / name}.py"])
 
     def smaller(part, **changes):
         return dataclasses.replace(part, **changes)
@@ -115,8 +112,8 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
 
 def drawn(made: config.Settings, stage: int) -> dict:
     """What the data position of a stage says of how its problems are drawn."""
-    run = train._Run.start(made, Path("unused"), None, lambda: False, None)  # type: ignore[arg-type]
-    return train._Episodes(run, stage).get_state()
+    run = Run.start(made, Path("unused"), None, None)  # type: ignore[arg-type]
+    return batches.Episodes(run, stage).get_state()
 
 
 def test_curriculum_and_mixture_reach_the_loop(source):
@@ -190,7 +187,7 @@ def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     jsonfiles.write_lines(file, [row | {"id": f"mbpp_repair/{n}"} for n in range(8)])
     test = SourceSettings("mbpp_repair", str(file), prompt="mbpp")
     made = dataclasses.replace(made, problems=dataclasses.replace(made.problems, test=test))
-    assert train.evaluate_latest(made, str(tmp_path)) == train.DONE
+    assert modes.evaluate_latest(made, str(tmp_path)) == train.DONE
     assert "stage2 at step 2" in capsys.readouterr().out
     assert transcript(tmp_path, "latest")[7]["id"] == "mbpp_repair/7"
 
@@ -201,6 +198,6 @@ def test_a_set_for_evaluation_only_can_be_evaluated_and_not_trained_on(source, t
         made.problems, name="humaneval", path=str(REAL / "humaneval"), test=SourceSettings()
     )
     made = dataclasses.replace(made, problems=dataclasses.replace(alone, prompt="humaneval"))
-    assert train.evaluate_latest(made, str(tmp_path)) == train.DONE
-    with pytest.raises(train.InputError, match="evaluation only"):
+    assert modes.evaluate_latest(made, str(tmp_path)) == train.DONE
+    with pytest.raises(InputError, match="evaluation only"):
         train.train(made, str(tmp_path / "other"))

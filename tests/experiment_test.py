@@ -17,7 +17,7 @@ CHARACTERS = 16  # tokens of the quickstart's tokenizer
 def open_with(monkeypatch, *, rows=CHARACTERS, text=None, **model) -> Experiment:
     """Opens the quickstart with an embedding of `rows` and another tokenizer."""
     preset = dataclasses.replace(PRESETS["quickstart"], vocab_size=rows)
-    monkeypatch.setitem(experiment.PRESETS, "quickstart", preset)
+    monkeypatch.setitem(PRESETS, "quickstart", preset)
     if text:
         monkeypatch.setattr(tokenizer, "load", lambda source: text)
     settings = tiny_settings()

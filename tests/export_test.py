@@ -18,9 +18,10 @@ from score_jax.experiment import Experiment
 from score_jax.learner import checkpoint, step
 from score_jax.model import transformer, weights
 from score_jax.problem import InputError
-from score_jax.text import tokenizer
+from score_jax.text import gguf_tokenizer, tokenizer
 from tests import fakes
 from tests.model import fake_checkpoints
+from tests.text import pieces_test
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = ["<end_of_turn>", "<bos>", "<start_of_turn>"]
@@ -133,6 +134,22 @@ def test_a_run_with_lora_exports_merged_weights_or_adapters_alone(source, tmp_pa
     assert (described["r"], described["base_model_name_or_path"]) == (2, str(source))
 
 
+def test_a_run_that_started_from_a_run_has_the_tokenizer_of_the_first_ones_source(
+    source, tmp_path, capsys
+):
+    first = trained(source, tmp_path / "first")
+    second = trained(tmp_path / "first", tmp_path / "second")
+    expected = jax.tree.map(lambda x: (x * 1.25 + 0.01) * 1.25, first)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), second, expected)
+    run = [*arguments(tmp_path / "first"), f"--workdir={tmp_path / 'second'}"]
+    assert exported(*run) == 0
+    assert "Tokenizer, copied: tokenizer.json, tokenizer_config.json" in capsys.readouterr().out
+    described = json.loads((tmp_path / "second" / "export" / "config.json").read_text())
+    assert described["eos_token_id"] == [0, 2]
+    assert exported(*run, f"--export_dir={tmp_path / 'first'}") == main.BAD_INPUT
+    assert "first is the work directory of a run" in capsys.readouterr().err
+
+
 def test_an_export_that_cannot_be_is_explained_in_one_message(source, tmp_path, capsys):
     run = [*arguments(source), f"--workdir={tmp_path / 'run'}"]
     assert exported(*run) == main.BAD_INPUT
@@ -149,32 +166,39 @@ def test_an_export_that_cannot_be_is_explained_in_one_message(source, tmp_path, 
     assert "'float8' is unknown; known: float32, bfloat16" in capsys.readouterr().err
 
 
-def experiment(source: str, named: str = "") -> Experiment:
+def experiment(source: str, named: str = "", text: tokenizer.Tokenizer | None = None) -> Experiment:
     """As much of an experiment as an export looks at."""
-    text = dataclasses.replace(tokenizer.characters(), chat_template=CHAT)
     parts: dict = {
         "merged": lambda params: params,
         "model": fakes.MODEL,
         "settings": types.SimpleNamespace(
             model=types.SimpleNamespace(source=source, tokenizer=named)
         ),
-        "template": types.SimpleNamespace(tokenizer=text),
+        "template": types.SimpleNamespace(tokenizer=text or tokenizer.characters()),
     }
     return types.SimpleNamespace(**parts)  # type: ignore[return-value]
 
 
-def test_a_gguf_leaves_its_chat_template_and_token_ids_and_says_what_is_missing(tmp_path):
+def test_a_gguf_leaves_its_vocabulary_as_files_that_transformers_reads(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pieces_test.train(tmp_path / "tokenizer.model")
+    source = pieces_test.write_gguf(tmp_path / "m.gguf", tmp_path / "tokenizer.model")
+    ours = tokenizer.load(str(source))
+    said = export.write(experiment(str(source), text=ours), fakes.params(), tmp_path / "out")
+    assert "made of the vocabulary in m.gguf: tokenizer.json, tokenizer_config.json." in said
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs.encode("half as many") == [ours.bos_id, *ours.encode("half as many")]
+    for name in ("config.json", "generation_config.json"):
+        described = json.loads((tmp_path / "out" / name).read_text())
+        assert described["eos_token_id"] == ours.end_ids[0] == theirs.eos_token_id
+        assert described["bos_token_id"] == ours.bos_id == theirs.bos_token_id
+
+
+def test_a_vocabulary_that_files_cannot_hold_exactly_is_left_out_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_tokenizer, "write", lambda source, folder: [])
     (tmp_path / "m.gguf").touch()
-    text = tokenizer.characters()
     said = export.write(experiment(str(tmp_path / "m.gguf")), fakes.params(), tmp_path / "out")
-    assert "No tokenizer: m.gguf is a GGUF" in said
-    assert "Copy the tokenizer's files of the original model" in said
-    assert (tmp_path / "out" / "chat_template.jinja").read_text() == CHAT
-    described = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert described["eos_token_id"] == text.end_ids[0]
-    assert described["pad_token_id"] == text.pad_id
-    assert described["bos_token_id"] is None
-    assert not (tmp_path / "out" / "tokenizer.json").exists()
+    assert "No tokenizer: the vocabulary in m.gguf would give other ids as tokenizer.json" in said
 
 
 def test_tokenizer_files_named_by_the_settings_are_the_ones_copied(tmp_path):
@@ -197,12 +221,14 @@ def test_tokenizer_files_named_by_the_settings_are_the_ones_copied(tmp_path):
 
 
 def test_a_preset_says_that_its_tokenizer_is_read_by_nobody_else(tmp_path):
-    said = export.write(experiment("preset:quickstart"), fakes.params(), tmp_path / "out")
+    said = export.write(
+        experiment("preset:quickstart", "characters"), fakes.params(), tmp_path / "out"
+    )
     assert "No tokenizer: that of the characters" in said
 
 
 def test_a_folder_that_cannot_take_the_tokenizer_is_named(source, tmp_path):
     made = experiment(str(source))
     (tmp_path / "out" / "tokenizer.json").mkdir(parents=True)
-    with pytest.raises(InputError, match="out: the tokenizer's files cannot be copied from"):
+    with pytest.raises(InputError, match="out: the tokenizer's files cannot be written"):
         export.write(made, fakes.params(), tmp_path / "out")

@@ -97,6 +97,7 @@ def learner_settings(
     max_attempt_tokens: int = 3,
     plan: Plan = Plan(),  # noqa: B008 (frozen)
     lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
+    siblings: int = 1,
 ) -> LearnerSettings:
     """What an update of the tiny model is compiled for."""
     return LearnerSettings(
@@ -106,6 +107,7 @@ def learner_settings(
         max_attempt_tokens=max_attempt_tokens,
         plan=plan,
         lora=lora,
+        siblings=siblings,
     )
 
 

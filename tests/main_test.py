@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import jax
 import pytest
 
+import score_jax
 from score_jax import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +85,22 @@ def test_an_unwritable_work_directory_is_an_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(QUICKSTART, f"--workdir={tmp_path / 'file' / 'run'}") == 2
     assert "cannot write to the work directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "shown"),
+    [
+        ("--version", [f"score-jax {score_jax.__version__} (jax {jax.__version__}, Python "]),
+        ("--help", ["--config.KEY=VALUE", "Exit status: 0 done", "  --workdir ", "  --question "]),
+    ],
+)
+def test_version_and_help_are_printed_without_a_config(flag, shown, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(flag)
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for text in shown:
+        assert text in printed
 
 
 def test_the_command_exits_with_2_and_no_traceback():

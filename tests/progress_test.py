@@ -26,10 +26,10 @@ def clock(monkeypatch):
 
 def test_a_step_is_described_by_what_it_has():
     assert progress.describe(_ROW) == "reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s"
-    assert progress.describe({"reward/attempt1": 0.5}) == "reward 0.50"
-    assert progress.describe({"loss": 1.23456, "tokens_per_sec/update": 800}) == (
-        "loss 1.235  800 tok/s"
-    )
+    one = {"reward/attempt1": 0.5, "tokens_per_sec/rollout": 2000.0}
+    assert progress.describe(one) == "reward 0.50  2.0k tok/s"
+    documents = {"loss": 1.23456, "reward/attempt1": 1.0, "kl/attempt1": 0.0}
+    assert progress.describe(documents | {"tokens_per_sec/update": 800}) == "loss 1.235  800 tok/s"
     assert progress.describe({"reward/attempt1": None, "loss": None}) == ""
 
 
@@ -67,9 +67,10 @@ def test_a_stream_without_arrows_gets_question_marks():
     assert raw.getvalue() == b"0.41 ? 0.87\n"
 
 
-def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch):
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch, columns):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", columns)
     leader, follower = pty.openpty()
     seen = bytearray()
 
@@ -87,15 +88,15 @@ def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch):
     reader.start()
     with os.fdopen(follower, "w", encoding="utf-8") as stream:
         shown = progress.Progress(stream)
-        shown.start_stage("stage1", 2)
+        shown.start_stage("stage1", 200)
         shown.show(1, _ROW)
         shown.say("saved [step 1]")
-        shown.show(2, _ROW)
+        shown.show(200, _ROW)
         shown.close()
     reader.join(timeout=10)
     os.close(leader)
     text = seen.decode()
     assert "━" in text
-    assert "2/2" in text
+    assert "200/200" in text and "eta 0:00" in text
     assert "reward 0.41 → 0.87 (+0.46)" in text
     assert "saved [step 1]" in text

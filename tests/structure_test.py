@@ -24,6 +24,7 @@ _FLOORS = {
     "commandline": 0,
     "progress": 0,
     "runlog": 0,
+    "wandb_run": 0,
     "text": 1,
     "model": 1,
     "rewards": 1,
@@ -34,12 +35,19 @@ _FLOORS = {
     "experiment": 3,
     "ask": 3,
     "evaluate": 3,
+    "workdir": 3,
+    "run": 3,
+    "sampler": 3,
+    "collect": 3,
+    "batches": 3,
     "export": 3,
     "report": 3,
+    "shading": 3,
     "scaling": 3,
     "bench": 3,
     "plan": 3,
     "train": 4,
+    "modes": 4,
     "main": 5,
 }
 _ROOMS_APART = {1, 2}  # floors
@@ -49,6 +57,10 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
+    "docs_test.py",
+    "notebook_test.py",
+    "package_test.py",
+    "recipes_test.py",
     "structure_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import config, experiment, train
+from score_jax import config, experiment, modes, sampler, train
 from score_jax.config import resolve
 from score_jax.learner import checkpoint
 from score_jax.problem import InputError
+from score_jax.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -53,7 +54,7 @@ def metrics_of(folder: Path) -> list[dict]:
 
 
 def final_params(folder: Path, settings: config.Settings):
-    run = train._Run.start(settings, folder, None, lambda: False, None)
+    run = Run.start(settings, folder, None, None)
     return jax.device_get(run.params_at("stage2", settings.stages["stage2"].steps))
 
 
@@ -133,7 +134,7 @@ def test_a_page_that_cannot_be_written_does_not_stop_the_run(whole, tmp_path, ca
 
 
 def test_the_trained_model_is_asked(whole, capsys):
-    assert train.ask_latest(tiny_settings(), str(whole), "3+4+5") == train.DONE
+    assert modes.ask_latest(tiny_settings(), str(whole), "3+4+5") == train.DONE
     said = capsys.readouterr().out
     assert "after stage2, step 2" in said and "Attempt 2" in said
 
@@ -252,12 +253,12 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
     ours = final_params(whole, settings)
     jax.tree.map(np.testing.assert_array_equal, final_params(killed, settings), ours)
 
-    run = train._Run.start(settings, whole, None, lambda: False, None)
+    run = Run.start(settings, whole, None, None)
     start = jax.device_get(run.experiment.initial_params())
     assert jax.tree.structure(ours) == jax.tree.structure(start)
     assert all(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (ours, start)), strict=True))
     # What the stage named base learned is the reference, of the size of the adapters.
-    reference = jax.device_get(run._reference("stage1"))
+    reference = jax.device_get(run.base_reference("stage1"))
     assert jax.tree.structure(reference) == jax.tree.structure(start)
     rows = {(row["stage"], row["step"]): row for row in metrics_of(whole)}
     assert abs(rows["stage1", 1]["kl/attempt2"]) < 1e-5 < abs(rows["stage2", 2]["kl/attempt2"])
@@ -266,8 +267,8 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
 
 def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themselves(tmp_path):
     settings = lora_settings(recipe=("stage1",))
-    run = train._Run.start(settings, tmp_path, None, lambda: False, None)
-    assert run._reference("stage1") == {}
+    run = Run.start(settings, tmp_path, None, None)
+    assert run.base_reference("stage1") == {}
     full = dataclasses.replace(settings.model, lora=config.LoraSettings())
     plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))
     jax.tree.map(np.testing.assert_array_equal, run.experiment.base, plain.initial_params())
@@ -340,13 +341,13 @@ def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_comp
         return json.loads((tmp_path / name / "report" / "summary.json").read_text())["compiles"]
 
     widths = set()
-    sample = train._Episodes._sample
+    sample = sampler.Sampler.sample
 
-    def noted(self, params, prompts, number, tokens=0):
+    def noted(self, params, prompts, number, reference=None, tokens=0):
         widths.add((prompts.tokens.shape[1], bool(tokens)))
-        return sample(self, params, prompts, number, tokens)
+        return sample(self, params, prompts, number, reference, tokens)
 
-    monkeypatch.setattr(train._Episodes, "_sample", noted)
+    monkeypatch.setattr(sampler.Sampler, "sample", noted)
     first = start("first", stage1=120, stage2=80)
     assert {width for width, warming in widths if not warming} == {4, 6, 10}
     assert first["late"] == 0 and first["compiled"] > 0

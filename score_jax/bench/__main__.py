@@ -22,8 +22,8 @@ from score_jax.problem import InputError
 BAD_INPUT = 2
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs one benchmark and returns the exit status."""
+def parser() -> argparse.ArgumentParser:
+    """The command line there is."""
     parser = argparse.ArgumentParser(
         prog="python -m score_jax.bench",
         description=__doc__,
@@ -36,7 +36,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--topology", default="")
     parser.add_argument("--mbpp", default="")
-    given, overrides = parser.parse_known_args(list(argv))
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one benchmark and returns the exit status."""
+    given, overrides = parser().parse_known_args(list(argv))
     try:
         if given.what not in BENCHMARKS:
             raise InputError(f"unknown benchmark {given.what}. {nearest(given.what, BENCHMARKS)}")

@@ -4,7 +4,6 @@ One checkpoint holds everything that the loop cannot recompute: params, optimize
 position in the data, counters. A step's folder appears under its name only when it is complete.
 """
 
-import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from score_jax.learner.step import TrainState
+from score_jax.model.runs import latest_step as latest_step
 from score_jax.problem import InputError
 
 # Orbax reports every save at INFO, on a terminal that shows progress.
@@ -69,14 +69,6 @@ class StageCheckpoints:
                 "--workdir; if it is damaged, delete that folder and run the same command again."
             ) from error
         return like.replace(**restored["state"]), restored["extra"]
-
-
-def latest_step(folder: Path) -> int | None:
-    """The newest complete checkpoint's step in DIR/checkpoints/STAGE, or None."""
-    steps = []
-    with contextlib.suppress(FileNotFoundError):
-        steps = [int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
-    return max(steps, default=None)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from score_jax.learner import likelihood, lora, optimizer
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.parts import Plan, accumulate
 from score_jax.rl import kl, losses
-from score_jax.rl.advantages import BASELINES, standardize
-from score_jax.rl.shaping import kl_coefficients, shape
+from score_jax.rl.advantages import advantages, standardize
+from score_jax.rl.shaping import kl_coefficients, overlong, shape
 from score_jax.structs import Batch, Params
 
 
@@ -36,6 +36,7 @@ class LearnerSettings:
     max_attempt_tokens: int
     plan: Plan = Plan()  # noqa: RUF009 (frozen)
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
+    siblings: int = 1  # of the samples, as many share their first attempt
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -63,6 +64,8 @@ class Coefficients(flax.struct.PyTreeNode):
     kl_attempt2: Any
     discount: Any
     importance_cap: Any
+    early_attempts: Any
+    overlong_tokens: Any
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Coefficients":
@@ -80,11 +83,12 @@ class Choices:
     kl_estimator: str
     normalizer: str
     importance_weights: bool
+    truncation: str
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Choices":
         named = (stage.baseline, stage.standardize, stage.kl_estimator, stage.normalizer)
-        return cls(*named, importance_weights=stage.importance_cap > 0)
+        return cls(*named, importance_weights=stage.importance_cap > 0, truncation=stage.truncation)
 
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
@@ -170,11 +174,16 @@ def loss_gradient(
 
     kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
     shaped_BA = shape(batch.reward, kl_in_reward_BA, coefficients)
+    if choices.truncation == "penalty":
+        length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
+        shaped_BA -= overlong(length_BA, s.max_attempt_tokens, coefficients.overlong_tokens)
     shaped_QGA = shaped_BA.reshape(-1, s.samples, attempts)
-    advantage_QGA = BASELINES[choices.baseline](shaped_QGA)
+    advantage_QGA = advantages(shaped_QGA, choices.baseline, s.siblings)
     if choices.standardize:
         advantage_QGA = standardize(advantage_QGA)
     advantage_BA = advantage_QGA.reshape(-1, attempts)
+    if choices.truncation == "mask":
+        advantage_BA = jnp.where(batch.truncated, 0.0, advantage_BA)
     terms = {
         "tokens": batch.tokens,
         "where": where,

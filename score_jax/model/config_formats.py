@@ -4,6 +4,7 @@ Everything that would change the numbers and that transformer.py does not do (ot
 activation, partial rotary embeddings, yarn) is refused by name, never ignored.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ FIXED = {
     "partial_rotary_factor": (1.0, None),
     "use_bidirectional_attention": (False, None),
 }
+MOST_LAYERS = 1000  # names of all layers' tensors are listed before any is looked for
 SLIDING, FULL = "sliding_attention", "full_attention"  # Hugging Face's kinds of layers
 
 
@@ -37,14 +39,18 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
     number = Numbers(given, where)
     heads, width = number("num_attention_heads"), number("hidden_size")
     positions = number("max_position_embeddings", 2048)
-    layers = number("num_hidden_layers")
+    layers = number("num_hidden_layers", most=MOST_LAYERS)
     # transformers 5 keeps everything rotary in rope_parameters, version 4 in separate keys
     rotary = given.get("rope_parameters") or given.get("rope_scaling") or {}
+    number.group("rope_parameters", rotary)
     local = rotary.get(SLIDING) or {}  # Gemma 3 keeps it for each kind of layer
-    rotary = rotary.get(FULL, rotary)
+    rotary = rotary.get(FULL) or rotary
+    for kind in (local, rotary):
+        number.group("rope_parameters", kind)
     local_theta = 0.0
     if "rope_local_base_freq" in family.defaults:
-        local_theta = local.get("rope_theta", given["rope_local_base_freq"])
+        key = "rope_local_base_freq"
+        local_theta = number.real(key, local.get("rope_theta", given[key]))
     if scaling(local, positions, where):
         raise InputError(
             f"{where}: rotary scaling of {SLIDING} layers is not supported. Choose another "
@@ -67,16 +73,20 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
             kv_heads=number("num_key_value_heads", heads),
             head_width=head_width,
             mlp_width=number("intermediate_size"),
-            rope_theta=float(rotary.get("rope_theta", given.get("rope_theta", 10_000.0))),
-            norm_epsilon=float(given.get("rms_norm_eps", 1e-6)),
+            rope_theta=number.real(
+                "rope_theta", rotary.get("rope_theta", given.get("rope_theta", 10_000.0))
+            ),
+            norm_epsilon=number.real("rms_norm_eps", given.get("rms_norm_eps", 1e-6)),
             tied=bool(given.get("tie_word_embeddings", False)),
             max_positions=positions,
             rope_scaling=scaling(rotary, positions, where),
-            query_scalar=0.0 if query_scalar == head_width else float(query_scalar),
-            attention_softcap=float(attention_cap or 0.0),
-            logit_softcap=float(logit_cap or 0.0),
+            query_scalar=0.0
+            if query_scalar in (0.0, head_width)
+            else number.real("query_pre_attn_scalar", query_scalar),
+            attention_softcap=number.real("attn_logit_softcapping", attention_cap or 0.0),
+            logit_softcap=number.real("final_logit_softcapping", logit_cap or 0.0),
             windows=_windows(given, family, layers, number),
-            local_rope_theta=float(local_theta),
+            local_rope_theta=local_theta,
             **family.fields,
         ),
         where,
@@ -187,7 +197,8 @@ def _windows(
         kinds = kinds or [SLIDING if i >= first else FULL for i in range(layers)]
     else:
         return ()
-    if len(kinds) != layers or not set(kinds) <= {SLIDING, FULL}:
+    known = isinstance(kinds, list) and all(kind in (SLIDING, FULL) for kind in kinds)
+    if not known or len(kinds) != layers:
         raise InputError(
             f"{number.where}: layer_types must name {layers} layers {SLIDING} or {FULL}, not "
             f"{kinds}. Fetch the file again."
@@ -204,7 +215,7 @@ class Numbers:
     def __init__(self, values: Mapping[str, Any], where: str, prefix: str = ""):
         self.values, self.where, self.prefix = values, where, prefix
 
-    def __call__(self, key: str, default: int | None = None) -> int:
+    def __call__(self, key: str, default: int | None = None, most: int = 2**31 - 1) -> int:
         value = self.values.get(key)
         value = default if value is None else value
         if value is None:
@@ -212,11 +223,32 @@ class Numbers:
                 f"{self.where}: {self.prefix}{key} is missing, so the model's shape is unknown. "
                 "Fetch the file again, or add the value."
             )
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or not 1 <= value <= most:
             raise InputError(
-                f"{self.where}: {self.prefix}{key} = {value!r} must be one whole number above 0."
+                f"{self.where}: {self.prefix}{key} = {value!r} must be one whole number from 1 to "
+                f"{most}. Fetch the file again."
             )
         return int(value)
+
+    def real(self, key: str, value: Any) -> float:
+        """The value, found by the caller, as a number that is not below 0."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            value = None
+        if value is None or not 0 <= value < math.inf:
+            raise InputError(
+                f"{self.where}: {self.prefix}{key} must be one number, 0 or more. Fetch the file "
+                "again."
+            )
+        return float(value)
+
+    def group(self, key: str, value: Any) -> None:
+        """Raises: InputError if the value is not a group of named ones."""
+        if not isinstance(value, Mapping):
+            raise InputError(
+                f"{self.where}: {self.prefix}{key} must be a JSON object, not {value!r}. Fetch the "
+                "file again."
+            )
 
 
 def scaling(
@@ -226,7 +258,7 @@ def scaling(
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind in ("default", "none", None):
         return None
-    if kind not in rope.SCALINGS:
+    if not isinstance(kind, str) or kind not in rope.SCALINGS:
         raise InputError(
             f"{where}: rotary scaling {kind!r} is not supported; known: default, "
             f"{', '.join(rope.SCALINGS)}. Choose another checkpoint of this model."

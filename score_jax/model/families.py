@@ -9,6 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from score_jax.config import nearest
+from score_jax.problem import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -106,7 +109,7 @@ FAMILIES = {
     ),
 }
 
-
+PRESET = "preset:"  # before the name of one, where a source is named
 PRESETS = {
     # Two layers are too few to add five digits in one go, and enough to look one sum up at a time;
     # the arithmetic task rests on exactly that.
@@ -123,3 +126,11 @@ PRESETS = {
         max_positions=128,
     ),
 }
+
+
+def preset(source: str) -> ModelConfig:
+    """The shape that "preset:NAME" means. Raises: InputError for an unknown name."""
+    name = source.removeprefix(PRESET)
+    if name not in PRESETS:
+        raise InputError(f"config.model.source={source!r} is no preset. {nearest(name, PRESETS)}")
+    return PRESETS[name]

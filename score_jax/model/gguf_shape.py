@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 
 from score_jax.model import rope
-from score_jax.model.config_formats import Numbers, checked, known_family, scaling
+from score_jax.model.config_formats import (
+    MOST_LAYERS,
+    Numbers,
+    checked,
+    known_family,
+    scaling,
+)
 from score_jax.model.families import FAMILIES, Family, ModelConfig
 from score_jax.problem import InputError
 
@@ -31,9 +37,8 @@ def from_gguf(
     prefix = f"{family.gguf}."
     stated = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
     number = Numbers(stated, where, prefix)
-    heads, width, layers = (
-        number(key) for key in ("attention.head_count", "embedding_length", "block_count")
-    )
+    heads, width = number("attention.head_count"), number("embedding_length")
+    layers = number("block_count", most=MOST_LAYERS)
     head_width = number("attention.key_length", number("rope.dimension_count", width // heads))
     for key in ("attention.value_length", "rope.dimension_count"):
         if number(key, head_width) != head_width:

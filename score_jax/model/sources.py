@@ -140,7 +140,9 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(
+            {Path(name).name for name in json.loads(index.read_text())["weight_map"].values()}
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{index} is not a JSON object with a weight_map from tensors to files. "

@@ -1,6 +1,7 @@
 """Published weights in, trained weights out.
 
-    load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id or .gguf
+    load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id, .gguf, or
+                                     a run of ours
     save(folder, config, params)  -> safetensors and config.json, which transformers reads
 
 A load checks every tensor's name and shape before it reads any value. It then fills one parameter
@@ -19,7 +20,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax.model import config_formats, safetensors_file, sources, stored, tensor_names
+from score_jax.model import (
+    config_formats,
+    families,
+    runs,
+    safetensors_file,
+    sources,
+    stored,
+    tensor_names,
+)
 from score_jax.model.families import ModelConfig
 from score_jax.model.tensor_names import Place
 from score_jax.problem import InputError
@@ -28,6 +37,7 @@ from score_jax.structs import Params
 DTYPES = ("float32", "bfloat16")
 SHARD_BYTES = 5 * 10**9  # of one file, at most, where a model is larger; as transformers has it
 
+Read = Callable[[Place, np.dtype], np.ndarray]  # all layers of a parameter, in our layout
 # (path such as "layers/query", the whole parameter) -> what stands in params
 Put = Callable[[str, np.ndarray], Any]
 
@@ -38,24 +48,24 @@ def load(
     """A model's shape and its params, all of one dtype.
 
     Args:
-      source: a folder with config.json and safetensors, a hub id ("owner/name"), or a .gguf file.
+      source: a folder with config.json and safetensors, a hub id ("owner/name"), a .gguf file, or
+        a run's work directory or a checkpoint in it (see runs.py).
       dtype: one of DTYPES; quantised and 16-bit weights are converted while they are read.
       put: places each finished parameter, e.g. onto a mesh; by default onto the first device.
 
     Raises: InputError, naming the file, when anything is missing, damaged or does not fit.
     """
     _known(dtype)
-    checkpoint = sources.open_at(sources.locate(source))
-    _check(checkpoint)
+    config, read = _open(source)
     params: dict[str, Any] = {}
-    for place in tensor_names.places(checkpoint.config):
+    for place in tensor_names.places(config):
         group = params
         *folders, leaf = place.path.split("/")
         for folder in folders:
             group = group.setdefault(folder, {})
         # Nothing here keeps the buffer, so that it is gone before the next one is made.
-        group[leaf] = (put or _put)(place.path, _read(checkpoint, place, jax.numpy.dtype(dtype)))
-    return checkpoint.config, params
+        group[leaf] = (put or _put)(place.path, read(place, jax.numpy.dtype(dtype)))
+    return config, params
 
 
 def save(
@@ -154,6 +164,41 @@ def _known(dtype: str) -> str:
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}.")
     return dtype
+
+
+def _open(source: str) -> tuple[ModelConfig, Read]:
+    """A model's shape, checked against what is there, and what reads one parameter of it."""
+    path = sources.locate(source)
+    run = runs.find(path)
+    if run is None:
+        checkpoint = sources.open_at(path)
+        _check(checkpoint)
+        return checkpoint.config, functools.partial(_read, checkpoint)
+    return _open_run(run)
+
+
+def _open_run(run: runs.Run) -> tuple[ModelConfig, Read]:
+    started_from, adapted = run.model.source, run.model.lora.rank > 0
+    if started_from.startswith(families.PRESET):
+        if adapted:
+            raise InputError(
+                f"{run.path} holds adapters of the random weights of {started_from}, which are in "
+                "no file. Export that run (--mode=export) and name the exported folder."
+            )
+        config, read_base = families.preset(started_from), None
+    else:
+        with runs.of_run(run):
+            config, read_base = _open(started_from)
+    run.check(config)
+
+    def read(place: Place, dtype: np.dtype) -> np.ndarray:
+        if read_base is None or not adapted:
+            return run.read(place.path, dtype)
+        # The adapters were trained beside weights of the run's own dtype.
+        weight = read_base(place, jax.numpy.dtype(run.model.dtype)).astype(dtype, copy=False)
+        return run.merged(place, weight)
+
+    return config, read
 
 
 def _check(checkpoint: sources.Checkpoint) -> None:

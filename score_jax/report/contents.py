@@ -171,7 +171,7 @@ def _transcripts(
     """Problems once, and for each evaluation that is shown what was answered to the first of them.
 
     A row is [problem's index, edit ratio, attempt …], an attempt [text, reward, reason, tokens,
-    truncated].
+    truncated], and where there is a shading also [ends, logp, base_logp], as in shading.py.
     """
     problems: list[list[Any]] = []
     index: dict[str, int] = {}
@@ -185,13 +185,17 @@ def _transcripts(
             if row["id"] not in index:
                 index[row["id"]] = len(problems)
                 problems.append([row["id"], row["problem"], row["gold"], row.get("tags") or {}])
-            attempts = [
-                [a["text"], a["reward"], a["reason"], a["tokens"], a["truncated"]]
-                for a in row["attempts"]
-            ]
+            attempts = map(_attempt, row["attempts"])
             rows.append([index[row["id"]], row.get("edit_ratio"), *attempts])
         shown.append({"name": evaluation["name"], "n": evaluation["n"], "rows": rows})
     return {"problems": problems, "evaluations": shown}
+
+
+def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
+    told = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
+    if shading := attempt.get("shading"):
+        told.append([shading["ends"], shading["logp"], shading.get("base_logp")])
+    return told
 
 
 def _shares(sizes: Sequence[int], budget: int) -> list[int]:

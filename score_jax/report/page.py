@@ -34,6 +34,7 @@ SCRIPTS = (
     "changes.js",
     "speed.js",
     "settings.js",
+    "shading.js",
     "transcripts.js",
     "page.js",
 )

@@ -60,7 +60,7 @@ def grade_program(
 def grade_programs(jobs: Sequence[Job], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
     """Grades programs together: equal ones once, many at a time, each within its own deadline.
 
-    A hundred that never end delay the others by about one deadline, not by a hundred. On a busy
+    A hundred that never end delay the others by one deadline, not by a hundred. On a busy
     machine a program that waited for a core may go on past its deadline, so that rewards do not
     depend on the load.
     """

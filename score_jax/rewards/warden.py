@@ -4,15 +4,17 @@ sandbox.py starts it by `subprocess`, with an empty environment. It runs no code
 reads nothing a model wrote but to pass it on; so it always answers, and keeps the clock: at its
 deadline a program is killed, whatever it does.
 
-Many programs that never end delay the others little: of those that began less than SLICE_SEC ago
-as many run as there are cores; those that need longer go on beside the next ones, up to MAX_RUNNING
-at once, and at low priority where there are more of them than cores. So a batch with a hundred of
-them waits about one deadline. Together programs may hold half of the free memory; beyond that the
-largest is killed.
+Programs that never end delay the others little. Of those that began less than SLICE_SEC ago as
+many run as there are cores; those that need longer are slow, and go on beside the next ones, up to
+MAX_RUNNING at once. Where there are more slow ones than cores they are stopped, all of them, until
+the last one that waits has begun and had its slice, and then go on at low priority.
 
 The deadline is wall clock. On a busy machine that would make rewards depend on the load, so in
-batches a program may go on past it for as long as it has waited for a core (OVERTIME), unless the
-load is a batch full of such programs.
+batches a program may go on past it for as long as it has waited for a core or was stopped
+(OVERTIME). A batch with many slow programs (MANY) gets one deadline for all of them, from when the
+first began: a hundred that hang delay a batch as long as one does.
+
+Together programs may hold half of the free memory; beyond that the largest is killed.
 
 A client's connection carries JSON lines: {"id", "job": {…}, "timeout_sec", "overtime"} →
 {"id", "reason"}. When it closes, its programs are killed; when the control socket closes, so is
@@ -23,28 +25,31 @@ import contextlib
 import dataclasses
 import gc
 import json
+import math
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 
 from score_jax.rewards import checker
 from score_jax.rewards.checkers import Checker
 
 SLICE_SEC = 0.15
-SHORT_SLICE_SEC = 0.05  # while there are more slow ones than cores
-MAX_RUNNING = 128
+SHORT_SLICE_SEC = 0.015  # while there are more slow ones than cores; honest ones take some 5 ms
+MAX_RUNNING = 256
 PATIENCE = 4  # a program that waits for a core keeps its place for so many slices
 LOW_PRIORITY = 19  # as of nice; of slow programs where there are more than cores
-MANY = 4  # slow programs per core; beyond that they get no overtime
+MANY = 4  # slow programs of a batch per core; beyond that they share one deadline
+LEAST = 0.5  # of its deadline that the last one to begin has, where they share one
 OVERTIME = 4.0  # at most so many times its deadline does a program last that waits for a core
 SHARED_BYTES = 32 << 20  # what a fork shares with its parent, and is counted as its own
-POLL_SEC, SHORT_POLL_SEC = 0.1, 0.01
+POLL_SEC, SHORT_POLL_SEC = 0.1, 0.002
 DYING_SEC = 5.0  # a killed program that is not gone by then is not waited for
 
 _ZYGOTE = (
@@ -94,17 +99,25 @@ class Zygote:
         return fds[0]
 
     def close(self) -> None:
-        """Ends it and all its programs."""
-        self._control.close()
+        """Ends it and all its programs; returns when it is gone."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_WR)
         self._process.kill()
         self._process.wait()
+        self._control.settimeout(DYING_SEC)
+        with contextlib.suppress(OSError):  # in namespaces a child of it lasts a moment longer
+            while self._control.recv(64):
+                pass
+        self._control.close()
 
 
 @dataclasses.dataclass(eq=False)
 class _Client:
     connection: socket.socket
     unread: bytes = b""
-    overtime: bool = True  # until it turns out that many of its programs are slow
+    crowded: bool = False  # many of its programs are slow, so these share one deadline
+    first_slow: float = math.inf  # when the first of its slow programs began
+    last_began: float = 0.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,6 +134,8 @@ class _Run:
     beside: bool = False  # runs beside those that began last
     slow: bool = False  # has used its slice, and not by waiting for a core
     lowered: bool = False
+    stopped: float = 0.0  # since when; 0: it runs
+    stopped_sec: float = 0.0  # how long it was stopped before
     again: bool = False  # begun a second time
     checker: Checker | None = None
     callee: int = -1  # a descriptor of the process
@@ -178,6 +193,7 @@ class Warden:
             self._stop(self._running)
             self._zygote.close()
             for run in list(self._dying):
+                select.select([run.callee], [], [], DYING_SEC)
                 self._bury(run)
             for one in self._idle:
                 one.end()
@@ -237,6 +253,8 @@ class Warden:
         run.waited_sec = 0.0
         run.waited_sec = _waited_sec(run)
         run.beside = run.slow = run.lowered = False
+        run.stopped = run.stopped_sec = 0.0
+        run.client.last_began = run.began
         self._running.append(run)
         self._selector.register(run.checker.socket, selectors.EVENT_READ, run)
 
@@ -267,24 +285,12 @@ class Warden:
     def _watch(self) -> None:
         """Keeps deadlines, priorities and memory."""
         now = time.monotonic()
-        late = []
         for run in self._running:
             if not run.slow and now >= run.began + self._slice_sec:
                 run.slow = now - run.began - _waited_sec(run) >= self._slice_sec
                 run.beside = run.slow or now >= run.began + PATIENCE * self._slice_sec
-            if now >= run.ends:
-                if not run.client.overtime or not _is_owed_time(run, now):
-                    late.append(run)
-                else:
-                    run.ends = now + POLL_SEC
-        slow = [run for run in self._running if run.slow]
-        crowded, many = len(slow) > self._cores, len(slow) > MANY * self._cores
-        self._slice_sec = SHORT_SLICE_SEC if crowded else SLICE_SEC
-        for run in slow if crowded else []:
-            run.client.overtime &= not many
-            if not run.lowered:
-                self._lower_priority(run)
-        if late:
+        self._make_room(now)
+        if late := [run for run in self._running if self._is_late(run, now)]:
             self._finish(late, "timeout")
         for run in [run for run in self._dying if now >= run.ends]:
             self._bury(run)
@@ -295,6 +301,46 @@ class Warden:
                 largest = max(held, key=lambda run: held[run])
                 del held[largest]
                 self._finish([largest], "memory")
+
+    def _make_room(self, now: float) -> None:
+        """Where slow programs are more than cores, those that wait begin before they go on."""
+        slow = [run for run in self._running if run.slow]
+        crowded = len(slow) > self._cores
+        self._slice_sec = SHORT_SLICE_SEC if crowded else SLICE_SEC
+        stop = crowded and bool(self._waiting) and len(self._running) < MAX_RUNNING
+        number = Counter(run.client for run in slow)
+        for run in slow:
+            if run.overtime:
+                client = run.client
+                client.crowded |= number[client] > MANY * self._cores
+                client.first_slow = min(client.first_slow, run.began)
+                self._stop_or_go_on(run, stop, now)
+            if crowded and not run.lowered:
+                self._lower_priority(run)
+
+    def _stop_or_go_on(self, run: _Run, stop: bool, now: float) -> None:
+        if stop == bool(run.stopped):
+            return
+        run.stopped_sec += now - run.stopped if run.stopped else 0.0
+        run.stopped = now if stop else 0.0
+        assert run.checker
+        number = signal.SIGSTOP if stop else signal.SIGCONT
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(run.callee, number)
+            os.kill(run.checker.pid, number)
+
+    def _is_late(self, run: _Run, now: float) -> bool:
+        """Whether a program has had its time; if it is owed more, when to look again is set."""
+        client = run.client
+        if run.slow and run.overtime and client.crowded:
+            together = client.first_slow + run.timeout_sec
+            return now >= max(together, client.last_began + LEAST * run.timeout_sec)
+        if now < run.ends:
+            return False
+        if not _is_owed_time(run, now):
+            return True
+        run.ends = now + POLL_SEC
+        return False
 
     def _lower_priority(self, run: _Run) -> None:
         run.lowered = True
@@ -360,7 +406,8 @@ def _is_owed_time(run: _Run, now: float) -> bool:
     lasted = now - run.began
     if not run.overtime or lasted >= OVERTIME * run.timeout_sec:
         return False
-    return lasted - _waited_sec(run) < run.timeout_sec
+    stopped_sec = run.stopped_sec + (now - run.stopped if run.stopped else 0.0)
+    return lasted - stopped_sec - _waited_sec(run) < run.timeout_sec
 
 
 def _waited_sec(run: _Run) -> float:

@@ -6,9 +6,9 @@ modules that programs use, confines itself (namespaces.py, or landlock.py), and 
 each fork drops what rights are left, comes under limits and the filter of system calls, and becomes
 the callee of one program (callee.py).
 
-Layers of each fork, in order: own session; own namespaces and /tmp (where there are namespaces);
-limits of memory, CPU, files, threads; other user, no capabilities, no new privileges; death with
-this process; seccomp.
+Layers of each fork, in order: own process group; own namespaces and /tmp (where there are
+namespaces); limits of memory, CPU, files, threads; other user, no capabilities, no new privileges;
+death with this process; seccomp.
 """
 
 import contextlib
@@ -131,7 +131,9 @@ def _become_callee(fd: int, into: Confine) -> None:
         for standard in range(3):
             os.dup2(null, standard)
         os.close(null)
-        os.setsid()
+        # A group, and no session: Linux shares the cores among sessions first, so that a hundred of
+        # them would leave the warden next to nothing, whatever their priority.
+        os.setpgid(0, 0)
         _limit()
         into()
         sys.modules["random"].seed(0)  # every program starts from one state, so rewards repeat

@@ -24,6 +24,32 @@ def leave_one_out(shaped_QGA: jax.Array) -> jax.Array:
     return centred_QGA * (samples / (samples - 1))
 
 
+def sibling(shaped_QGA: jax.Array, siblings: int) -> jax.Array:
+    """Second and later attempts against those behind the same first one; first ones as families.
+
+    A problem's G samples are families of `siblings` rows, next to each other, whose first attempt
+    is the same. Behind one first attempt the term -alpha * r_1 of the bonus is the same for all,
+    and so drops out. First attempts are compared leave-one-out, each family counting once.
+
+    Raises: ValueError if there are not two families, or not two siblings.
+    """
+    problems, samples, attempts = shaped_QGA.shape
+    families = samples // siblings
+    if siblings < 2 or families < 2 or samples % siblings:
+        raise ValueError(
+            f"{samples} samples of a problem are no two families or more of {siblings} siblings "
+            "each. Set rollout.samples_per_problem to a multiple of rollout.siblings."
+        )
+    shaped_QFMA = shaped_QGA.reshape(problems, families, siblings, attempts)
+    first_QF1 = jnp.mean(shaped_QFMA[..., :1], axis=2)
+    first_QFM1 = jnp.broadcast_to(
+        leave_one_out(first_QF1)[:, :, None], (problems, families, siblings, 1)
+    )
+    later_QFMA = leave_one_out(shaped_QFMA[..., 1:].reshape(-1, siblings, attempts - 1))
+    later_QFMA = later_QFMA.reshape(problems, families, siblings, attempts - 1)
+    return jnp.concatenate([first_QFM1, later_QFMA], axis=-1).reshape(shaped_QGA.shape)
+
+
 def batch_mean(shaped_QGA: jax.Array) -> jax.Array:
     """Each sample against the mean of the whole batch, per attempt (biased by a factor 1 - 1/B)."""
     return shaped_QGA - jnp.mean(shaped_QGA, axis=(0, 1), keepdims=True)
@@ -43,4 +69,12 @@ def standardize(advantage_QGA: jax.Array) -> jax.Array:
     return advantage_QGA / jnp.where(deviation_Q1A > 1e-6, deviation_Q1A, 1.0)
 
 
+def advantages(shaped_QGA: jax.Array, baseline: str, siblings: int = 1) -> jax.Array:
+    """Shaped rewards less the baseline of that name."""
+    if baseline == "sibling":
+        return sibling(shaped_QGA, siblings)
+    return BASELINES[baseline](shaped_QGA)
+
+
 BASELINES = {"leave_one_out": leave_one_out, "batch_mean": batch_mean, "none": none}
+NAMES = (*BASELINES, "sibling")

@@ -15,14 +15,26 @@ import jax.numpy as jnp
 
 
 def kl_coefficients(attempts: int, stage) -> jax.Array:
-    """beta of every attempt, [A]: `kl_attempt1`, then `kl_attempt2` for all later ones."""
-    return jnp.array([stage.kl_attempt1] + [stage.kl_attempt2] * (attempts - 1), jnp.float32)
+    """beta of every attempt, [A]: `kl_attempt1` of the early ones, then `kl_attempt2`."""
+    return jnp.where(_early(attempts, stage), stage.kl_attempt1, stage.kl_attempt2)
 
 
 def reward_weights(attempts: int, stage) -> jax.Array:
-    """w of every attempt, [A]: `reward_attempt1`, then `reward_attempt2` for all later ones."""
-    weights = [stage.reward_attempt1] + [stage.reward_attempt2] * (attempts - 1)
-    return jnp.array(weights, jnp.float32)
+    """w of every attempt, [A]: `reward_attempt1` of the early ones, then `reward_attempt2`."""
+    return jnp.where(_early(attempts, stage), stage.reward_attempt1, stage.reward_attempt2)
+
+
+def overlong(length_BA: jax.Array, limit: int, window) -> jax.Array:
+    """What an attempt loses for its length: 0 up to `window` tokens before the limit, then up to 1.
+
+    Source: the soft overlong punishment of DAPO, arXiv 2503.14476, equation 13.
+    """
+    return jnp.clip((length_BA - (limit - window)) / jnp.maximum(window, 1), 0.0, 1.0)
+
+
+def _early(attempts: int, stage) -> jax.Array:
+    """Which attempts are early: attempt 1 alone, but with three attempts in Stage I(b) two."""
+    return jnp.arange(1, attempts + 1) <= stage.early_attempts
 
 
 def shape(reward_BA: jax.Array, kl_BA: jax.Array, stage) -> jax.Array:
@@ -33,7 +45,7 @@ def shape(reward_BA: jax.Array, kl_BA: jax.Array, stage) -> jax.Array:
       kl_BA: nats per attempt against the reference, summed over its tokens; a constant here (the
         k1 estimator inside the reward). Zeros where the KL is a loss of its own.
       stage: reads `reward_attempt1`, `reward_attempt2` (w), `bonus` (alpha), `kl_attempt1`,
-        `kl_attempt2` (beta), `discount` (gamma).
+        `kl_attempt2` (beta), `early_attempts`, `discount` (gamma).
 
     Returns: shaped_BA, without gradient.
     """

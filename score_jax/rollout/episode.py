@@ -21,6 +21,8 @@ pay for the slots of all. Shapes are static; no step talks to the host.
 
 Randomness is addressed: the uniform for the token at a column comes from (key, problem index,
 sample, column). The same samples come out whatever the number of slots, devices or turn_rows.
+Siblings, samples that share their first attempt, take that attempt's uniforms from the first of
+them: each writes it for itself, which costs steps and needs no copying between slots.
 """
 
 import dataclasses
@@ -61,6 +63,7 @@ class EpisodeSettings:
     slots: int = 0  # per device; 0: one per sample
     turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of them
     shrink: int = 0  # how often what is left may move into half of the slots
+    siblings: int = 1  # M: samples g * M to g * M + M - 1 have the same first attempt
     dtype: str = "float32"  # of weights and cache while decoding
     cache_layout: str = "by_head"  # see model/cache_layouts.py
 
@@ -196,11 +199,11 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
 
     problem_R = jnp.repeat(jnp.arange(problems), s.samples)
     sample_R = jnp.tile(jnp.arange(s.samples), problems)
-    key_R = jax.vmap(lambda i, g: jax.random.fold_in(jax.random.fold_in(key, i), g))(
-        index_Q[problem_R], sample_R
-    )
+    address = jax.vmap(lambda i, g: jax.random.fold_in(jax.random.fold_in(key, i), g))
+    first_R = sample_R - sample_R % s.siblings  # who draws for the first attempt
+    keys_2R = jnp.stack([address(index_Q[problem_R], g) for g in (first_R, sample_R)])
     decode = functools.partial(
-        _decode, params=params, key_R=key_R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
+        _decode, params=params, keys_2R=keys_2R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
     )
     sizes = slot_counts(samples, s)
     state = _first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
@@ -314,7 +317,7 @@ def _keep_writing(state: _State, *, turn_rows: int, slots: int, fewer: int):
     return (writing > 0) & (idle < enough) & _too_many_left(state, fewer=fewer)
 
 
-def _decode(state: _State, *, params, key_R, limit_RA, settings: EpisodeSettings) -> _State:
+def _decode(state: _State, *, params, keys_2R, limit_RA, settings: EpisodeSettings) -> _State:
     """One token for every slot that is writing."""
     s = settings
     rows, work = state.rows, state.work
@@ -324,7 +327,7 @@ def _decode(state: _State, *, params, key_R, limit_RA, settings: EpisodeSettings
     uniform = jnp.zeros(slots)
     if s.policy.temperature > 0.0:
         draw = jax.vmap(lambda key, column: jax.random.uniform(jax.random.fold_in(key, column)))
-        uniform = draw(key_R[state.row], state.length)
+        uniform = draw(keys_2R[jnp.minimum(state.attempt - 1, 1), state.row], state.length)
     token, logp = sample(logits, uniform, s.policy)
 
     count = state.count + 1

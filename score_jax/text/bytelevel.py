@@ -76,7 +76,23 @@ def from_json(path: pathlib.Path) -> Tokenizer:
 
 
 def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
-    """Builds byte-level BPE of the vocabulary and merges in a GGUF's metadata."""
+    """Byte-level BPE of the vocabulary and merges in a GGUF's metadata."""
+    backend = backend_of_gguf(metadata, path)
+    return _complete(
+        backend,
+        backend,
+        ends=[metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")],
+        pad=metadata.get("tokenizer.ggml.padding_token_id"),
+        bos=metadata.get("tokenizer.ggml.bos_token_id")
+        if metadata.get("tokenizer.ggml.add_bos_token")
+        else None,
+        chat_template=metadata.get("tokenizer.chat_template", ""),
+        path=path,
+    )
+
+
+def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenizers.Tokenizer:
+    """What encodes as the model's published tokenizer.json does, special tokens included."""
     stated = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
     missing = [key for key in ("tokens", "merges") if not stated.get(key)]
     if missing:
@@ -115,15 +131,7 @@ def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
             if kind == _USER_DEFINED
         ]
     )
-    return _complete(
-        backend,
-        backend,
-        ends=[stated.get("eos_token_id"), stated.get("eot_token_id")],
-        pad=stated.get("padding_token_id"),
-        bos=stated.get("bos_token_id") if stated.get("add_bos_token") else None,
-        chat_template=metadata.get("tokenizer.chat_template", ""),
-        path=path,
-    )
+    return backend
 
 
 def _complete(

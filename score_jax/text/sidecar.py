@@ -33,13 +33,30 @@ def read(folder: pathlib.Path) -> Sidecar:
     }
     ends = _json(folder / "config.json") | _json(folder / "generation_config.json")
     end_ids = ends.get("eos_token_id")
-    if end_ids is None:
-        end_ids = []
+    if not isinstance(end_ids, list):
+        end_ids = [] if end_ids is None else [end_ids]
+    if not all(type(end) is int for end in end_ids):
+        raise InputError(
+            f"{folder}: eos_token_id is {end_ids}, in generation_config.json or config.json, and "
+            "must be one or several token ids. Fetch the files again."
+        )
+
+    def token(name: str) -> str | None:
+        stated = names.get(name)
+        # Written as its text, or as an object that has it under "content".
+        text = stated.get("content") if isinstance(stated, dict) else stated
+        if text is not None and not isinstance(text, str):
+            raise InputError(
+                f"{folder}: {name} is {stated!r} in tokenizer_config.json or "
+                "special_tokens_map.json, and must be a text. Fetch the files again."
+            )
+        return text
+
     return Sidecar(
-        bos=_text(names.get("bos_token")),
-        eos=_text(names.get("eos_token")),
-        pad=_text(names.get("pad_token")),
-        end_ids=tuple(end_ids if isinstance(end_ids, list) else [end_ids]),
+        bos=token("bos_token"),
+        eos=token("eos_token"),
+        pad=token("pad_token"),
+        end_ids=tuple(end_ids),
         add_bos=config.get("add_bos_token"),
         chat_template=_chat_template(folder, config.get("chat_template")),
     )
@@ -50,14 +67,13 @@ def _chat_template(folder: pathlib.Path, stated: Any) -> str:
     if jinja.exists():
         return jinja.read_text(encoding="utf-8")
     if isinstance(stated, list):  # several by name; conversations use "default"
-        by_name = {entry.get("name"): entry.get("template", "") for entry in stated}
-        return by_name.get("default", "")
+        named = [entry for entry in stated if isinstance(entry, dict)]
+        stated = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    if stated is not None and not isinstance(stated, str):
+        raise InputError(
+            f"{folder}: chat_template in tokenizer_config.json is no text. Fetch the file again."
+        )
     return stated or ""
-
-
-def _text(token: Any) -> str | None:
-    """A token is written as its text, or as an object that has it under "content"."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -193,6 +193,43 @@ def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_re
     assert np.any(gradient(STAGE2, only(1, batch), policy)[0] != 0.0)
 
 
+def test_masked_attempts_that_were_cut_off_teach_nothing_and_others_as_before():
+    cut = BATCH.replace(truncated=np.tile([False, True], (ROWS, 1)))
+    stage = dataclasses.replace(STAGE2, truncation="mask")
+    assert np.all(gradient(stage, only(2, cut))[0] == 0.0)
+    np.testing.assert_array_equal(gradient(stage, cut)[0], gradient(STAGE2, only(1, BATCH))[0])
+    np.testing.assert_array_equal(gradient(STAGE2, cut)[0], gradient(STAGE2, BATCH)[0])
+
+
+def test_the_overlong_penalty_lowers_the_reward_of_the_longer_attempts():
+    stage = dataclasses.replace(
+        fakes.stage(**NO_KL, truncation="penalty", overlong_tokens=2), baseline="none"
+    )
+    length_BA = np.stack([np.sum(BATCH.attempt == a, axis=1) for a in (1, 2)], axis=1)
+    lost_BA = np.clip((length_BA - 1) / 2, 0, 1).astype(np.float32)
+    assert len(np.unique(lost_BA)) > 1
+    plain = dataclasses.replace(stage, truncation="zero", overlong_tokens=0)
+    theirs = gradient(plain, BATCH.replace(reward=BATCH.reward - lost_BA))[0]
+    np.testing.assert_allclose(gradient(stage, BATCH)[0], theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_siblings_learn_against_each_other():
+    rows = fakes.batch(problems=1, samples=4)
+    stage = fakes.stage(**NO_KL, baseline="sibling")
+    found = gradient(stage, rows, samples=4, siblings=2)[0]
+    reward_GA = rows.reward.reshape(4, 2)
+    by_hand = np.stack(
+        [
+            (reward_GA[:2, 0].mean() - reward_GA[2:, 0].mean()) * np.array([1, 1, -1, -1]),
+            (reward_GA[:, 1] - reward_GA[[1, 0, 3, 2], 1]),
+        ],
+        axis=1,
+    )
+    plain = dataclasses.replace(stage, baseline="none")
+    theirs = gradient(plain, rows.replace(reward=by_hand.astype(np.float32)), samples=4)[0]
+    np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-7)
+
+
 def written():
     """(row, column, attempt - 1) of every token of BATCH that the policy wrote."""
     return [(row, t, BATCH.attempt[row, t] - 1) for row, t in np.argwhere(BATCH.attempt)]

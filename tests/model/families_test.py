@@ -142,7 +142,11 @@ def test_rows_of_several_lengths_equal_those_that_transformers_pads_on_the_left(
 
 @pytest.mark.parametrize("family", [*by_default("qwen3", "gemma2")])
 def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(family, tmp_path):
-    """Largest error: twice that of transformers at most, and 5 % of the largest logit."""
+    """Root mean square error: 1.1 times that of transformers at most, and 5 % of the logits' own.
+
+    Of single logits the largest error depends on the draw of the weights: it is up to 6 % of the
+    largest logit here, and as much in transformers.
+    """
     torch = pytest.importorskip("torch")
     model = fake_checkpoints.huggingface_model(family)
     tokens_BT = fake_checkpoints.tokens(2, 13)
@@ -150,9 +154,11 @@ def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(fami
     config, params = weights.load(fake_checkpoints.saved(model, tmp_path), "bfloat16")
     ours_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
     theirs_BTV = fake_checkpoints.huggingface_logits(model.to(torch.bfloat16), tokens_BT)
-    ours, theirs = (np.abs(x - exact_BTV).max() for x in (ours_BTV, theirs_BTV))
-    assert 0 < ours < 2 * theirs
-    assert ours < 0.05 * np.abs(exact_BTV).max()
+    ours, theirs, size = (
+        np.sqrt(np.mean(x**2)) for x in (ours_BTV - exact_BTV, theirs_BTV - exact_BTV, exact_BTV)
+    )
+    assert 0 < ours < 1.1 * theirs
+    assert ours < 0.05 * size
 
 
 @pytest.mark.parametrize("name", SHAPES)

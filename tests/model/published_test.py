@@ -22,7 +22,7 @@ from score_jax.learner import likelihood
 from score_jax.model import sources, tensor_names, transformer, weights
 from score_jax.model.families import ModelConfig
 from score_jax.rl.policy import Policy
-from score_jax.text import tokenizer
+from score_jax.text import gguf_tokenizer, tokenizer
 from tests.data.real import REAL, needs_real_data
 from tests.model import fake_checkpoints
 
@@ -273,20 +273,44 @@ def test_solutions_of_gsm8k_are_as_likely_as_transformers_finds_them(path, ours,
 
 
 @pytest.mark.slow
+@needs_real_data
+@both_slow
+def test_the_tokenizer_of_an_export_gives_our_ids_in_transformers(path, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours = tokenizer.load(str(path))
+    assert gguf_tokenizer.write(path, tmp_path)[0] == "tokenizer.json"
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    begin = [] if ours.bos_id is None else [ours.bos_id]
+    lines = (REAL / "gsm8k" / "test.jsonl").read_text().splitlines()
+    lines += (REAL / "math" / "test.jsonl").read_text().splitlines()
+    assert len(lines) == 1819
+    for line in lines:  # JSON too: quotes, escapes
+        assert theirs.encode(line) == begin + ours.encode(line)
+        for text in json.loads(line).values():
+            if isinstance(text, str):
+                assert theirs.encode(text) == begin + ours.encode(text)
+
+
+@pytest.mark.slow
 @both_slow
 def test_a_load_holds_little_memory_beside_the_params(published, path):
     """The peak of a process that does nothing else, above what it held before and the params."""
     code = f"""
-import resource
+import re
+from pathlib import Path
 from score_jax.model import weights
 import gguf, jax, numpy as np
+
+def now(key):  # not getrusage, whose peak may be that of the process that started this one
+    return int(re.search(key + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
 jax.block_until_ready(jax.device_put(np.zeros(1)))
 weights.sources.open_at(weights.sources.locate({str(path)!r}))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the load alone
+before = now("VmRSS")
 _, params = weights.load({str(path)!r})
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 sizes = [x.nbytes for x in jax.tree.leaves(params)]
-print(peak - before - sum(sizes), max(sizes))
+print(now("VmHWM") - before - sum(sizes), max(sizes))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=HERE.parents[1], capture_output=True, text=True

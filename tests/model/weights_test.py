@@ -21,6 +21,7 @@ from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.problem import InputError
 from tests import fakes
 from tests.model import fake_checkpoints
+from tests.model.families_test import SHAPES
 
 CONFIG = ModelConfig(
     family="llama",
@@ -102,6 +103,51 @@ def test_transformers_reads_what_we_save(config, tmp_path):
     logits_BTV = jax.jit(transformer.logits, static_argnums=0)(config, params, tokens_BT)
     theirs_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
     np.testing.assert_allclose(logits_BTV, theirs_BTV, atol=1e-4, rtol=1e-5)
+
+
+IMPORTED = [
+    *("llama, grouped heads, untied", "llama, llama3 scaling", "llama, linear scaling"),
+    *("qwen2, tied, all heads share one key", "qwen2, later layers slide", "qwen3, untied"),
+    *("gemma, tied, all heads share one key", "gemma2, tied, windows crossed"),
+    "gemma2, no caps, untied, row as long as the window",
+    "gemma3, five local layers to a global one, two rotary bases, linear scaling",
+]
+# What servers such as vLLM look up by name, older ones rope_theta and rope_scaling, newer ones
+# rope_parameters.
+SERVED = {
+    *("architectures", "model_type", "torch_dtype", "vocab_size", "hidden_size", "head_dim"),
+    *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    *("max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "hidden_act"),
+    *("rope_theta", "rope_scaling", "rope_parameters"),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_export_after_import_is_the_identity(name, tmp_path):
+    """To the bit in every tensor, and to transformers in every setting that it computes with."""
+    transformers = pytest.importorskip("transformers")
+    family, changes, _ = SHAPES[name]
+    model = fake_checkpoints.huggingface_model(family, **changes)
+    config, params = weights.load(fake_checkpoints.saved(model, tmp_path / "in"))
+    weights.save(tmp_path / "out", config, params)
+    theirs, ours = (
+        safetensors.numpy.load_file(tmp_path / side / "model.safetensors") for side in ("in", "out")
+    )
+    assert theirs.keys() == ours.keys()
+    for tensor, value in theirs.items():
+        np.testing.assert_array_equal(ours[tensor], value, err_msg=tensor)
+    before, after = (
+        transformers.AutoConfig.from_pretrained(tmp_path / side).to_dict() for side in ("in", "out")
+    )
+    uncomputed = {"_name_or_path", "initializer_range"}
+    if not config.windows:
+        uncomputed.add("max_window_layers")
+    assert {k: after[k] for k in before.keys() - uncomputed} == {
+        k: before[k] for k in before.keys() - uncomputed
+    }
+    described = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert described.keys() >= SERVED | ({"sliding_window"} if config.windows else set())
+    assert described["architectures"] == [type(model).__name__]
 
 
 def test_a_model_larger_than_a_file_is_saved_in_several_that_replace_each_other(folder):

@@ -79,6 +79,17 @@ def test_transcripts_share_problems_and_keep_to_their_budget(tmp_path):
     assert all(0 < len(e["rows"]) < 30 for e in part["evaluations"])
 
 
+def test_a_shading_is_taken_along_with_or_without_a_base(tmp_path):
+    rows = [fake_runs.transcript(i, ("so", False), ("no", True)) for i in range(3)]
+    fake_runs.shade(rows[0])
+    fake_runs.shade(rows[1], base=False)
+    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
+    first, second, third = contents.of(tmp_path)["transcripts"]["evaluations"][0]["rows"]
+    assert first[2][5] == [[1, 2, 2], [0.0, -0.6, -1.2], [0.0, -1.2, -2.4]]
+    assert second[3][5] == [[1, 2, 2], [0.0, -0.6, -1.2], None]
+    assert len(third[2]) == 5
+
+
 def test_what_small_files_do_not_need_goes_to_the_large_ones():
     assert contents._shares([900, 10, 500], 1000) == [495, 10, 495]
     assert contents._shares([5, 5], 1000) == [5, 5]

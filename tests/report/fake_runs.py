@@ -109,6 +109,18 @@ def transcript(
     }
 
 
+def shade(row: dict[str, Any], *, base: bool = True) -> dict[str, Any]:
+    """The row with a shading of its attempts: a piece per character, of every likelihood."""
+    for attempt in row["attempts"]:
+        count = len(attempt["text"])
+        ends = [*range(1, count + 1), count]
+        logp = [-0.6 * (i % 5) for i in range(count + 1)]
+        attempt["shading"] = {"ends": ends, "logp": logp}
+        if base:
+            attempt["shading"]["base_logp"] = [-1.2 * (i % 3) for i in range(count + 1)]
+    return row
+
+
 def made_up(name: str, count: int, words: int = 120) -> list[dict[str, Any]]:
     """Transcripts of `count` problems in which the second attempt rewrites a part of the first."""
     draw = np.random.default_rng([len(name), count])

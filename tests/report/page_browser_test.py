@@ -100,7 +100,11 @@ def finished(tmp_path_factory) -> Path:
     """A finished run with five known transcripts at its end."""
     rows = [
         fake_runs.transcript(0, ("so 3 + 4 is 8", False), ("so 3 + 4 is 7", True), level="1"),
-        fake_runs.transcript(1, ("it is 2", True), ("it is not 2", False), level="4"),
+        fake_runs.shade(
+            fake_runs.transcript(
+                1, ("it is 2", True), ("it is \N{GRINNING FACE} 2", False), level="4"
+            )
+        ),
         fake_runs.transcript(2, ("same", False), ("same", False), level="7", edit=0.0),
         fake_runs.transcript(3, ("Ünïcode", True), ("Ünïcode and more", True), level="10"),
         fake_runs.transcript(4, ("a b c d e f g h", False), ("a b c d e", True), level="13"),
@@ -202,6 +206,34 @@ def test_the_diff_is_a_shortest_one_and_loses_nothing(shown):
     assert checked == "all"
 
 
+def test_tokens_are_shaded_when_asked_for_and_stay_so(shown):
+    assert shown.tab.locator("[name=shade]").count() == 0  # the first row has no values
+    shown.tab.focus("#list")
+    shown.tab.keyboard.press("j")
+    options = shown.tab.locator("[name=shade] option").all_inner_texts()
+    assert options == ["words that changed", "log-prob of each token", "log-prob against the base"]
+    assert shown.tab.locator(".piece").count() == 0
+    shown.choose(shade="log-prob of each token")
+    assert shown.tab.evaluate("document.activeElement.name") == "shade"
+    second = shown.tab.locator(".attempt2 .told")
+    assert second.evaluate("e => e.textContent") == "it is \N{GRINNING FACE} 2end"
+    pieces = second.locator(".piece")
+    assert pieces.all_inner_texts()[6] == "\N{GRINNING FACE}"
+    classes = [pieces.nth(i).get_attribute("class") for i in range(5)]
+    assert classes == [f"piece unlikely-{level}" for level in (0, 2, 3, 3, 4)]
+    assert pieces.nth(1).get_attribute("title") == (
+        "54.9% likely, log-prob -0.60; base model 30.1%, -1.20"
+    )
+    shown.choose(shade="log-prob against the base")
+    assert pieces.nth(1).get_attribute("class") == "piece likelier-2"
+    assert pieces.nth(3).get_attribute("class") == "piece unlikelier-3"
+    shown.tab.focus("#list")
+    shown.tab.keyboard.press("j")  # no values here: words are marked
+    assert shown.tab.locator(".piece").count() == 0
+    shown.tab.keyboard.press("k")
+    assert shown.tab.locator(".piece").count() > 10
+
+
 def test_a_number_of_the_flip_table_opens_its_transcripts(shown):
     cell = shown.tab.locator("#flips > div:nth-child(3) .broken")
     assert "20.0%" in cell.inner_text()
@@ -267,6 +299,10 @@ def test_a_narrow_window_needs_no_scrolling_sideways(browser, finished, width):
 def test_text_stands_out_from_its_ground(browser, finished, scheme):
     """Contrast by WCAG: 4.5 at least, for every element that has text of its own."""
     opened = Opened(browser, finished, color_scheme=scheme)
+    opened.tab.focus("#list")
+    opened.tab.keyboard.press("j")
+    opened.choose(shade="log-prob against the base")
+    assert opened.tab.locator(".likelier-4").count() and opened.tab.locator(".unlikelier-4").count()
     poor = opened.tab.evaluate(
         """() => {
           const parse = (c) => c.match(/[\\d.]+/g).map(Number);
@@ -301,6 +337,7 @@ def test_hostile_transcripts_are_shown_as_text(browser, tmp_path):
         fake_runs.transcript(i, (a, False), (b, True), problem=a[:200])
         for i, (a, b) in enumerate(HOSTILE)
     ]
+    fake_runs.shade(rows[0])
     fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
     opened = Opened(browser, run_page.write(tmp_path))
     for number, (first, second) in enumerate(HOSTILE):
@@ -312,6 +349,11 @@ def test_hostile_transcripts_are_shown_as_text(browser, tmp_path):
         )
         for body, text in zip(bodies, (first, second), strict=True):
             assert body == text[:20_000]
+    opened.tab.focus("#list")
+    opened.tab.keyboard.press("Home")
+    opened.choose(shade="log-prob of each token")
+    shaded = opened.tab.locator(".attempt1 .told").evaluate("e => e.textContent")
+    assert shaded == HOSTILE[0][0] + "end"
     assert opened.tab.title().endswith("· score_jax")
     assert opened.tab.locator("h1").count() == 1 and opened.tab.locator("img").count() == 0
     assert not opened.is_wider_than_its_window()
@@ -328,6 +370,19 @@ def test_the_rest_of_a_megabyte_line_is_shown_when_asked_for(browser, tmp_path):
     assert length == 1_000_000
     assert not opened.is_wider_than_its_window()
     opened.tab.close()
+
+
+def test_in_a_frame_of_a_notebook_the_links_stay_on_the_page(browser, finished):
+    tab = browser.new_page(viewport={"width": 1000, "height": 800}, reduced_motion="reduce")
+    tab.set_content("<iframe width=900 height=700></iframe>")
+    source = finished.read_text(encoding="utf-8")
+    tab.eval_on_selector("iframe", "(frame, page) => { frame.srcdoc = page; }", source)
+    frame = tab.frame_locator("iframe")
+    frame.locator("nav a", has_text="Transcripts").click()
+    assert frame.locator("#count").inner_text().startswith("5 of 5")
+    top = frame.locator("#transcripts").evaluate("e => e.getBoundingClientRect().top")
+    assert abs(top) < 50
+    tab.close()
 
 
 def test_runs_of_one_attempt_and_runs_just_begun_are_shown(browser, tmp_path):

@@ -148,16 +148,17 @@ def test_every_attack_alone_ends_by_its_own_deadline(kind, group, outside):
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
-def test_a_hundred_that_never_end_delay_a_batch_by_about_one_deadline(kind):
+def test_a_hundred_that_never_end_delay_a_batch_by_one_deadline(kind):
     box = sandboxes.of_kind(kind)
+    deadline_sec = programs.TIMEOUT_SEC
     hanging = [Job(f"while True: {n}", attacks.TESTS) for n in range(100)]
     honest = [Job(f"def add(a, b): return a + b + 0 * {n}", attacks.TESTS) for n in range(100)]
     began = time.monotonic()
-    assert box.run(honest, TIMEOUT_SEC, overtime=True) == ["passed"] * 100
+    assert box.run(honest, deadline_sec, overtime=True) == ["passed"] * 100
     honest_sec = time.monotonic() - began
     began = time.monotonic()
-    reasons = box.run(hanging + honest, TIMEOUT_SEC, overtime=True)
+    reasons = box.run(hanging + honest, deadline_sec, overtime=True)
     took_sec = time.monotonic() - began
     assert reasons == ["timeout"] * 100 + ["passed"] * 100
-    # One after the other they would take minutes. On a busy machine starting them takes long too.
-    assert took_sec < 2 * TIMEOUT_SEC + 100 * warden.SHORT_SLICE_SEC + 10 * honest_sec
+    # On quiet cores 0.98 deadlines more than the honest alone; the rest is for a busy machine.
+    assert took_sec < 1.2 * deadline_sec + 5 * honest_sec

@@ -60,4 +60,28 @@ def test_standardized_advantages_have_unit_deviation_and_equal_samples_none():
 
 
 def test_settings_know_every_baseline():
-    assert set(config.CHOICES[StageSettings, "baseline"]) == set(advantages.BASELINES)
+    assert set(config.CHOICES[StageSettings, "baseline"]) == set(advantages.NAMES)
+
+
+def test_siblings_are_compared_behind_one_first_attempt_and_first_attempts_by_family():
+    # Two families of two: r_1 is 1 in the first family and 0 in the second; alpha = 2.
+    shaped_QGA = jnp.array([[[1.0, 1.0], [1.0, -2.0], [0.0, 3.0], [0.0, 0.0]]])
+    found_GA = np.asarray(advantages.advantages(shaped_QGA, "sibling", siblings=2))[0]
+    np.testing.assert_allclose(found_GA[:, 0], [1.0, 1.0, -1.0, -1.0])
+    np.testing.assert_allclose(found_GA[:, 1], [3.0, -3.0, 3.0, -3.0])
+
+
+def test_a_constant_of_the_first_attempt_drops_out_among_siblings():
+    offset_Q4 = jnp.array(np.random.default_rng(1).normal(size=(3, 2)), jnp.float32).repeat(2, 1)
+    moved_QGA = SHAPED_QGA.at[..., 1].add(offset_Q4)
+    np.testing.assert_allclose(
+        advantages.sibling(moved_QGA, 2)[..., 1],
+        advantages.sibling(SHAPED_QGA, 2)[..., 1],
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("siblings", [1, 3, 4])
+def test_siblings_must_leave_two_families_of_two(siblings):
+    with pytest.raises(ValueError, match=r"no two families or more"):
+        advantages.sibling(SHAPED_QGA, siblings)

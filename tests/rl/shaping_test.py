@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.rl.shaping import shape
+from score_jax.rl.shaping import overlong, shape
 from tests import fakes
 
 # All pairs of rewards: (0, 0), (0, 1) a fix, (1, 0) a break, (1, 1).
@@ -59,6 +59,18 @@ def test_three_attempts_by_hand(discount):
     ]
     for stepper in (shape, jax.jit(shape, static_argnums=2)):
         np.testing.assert_allclose(stepper(reward_BA, kl_BA, stage), [expected], rtol=1e-6)
+
+
+def test_in_stage_1b_two_attempts_are_held_and_the_third_is_rewarded():
+    stage = fakes.stage(early_attempts=2, reward_attempt1=0.0, kl_attempt1=0.5, kl_attempt2=0.25)
+    kl_BA = jnp.array([[1.0, 2.0, 4.0]], jnp.float32)
+    shaped_BA = shape(jnp.ones((1, 3), jnp.float32), kl_BA, stage)
+    np.testing.assert_array_equal(shaped_BA, [[-0.5, -1.0, 1.0 - 1.0]])
+
+
+def test_an_attempt_loses_up_to_1_over_the_last_tokens_before_the_limit():
+    length_BA = jnp.array([[1.0, 6.0], [8.0, 10.0]])
+    np.testing.assert_allclose(overlong(length_BA, 10, 4.0), [[0.0, 0.0], [0.5, 1.0]])
 
 
 def test_a_single_attempt_keeps_its_reward_whatever_bonus_and_discount():

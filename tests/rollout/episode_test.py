@@ -318,6 +318,22 @@ def test_turning_around_all_slots_at_once_is_lock_step():
     assert work.decode_steps.tolist() == [waves.sum()]
 
 
+def test_siblings_share_their_first_attempt_and_nothing_else():
+    plain = dataclasses.replace(PLAIN, samples=4)
+    rows, alone = roll(dataclasses.replace(plain, siblings=2)), roll(plain)
+    assert_rows_are_well_formed(rows, plain)
+    texts = {
+        a: [tuple(t[m == a]) for t, m in zip(rows.tokens, rows.attempt, strict=True)]
+        for a in (1, 2)
+    }
+    first, second = texts[1], texts[2]
+    assert first[::2] == first[1::2]  # within a family
+    assert first[::4] != first[2::4]  # across families
+    assert second[::2] != second[1::2]
+    # The first of a family is the sample that it would be without siblings.
+    np.testing.assert_array_equal(rows.tokens[::2], alone.tokens[::2])
+
+
 def test_an_attempt_stops_at_its_own_limit():
     limit_QGA = np.random.default_rng(0).integers(1, 6, (PROBLEMS, 3, 2))
     rows = jax.device_get(

@@ -21,8 +21,8 @@ function readTranscripts({ problems, evaluations }) {
     n,
     rows: rows.map(([index, edit, ...attempts]) => {
       const [id, problem, gold, tags] = problems[index];
-      const told = attempts.map(([text, reward, reason, tokens, truncated]) => ({
-        text, right: reward === 1, reason, tokens, truncated,
+      const told = attempts.map(([text, reward, reason, tokens, truncated, shading]) => ({
+        text, right: reward === 1, reason, tokens, truncated, shading,
       }));
       return {
         index, id, problem, gold, tags, edit,
@@ -56,6 +56,7 @@ function showTranscripts(data) {
   const find = (name) => evaluations.find((e) => e.name === name);
   const list = virtualList(byId("list"), (row) => showDetail(row));
   const filters = makeFilters(evaluations, ends, () => refresh());
+  let shade = "diff";
 
   function refresh() {
     const evaluation = find(filters.evaluation());
@@ -78,8 +79,20 @@ function showTranscripts(data) {
       list.choose((r) => r.index === row.index);
     };
     const now = filters.evaluation();
-    byId("detail").replaceChildren(...(row ? detail(row, others, now, go) : []));
+    byId("detail").replaceChildren(...(row ? detail(row, others, now, go, shading(row)) : []));
     byId("detail").scrollTop = 0;
+  }
+
+  /** How the row's attempts are marked: as chosen before, if it has the values. */
+  function shading(row) {
+    const names = shadesOf(row);
+    const name = names.includes(shade) ? shade : names[0];
+    const choose = (chosen) => {
+      shade = chosen;
+      showDetail(row);
+      byId("detail").querySelector("[name=shade]").focus();
+    };
+    return { name, choice: names.length > 1 ? shadeChoice(names, name, choose) : "" };
   }
 
   document.addEventListener("keydown", (event) => {
@@ -285,7 +298,7 @@ function virtualList(host, selected) {
 
 // The selected transcript
 
-function detail(row, others, now, go) {
+function detail(row, others, now, go, { name, choice }) {
   const fact = (name, value) => make("span", {}, `${name} `, make("b", { textContent: value }));
   const facts = [
     ...Object.entries(row.tags).map(([tag, value]) => fact(tag, value)),
@@ -307,13 +320,14 @@ function detail(row, others, now, go) {
     make("h3", { textContent: row.id }),
     make("div", { className: "facts" }, ...facts.filter(Boolean)),
     told(row.problem, (shown) => [shown], "problem"),
-    make("div", { className: "attempts" }, ...row.attempts.map((_, a) => attempt(row.attempts, a))),
+    choice,
+    make("div", { className: "attempts" }, ...row.attempts.map((_, a) => attempt(row.attempts, a, name))),
     others.length > 1 ? history : "",
   ];
 }
 
-/** One attempt; its words that the attempt before it lacks are marked, in the first those that the second lacks. */
-function attempt(attempts, a) {
+/** One attempt, its tokens shaded, or marked: its words that the attempt before it lacks are marked, in the first those that the second lacks. */
+function attempt(attempts, a, shade) {
   const { text, right, reason, tokens, truncated } = attempts[a];
   const verdict = make(
     "div",
@@ -324,12 +338,13 @@ function attempt(attempts, a) {
     }),
   );
   const marked = (shown, characters) => {
+    if (shade && shade !== "diff") return shaded(attempts[a], shade, characters);
     if (attempts.length === 1) return [shown];
     const other = attempts[a === 0 ? 1 : a - 1].text.slice(0, characters);
     const sides = a === 0 ? wordDiff(shown, other)[0] : wordDiff(other, shown)[1];
     return sides.map((piece) => (piece.changed ? make("mark", { textContent: piece.text }) : piece.text));
   };
-  const body = text ? told(text, marked) : make("p", { className: "note", textContent: "(nothing written)" });
+  const body = text || (shade && shade !== "diff") ? told(text, marked) : make("p", { className: "note", textContent: "(nothing written)" });
   return make("section", { className: `attempt ${kindOf(a + 1)}` }, verdict, body);
 }
 

@@ -1,0 +1,137 @@
+"""Writes settings.md, the reference of all settings, from the dataclasses of score_jax/config.py.
+
+    python docs/make_settings.py            writes the page; a test compares it with the code
+
+A setting's text is the comment behind it, or else the one above it; where there are both, the one
+above stands over it in the table. Python keeps no comments, so they are read from the source.
+"""
+
+import ast
+import dataclasses
+import inspect
+import io
+import re
+import tokenize
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from score_jax import config
+
+PAGE = Path(__file__).with_name("settings.md")
+HEAD = """# Settings
+
+Every setting that a config has, as `config.GROUP.NAME`. Each can be overridden on the command line
+by that path, such as `--config.stages.stage2.bonus=5`; tuples as in Python, in quotes:
+`--config.rollout.prompt_buckets="(64,)"`. A config file builds `Settings(…)` of
+`score_jax/config.py`; settings without a default must be in it.
+
+`python docs/make_settings.py` writes this page from that file.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join([HEAD, *_group(config.Settings, "config")])
+
+
+def comments(cls: type) -> dict[str, tuple[str, str]]:
+    """Field -> (what the comment above it says, what the one behind it says); empty for none."""
+    source = inspect.getsource(cls)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    found = {t.start[0]: t for t in tokens if t.type == tokenize.COMMENT}
+    alone = {line for line, t in found.items() if not t.line[: t.start[1]].strip()}
+    said = {}
+    (tree,) = ast.parse(source).body
+    assert isinstance(tree, ast.ClassDef)
+    for node in tree.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        first = node.lineno
+        while first - 1 in alone:
+            first -= 1
+        above, behind = range(first, node.lineno), range(node.lineno, (node.end_lineno or 0) + 1)
+        over, after = (
+            " ".join(found[n].string.lstrip("# ").rstrip() for n in lines if n in found)
+            for lines in (above, behind)
+        )
+        said[node.target.id] = (over, after)
+    return said
+
+
+def _group(cls: type, path: str) -> Iterator[str]:
+    """The section of a group of settings, then those of the groups within it."""
+    said, hints = comments(cls), typing.get_type_hints(cls)
+    yield f"## {path}\n"
+    yield f"{_first_paragraph(cls)}\n"
+    yield "| setting | type | default | values | meaning |"
+    yield "|---|---|---|---|---|"
+    inner = []
+    for field in dataclasses.fields(cls):
+        above, behind = said[field.name]
+        if above and behind:
+            yield f"| *{_cell(above)}* | | | | |"
+        hint = hints[field.name]
+        columns = [_type(hint), _default(field), _values(cls, field.name)]
+        text = behind or above
+        group = _inner(hint)
+        if group is not None:
+            same = _SAME.get((cls, field.name))
+            there = f"{path}.{same or field.name}" + ("" if group is hint or same else ".NAME")
+            text = f"{text + '; ' if text else ''}see [{there}](#{_anchor(there)})"
+            columns = ["group", "", ""]
+            if not same:
+                inner.append((group, there))
+        yield f"| `{field.name}` | {' | '.join(columns)} | {_cell(text)} |"
+    yield ""
+    for group, there in inner:
+        yield from _group(group, there)
+
+
+# Groups that are described at a neighbour of the same kind.
+_SAME: dict[tuple[type, str], str] = {(config.ProblemSettings, "mixture"): "test"}
+
+
+def _inner(hint: Any) -> type | None:
+    """The class of a group, or of the groups in a mapping of them."""
+    if typing.get_origin(hint) is typing.get_origin(Mapping[str, int]):
+        hint = typing.get_args(hint)[1]
+    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _first_paragraph(cls: type) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _type(hint: Any) -> str:
+    if isinstance(hint, type) and typing.get_origin(hint) is None:
+        return hint.__name__
+    of = [a.__name__ for a in typing.get_args(hint) if isinstance(a, type)]
+    return f"{typing.get_origin(hint).__name__.lower()} of {of[-1]}"
+
+
+def _default(field: dataclasses.Field) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "**required**" if field.default_factory is dataclasses.MISSING else "`{}`"
+
+
+def _values(cls: type, name: str) -> str:
+    choices, least = config.CHOICES.get((cls, name)), config.MINIMA.get((cls, name))
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    return f"≥ {least:g}" if least is not None else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)

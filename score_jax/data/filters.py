@@ -1,0 +1,80 @@
+"""Which sampled episodes become documents: the data sets of STaR and Pair-SFT.
+
+    star(episodes)      a wrong first attempt and the right second one *of the same episode*
+    pairs(episodes)     a wrong first attempt and a right one drawn from *all* right attempts, first
+                        or second, at the same problem
+
+With `both_right` (D+ of the paper) also documents whose two attempts are both right. Attempts that
+were cut off are never learned: no second attempt of a document is one, as cut off is not right.
+
+Source: SCoRe, arXiv 2409.12917, section 4; STaR, arXiv 2203.14465; Welleck et al. 2022.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One attempt as it was sampled."""
+
+    ids: tuple[int, ...]  # its end token included
+    reward: float
+    truncated: bool = False
+    text: str = ""  # for people who read the data set
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """A problem and two attempts at it: an episode, or a document made of some."""
+
+    problem: str  # Problem.id
+    prompt: tuple[int, ...]  # ids of the row up to attempt 1
+    attempts: tuple[Written, ...]
+
+
+def star(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]) -> list[Dialogue]:
+    """Episodes whose second attempt is right where the first is wrong, or both are right too."""
+    del seed
+    return [
+        episode
+        for episode in episodes
+        if _right(episode.attempts[1]) and (both_right or not _right(episode.attempts[0]))
+    ]
+
+
+def pairs(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]) -> list[Dialogue]:
+    """Every wrong first attempt with a random right attempt at its problem, if there is one.
+
+    With `both_right` every right first attempt too; it may be paired with itself.
+    """
+    draw = np.random.default_rng(seed)
+    right: dict[str, list[Written]] = {}
+    for episode in episodes:
+        right.setdefault(episode.problem, []).extend(filter(_right, episode.attempts))
+    documents = []
+    for episode in episodes:
+        first, known = episode.attempts[0], right[episode.problem]
+        if known and (both_right or not _right(first)):
+            second = known[draw.integers(len(known))]
+            documents.append(dataclasses.replace(episode, attempts=(first, second)))
+    return documents
+
+
+def _right(attempt: Written) -> bool:
+    return attempt.reward > 0.0
+
+
+FILTERS: dict[str, Callable[..., list[Dialogue]]] = {"star": star, "pair": pairs}
+
+
+def learned(document: Dialogue, learn_first: str) -> tuple[float, float]:
+    """Weight of either attempt in the loss: the second is always learned.
+
+    learn_first: "never", "always", or "right": where the first attempt is right. Imitating wrong
+      first attempts would teach to be wrong.
+    """
+    first = document.attempts[0]
+    return float({"never": False, "always": True, "right": _right(first)}[learn_first]), 1.0

@@ -1,0 +1,132 @@
+"""What the stages of one run share, and what is read back from its work directory.
+
+    with watch(settings, folder, log) as watching:
+        run = Run.start(settings, folder, log, watching)
+
+`position` says where a run stands, `params_at` what a checkpoint holds, `base_reference` the policy
+that KL terms are against. With LoRA, params are adapters here; `Experiment.weights` puts them
+beside the weights.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from score_jax import compiles, sharding, workdir
+from score_jax.compiles import Watch
+from score_jax.config import Settings
+from score_jax.data import problems as problem_sets
+from score_jax.experiment import Experiment
+from score_jax.learner import checkpoint, step
+from score_jax.learner.step import TrainState
+from score_jax.problem import InputError, Problem
+from score_jax.rewards import grader
+from score_jax.runlog import RunLog
+from score_jax.structs import Params
+
+
+def watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
+    """Keeps compiled programs in the work directory, and watches for those that come late."""
+    compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
+    return Watch(fail=settings.compile.after_warmup == "fail", say=log.say)
+
+
+@dataclasses.dataclass
+class Run:
+    """One run: its settings, its folder, and what was made from them once."""
+
+    settings: Settings
+    folder: Path
+    log: RunLog
+    watch: Watch
+    experiment: Experiment
+    training: problem_sets.Training | None  # None: nothing is trained
+    test_problems: list[Problem]
+    stop: Callable[[], bool] = lambda: False
+
+    @classmethod
+    def start(
+        cls,
+        settings: Settings,
+        folder: Path,
+        log: RunLog,
+        watch: Watch,
+        *,
+        train: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> "Run":
+        """Loads model and problems, and finds out where model-written programs can run.
+
+        Args:
+          train: whether problems to train on are needed.
+        """
+        experiment = Experiment.open(settings)
+        where = settings.problems
+        training = problem_sets.for_training(where, settings.seed) if train else None
+        test_problems = problem_sets.for_evaluation(where, settings.seed)
+        wanted = settings.evaluation.problems or len(test_problems)
+        if wanted > len(test_problems):
+            raise InputError(
+                f"config.evaluation.problems={wanted} and the test split has "
+                f"{len(test_problems)}. Set it to at most that, or 0 for all."
+            )
+        rewards = settings.rewards
+        sandbox = grader.prepare(
+            [*(training.problems if training else ()), *test_problems],
+            attempts=settings.rollout.attempts,
+            function=rewards.function,
+            sandbox_kind=rewards.sandbox,
+            allow_unsandboxed=rewards.allow_unsandboxed,
+        )
+        if sandbox:
+            log.stamp(sandbox=sandbox)
+            log.say(f"sandbox of model-written programs: {sandbox}")
+        tested = test_problems[:wanted]
+        return cls(settings, folder, log, watch, experiment, training, tested, stop)
+
+    def position(self) -> tuple[int, int]:
+        """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
+        return workdir.position(self.folder, self.settings.recipe)
+
+    def checkpoints(self, stage: str) -> Path:
+        """Where a stage's checkpoints lie."""
+        return self.folder / "checkpoints" / stage
+
+    def steps_before(self, index: int) -> int:
+        """Steps of all stages before that one."""
+        return sum(self.settings.stages[name].steps for name in self.settings.recipe[:index])
+
+    def params_of(self, stage: str) -> Params:
+        """The params that a finished stage ended with; "base" is the base model in any recipe."""
+        if stage == "base" and self.settings.recipe[0] != "base":
+            return self.experiment.initial_params()
+        return self.params_after(stage)
+
+    def base_reference(self, stage: str) -> Params | None:
+        """The frozen base model at the start of `stage`; None while it is still being made."""
+        if self.settings.recipe[0] != "base":
+            return self.experiment.initial_reference()
+        return None if stage == "base" else self.params_after("base")
+
+    def params_after(self, stage: str) -> Params:
+        """The params that a finished stage ended with."""
+        folder = self.checkpoints(stage)
+        steps = self.settings.stages[stage].steps
+        if checkpoint.latest_step(folder) != steps:
+            raise InputError(
+                f"{folder} lacks the checkpoint of the stage's last step {steps}, which later "
+                "stages start from. Start again in another --workdir."
+            )
+        return self.params_at(stage, steps)
+
+    def params_at(self, stage: str, at_step: int) -> Params:
+        """The params of a checkpoint."""
+        state = self.fresh_state(stage, self.experiment.initial_params())
+        folder = self.checkpoints(stage)
+        with checkpoint.StageCheckpoints(folder, keep=self.settings.checkpoint.keep) as saved:
+            return saved.restore(at_step, state)[0].params
+
+    def fresh_state(self, stage: str, params: Params) -> TrainState:
+        """A stage's state at its first step, on the mesh."""
+        settings = self.experiment.learner_settings(self.settings.stages[stage])
+        return sharding.on_mesh(self.experiment.mesh, step.init(params, settings))

@@ -1,0 +1,235 @@
+"""Every recipe of the quickstart runs, and the paper's baselines are what they say they are."""
+
+import dataclasses
+import json
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import batches, collect, config, sampler, train
+from score_jax.compiles import Watch
+from score_jax.config import resolve
+from score_jax.problem import Grade, InputError
+from score_jax.rl import adaptive
+from score_jax.run import Run
+from tests import fakes
+from tests.train_test import ROOT, AfterCalls, Crash, metrics_of
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SPEC: dict = {}
+exec((ROOT / "configs" / "quickstart.py").read_text(), SPEC)
+
+
+def tiny(recipe: str, **changes) -> config.Settings:
+    """Two steps of each stage on a few rows; the shapes are the same in all recipes."""
+    s = resolve(SPEC["get_config"](recipe))
+    stages = {}
+    for name, stage in s.stages.items():
+        steps = 1 if name == "base" else 2
+        collect = stage.collect
+        if collect.filter:
+            # An untrained model is hardly ever right: the filter must find something to keep.
+            collect = dataclasses.replace(collect, steps=2)
+        stages[name] = dataclasses.replace(
+            stage, steps=steps, collect=collect, documents_per_step=16, **changes
+        )
+    return dataclasses.replace(
+        s,
+        stages=stages,
+        rollout=dataclasses.replace(
+            s.rollout, problems_per_step=8, samples_per_problem=2, turn_rows=4
+        ),
+        rewards=dataclasses.replace(s.rewards, function="tests.recipes_test:even_length"),
+        evaluation=dataclasses.replace(s.evaluation, problems=8, batch=8),
+        checkpoint=config.CheckpointSettings(every=1, keep=2),
+    )
+
+
+def even_length(problem, texts, gold):
+    """A reward that an untrained model earns half of the time."""
+    del problem, gold
+    return [Grade(float(sum(map(ord, text)) % 2), "even") for text in texts]
+
+
+@pytest.fixture(autouse=True)
+def no_report():
+    """Page and plots have tests of their own, and take longer than these steps."""
+    with mock.patch.object(train.page, "write"), mock.patch.object(train.plots, "write"):
+        yield
+
+
+@pytest.mark.parametrize("recipe", SPEC["RECIPES"])
+def test_every_recipe_runs(recipe, tmp_path):
+    settings = tiny(recipe)
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    steps = [(row["stage"], row["step"]) for row in metrics_of(tmp_path)]
+    assert steps == [
+        (name, i + 1) for name in settings.recipe for i in range(settings.stages[name].steps)
+    ]
+    last = json.loads((tmp_path / "evaluations" / f"{settings.recipe[-1]}.json").read_text())
+    assert last["n"] == 8 and "accuracy_attempt2" in last  # single_turn_rl too
+    for name in settings.recipe:
+        if settings.stages[name].collect.filter:
+            assert (tmp_path / "collected" / f"{name}.jsonl").exists()
+
+
+def run_of(settings: config.Settings, folder) -> Run:
+    return Run.start(settings, folder, None, Watch(fail=False, say=print))  # type: ignore[arg-type]
+
+
+def weights(settings: config.Settings, folder, stage: str) -> np.ndarray:
+    leaves = jax.tree.leaves(run_of(settings, folder).params_of(stage))
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
+
+
+def with_stages(settings: config.Settings, **changes) -> config.Settings:
+    """The settings with changes to all stages but base."""
+    stages = {
+        name: stage if name == "base" else dataclasses.replace(stage, **changes)
+        for name, stage in settings.stages.items()
+    }
+    return dataclasses.replace(settings, stages=stages)
+
+
+def test_a_star_iteration_starts_from_the_base_model_and_samples_from_the_one_before(tmp_path):
+    settings = with_stages(tiny("star_plus"), learning_rate=0.0)
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    base = weights(settings, tmp_path, "base")
+    np.testing.assert_array_equal(weights(settings, tmp_path, "star3"), base)
+    settings = tiny("star_plus")
+    index = settings.recipe.index("star2")
+    assert settings.stages["star2"].start == "base"
+    asked = []
+    with (
+        mock.patch.object(Run, "params_of", lambda self, stage: asked.append(stage)),
+        mock.patch.object(collect, "Sampler", side_effect=Crash),
+        pytest.raises(Crash),
+    ):
+        collect.documents_of(run_of(settings, tmp_path / "empty"), index)
+    assert asked == ["star1"]
+
+
+def test_a_collection_that_is_stopped_goes_on_to_the_same_documents(tmp_path):
+    settings = tiny("pair_sft_plus")
+    assert train.train(settings, str(tmp_path / "whole")) == train.DONE
+    # Asked: before base's evaluation and in it, at base's step, and before each rollout.
+    stopped = AfterCalls(4)
+    assert train.train(settings, str(tmp_path / "stopped"), stop=stopped) == train.STOPPED
+    part = tmp_path / "stopped" / "collected" / "pair_sft.part.jsonl"
+    lines = part.read_text().splitlines(keepends=True)
+    assert len(lines) == 16 and json.loads(lines[0])["rollout"] == 1
+    part.write_text("".join(lines) + lines[0].replace('"rollout": 1', '"rollout": 2')[:40])
+    assert train.train(settings, str(tmp_path / "stopped")) == train.DONE
+    assert not part.exists()
+    ours, theirs = (
+        (tmp_path / name / "collected" / "pair_sft.jsonl").read_text()
+        for name in ("stopped", "whole")
+    )
+    assert ours == theirs and ours.count("\n") > 0
+    assert metrics_of(tmp_path / "stopped") == metrics_of(tmp_path / "whole")
+
+
+def test_documents_are_the_episodes_ids_laid_out_as_the_sampler_did(tmp_path):
+    settings = tiny("star_plus")
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    run = run_of(settings, tmp_path)
+    source = batches.source(run, 1, None)
+    source.prepare(None)
+    batch, _ = source.collect(1)
+    text = run.experiment.template.tokenizer
+    (found, *_) = [json.loads(x) for x in (tmp_path / "collected/star1.jsonl").open()]
+    rows = [
+        text.decode(np.asarray(row)[:length].tolist())
+        for row, length in zip(batch.tokens, batch.length, strict=True)
+    ]
+    row = rows.index(
+        text.decode(found["prompt"])
+        + text.decode(found["attempts"][0]["ids"])
+        + "?"
+        + text.decode(found["attempts"][1]["ids"])
+    )
+    assert batch.reward[row].tolist() == [found["attempts"][0]["reward"], 1.0]
+    assert not np.any(batch.truncated[:, 1])
+
+
+def test_no_documents_left_is_told(tmp_path):
+    settings = tiny("star")
+    rewards = dataclasses.replace(settings.rewards, function="tests.recipes_test:never")
+    with pytest.raises(InputError, match="left none of the episodes of 2 rollouts"):
+        train.train(dataclasses.replace(settings, rewards=rewards), str(tmp_path))
+
+
+def never(problem, texts, gold):
+    """A reward that nobody earns."""
+    del problem, gold
+    return [Grade(0.0, "never") for _ in texts]
+
+
+def test_offline_rows_go_on_behind_the_references_first_attempts(tmp_path):
+    settings = tiny("score", offline_share=0.0)
+    stages = {"stage2": dataclasses.replace(settings.stages["stage2"], offline_share=0.5)}
+    rollout = dataclasses.replace(settings.rollout, problems_per_step=16, samples_per_problem=2)
+    settings = dataclasses.replace(
+        settings, recipe=("stage2",), stages={**settings.stages, **stages}, rollout=rollout
+    )
+    run = run_of(settings, tmp_path)
+    reference, params = run.experiment.initial_reference(), fakes.params(run.experiment.model)
+    episodes = sampler.Sampler(run, 0)
+    graded = episodes.collect(episodes.dispatch(params, 1, reference))
+    sampled = jax.device_get(graded.sampled)
+    ours, offline = slice(0, 16), slice(16, 32)
+    assert set(sampled.attempt[ours].ravel()) == {0, 1, 2}
+    assert set(sampled.attempt[offline].ravel()) == {0, 2}  # nobody's first attempt is trained
+    text = run.experiment.template.tokenizer
+    for b in range(16, 32):
+        row_T, mark_T = sampled.tokens[b], sampled.attempt[b]
+        begin = int((mark_T > 0).argmax())
+        context = text.decode(row_T[:begin].tolist())
+        first, second = graded.texts[b]
+        assert context.startswith(graded.problems[b].prompt + first) and context.endswith("?")
+        assert second == text.decode(row_T[mark_T == 2].tolist()).removesuffix(".")
+        grade = even_length(None, [first], "")[0].reward
+        assert graded.reward_BA[b, 0] == (0.0 if sampled.truncated[b, 0] else grade)
+    pairs = [(graded.texts[b][0], graded.texts[b + 1][0]) for b in range(16, 32, 2)]
+    assert all(a == b for a, b in pairs)  # samples of a problem share it
+    # They are the reference's: another policy changes what follows, not them.
+    episodes.skip(0)
+    other = episodes.collect(episodes.dispatch(reference, 1, reference))
+    assert [row[0] for row in other.texts[offline]] == [row[0] for row in graded.texts[offline]]
+    assert [row[1] for row in other.texts[offline]] != [row[1] for row in graded.texts[offline]]
+
+
+def test_an_adaptive_kl_coefficient_is_part_of_the_checkpoint(tmp_path):
+    settings = with_stages(tiny("score"), kl_target=1e-3, steps=3)
+    assert train.train(settings, str(tmp_path / "whole")) == train.DONE
+    rows = {(r["stage"], r["step"]): r for r in metrics_of(tmp_path / "whole")}
+    held = [rows["stage1", i]["kl_coefficient"] for i in (1, 2, 3)]
+    assert held[0] == settings.stages["stage1"].kl_attempt1
+    for i in (1, 2):
+        kl = rows["stage1", i]["kl/attempt1"]
+        assert held[i] == pytest.approx(adaptive.next_coefficient(held[i - 1], kl, 1e-3))
+    assert rows["stage2", 1]["kl_coefficient"] == settings.stages["stage2"].kl_attempt1
+    with pytest.raises(Crash):  # in stage1, after step 2
+        train.train(settings, str(tmp_path / "killed"), stop=AfterCalls(5, Crash))
+    assert train.train(settings, str(tmp_path / "killed")) == train.DONE
+    assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
+
+
+def test_the_kl_terms_of_stage_1b_are_against_stage_1a(tmp_path):
+    settings = tiny("three_attempts")
+    assert train.train(settings, str(tmp_path)) == train.DONE
+    rows = {(r["stage"], r["step"]): r for r in metrics_of(tmp_path)}
+    assert abs(rows["stage1b", 1]["kl/attempt1"]) < 1e-5
+    assert abs(rows["stage2", 1]["kl/attempt1"]) > 1e-4
+    assert "reward/attempt3" in rows["stage1b", 1] and "reward/attempt3" not in rows["stage1a", 1]
+
+
+def test_recipes_have_equal_budgets():
+    for name, stages in SPEC["RECIPES"].items():
+        if name != "base":
+            trained = [stage for stage in stages.values() if stage is not SPEC["BASE"]]
+            sampled = [stage.collect.steps or stage.steps for stage in trained]
+            assert sum(stage.steps for stage in trained) == sum(sampled) == SPEC["STEPS"], name

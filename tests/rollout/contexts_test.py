@@ -1,0 +1,30 @@
+"""First attempts that are given, as prompts."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.rollout import contexts
+from score_jax.structs import Episode, PromptBatch
+
+# Two problems; prompts 1 2 and 3, attempts 4 7 (ended) and 5 6 (cut off).
+FIRST = Episode(
+    tokens=jnp.array([[1, 2, 4, 7], [3, 5, 6, 0]]),
+    attempt=jnp.array([[0, 0, 1, 1], [0, 1, 1, 0]]),
+    logp=jnp.zeros((2, 4)),
+    length=jnp.array([4, 3]),
+    truncated=jnp.array([[False], [True]]),
+)
+PROMPTS = PromptBatch(np.array([[1, 2], [3, 0]], np.int32), np.array([2, 1]), np.array([9, 4]), ())
+
+
+def test_the_instruction_follows_the_attempt_and_a_cut_off_one_is_closed():
+    behind = contexts.behind(FIRST, PROMPTS, instruction=[8, 8], turn_end=[7], columns=7, pad_id=0)
+    assert behind.tokens.tolist() == [[1, 2, 4, 7, 8, 8, 0], [3, 5, 6, 7, 8, 8, 0]]
+    assert behind.length.tolist() == [6, 6]
+    assert behind.index.tolist() == [9, 4]
+
+
+def test_what_is_sampled_behind_is_the_second_attempt():
+    later = contexts.later_attempts(FIRST, jnp.array([[True], [False]]))
+    assert later.attempt.tolist() == [[0, 0, 2, 2], [0, 2, 2, 0]]
+    assert later.truncated.tolist() == [[True, False], [False, True]]

@@ -1,0 +1,76 @@
+"""Whose settings a work directory is of, and runs that begin behind another one's base model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import config, train, workdir
+from score_jax.problem import InputError
+from score_jax.run import Run
+from tests.train_test import metrics_of, tiny_settings
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def params_of(folder, settings, stage: str):
+    run = Run.start(settings, folder, None, None)  # type: ignore[arg-type]
+    return jax.device_get(run.params_of(stage))
+
+
+def changed(settings: config.Settings, stage: str, **changes) -> config.Settings:
+    stages = {**settings.stages, stage: dataclasses.replace(settings.stages[stage], **changes)}
+    return dataclasses.replace(settings, stages=stages)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick_compile):
+    folder = tmp_path_factory.mktemp("finished")
+    assert train.train(tiny_settings(recipe=("base",)), str(folder)) == train.DONE
+    return folder
+
+
+def test_a_run_begins_behind_the_base_model_of_another(finished, tmp_path):
+    settings = changed(tiny_settings(name="other", recipe=("base", "stage2")), "stage2", bonus=2.0)
+    assert train.train(settings, str(tmp_path), base_from=str(finished)) == train.DONE
+    rows = metrics_of(tmp_path)
+    assert [(r["stage"], r["step"]) for r in rows] == [
+        *(("base", i) for i in (1, 2, 3)),
+        *(("stage2", i) for i in (1, 2)),
+    ]
+    assert rows[:3] == metrics_of(finished)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        params_of(tmp_path, settings, "base"),
+        params_of(finished, tiny_settings(recipe=("base",)), "base"),
+    )
+    assert (tmp_path / "evaluations" / "base.json").exists()
+    # Once begun, the run is its own.
+    assert train.train(settings, str(tmp_path), base_from="nowhere") == train.DONE
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (tiny_settings(recipe=("stage1",)), "has none"),
+        (tiny_settings(seed=1), "seed: 0 there, 1 now"),
+        (changed(tiny_settings(), "base", learning_rate=1.0), "base.learning_rate"),
+        (changed(tiny_settings(), "base", steps=9), "base/9"),
+    ],
+)
+def test_a_base_model_of_other_settings_is_refused(finished, tmp_path, settings, said):
+    with pytest.raises(InputError, match=said):
+        train.train(settings, str(tmp_path / "run"), base_from=str(finished))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_that_is_newer_than_the_folder_has_its_default_there(finished, tmp_path):
+    saved = json.loads((finished / "config.json").read_text())
+    del saved["settings"]["scaling"], saved["settings"]["stages"]["stage1"]["kl_target"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    settings = tiny_settings(recipe=("base",))
+    workdir.check_same_settings(tmp_path, settings)
+    with pytest.raises(InputError, match=r"stages.stage1.kl_target: 0.0 there, 1.0 now"):
+        workdir.check_same_settings(tmp_path, changed(settings, "stage1", kl_target=1.0))
