@@ -87,6 +87,8 @@ class ModelSettings:
     template: str = "auto"  # a name of text.templates.NAMES; "auto": the model's own
     thinking: bool = False  # models that can think (Qwen3): within attempts, or told not to
     dtype: str = "float32"  # of the matmuls, and of frozen weights; what is trained is float32
+    # Whose attention an update has: "xla", on GPUs "cudnn" (in bfloat16), on TPUs "splash".
+    attention: str = "xla"
     lora: LoraSettings = LoraSettings()
 
 
@@ -262,6 +264,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (StageSettings, "schedule"): ("constant", "linear", "cosine"),
     (OptimizerSettings, "name"): ("adam", "adafactor"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
+    (ModelSettings, "attention"): ("xla", "cudnn", "splash"),
     (MemorySettings, "remat"): ("none", "products", "full"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
     (RewardSettings, "sandbox"): ("auto", "namespace", "landlock", "none"),

@@ -20,6 +20,7 @@ from score_jax.learner import lora, parts
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import families, runs, transformer, weights
+from score_jax.model.attention import Attention
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
@@ -147,6 +148,7 @@ class Experiment:
             dtype=s.model.dtype,
             chunk=s.memory.chunk,
             remat=s.memory.remat,
+            attention=Attention(s.model.attention, self.mesh),
         )
 
     def learner_settings(self, stage: StageSettings) -> LearnerSettings:
@@ -229,6 +231,7 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
         )
     if settings.model.lora.rank:
         lora.targets(model, settings.model.lora)
+    _check_attention(settings, model, mesh.devices.flat[0].platform)
     rollout = settings.rollout
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
@@ -258,3 +261,18 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
                 f"must hold the same number of problems. Set it to a multiple of {devices}."
             )
+
+
+def _check_attention(settings: Settings, model: ModelConfig, platform: str):
+    name = settings.model.attention
+    needed = {"cudnn": "gpu", "splash": "tpu"}.get(name, platform)
+    if platform != needed:
+        raise InputError(
+            f"config.model.attention={name!r} is a kernel for a {needed.upper()}, and the devices "
+            f"here are of kind {platform!r}. Set it to 'xla'."
+        )
+    if name == "cudnn" and (settings.model.dtype != "bfloat16" or model.attention_softcap):
+        raise InputError(
+            "config.model.attention='cudnn' needs config.model.dtype='bfloat16' and a model that "
+            "does not bound its attention scores (Gemma 2 does). Set it to 'xla'."
+        )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from score_jax.learner import chunked
 from score_jax.model import transformer
+from score_jax.model.attention import Attention
 from score_jax.model.families import ModelConfig
 from score_jax.rl import kl
 from score_jax.rl.policy import Policy, distort, entropy, log_prob
@@ -32,6 +33,7 @@ class LikelihoodSettings:
     dtype: str = "float32"  # of the forward and backward matmuls
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
     remat: str = "products"  # a key of transformer.REMAT
+    attention: Attention = Attention()  # noqa: RUF009 (frozen)
 
 
 class Written(flax.struct.PyTreeNode):
@@ -78,7 +80,9 @@ def hidden_before(
 ) -> jax.Array:
     """The hidden states that predict the written tokens, [B, N, D]."""
     params = _cast(params, settings)
-    hidden_BTD = transformer.hidden(settings.model, params, tokens_BT, remat=settings.remat)
+    hidden_BTD = transformer.hidden(
+        settings.model, params, tokens_BT, remat=settings.remat, how=settings.attention
+    )
     return jnp.take_along_axis(hidden_BTD, where.column[..., None] - 1, axis=1)
 
 
