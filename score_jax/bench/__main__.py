@@ -5,11 +5,12 @@
     --config.KEY=VALUE                   with overrides
     --reps=N                             timed runs, compile and one warm-up excluded
     --dtype=float32|bfloat16             of a workload's matmuls
-    --topology=v5e:2x2                   rollout: only compile the decode step, for that TPU
+    --topology=v5e:2x2                   only compile, the decode step or the update, for that TPU
     --vocabulary=N                       of a workload's model, in place of its own
     --memory="KEY=VALUE,…"               update: settings of config.memory for a workload
     --against="KEY=VALUE,…"              update: timed in turn with these, or with reference=none
     --analyse                            update: only compile, and tell the memory it would take
+    --attention=xla|cudnn|splash         update: whose attention a workload has
     --mbpp=mbpp.jsonl                    rewards: programs from MBPP's references, not stand-ins
 
 Prints a readable table and, as its last line, one JSON object. Timings on a shared machine are
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocabulary", type=int, default=0)
     parser.add_argument("--memory", default="")
     parser.add_argument("--against", default="")
+    parser.add_argument("--attention", default="xla", choices=("xla", "cudnn", "splash"))
     parser.add_argument("--analyse", action="store_true")
     parser.add_argument("--mbpp", default="")
     return parser
@@ -73,7 +75,10 @@ def _workload(given, overrides: list[str]):
     if given.config:
         return workloads.of_config(settings_of([f"--config={given.config}", *overrides]))
     return workloads.named(
-        given.workload, dtype=given.dtype, vocabulary=given.vocabulary, shapes=given.analyse
+        given.workload,
+        dtype=given.dtype,
+        vocabulary=given.vocabulary,
+        shapes=given.what == "update" and (given.analyse or bool(given.topology)),
     )
 
 
@@ -89,11 +94,14 @@ def _rollout(given, overrides: list[str]) -> None:
 
 def _update(given, overrides: list[str]) -> None:
     from score_jax.bench import timing, update
+    from score_jax.model.attention import Attention
 
     work = _workload(given, overrides)
     work = dataclasses.replace(work, memory=_changed(work.memory, given.memory, "--memory"))
-    if given.analyse:
-        timing.tell(update.memory_of(work))
+    if not given.config:
+        work = dataclasses.replace(work, attention=Attention(given.attention))
+    if given.analyse or given.topology:
+        timing.tell(update.memory_of(work, given.topology))
         return
     against = None
     if given.against:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax import sharding
-from score_jax.bench import flops, temporaries, timing
+from score_jax.bench import flops, temporaries, timing, topology
 from score_jax.bench.workloads import Workload
 from score_jax.config import MemorySettings, StageSettings
 from score_jax.learner import parts, step
@@ -64,7 +64,7 @@ def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[s
         "columns": columns,
         "written_tokens": int(jnp.sum(batch.attempt > 0)),
         "vocabulary": work.settings.model.vocab_size,
-        "plan": dataclasses.asdict(plan(work, work.memory)),
+        "plan": dataclasses.asdict(plan(work, work.memory, _platform(None))),
         "memory": dataclasses.asdict(work.memory),
         "model_flops_per_sec": flops_per_sec,
         "model_flops_utilisation": flops.utilisation(flops_per_sec, work.settings.dtype),
@@ -79,25 +79,34 @@ def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[s
     return result | timing.where()
 
 
-def memory_of(work: Workload) -> dict[str, Any]:
-    """What the update would take, by XLA's analysis; nothing is run, and params are only shapes."""
-    lowered, _ = _update(work, Variant(work.memory), episodes(work), shapes=True)
+def memory_of(work: Workload, name: str = "") -> dict[str, Any]:
+    """What the update would take, by XLA's analysis; nothing is run, and params are only shapes.
+
+    name: of a topology to compile for, one chip of it; empty: the device here.
+    """
+    chip = topology.one_chip(name) if name else None
+    lowered, _ = _update(work, Variant(work.memory), episodes(work), shapes=True, chip=chip)
     compile_sec, program = timing.seconds_of(lowered.compile)
     memory = program.memory_analysis()
     return {
         "workload": work.name,
+        "topology": name,
         "compile_sec": compile_sec,
         "peak_memory_bytes": timing.peak_memory_bytes(program),
         "temporary_bytes": memory.temp_size_in_bytes if memory else None,
         "vocabulary": work.settings.model.vocab_size,
-        "plan": dataclasses.asdict(plan(work, work.memory)),
+        "plan": dataclasses.asdict(plan(work, work.memory, _platform(chip))),
         "memory": dataclasses.asdict(work.memory),
         "largest_temporaries": temporaries.largest(program.as_text()),
         **timing.where(),
     }
 
 
-def plan(work: Workload, memory: MemorySettings) -> parts.Plan:
+def _platform(chip: jax.sharding.SingleDeviceSharding | None) -> str:
+    return "tpu" if chip else jax.default_backend()
+
+
+def plan(work: Workload, memory: MemorySettings, platform: str) -> parts.Plan:
     """How the rows are learned from in parts."""
     s = work.settings
     return parts.plan(
@@ -107,16 +116,21 @@ def plan(work: Workload, memory: MemorySettings) -> parts.Plan:
         columns=s.row_tokens(work.prompts.tokens.shape[1]),
         attempt_tokens=s.max_attempt_tokens,
         shards=sharding.batch_size(work.mesh) if work.mesh else 1,
-        platform=jax.default_backend(),
+        platform=platform,
     )
 
 
 def _update(
-    work: Workload, variant: Variant, batch: Batch, *, shapes: bool = False
+    work: Workload,
+    variant: Variant,
+    batch: Batch,
+    *,
+    shapes: bool = False,
+    chip: jax.sharding.SingleDeviceSharding | None = None,
 ) -> tuple[Any, Callable[[], Any]]:
     """The lowered update, and a call of it, which changes the state that it keeps.
 
-    shapes: lower for shapes alone; then there is nothing to call.
+    shapes: lower for shapes alone, on `chip`; then there is nothing to call.
     """
     s = work.settings
     settings = LearnerSettings(
@@ -126,11 +140,12 @@ def _update(
             dtype=s.dtype,
             chunk=variant.memory.chunk,
             remat=variant.memory.remat,
+            attention=work.attention,
         ),
         optimizer=work.optimizer,
         samples=s.samples,
         max_attempt_tokens=s.max_attempt_tokens,
-        plan=plan(work, variant.memory),
+        plan=plan(work, variant.memory, _platform(chip)),
         lora=work.lora,
     )
     trained = work.adapters if work.base else work.params
@@ -138,8 +153,11 @@ def _update(
     started = functools.partial(step.init, settings=settings)
     if shapes:
         state = jax.eval_shape(started, trained)
-        lowered = step.lower(state, reference, batch, stage=STAGE, base=work.base)
-        return lowered, lambda: None
+        given = (state, reference, batch, work.base)
+        state, reference, batch, base = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip), given
+        )
+        return step.lower(state, reference, batch, stage=STAGE, base=base), lambda: None
     state = started(jax.tree.map(jnp.copy, trained))
     lowered = step.lower(state, reference, batch, stage=STAGE, base=work.base)
 

@@ -26,6 +26,7 @@ from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
 from score_jax.model import transformer
+from score_jax.model.attention import Attention
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.problem import InputError
@@ -91,6 +92,7 @@ class Workload:
     memory: MemorySettings = MemorySettings()  # noqa: RUF009 (frozen)
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 (frozen)
     mesh: Mesh | None = None  # None: one device
+    attention: Attention = Attention()  # noqa: RUF009 (frozen); of an update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +198,7 @@ def of_config(settings: Settings) -> Workload:
         memory=settings.memory,
         optimizer=settings.optimizer,
         mesh=experiment.mesh,
+        attention=Attention(settings.model.attention, experiment.mesh),
     )
 
 
