@@ -2,8 +2,8 @@
 
     over_chunks(score, used, head, frozen, hidden_C, *others_C) -> outputs_C
 
-`score(head, frozen, hidden, *others)` of chunk 0, 1, ... `used` - 1. jax differentiates no loop whose
-length is data, so the gradient is written here: the same loop again, each chunk computed once more
+`score(head, frozen, hidden, *others)` of chunk 0, 1, ... `used` - 1. A loop whose length is data has
+no derivative in jax, so the gradient is written here: the same loop again, each chunk computed once more
 and pulled back at once. Nothing of a chunk outlives it but its outputs and its share of the head's
 gradient, which is summed in float32.
 """
