@@ -9,6 +9,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,7 @@ class Tools:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -120,8 +122,14 @@ class Tools:
         try:
             out, err = started.communicate(timeout=60)
         finally:
-            started.kill()
+            if started.poll() is None:
+                self.hang_up(started)
         return subprocess.CompletedProcess(started.args, started.returncode, out, err)
+
+    def hang_up(self, started: subprocess.Popen) -> None:
+        """Kills the script and what it runs, but not what it has put into a session of its own."""
+        os.killpg(started.pid, signal.SIGKILL)
+        started.communicate(timeout=30)
 
     def wait_for(self, number: int) -> None:
         """Until answer `number` is being given."""
