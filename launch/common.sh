@@ -2,6 +2,7 @@
 #
 #   run COMMAND …          does it or, where dry_run is set, prints it
 #   quoted WORD …          the words as a line for a shell
+#   await PID              waits for a process in the background, whatever signals come; its exit status
 #   refuse TEXT …          one message, exit status 2, as the program's own for bad input
 #   check_arguments ARGUMENTS …   refuses what score_jax.main would; leaves $workdir
 # shellcheck shell=bash
@@ -36,6 +37,14 @@ run() {
   else
     "$@"
   fi
+}
+
+# A trapped signal ends `wait`, not the process. What it ended with can be asked for again.
+await() {
+  while kill -0 "$1" 2>/dev/null; do
+    wait "$1" || true
+  done
+  wait "$1"
 }
 
 # What follows a launcher's own options goes to score_jax.main as it is; these two it must have, and

@@ -115,14 +115,14 @@ pack() {
 }
 
 # Not beneath a training that is under way: Python reads files long after the start.
-unpack='mkdir -p score_jax .score_jax && flock -n -E 0 .score_jax/lock sh -c "find score_jax -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} + && tar -xzf score_jax.tar.gz -C score_jax"'
+unpack='mkdir -p score_jax .score_jax && flock -n -E 0 .score_jax/lock tar -xzf score_jax.tar.gz -C score_jax'
 
 copy() {
   pack && tpu scp "$archive" "$name:score_jax.tar.gz" --worker=all
 }
 
 prepare() {
-  on_workers "$unpack && bash score_jax/launch/tpu_worker.sh prepare $(quoted ${mount:+"$mount"})"
+  on_workers "$unpack && bash score_jax/launch/tpu_worker.sh prepare${mount:+ $(quoted "$mount")}"
 }
 
 train() { # ID ARGUMENTS …
@@ -156,6 +156,7 @@ bring_up() {
       READY) return ;;
       ABSENT) make "$give_up" ;;
       PREEMPTED | TERMINATED)
+        needs_mount "$state"
         say "$name is $state; deleting what is left of it."
         delete || die "$name could not be deleted; see above."
         ;;
@@ -167,6 +168,12 @@ bring_up() {
     esac
   done
   return 1
+}
+
+# Without storage of its own the run went with the VM: to start it again would be another run.
+needs_mount() { # STATE
+  [[ -n "$mount" ]] || die "$name is $1, and the work directory was on its disk: nothing to go on from." \
+    "To begin anew delete it, if it is still there: $(dry_run=yes delete)"
 }
 
 make() { # WHEN TO GIVE UP
@@ -196,11 +203,7 @@ once() { # ID ARGUMENTS …
   train "$@" </dev/null &
   training=$!
   set +m
-  wait "$training" || status=$?
-  while kill -0 "$training" 2>/dev/null; do # a signal for us ends the wait, not the process
-    status=0
-    wait "$training" || status=$?
-  done
+  await "$training" || status=$?
   training=""
   return "$status"
 }
@@ -237,8 +240,10 @@ if [[ -n "$dry_run" ]]; then
   train ID "$@"
   echo "# On a signal: it saves and ends with 75."
   stop
-  echo "# Preempted (PREEMPTED, TERMINATED): this, and all from the start, at most $restarts times."
-  delete
+  if [[ -n "$mount" ]]; then
+    echo "# Preempted (PREEMPTED, TERMINATED): this, and all from the start, at most $restarts times."
+    delete
+  fi
   exit
 fi
 
@@ -265,6 +270,7 @@ for ((started = 0; ; started++)); do
     say "Ended with exit status $status; each worker has its log in ~/.score_jax/log."
     leave "$status"
   fi
+  [[ "$state" == READY ]] || needs_mount "$state"
   ((started < restarts)) || die "Started again $restarts times (--restarts), and stopped once more ($state, exit status $status)."
   say "Stopped ($state, exit status $status); starting again, $((started + 1)) of $restarts."
   sleep "$look_sec"

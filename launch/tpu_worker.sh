@@ -88,14 +88,11 @@ train() {
   local program status=0
   # Whoever shuts the machine down tells the training as well.
   trap : TERM HUP
+  cd "$root"
   PYTHONUNBUFFERED=1 "$venv_python" -m score_jax.main "$@" 9>&- &
   program=$!
   echo "$program" >"$state/program"
-  wait "$program" || status=$?
-  while kill -0 "$program" 2>/dev/null; do # a signal for us ends the wait, not the process
-    status=0
-    wait "$program" || status=$?
-  done
+  await "$program" || status=$?
   echo "$status" >"$state/status"
 }
 
@@ -104,7 +101,7 @@ start() { # ID ARGUMENTS …
   echo "$1" >"$state/id"
   quoted "${@:2}" >"$state/arguments"
   : >"$state/log"
-  setsid bash "${BASH_SOURCE[0]}" train "${@:2}" >>"$state/log" 2>&1 </dev/null &
+  setsid bash "$root/launch/tpu_worker.sh" train "${@:2}" >>"$state/log" 2>&1 </dev/null &
   echo "$!" >"$state/trainer"
 }
 

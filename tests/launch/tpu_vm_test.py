@@ -113,6 +113,18 @@ def test_a_saved_run_is_run_again_and_a_crashed_one_is_not(tools):
     assert "~/.score_jax/log" in done.stderr
 
 
+def test_a_run_on_the_disk_of_a_lost_vm_is_not_begun_anew(tools):
+    tools.answer("gcloud", "describe", out="READY")
+    tools.answer("gcloud", "describe", out="TERMINATED")
+    tools.answer("gcloud", "tpu_worker.sh run", status=255)
+    alone = ("--name=math", "--zone=us-central1-a", "--type=v5litepod-8", "--")
+    run = (RUN[0], "--workdir=runs/math")
+    for _ in range(2):  # nor by the same command again
+        done = tools.run("launch/tpu_vm.sh", *alone, *run)
+        assert done.returncode == 1 and "was on its disk" in done.stderr
+    assert verbs(tools) == ["describe", "scp", "prepare", "run", "describe", "describe"]
+
+
 def test_starts_are_bounded(tools):
     tools.answer("gcloud", "describe", out="READY")
     tools.answer("gcloud", "tpu_worker.sh run", status=75)

@@ -15,7 +15,7 @@ here = pathlib.Path({here!r})
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
 (here / "started").open("a").write("x")
-print(sys.argv[3:], flush=True)
+print(sys.argv[3:], pathlib.Path.cwd().name, flush=True)
 while not heard and not (here / "end").exists():
     time.sleep(0.02)
 sys.exit(75 if heard else int((here / "end").read_text()))
@@ -64,7 +64,7 @@ def test_the_training_gets_its_words_and_gives_its_log_and_status(worker):
     worker.end(2)
     done = worker.run("run", "1", *RUN)
     assert done.returncode == 2, done.stderr
-    assert done.stdout == f"[3] {list(RUN)}\n"
+    assert done.stdout == f"[3] {list(RUN)} score_jax\n"
 
 
 def test_a_broken_connection_leaves_the_training_alone_and_the_next_one_shows_it(worker):
@@ -74,7 +74,7 @@ def test_a_broken_connection_leaves_the_training_alone_and_the_next_one_shows_it
     second = worker.start("run", "2", *RUN)
     assert second.stdout.readline() == "[3] Under way already; its log goes on here.\n"
     worker.end(0)
-    assert second.stdout.read() == f"[3] {list(RUN)}\n"
+    assert second.stdout.read() == f"[3] {list(RUN)} score_jax\n"
     assert worker.tools.finish(second).returncode == 0 and worker.begun() == 1
 
 
