@@ -67,6 +67,7 @@ _TESTS_OF_NO_FILE = {
     "launch/gke_test.py",
     "launch/scripts_test.py",
     "launch/slurm_test.py",
+    "launch/tpu_life_test.py",
     "launch/tpu_vm_test.py",
     "launch/tpu_worker_test.py",
     "model/published_test.py",

@@ -1,10 +1,10 @@
 """Stand-ins for gcloud, kubectl, srun, scontrol, …: they note how they were called and answer by list.
 
-    tools = Tools(folder)
-    tools.answer("gcloud", "describe", out="READY")        the first call with `describe` in its line
-    tools.answer("gcloud", "describe", out="PREEMPTED")    the second and all later ones
-    done = tools.run("launch/tpu_vm.sh", "--name=x", …)
-    tools.calls("gcloud")                                  lists of words, in the order of the calls
+tools = Tools(folder)
+tools.answer("gcloud", "describe", out="READY")        the first call with `describe` in its line
+tools.answer("gcloud", "describe", out="PREEMPTED")    the second and all later ones
+done = tools.run("launch/tpu_vm.sh", "--name=x", …)
+tools.calls("gcloud")                                  lists of words, in the order of the calls
 """
 
 import json
