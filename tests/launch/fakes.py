@@ -1,4 +1,4 @@
-"""Stand-ins for gcloud, kubectl, srun, scontrol, …: they note how they were called and answer by list.
+"""Stand-ins for gcloud, kubectl, srun, …: they note how they were called and answer by list.
 
 tools = Tools(folder)
 tools.answer("gcloud", "describe", out="READY")        the first call with `describe` in its line

@@ -1,4 +1,4 @@
-"""All scripts of launch/: shellcheck has nothing to say, and dry runs print what they printed before.
+"""Scripts of launch/: shellcheck has nothing to say, and dry runs print what they printed before.
 
 Golden files are in tests/launch/golden. When a launcher means to do something else now, write them
 anew and look at the difference: UPDATE_GOLDEN=1 python -m pytest tests/launch/scripts_test.py

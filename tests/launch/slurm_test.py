@@ -23,7 +23,7 @@ def shown(state: str) -> str:
 
 @pytest.fixture
 def job(tmp_path) -> dict[str, str]:
-    """The environment of a job of two nodes, whose submission directory has everything installed."""
+    """The environment of a job of two nodes; where it was submitted, everything is installed."""
     root = tmp_path / "repository"
     shutil.copytree(ROOT / "launch", root / "launch")
     (root / ".venv" / "bin").mkdir(parents=True)

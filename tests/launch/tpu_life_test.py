@@ -1,7 +1,7 @@
 """launch/tpu_vm.sh and tpu_worker.sh together: a folder of this machine is the home on the VM.
 
-gcloud's stand-in copies into that folder and runs commands there as ssh would; archive, lock, log and
-signals are real. Installing is not part of it.
+gcloud's stand-in copies into that folder and runs commands there as ssh would; archive, lock, log
+and signals are real. Installing is not part of it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""launch/tpu_vm.sh against a gcloud that answers by list: what it does when, and with which words."""
+"""launch/tpu_vm.sh against a gcloud that answers by list: what it does when, in which words."""
 
 import shlex
 import signal
