@@ -3,6 +3,7 @@
 #   run COMMAND …          does it or, where dry_run is set, prints it
 #   quoted WORD …          the words as a line for a shell
 #   await PID              waits for a process in the background, whatever signals come; its exit status
+#   goes_on STATUS         whether a training that ended so is to be started again
 #   refuse TEXT …          one message, exit status 2, as the program's own for bad input
 #   check_arguments ARGUMENTS …   refuses what score_jax.main would; leaves $workdir
 # shellcheck shell=bash
@@ -45,6 +46,11 @@ await() {
     wait "$1" || true
   done
   wait "$1"
+}
+
+# 75: saved on a signal. 76: hung, says the watchdog. 134: jax ends a process so when another is gone.
+goes_on() {
+  [[ "$1" == 75 || "$1" == 76 || "$1" == 134 ]]
 }
 
 # What follows a launcher's own options goes to score_jax.main as it is; these two it must have, and

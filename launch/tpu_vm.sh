@@ -266,7 +266,7 @@ for ((started = 0; ; started++)); do
   [[ -z "$stopping" ]] || leave "$status"
   state="$(vm_state)" || exit 1
   # 255: the connection broke. On a VM that is there, any other status is the training's own.
-  if [[ "$state" == READY && "$status" -ne 75 && "$status" -ne 255 ]]; then
+  if [[ "$state" == READY && "$status" -ne 255 ]] && ! goes_on "$status"; then
     say "Ended with exit status $status; each worker has its log in ~/.score_jax/log."
     leave "$status"
   fi

@@ -26,7 +26,7 @@ provide_python() {
   if ! python_version "$venv_python" >/dev/null && ! (find_python) >/dev/null 2>&1; then
     python3 -m pip install --quiet --user uv || die "Installing uv, which brings Python 3.12, failed."
     python3 -m uv python install 3.12 || die "uv could not install Python 3.12."
-    PYTHON="$(python3 -m uv python find 3.12)"
+    PYTHON="$(python3 -m uv python find --managed-python 3.12)"
   fi
 }
 

@@ -56,6 +56,7 @@ def test_a_run_is_applied_shown_and_done(tools):
     done = tools.run("launch/gke.sh", *JOB, *SLICE, "--", *RUN)
     assert done.returncode == 0, done.stderr
     assert verbs(tools) == ["apply", "logs"]
+    assert "launch/gke.sh: line" not in done.stderr  # no message of bash's own
     assert "step 1" in done.stdout and "Hosts: Pending Pending" in done.stderr
 
 

@@ -5,6 +5,8 @@ anew and look at the difference: UPDATE_GOLDEN=1 python -m pytest tests/launch/s
 """
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,6 +45,22 @@ def test_shellcheck_has_nothing_to_say():
     command = [shellcheck, "--external-sources", *map(str, scripts)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert len(scripts) > 8 and done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_commands_of_the_manual_are_understood(tmp_path):
+    tools = Tools(tmp_path)
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    lines = re.sub(r"\\\n\s*", " ", blocks).splitlines()
+    launched = [
+        shlex.split(line) for line in lines if re.search(r"launch/\w+\.(sh|sbatch) -", line)
+    ]
+    assert len(launched) == 4
+    for words in launched:
+        script = next(i for i, word in enumerate(words) if word.startswith("launch/"))
+        more = [word for word in words[script + 1 :] if word != "--dry-run"]
+        done = tools.run(words[script], "--dry-run", *more)
+        assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("name", DRY_RUNS)

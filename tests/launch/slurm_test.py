@@ -12,9 +12,7 @@ RUN = ("--config=configs/quickstart.py", "--workdir=runs/math", "two  words")
 
 @pytest.fixture
 def tools(tmp_path) -> Tools:
-    made = Tools(tmp_path)
-    made.answer("scontrol", "requeue")
-    return made
+    return Tools(tmp_path)
 
 
 def shown(state: str) -> str:
@@ -54,8 +52,10 @@ def run(tools: Tools, job: dict[str, str], *arguments: str, **more: str):
     return tools.run(str(tools.folder / "slurm_script"), *(arguments or RUN), **{**job, **more})
 
 
-@pytest.mark.parametrize(("status", "again"), [(0, False), (2, False), (75, True), (134, False)])
-def test_a_saved_run_goes_back_into_the_queue_and_no_other(tools, job, status, again):
+@pytest.mark.parametrize(
+    ("status", "again"), [(0, False), (2, False), (75, True), (76, True), (134, True), (1, False)]
+)
+def test_what_can_go_on_goes_back_into_the_queue_and_nothing_else(tools, job, status, again):
     tools.answer("srun", "", status=status)
     tools.answer("scontrol", "show", out=shown("RUNNING"))
     done = run(tools, job, SLURM_CPUS_PER_TASK="6")
@@ -70,6 +70,7 @@ def test_a_saved_run_goes_back_into_the_queue_and_no_other(tools, job, status, a
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_reaches_the_processes_once_and_the_job_waits_for_them(tools, job, number):
     srun = tools.answer("srun", "", until="signal", status=75)
+    tools.answer("scontrol", "show", out=shown("RUNNING"))
     started = tools.start(str(tools.folder / "slurm_script"), *RUN, **job)
     tools.wait_for(srun)
     started.send_signal(number)
@@ -87,8 +88,17 @@ def test_a_cancelled_job_stays_cancelled(tools, job):
 
 def test_requeues_are_bounded(tools, job):
     tools.answer("srun", "", status=75)
+    tools.answer("scontrol", "show", out=shown("RUNNING"))
     assert run(tools, job, SLURM_RESTART_COUNT="3", RESTARTS="3").returncode == 75
     assert not requeued(tools)
+
+
+def test_a_job_that_slurm_requeued_itself_ends_as_usual(tools, job):
+    tools.answer("srun", "", status=75)
+    tools.answer("scontrol", "show", out=shown("PREEMPTED"))
+    tools.answer("scontrol", "requeue", err="Job is already pending\n", status=1)
+    done = run(tools, job)
+    assert done.returncode == 75 and "already pending" in done.stderr
 
 
 def test_several_tasks_need_one_gpu_each(tools, job):

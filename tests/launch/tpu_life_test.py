@@ -5,6 +5,7 @@ and signals are real. Installing is not part of it.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -52,6 +53,8 @@ RUN = ("--config=configs/quickstart.py", "--workdir=/mnt/score_jax/runs", "it's 
 @pytest.fixture
 def cloud(tmp_path):
     """Where the VM is made from `image`, a home with everything installed and storage mounted."""
+    if not shutil.which("flock"):
+        pytest.skip("workers are Linux machines")
     if not (ROOT / ".git").exists():
         pytest.skip("the launcher copies what git knows, and this is no checkout")
     tools = Tools(tmp_path)

@@ -23,6 +23,9 @@ sys.exit(75 if heard else int((here / "end").read_text()))
 RUN = ("--config=c.py", "--workdir=/w", "two  words")
 
 
+pytestmark = pytest.mark.skipif(not shutil.which("flock"), reason="workers are Linux machines")
+
+
 @pytest.fixture
 def worker(tmp_path):
     """A repository with the scripts and a .venv whose Python is the program above."""
