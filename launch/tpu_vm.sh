@@ -59,6 +59,7 @@ check_options() {
   [[ -n "$name" ]] || refuse "Which VM? Give --name=NAME or set TPU_NAME; if it does not exist it is made."
   [[ -n "$zone" ]] || refuse "Where? Give --zone=ZONE, e.g. us-central2-b, or set TPU_ZONE."
   [[ -n "$type" ]] || refuse "Which TPU? Give --type=TYPE, e.g. v5litepod-16, or set TPU_TYPE."
+  [[ "$type" =~ ^[a-z0-9]+-[0-9]+$ ]] || refuse "--type=$type is no accelerator type, such as v5litepod-16."
   [[ "$restarts$patience" =~ ^[0-9]+$ ]] || refuse "--restarts and --patience are whole numbers."
   version="${version:-$(version_of "$type")}"
   [[ -n "$version" ]] || refuse "Which runtime version suits $type is not known here. Give" \
@@ -187,7 +188,9 @@ make() { # WHEN TO GIVE UP
     ((SECONDS < $1)) || die "$zone had no room for $type for $patience hours. Take another zone or type."
     say "$zone has no room for $type now; asking again in $capacity_sec seconds."
     sleep "$capacity_sec"
-  elif ! grep -q ALREADY_EXISTS "$errors"; then
+  elif grep -q ALREADY_EXISTS "$errors"; then
+    sleep "$look_sec" # and look at it again
+  else
     die "$name could not be made; see above."
   fi
 }
@@ -267,11 +270,15 @@ for ((started = 0; ; started++)); do
   state="$(vm_state)" || exit 1
   # 255: the connection broke. On a VM that is there, any other status is the training's own.
   if [[ "$state" == READY && "$status" -ne 255 ]] && ! goes_on "$status"; then
-    say "Ended with exit status $status; each worker has its log in ~/.score_jax/log."
+    say "Ended with exit status $status, see above; a training's whole log is in ~/.score_jax/log of" \
+      "each worker."
     leave "$status"
   fi
   [[ "$state" == READY ]] || needs_mount "$state"
-  ((started < restarts)) || die "Started again $restarts times (--restarts), and stopped once more ($state, exit status $status)."
+  if ((started >= restarts)); then
+    say "Started again $restarts times (--restarts), and stopped once more ($state, exit status $status)."
+    leave 1
+  fi
   say "Stopped ($state, exit status $status); starting again, $((started + 1)) of $restarts."
   sleep "$look_sec"
 done

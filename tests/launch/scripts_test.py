@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,19 @@ def test_the_commands_of_the_manual_are_understood(tmp_path):
         more = [word for word in words[script + 1 :] if word != "--dry-run"]
         done = tools.run(words[script], "--dry-run", *more)
         assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_what_is_installed_and_copied_exists():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    files = [path for path in (ROOT / "launch").iterdir() if path.suffix != ".ipynb"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    named = re.findall(r"install_extras ([a-z,]+)$", text, re.MULTILINE)
+    named += re.findall(r"'\.\[([a-z,]+)\]'", text)
+    assert len(named) >= 3 and {e for names in named for e in names.split(",")} <= set(extras)
+    copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "launch" / "Dockerfile").read_text(), re.M)
+    assert copied and all((ROOT / name).exists() for line in copied for name in line.split())
 
 
 @pytest.mark.parametrize("name", DRY_RUNS)

@@ -181,6 +181,19 @@ def test_a_signal_makes_the_training_save_and_ends_the_launcher(tools, number):
     assert verbs(tools) == ["describe", "scp", "prepare", "run", "stop"]
 
 
+def test_a_second_signal_leaves_the_training_running(tools):
+    tools.answer("gcloud", "describe", out="READY")
+    run = tools.answer("gcloud", "tpu_worker.sh run", until="told")
+    stop = tools.answer("gcloud", "tpu_worker.sh stop", until="told")
+    started = tools.start("launch/tpu_vm.sh", *VM, "--", *RUN)
+    for given in (run, stop):
+        tools.wait_for(given)
+        started.send_signal(signal.SIGINT)
+    assert started.wait(timeout=30) == 130
+    (tools.folder / "told").touch()
+    tools.finish(started)
+
+
 def test_a_signal_before_the_training_starts_none(tools):
     tools.answer("gcloud", "describe", out="READY")
     prepare = tools.answer("gcloud", "tpu_worker.sh prepare", until="told", status=1)
@@ -217,6 +230,7 @@ def test_arguments_reach_the_workers_word_by_word(tools):
         (VM, (RUN[0], "--workdir=gs://bucket/math"), "is no folder"),
         (VM, (RUN[0],), "--workdir=DIR is missing"),
         (VM, (RUN[1],), "--config=FILE is missing"),
+        ((*VM[:2], "--type=v5litepod", "--version=x"), RUN, "no accelerator type"),
         ((*VM, "--sport"), RUN, "Unknown option --sport"),
         ((*VM, "--restarts=many"), RUN, "whole numbers"),
     ],
