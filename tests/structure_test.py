@@ -70,6 +70,7 @@ _TESTS_OF_NO_FILE = {
     "launch/tpu_life_test.py",
     "launch/tpu_vm_test.py",
     "launch/tpu_worker_test.py",
+    "learner/mesh_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",
     "rewards/attacks_test.py",
