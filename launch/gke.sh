@@ -230,16 +230,21 @@ apply "$@" || {
 }
 trap 'say "$name goes on. To stop it: $(dry_run=yes delete)"; exit 130' INT TERM
 
+no_answer() {
+  say "The cluster does not answer; see above. $name goes on without this; the same command shows it again."
+  exit 1
+}
+
 restarted=0 seen=""
 while :; do
-  state="$(look '{.status.terminalState} {.status.restarts}')" || exit 1
+  state="$(look '{.status.terminalState} {.status.restarts}')" || no_answer
   case "$state" in
     Completed*)
       say "Done. The JobSet stays, with its logs, until deleted: $(dry_run=yes delete)"
       exit 0
       ;;
     Failed*)
-      codes="$(exit_codes)" || exit 1
+      codes="$(exit_codes)" || no_answer
       show_logs --tail=20 >&2 || true
       say "Failed; exit statuses of the hosts: ${codes:-none left}. It stays, with its logs, until" \
         "deleted: $(dry_run=yes delete)"
@@ -252,7 +257,7 @@ while :; do
     restarted="$now"
     say "Started again, $restarted of $restarts."
   fi
-  pending="$(phases)" || exit 1
+  pending="$(phases)" || no_answer
   if [[ "$pending" == *Running* && "$pending" != *Pending* ]]; then
     show_logs --follow --tail=-1 || true # ends when the pods do, or the connection
   elif [[ "$pending" != "$seen" ]]; then

@@ -29,6 +29,7 @@ name="${TPU_NAME:-}" zone="${TPU_ZONE:-}" type="${TPU_TYPE:-}" project="${TPU_PR
 version="" spot="" mount="" restarts=20 patience=24 delete=""
 create_flags=()
 look_sec="${LOOK_SEC:-20}"         # between two looks at a VM that is busy with itself
+steady_sec="${STEADY_SEC:-600}"    # a connection that held so long is not counted as a start
 capacity_sec="${CAPACITY_SEC:-300}" # between two requests for a VM that the zone has no room for
 
 while (($#)); do
@@ -119,7 +120,7 @@ pack() {
 unpack='mkdir -p score_jax .score_jax && flock -n -E 0 .score_jax/lock tar -xzf score_jax.tar.gz -C score_jax'
 
 copy() {
-  pack && tpu scp "$archive" "$name:score_jax.tar.gz" --worker=all
+  tpu scp "$archive" "$name:score_jax.tar.gz" --worker=all
 }
 
 prepare() {
@@ -136,23 +137,36 @@ stop() {
 
 # The life of a VM
 
-vm_state() {
+ask_state() {
   local found
   if found="$(tpu describe "$name" "--format=value(state)" 2>"$errors")"; then
     printf '%s\n' "$found"
-  elif grep -q NOT_FOUND "$errors"; then
-    echo ABSENT
   else
-    cat "$errors" >&2
-    die "What became of $name cannot be told; see above. Nothing was deleted. Run the same command again."
+    grep -q NOT_FOUND "$errors" && echo ABSENT
   fi
+}
+
+# Leaves $state. When it cannot be told at first, something is wrong with names or log-in; later, with
+# the network, which may come back.
+learn_state() {
+  local give_up=$((SECONDS + 3600 * patience))
+  until state="$(ask_state)"; do
+    cat "$errors" >&2
+    [[ -z "$stopping" ]] || return 1
+    if [[ -z "$asked" ]] || ((SECONDS >= give_up)); then
+      die "What became of $name cannot be told; see above. Nothing was deleted. Run the same command again."
+    fi
+    say "Asking again in $look_sec seconds."
+    sleep "$look_sec"
+  done
+  asked=yes
 }
 
 # Returns when there is a VM to log in to.
 bring_up() {
-  local state give_up=$((SECONDS + 3600 * patience))
+  local give_up=$((SECONDS + 3600 * patience))
   while [[ -z "$stopping" ]]; do
-    state="$(vm_state)" || exit 1
+    learn_state || return
     case "$state" in
       READY) return ;;
       ABSENT) make "$give_up" ;;
@@ -237,6 +251,7 @@ if [[ -n "$dry_run" ]]; then
   tpu describe "$name" "--format=value(state)"
   create
   echo "# The repository to every worker, installed there."
+  pack
   copy
   prepare
   echo "# The training, on every worker. ID is new with every start."
@@ -250,13 +265,14 @@ if [[ -n "$dry_run" ]]; then
   exit
 fi
 
-stopping="" training=""
+stopping="" training="" state="" asked=""
 errors="$(mktemp)"
 trap 'rm -f "$errors" "$archive"' EXIT
 trap on_signal INT TERM USR1
 
+pack # once, so that all starts run the same code
 for ((started = 0; ; started++)); do
-  status=0
+  status=0 begun="$SECONDS"
   once "$(date +%s)-$started" "$@" || status=$?
   case "$status" in
     0)
@@ -267,7 +283,7 @@ for ((started = 0; ; started++)); do
     2) leave 2 ;;
   esac
   [[ -z "$stopping" ]] || leave "$status"
-  state="$(vm_state)" || exit 1
+  learn_state || leave "$status"
   # 255: the connection broke. On a VM that is there, any other status is the training's own.
   if [[ "$state" == READY && "$status" -ne 255 ]] && ! goes_on "$status"; then
     say "Ended with exit status $status, see above; a training's whole log is in ~/.score_jax/log of" \
@@ -275,6 +291,9 @@ for ((started = 0; ; started++)); do
     leave "$status"
   fi
   [[ "$state" == READY ]] || needs_mount "$state"
+  if [[ "$state" == READY && "$status" -eq 255 ]] && ((SECONDS - begun >= steady_sec)); then
+    started=$((started - 1)) # the training goes on, and the connection was good for long
+  fi
   if ((started >= restarts)); then
     say "Started again $restarts times (--restarts), and stopped once more ($state, exit status $status)."
     leave 1

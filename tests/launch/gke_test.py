@@ -101,6 +101,12 @@ def test_a_cluster_that_refuses_is_told(tmp_path):
     assert "immutable" in done.stderr and "kubectl delete jobset math" in done.stderr
 
 
+def test_a_cluster_that_is_out_of_reach_leaves_the_run(tools):
+    tools.answer("kubectl", STATE, err="no route to host\n", status=1)
+    done = tools.run("launch/gke.sh", *JOB, *SLICE, "--", *RUN)
+    assert done.returncode == 1 and "math goes on without this" in done.stderr
+
+
 def test_ctrl_c_ends_the_showing_and_leaves_the_run(tools):
     tools.answer("kubectl", STATE, out=" ")
     tools.answer("kubectl", PHASE, out="Running")

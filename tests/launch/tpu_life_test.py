@@ -98,12 +98,15 @@ def test_a_run_outlives_connections_and_machines(cloud):
     # The machine is still there, so nothing is started: the log goes on.
     wait_until(lambda: connection(cloud) not in (0, first))
     assert starts(cloud) == 1
-    # Now the machine goes away with all that ran on it.
+    # Now the machine goes away with all that ran on it. What is edited here is not for this run.
+    packed = cloud.folder / "score_jax-math.tar.gz"
+    when = packed.stat().st_mtime_ns
     (cloud.folder / "state").write_text("PREEMPTED")
     trainer = int((cloud.folder / "vm" / ".score_jax" / "trainer").read_text())
     os.killpg(connection(cloud), signal.SIGKILL)
     os.killpg(trainer, signal.SIGKILL)
     wait_until(lambda: starts(cloud) == 2)
+    assert packed.stat().st_mtime_ns == when
     (cloud.folder / "end").write_text("0")
     done = cloud.finish(started)
     assert done.returncode == 0, done.stderr

@@ -163,9 +163,35 @@ def test_nothing_is_deleted_when_the_state_cannot_be_told(tools):
     tools.answer("gcloud", "describe", out="READY")
     tools.answer("gcloud", "describe", err="ERROR: no network\n", status=1)
     tools.answer("gcloud", "tpu_worker.sh run", status=255)
-    done = tools.run("launch/tpu_vm.sh", *VM, "--", *RUN)
+    done = tools.run("launch/tpu_vm.sh", *VM, "--patience=0", "--", *RUN)
     assert done.returncode == 1 and "delete" not in verbs(tools)
     assert "no network" in done.stderr and "Nothing was deleted" in done.stderr
+
+
+def test_a_network_that_fails_for_a_while_is_waited_for(tools):
+    tools.answer("gcloud", "describe", out="READY")
+    for _ in range(3):
+        tools.answer("gcloud", "describe", err="ERROR: no network\n", status=1)
+    tools.answer("gcloud", "describe", out="READY")
+    tools.answer("gcloud", "tpu_worker.sh run", status=255)
+    tools.answer("gcloud", "tpu_worker.sh run", status=0)
+    done = tools.run("launch/tpu_vm.sh", *VM, "--", *RUN)
+    assert done.returncode == 0 and verbs(tools).count("run") == 2, done.stderr
+
+
+def test_a_vm_that_was_never_known_is_not_waited_for(tools):
+    tools.answer("gcloud", "describe", err="ERROR: no such project\n", status=1)
+    done = tools.run("launch/tpu_vm.sh", *VM, "--", *RUN)
+    assert done.returncode == 1 and verbs(tools) == ["describe"]
+
+
+def test_long_connections_that_break_are_no_starts(tools):
+    tools.answer("gcloud", "describe", out="READY")
+    for status in (255, 255, 255, 0):
+        tools.answer("gcloud", "tpu_worker.sh run", status=status)
+    given = ("launch/tpu_vm.sh", *VM, "--restarts=1", "--", *RUN)
+    assert tools.run(*given, STEADY_SEC="0").returncode == 0
+    assert verbs(tools).count("run") == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
