@@ -207,14 +207,15 @@ def test_a_signal_makes_the_training_save_and_ends_the_launcher(tools, number):
     assert verbs(tools) == ["describe", "scp", "prepare", "run", "stop"]
 
 
-def test_a_second_signal_leaves_the_training_running(tools):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_the_training_running(tools, number):
     tools.answer("gcloud", "describe", out="READY")
     run = tools.answer("gcloud", "tpu_worker.sh run", until="told")
     stop = tools.answer("gcloud", "tpu_worker.sh stop", until="told")
     started = tools.start("launch/tpu_vm.sh", *VM, "--", *RUN)
     for given in (run, stop):
         tools.wait_for(given)
-        started.send_signal(signal.SIGINT)
+        started.send_signal(number)
     assert started.wait(timeout=30) == 130
     (tools.folder / "told").touch()
     tools.finish(started)
