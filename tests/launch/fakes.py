@@ -100,14 +100,18 @@ class Tools:
                 path.write_text(_TOOL.format(python=sys.executable))
                 path.chmod(0o755)
 
-    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen:
-        """Starts a script of the repository, or one with an absolute path, with bash."""
+    def environment(self, **more: str) -> dict[str, str]:
+        """What scripts see: these programs first, no long waits."""
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         own = {"LOOK_SEC": "0", "CAPACITY_SEC": "0", "TMPDIR": str(self.folder)}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TPU_"))}
+        return {**kept, "PATH": path, **own, **more}
+
+    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Starts a script of the repository, or one with an absolute path, with bash."""
         return subprocess.Popen(
             ["bash", str(ROOT / script), *arguments],
-            env={**kept, "PATH": path, **own, **environment},
+            env=self.environment(**environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,11 +1,13 @@
 """launch/tpu_vm.sh against a gcloud that answers by list: what it does when, in which words."""
 
+import os
 import shlex
 import signal
+import subprocess
 
 import pytest
 
-from tests.launch.fakes import Tools
+from tests.launch.fakes import ROOT, Tools
 
 VM = ("--name=math", "--zone=us-central1-a", "--type=v5litepod-16", "--mount=gs://bucket", "--spot")
 RUN = ("--config=configs/quickstart.py", "--workdir=/mnt/score_jax/runs/math")
@@ -266,3 +268,20 @@ def test_what_cannot_work_is_refused_before_anything_costs_money(tools, options,
     done = tools.run("launch/tpu_vm.sh", *options, "--", *arguments)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert not tools.calls("gcloud")
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_launcher_and_not_gcloud(tools):
+    tools.answer("gcloud", "describe", out="READY")
+    run = tools.answer("gcloud", "tpu_worker.sh run", until="told", status=75)
+    stop = tools.answer("gcloud", "tpu_worker.sh stop", touch="told")
+    keyboard, terminal = os.openpty()
+    command = ["bash", str(ROOT / "launch/tpu_vm.sh"), *VM, "--", *RUN]
+    started = subprocess.Popen(
+        command, env=tools.environment(), preexec_fn=lambda: os.login_tty(terminal)
+    )
+    tools.wait_for(run)
+    os.write(keyboard, b"\x03")
+    tools.wait_for(stop)
+    assert started.wait(timeout=30) == 75
+    os.close(terminal)
+    os.close(keyboard)
