@@ -3,9 +3,9 @@
     over_rows(q, k, v, window=..., softcap=...)   causal, within a window, with bounded scores
     soft_cap(x, cap)                              cap * tanh(x / cap)
 
-Written out, as on a CPU it takes half the time of jax.nn.dot_product_attention, forward and backward
-but for the products, and bounds scores, which that one cannot. A device's own kernel may take its
-place.
+Written out, as jax.nn.dot_product_attention cannot bound scores, and makes more passes over them:
+on a CPU an update of the benchmark's `real` takes 0.95 of the time that it takes with that one. A
+device's own kernel may take its place.
 """
 
 import functools
