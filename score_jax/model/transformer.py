@@ -32,6 +32,7 @@ import jax.numpy as jnp
 
 from score_jax.model import attention, lowrank, rope
 from score_jax.model import cache as kv
+from score_jax.model.attention import Attention
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
@@ -194,12 +195,18 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def hidden(
-    config: ModelConfig, params: Params, tokens_BT: jax.Array, *, remat: str = "none"
+    config: ModelConfig,
+    params: Params,
+    tokens_BT: jax.Array,
+    *,
+    remat: str = "none",
+    how: Attention = Attention(),  # noqa: B008 (frozen)
 ) -> jax.Array:
     """Final hidden states of whole rows; causal, position = column. Returns [B, T, D].
 
     Rows may be padded on the right: padding is behind every real token and so never seen.
     remat: a key of REMAT, what of a layer's forward pass the backward pass recomputes.
+    how: whose attention.
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
@@ -214,8 +221,16 @@ def hidden(
         layer_params, window = scanned
 
         def attend(q_BTHE, k_BTKE, v_BTKE):
-            seen, cap = window if crossed else None, config.attention_softcap
-            return attention.over_rows(q_BTHE, k_BTKE, v_BTKE, window=seen, softcap=cap), None
+            out_BTHE = attention.over_rows(
+                q_BTHE,
+                k_BTKE,
+                v_BTKE,
+                window=window if crossed else None,
+                softcap=config.attention_softcap,
+                windows=config.windows,
+                how=how,
+            )
+            return out_BTHE, None
 
         turn = angles
         if config.windows and config.local_rope_theta:
@@ -327,6 +342,12 @@ def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arr
 
 def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon, config.norm_offset)
+
+
+def head(config: ModelConfig, params: Params) -> Params:
+    """The params that `project` reads, as a tree of their own."""
+    name = "embedding" if config.tied else "head"
+    return {name: params[name]}
 
 
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
