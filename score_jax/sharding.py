@@ -5,6 +5,8 @@ fsdp     rows of the batch too, and parameters are split over it
 tensor   heads, MLP width and vocabulary are split over it
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -24,9 +26,19 @@ RULES: dict[str, str | tuple[str, ...]] = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """A mesh over all devices; one of the sizes may be -1 and takes what is left."""
-    devices = jax.device_count()
+def make_mesh(
+    data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over all devices, or those given; one of the sizes may be -1 and takes what is left."""
+    sizes = axis_sizes(data, fsdp, tensor, len(devices or jax.devices()))
+    axis_types = (AxisType.Auto,) * 3
+    return jax.make_mesh(
+        tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices
+    )
+
+
+def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int]:
+    """The sizes of a mesh over so many devices. Raises: InputError if it does not cover them."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [name for name, size in sizes.items() if size == -1]
     given = [size for size in sizes.values() if size != -1]
@@ -44,8 +56,7 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
         )
     if free:
         sizes[free[0]] = devices // fixed
-    axis_types = (AxisType.Auto,) * 3
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types)
+    return sizes
 
 
 def batch_size(mesh: Mesh) -> int:
@@ -84,6 +95,25 @@ def params_shardings(mesh: Mesh, axes: dict[str, tuple[str | None, ...]], params
 def rows(mesh: Mesh) -> NamedSharding:
     """Arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def keep_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
+    """x within a program, its first axis split as rows are; as it is without a mesh, or if few.
+
+    The partitioner would follow the weights instead: with them split over fsdp, every device would
+    have all rows and a part of each value.
+    """
+    if mesh is None or len(x) % batch_size(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, rows(mesh))
+
+
+def gathered(mesh: Mesh | None, axes: tuple[str | None, ...], x: jax.Array) -> jax.Array:
+    """x within a program, gathered over fsdp and split over tensor by its logical axes."""
+    if mesh is None:
+        return x
+    kept = tuple(None if RULES.get(name or "") == "fsdp" else name for name in axes)
+    return jax.lax.with_sharding_constraint(x, of_axes(mesh, kept, x.shape))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from score_jax import sharding
 from score_jax.learner import chunked
 from score_jax.model import transformer
 from score_jax.model.attention import Attention
@@ -100,7 +101,7 @@ def read(
         logits_BNV = transformer.project(s.model, _cast(head, s), hidden_BND)
         return _score(logits_BNV, target_BN, s.policy)
 
-    head = transformer.head(s.model, params)
+    head = _head(params, s)
     return _by_chunks(score, head, None, where, s, hidden_BND, target_BN)
 
 
@@ -129,12 +130,19 @@ def read_with_kl(
         kl_BN = kl.exact(distort(logits_BNV, whole), distort(reference_BNV, whole))
         return *_score(logits_BNV, target_BN, s.policy), kl_BN
 
-    head, reference_head = (transformer.head(s.model, x) for x in (params, reference))
+    head, reference_head = (_head(x, s) for x in (params, reference))
     return _by_chunks(score, head, reference_head, where, s, hidden_BND, target_BN, reference_BND)
 
 
 def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
+
+
+def _head(params: Params, settings: LikelihoodSettings) -> Params:
+    """What projects to the vocabulary, gathered once and not for every chunk."""
+    mesh = settings.attention.mesh
+    head = _cast(transformer.head(settings.model, params), settings)
+    return {name: sharding.gathered(mesh, transformer.AXES[name], x) for name, x in head.items()}
 
 
 def _score(logits_BNV, target_BN, policy: Policy):

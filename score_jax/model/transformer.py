@@ -30,6 +30,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from score_jax import sharding
 from score_jax.model import attention, lowrank, rope
 from score_jax.model import cache as kv
 from score_jax.model.attention import Attention
@@ -219,6 +220,7 @@ def hidden(
 
     def layer(x_BTD, scanned):
         layer_params, window = scanned
+        x_BTD = sharding.keep_rows(how.mesh, x_BTD)
 
         def attend(q_BTHE, k_BTKE, v_BTKE):
             out_BTHE = attention.over_rows(
