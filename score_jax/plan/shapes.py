@@ -1,6 +1,6 @@
-"""A config's experiment without its weights: shapes and shardings of everything, and no network.
+"""Everything large that a config puts on chips, as shapes with shardings: no weights, no network.
 
-    open_shapes(settings, mesh)   -> Shapes: the experiment, and what rollout and update are given
+    of_config(settings, mesh)   -> Shapes
 
 A local source is asked for its own shape and tokenizer; of a hub id the shape must be in PUBLISHED,
 and its tokenizer is stood in for by one that reckons how many tokens a text has.
@@ -8,22 +8,24 @@ and its tokenizer is stood in for by one that reckons how many tokens a text has
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
 
 from score_jax import sharding
-from score_jax.config import Settings, StageSettings, nearest
-from score_jax.experiment import Experiment
-from score_jax.learner import lora, step
-from score_jax.learner.step import TrainState
+from score_jax.config import LoraSettings, Settings, StageSettings, nearest
+from score_jax.learner import lora, optimizer
 from score_jax.model import config_formats, families, runs, sources, transformer
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
 from score_jax.structs import Params
-from score_jax.text import tokenizer
+from score_jax.text import templates, tokenizer
+from score_jax.text.prompts import PROMPTS
+from score_jax.text.templates import Template
 from score_jax.text.tokenizer import Tokenizer
 
 # What the config.json of published models says, as far as families.FAMILIES has no default.
@@ -80,93 +82,105 @@ CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS = 3, 16
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """What a step's two programs are given, as shapes with shardings."""
+    """What stays on the chips of a mesh, as shapes with shardings, and the size of a batch."""
 
-    experiment: Experiment
-    stage: StageSettings  # whose update it is
-    weights: Params  # what the rollout is given: all weights, with LoRA adapters among them
-    state: TrainState
-    reference: Params
-    base: Params | None  # with LoRA, the frozen weights
+    model: ModelConfig
+    template: Template
+    mesh: Mesh | AbstractMesh
+    stage: StageSettings  # the last that samples
+    trained: Params
+    opt_state: Any
+    frozen: Params  # the reference; with LoRA, the weights under the adapters, which are that too
+    lora: LoraSettings
+    rows: int  # of an update
+    columns: int  # of a row
+
+    @property
+    def weights(self) -> Params:
+        """What the rollout is given."""
+        return lora.attach(self.frozen, self.trained, self.lora) if self.lora.rank else self.trained
 
 
-def open_shapes(settings: Settings, mesh) -> Shapes:
-    """The shapes of a config's last RL stage on a mesh, whose devices need not be here.
+def of_config(settings: Settings, mesh: Mesh | AbstractMesh) -> Shapes:
+    """The shapes of a config on a mesh, whose devices need not be here.
 
-    Raises: InputError for a hub id whose shape is unknown, or settings that do not fit the mesh.
+    Raises: InputError for a hub id whose shape is unknown, a recipe without an RL stage, or sizes
+      that do not divide by the mesh.
     """
-    stages = [settings.stages[name] for name in settings.recipe]
-    rl = [stage for stage in stages if stage.objective == "rl"]
+    rl = [s for s in map(settings.stages.get, settings.recipe) if s and s.objective == "rl"]
     if not rl:
         raise InputError(
-            f"the recipe {', '.join(settings.recipe)} has no RL stage, and --mode=plan compiles "
+            f"the recipe {', '.join(settings.recipe)} has no RL stage, and --mode=plan is about "
             "such a stage's rollout and update. Plan a config that has one."
         )
-    # Text is stood in for, so its form is not looked at.
-    plain = dataclasses.replace(
-        settings,
-        model=dataclasses.replace(settings.model, template="auto", thinking=False),
-        problems=dataclasses.replace(settings.problems, system=""),
-    )
     model, text = _model(settings.model.source, settings.model.tokenizer)
-    frozen = settings.model.lora.rank > 0
-    weights = _weights(model, mesh, settings.model.dtype if frozen else "float32")
-    experiment = Experiment.of(plain, model, text, mesh, weights if frozen else None)
-    trained = lora.shapes(model, settings.model.lora, mesh) if frozen else weights
-    learner = experiment.learner_settings(rl[-1])
-    opened = jax.eval_shape(lambda params: step.init(params, learner), trained)
-    state = opened.replace(
-        step=_placed(opened.step, sharding.replicated(mesh)),
-        params=trained,
-        opt_state=_as_params(opened.opt_state, trained, mesh),
-    )
+    template = _template(settings, model, text)
+    adapters, rollout = settings.model.lora, settings.rollout
+    frozen = _weights(model, mesh, settings.model.dtype if adapters.rank else "float32")
+    trained = lora.shapes(model, adapters, mesh) if adapters.rank else frozen
+    opt_state = jax.eval_shape(optimizer.make(settings.optimizer).init, trained)
+    turn = len(template.turn_end_ids) + len(template.instruction_ids)
     return Shapes(
-        experiment=experiment,
+        model=model,
+        template=template,
+        mesh=mesh,
         stage=rl[-1],
-        weights=experiment.weights(trained),
-        state=state,
-        reference={} if frozen else weights,
-        base=weights if frozen else None,
+        trained=trained,
+        opt_state=_as_params(opt_state, trained, mesh),
+        frozen=frozen,
+        lora=adapters,
+        rows=rollout.problems_per_step * rollout.samples_per_problem,
+        columns=rollout.max_prompt_tokens
+        + rollout.attempts * rollout.max_attempt_tokens
+        + (rollout.attempts - 1) * turn,
     )
 
 
 def device_bytes(tree) -> int:
     """Bytes of a tree of shapes on one device."""
     return sum(
-        jnp.dtype(x.dtype).itemsize * _size(x.sharding.shard_shape(x.shape))
+        jnp.dtype(x.dtype).itemsize * math.prod(x.sharding.shard_shape(x.shape))
         for x in jax.tree.leaves(tree)
     )
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
-
-
-def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer]:
+def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | None]:
+    """A source's shape, and its tokenizer if that is here."""
     if source.startswith(PRESET):
         return families.preset(source), tokenizer.load(own_tokenizer or source)
     if source in PUBLISHED:
-        model = config_formats.from_huggingface(PUBLISHED[source], source)
-        return model, _reckoning(model)
+        return config_formats.from_huggingface(PUBLISHED[source], source), None
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(
             f"the shape of {source} is not known here, and --mode=plan fetches nothing. Save its "
-            "config.json in a folder and name that as --config.model.source, or plan one of these: "
-            f"{', '.join(PUBLISHED)}. {nearest(source, PUBLISHED)}"
+            "config.json in a folder and name that as --config.model.source. "
+            f"{nearest(source, PUBLISHED)}"
         )
-    described = path / "config.json"
-    if path.is_dir() and described.exists() and not list(path.glob("*.safetensors*")):
-        if not runs.find(path):
-            model = config_formats.from_huggingface(json.loads(described.read_text()), str(path))
-            return model, _reckoning(model)
     if run := runs.find(path):
         with runs.of_run(run):
             return _model(run.model.source, own_tokenizer or run.model.tokenizer)
+    described = path / "config.json"
+    if described.exists() and not list(path.glob("*.safetensors")):
+        return config_formats.from_huggingface(json.loads(described.read_text()), str(path)), None
     return sources.open_at(path).config, tokenizer.load(own_tokenizer or source)
+
+
+def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Template:
+    if s.problems.prompt not in PROMPTS:
+        raise InputError(
+            f"config.problems.prompt={s.problems.prompt!r} is unknown. "
+            f"{nearest(s.problems.prompt, PROMPTS)}"
+        )
+    prompt_format, instruction = PROMPTS[s.problems.prompt]
+    return templates.make(
+        s.model.template if text else "plain",
+        text or _reckoning(model),
+        system=s.problems.system if text else "",
+        prompt_format=prompt_format,
+        instruction=instruction,
+        thinking=s.model.thinking if text else False,
+    )
 
 
 def _reckoning(model: ModelConfig) -> Tokenizer:
