@@ -1,7 +1,7 @@
 """The real rollout and the real update of a config, compiled ahead of time for chips not here.
 
-    programs(settings, shapes)   yields (name, lowered), update first: it fails soonest
-    compile_one(name, lowered)   -> Compiled
+    programs(settings, shapes)   yields Programs, the update first: it fails soonest
+    compile_one(program)         -> Compiled
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from score_jax.learner import step
 from score_jax.learner.step import TrainState
 from score_jax.plan import hlo
 from score_jax.plan.estimate import ROLLOUT, UPDATE
-from score_jax.plan.shapes import Shapes
+from score_jax.plan.shapes import Shapes, device_bytes
 from score_jax.rollout import episode
 from score_jax.structs import Batch, PromptBatch
 
@@ -36,14 +36,22 @@ class Compiled:
     """What the compiler says of a program, for one chip; bytes."""
 
     seconds: float
-    arguments: int
-    results: int  # that do not take an argument's place
     temporaries: int
+    others: int  # batches in and out, and what arguments take beyond their values
     code: int
     cost: hlo.Cost
 
 
-def programs(settings: Settings, shapes: Shapes) -> Iterator[tuple[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One to compile."""
+
+    name: str
+    lowered: Any
+    given: int  # bytes of its arguments that stay on the chip anyway
+
+
+def programs(settings: Settings, shapes: Shapes) -> Iterator[Program]:
     """Both programs of a step, lowered for the shapes' mesh. Raises: InputError as a run would."""
     experiment = Experiment.of_shapes(
         settings,
@@ -53,27 +61,29 @@ def programs(settings: Settings, shapes: Shapes) -> Iterator[tuple[str, Any]]:
         shapes.frozen if shapes.lora.rank else None,
     )
     rollout = _rollout(experiment, shapes)
-    yield UPDATE, _update(experiment, shapes, rollout.out_info[0])
-    yield ROLLOUT, rollout
+    update = _update(experiment, shapes, rollout.out_info[0])
+    stays = (shapes.trained, shapes.opt_state, shapes.frozen)
+    yield Program(UPDATE, update, device_bytes(stays))
+    yield Program(ROLLOUT, rollout, device_bytes(shapes.weights))
 
 
-def compile_one(lowered: Any) -> Compiled:
+def compile_one(program: Program) -> Compiled:
     """Raises: NoRoomError with the compiler's reason."""
     started = time.perf_counter()
     try:
-        program = lowered.compile()
+        made = program.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if _NO_ROOM not in str(error):
             raise
         raise NoRoomError(str(error).split("\n")[0].removeprefix(f"{_NO_ROOM}: ")) from error
-    memory = program.memory_analysis()
+    memory = made.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Compiled(
         seconds=time.perf_counter() - started,
-        arguments=memory.argument_size_in_bytes,
-        results=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
+        others=memory.argument_size_in_bytes - program.given + results,
         code=memory.generated_code_size_in_bytes,
-        cost=hlo.cost(program.as_text()),
+        cost=hlo.cost(made.as_text()),
     )
 
 

@@ -84,12 +84,22 @@ def largest(terms: list[Term], program: str, count: int = 3) -> list[Term]:
     return sorted(there, key=lambda term: -term.bytes)[:count]
 
 
+def queue(s: Settings, shapes: Shapes) -> int:
+    """How many samples a slot decodes, one after the other."""
+    _, samples, slots = _on_chip(s, shapes)
+    return -(-samples // slots)
+
+
+def _on_chip(s: Settings, shapes: Shapes) -> tuple[int, int, int]:
+    """Problems, samples and slots of a step on one chip."""
+    problems = -(-s.rollout.problems_per_step // sharding.batch_size(shapes.mesh))
+    samples = problems * s.rollout.samples_per_problem
+    return problems, samples, min(s.rollout.slots or samples, samples)
+
+
 def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
     m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
-    split = sharding.batch_size(shapes.mesh)
-    problems = -(-s.rollout.problems_per_step // split)
-    samples = problems * s.rollout.samples_per_problem
-    slots = min(s.rollout.slots or samples, samples)
+    problems, _, slots = _on_chip(s, shapes)
     prompt = s.rollout.max_prompt_tokens
     token = 2 * m.layers * m.kv_heads * m.head_width * width
     return [
@@ -123,7 +133,8 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
     found = [
         # Of one part and, with several, their sum.
         Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
-        Term("weights in model.dtype", UPDATE, device_bytes(shapes.weights) // 4 * width),
+        # Frozen weights lie in it as they are.
+        Term("weights in model.dtype", UPDATE, 0 if shapes.lora.rank else trained // 4 * width),
         # This layer's and the next one's, and the head with its gradient in float32.
         Term(
             "gathered weights",

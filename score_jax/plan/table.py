@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from score_jax.config import Settings
 from score_jax.plan import estimate
 from score_jax.plan.chips import GIB, Slice
 from score_jax.plan.compiled import Compiled
 from score_jax.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
+from score_jax.plan.shapes import Shapes
 
 SPARE = 0.1  # of a chip's memory; a plan with less is told so
 PROGRAMS = (ROLLOUT, UPDATE)
@@ -39,7 +41,7 @@ def both(where: Slice, terms: Sequence[Term], found: Mapping[str, Compiled]) -> 
             "other temporaries",
             [found[ROLLOUT].temporaries - cache, found[UPDATE].temporaries],
         ),
-        _row("prompts and episodes", [_rest(terms, found, program) for program in PROGRAMS]),
+        _row("prompts and episodes", [found[program].others for program in PROGRAMS]),
         _row("code of both", [_code(found)] * 2),
         _row("sum", [needed(terms, found)[program] for program in PROGRAMS]),
         _shares([needed(terms, found)[program] / usable for program in PROGRAMS], usable),
@@ -51,7 +53,7 @@ def needed(terms: Sequence[Term], found: Mapping[str, Compiled]) -> dict[str, in
     """Bytes of one chip while each program runs, all that stays included."""
     stays = sum(term.bytes for term in terms if term.when == STAYS)
     return {
-        program: stays + one.temporaries + _rest(terms, found, program) + _code(found)
+        program: stays + one.temporaries + one.others + _code(found)
         for program, one in found.items()
     }
 
@@ -71,6 +73,35 @@ def collectives(found: Mapping[str, Compiled]) -> str:
     return "\n".join(rows)
 
 
+def bounds(
+    where: Slice,
+    settings: Settings,
+    shapes: Shapes,
+    terms: Sequence[Term],
+    found: Mapping[str, Compiled],
+) -> str:
+    """The least time that a step can take if every attempt runs to its limit, from the peaks."""
+    chip, rollout = where.chip, settings.rollout
+    flops = estimate.flops(settings, shapes) / where.chips
+    sent = sum(found[UPDATE].cost.bytes.values())
+    update = max(flops / chip.flops, sent / chip.ici_bytes_per_sec)
+    read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
+    turn = read / chip.hbm_bytes_per_sec
+    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(settings, shapes)
+    return "\n".join(
+        [
+            "least time of a step of full rows, from the chip's peaks",
+            f"  update    {update:8.1f} s: {flops:.2e} FLOPs a chip take "
+            f"{flops / chip.flops:.1f} s, {sent / 1e9:.0f} GB over ICI {sent / chip.ici_bytes_per_sec:.1f} s",
+            f"  rollout   {turn * turns:8.1f} s: {turns} token steps that each read "
+            f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
+            f"  step      {update + turn * turns:8.1f} s, grading not counted",
+            f"the compiled update's FLOPs a chip: {found[UPDATE].cost.flops:.2e}, loops over chunks "
+            "of tokens counted once",
+        ]
+    )
+
+
 def _row(name: str, values) -> str:
     return f"{name:34}" + "".join(
         f"{'-':>9}" if value is None else f"{value / GIB:>9.2f}" for value in values
@@ -80,13 +111,6 @@ def _row(name: str, values) -> str:
 def _shares(shares: Sequence[float], usable: float) -> str:
     name = f"share of {usable / GIB:.2f} GiB"
     return f"{name:34}" + "".join(f"{share:>9.0%}" for share in shares)
-
-
-def _rest(terms: Sequence[Term], found: Mapping[str, Compiled], program: str) -> int:
-    """Arguments and results that are no weights: batches, and what the compiler pads."""
-    one = found[program]
-    weights = sum(term.bytes for term in terms if term.program_reads(program))
-    return max(0, one.arguments - weights) + one.results
 
 
 def _code(found: Mapping[str, Compiled]) -> int:
