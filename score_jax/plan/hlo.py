@@ -39,13 +39,15 @@ class Cost:
 
     flops: float = 0.0
     count: dict[str, float] = dataclasses.field(default_factory=dict)  # collectives by kind
-    bytes: dict[str, float] = dataclasses.field(default_factory=dict)  # of their results
+    bytes: dict[str, float] = dataclasses.field(default_factory=dict)  # of the whole values
+    sent: float = 0.0  # bytes that leave the chip for them, by the ring's arithmetic
     # Of `count`, those within loops whose length is data: once per turn.
     per_turn: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, other: "Cost", times: float = 1.0) -> None:
         """Adds what runs so often."""
         self.flops += times * other.flops
+        self.sent += times * other.sent
         for mine, theirs in (
             (self.count, other.count),
             (self.bytes, other.bytes),
@@ -83,7 +85,7 @@ def cost(text: str) -> Cost:
                 branches = [of(name) for name in _branches(line.line)]
                 total.add(max(branches, key=lambda c: (c.flops, sum(c.bytes.values()))))
             elif line.opcode.removesuffix("-start") in KINDS:
-                _collective(total, line, seen)
+                _collective(total, line, results, seen)
             elif line.opcode in ("convolution", "dot"):
                 total.flops += _flops(line, results)
             else:
@@ -147,23 +149,43 @@ def _constants(lines: list[Instruction]) -> dict[str, int]:
     return {name: int(value.group(1)) for name, value in found if value}
 
 
-def _collective(total: Cost, line: Instruction, seen: set[str]) -> None:
+def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: set[str]) -> None:
     channel = re.search(r"channel_id=(\d+)", line.line)
     if channel and channel.group(1) in seen:
         return
     if channel:
         seen.add(channel.group(1))
     kind = line.opcode.removesuffix("-start")
-    arrays = _ARRAY.findall(line.result)
-    sizes = [_array_bytes(*array) for array in arrays if array[0] != "u32" or array[1]]
-    if line.opcode.endswith("-start"):  # its result holds the operand as well
-        sizes = [max(sizes)]
+    given = sum(_bytes_of(results.get(name, "")) for name in line.operands)
+    made = _bytes_of(line.result)
+    if line.opcode.endswith("-start") and kind != "all-reduce":
+        # What starts a transfer returns what went in and what comes out, and some marks.
+        made = made - given if kind == "all-gather" else given
+    size = max(given, made) if kind == "reduce-scatter" else made
+    members = _group_size(line.line)
+    share = 1.0 if kind == "collective-permute" else (members - 1) / members
+    total.sent += size * share * (2 if kind == "all-reduce" else 1)
     total.count[kind] = total.count.get(kind, 0.0) + 1
-    total.bytes[kind] = total.bytes.get(kind, 0.0) + sum(sizes)
+    total.bytes[kind] = total.bytes.get(kind, 0.0) + size
 
 
-def _array_bytes(kind: str, shape: str) -> int:
-    return _BYTES.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n)
+def _group_size(line: str) -> int:
+    """Over how many devices a collective goes, in the three ways in which its groups are written."""
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = dict(part.split("=") for part in named.group(1).split(","))
+        return math.prod(int(sizes[axis]) for axis in named.group(2).split(","))
+    if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(tiled.group(1))
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return len(listed.group(1).split(","))
+    return 1
+
+
+def _bytes_of(result: str) -> int:
+    return sum(
+        _BYTES.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n)
+        for kind, shape in _ARRAY.findall(result)
+    )
 
 
 def _dims(result: str) -> list[int]:

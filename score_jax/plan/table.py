@@ -83,7 +83,7 @@ def bounds(
     """The least time that a step can take if every attempt runs to its limit, from the peaks."""
     chip, rollout = where.chip, settings.rollout
     flops = estimate.flops(settings, shapes) / where.chips
-    sent = sum(found[UPDATE].cost.bytes.values())
+    sent = found[UPDATE].cost.sent
     update = max(flops / chip.flops, sent / chip.ici_bytes_per_sec)
     read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
     turn = read / chip.hbm_bytes_per_sec
