@@ -147,8 +147,8 @@ class RolloutSettings:
 class MemorySettings:
     """How an update fits into memory. None of these changes a result beyond rounding."""
 
-    # The rows are learned from in this many parts, rows of like length together; 0: one, or on a CPU
-    # as many as are fastest.
+    # The rows are learned from in this many parts, rows of like length together; 0: one, or on a
+    # CPU as many as are fastest.
     micro_batches: int = 0
     # A part is as wide as its longest row, in so many steps of width; each is compiled, so more
     # take longer. 0: four where there are several parts and attempts may have 64 tokens, else one.

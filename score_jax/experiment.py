@@ -21,7 +21,6 @@ from score_jax.learner import lora, parts
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import families, runs, transformer, weights
-from score_jax.model.attention import Attention
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
@@ -158,7 +157,8 @@ class Experiment:
             dtype=s.model.dtype,
             chunk=s.memory.chunk,
             remat=s.memory.remat,
-            attention=Attention(s.model.attention, self.mesh),
+            attention=s.model.attention,
+            mesh=self.mesh if self.mesh.size > 1 else None,
         )
 
     def learner_settings(self, stage: StageSettings) -> LearnerSettings:

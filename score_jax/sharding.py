@@ -97,23 +97,9 @@ def rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def keep_rows(mesh: Mesh | None, x: jax.Array) -> jax.Array:
-    """x within a program, its first axis split as rows are; as it is without a mesh, or if few.
-
-    The partitioner would follow the weights instead: with them split over fsdp, every device would
-    have all rows and a part of each value.
-    """
-    if mesh is None or len(x) % batch_size(mesh):
-        return x
-    return jax.lax.with_sharding_constraint(x, rows(mesh))
-
-
-def gathered(mesh: Mesh | None, axes: tuple[str | None, ...], x: jax.Array) -> jax.Array:
-    """x within a program, gathered over fsdp and split over tensor by its logical axes."""
-    if mesh is None:
-        return x
-    kept = tuple(None if RULES.get(name or "") == "fsdp" else name for name in axes)
-    return jax.lax.with_sharding_constraint(x, of_axes(mesh, kept, x.shape))
+def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """x, whose first axis is the batch, as XLA must lay it out inside a program for the mesh."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, rows(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

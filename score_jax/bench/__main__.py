@@ -94,12 +94,11 @@ def _rollout(given, overrides: list[str]) -> None:
 
 def _update(given, overrides: list[str]) -> None:
     from score_jax.bench import timing, update
-    from score_jax.model.attention import Attention
 
     work = _workload(given, overrides)
     work = dataclasses.replace(work, memory=_changed(work.memory, given.memory, "--memory"))
     if not given.config:
-        work = dataclasses.replace(work, attention=Attention(given.attention))
+        work = dataclasses.replace(work, attention=given.attention)
     if given.analyse or given.topology:
         timing.tell(update.memory_of(work, given.topology))
         return

@@ -20,6 +20,7 @@ _NO_VALUE = {
     "call",
     "constant",
 }
+_IN_ALL_NAMES = {"while", "body", "cond", "closed_call", "checkpoint", "rematted_computation"}
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?\S+ = (\w+)\[([\d,]*)\]\S* ([\w-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) .*\{$")
 _CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
@@ -57,7 +58,6 @@ def _short(name: str) -> str:
     wanted = [
         part
         for part in name.split("/")
-        if part not in ("while", "body", "cond", "closed_call", "checkpoint", "rematted_computation")
-        and not part.startswith("jit(_train_step)")
+        if part not in _IN_ALL_NAMES and not part.startswith("jit(_train_step)")
     ]
     return "/".join(wanted[-4:])

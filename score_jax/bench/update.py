@@ -141,6 +141,7 @@ def _update(
             chunk=variant.memory.chunk,
             remat=variant.memory.remat,
             attention=work.attention,
+            mesh=None if chip else work.mesh,
         ),
         optimizer=work.optimizer,
         samples=s.samples,

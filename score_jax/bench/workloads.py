@@ -26,7 +26,6 @@ from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
 from score_jax.model import transformer
-from score_jax.model.attention import Attention
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.problem import InputError
@@ -92,7 +91,7 @@ class Workload:
     memory: MemorySettings = MemorySettings()  # noqa: RUF009 (frozen)
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 (frozen)
     mesh: Mesh | None = None  # None: one device
-    attention: Attention = Attention()  # noqa: RUF009 (frozen); of an update
+    attention: str = "xla"  # of an update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +196,8 @@ def of_config(settings: Settings) -> Workload:
         adapters=trained if experiment.base else None,
         memory=settings.memory,
         optimizer=settings.optimizer,
-        mesh=experiment.mesh,
-        attention=Attention(settings.model.attention, experiment.mesh),
+        mesh=experiment.mesh if experiment.mesh.size > 1 else None,
+        attention=settings.model.attention,
     )
 
 

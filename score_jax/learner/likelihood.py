@@ -10,11 +10,10 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from score_jax import sharding
 from score_jax.learner import chunked
 from score_jax.model import transformer
-from score_jax.model.attention import Attention
 from score_jax.model.families import ModelConfig
 from score_jax.rl import kl
 from score_jax.rl.policy import Policy, distort, entropy, log_prob
@@ -34,7 +33,8 @@ class LikelihoodSettings:
     dtype: str = "float32"  # of the forward and backward matmuls
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
     remat: str = "products"  # a key of transformer.REMAT
-    attention: Attention = Attention()  # noqa: RUF009 (frozen)
+    attention: str = "xla"  # or a key of kernels.KERNELS
+    mesh: Mesh | None = None  # that rows and params are split over; None: one device
 
 
 class Written(flax.struct.PyTreeNode):
@@ -82,7 +82,12 @@ def hidden_before(
     """The hidden states that predict the written tokens, [B, N, D]."""
     params = _cast(params, settings)
     hidden_BTD = transformer.hidden(
-        settings.model, params, tokens_BT, remat=settings.remat, how=settings.attention
+        settings.model,
+        params,
+        tokens_BT,
+        remat=settings.remat,
+        kernel=settings.attention,
+        mesh=settings.mesh,
     )
     return jnp.take_along_axis(hidden_BTD, where.column[..., None] - 1, axis=1)
 
@@ -98,10 +103,9 @@ def read(
     s = settings
 
     def score(head, _, hidden_BND, target_BN):
-        logits_BNV = transformer.project(s.model, _cast(head, s), hidden_BND)
-        return _score(logits_BNV, target_BN, s.policy)
+        return _score(transformer.project(s.model, head, hidden_BND), target_BN, s.policy)
 
-    head = _head(params, s)
+    head = transformer.head(s.model, params)
     return _by_chunks(score, head, None, where, s, hidden_BND, target_BN)
 
 
@@ -125,24 +129,17 @@ def read_with_kl(
     whole = Policy(temperature=s.policy.temperature)
 
     def score(head, reference_head, hidden_BND, target_BN, reference_BND):
-        logits_BNV = transformer.project(s.model, _cast(head, s), hidden_BND)
-        reference_BNV = transformer.project(s.model, _cast(reference_head, s), reference_BND)
+        logits_BNV = transformer.project(s.model, head, hidden_BND)
+        reference_BNV = transformer.project(s.model, reference_head, reference_BND)
         kl_BN = kl.exact(distort(logits_BNV, whole), distort(reference_BNV, whole))
         return *_score(logits_BNV, target_BN, s.policy), kl_BN
 
-    head, reference_head = (_head(x, s) for x in (params, reference))
+    head, reference_head = (transformer.head(s.model, x) for x in (params, reference))
     return _by_chunks(score, head, reference_head, where, s, hidden_BND, target_BN, reference_BND)
 
 
 def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
-
-
-def _head(params: Params, settings: LikelihoodSettings) -> Params:
-    """What projects to the vocabulary, gathered once and not for every chunk."""
-    mesh = settings.attention.mesh
-    head = _cast(transformer.head(settings.model, params), settings)
-    return {name: sharding.gathered(mesh, transformer.AXES[name], x) for name, x in head.items()}
 
 
 def _score(logits_BNV, target_BN, policy: Policy):
@@ -151,25 +148,10 @@ def _score(logits_BNV, target_BN, policy: Policy):
 
 
 def _by_chunks(score, head, frozen, where: Written, settings: LikelihoodSettings, *inputs_BN):
-    """`score(head, frozen, *inputs)` of some columns of all rows at a time; 0 off the mask.
-
-    Chunks are of columns, so that rows may be split over devices. Those beyond the last column that
-    a row wrote are never computed.
-    """
-    rows, columns = where.column.shape
+    """`score(head, frozen, *inputs)` of the written tokens; 0 off the mask."""
     model = settings.model
     large = min(LARGE_CHUNK, model.width // 2)
     tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
-    chunk = min(max(1, tokens // rows), columns)
-    longest = jnp.max(jnp.sum(where.mask, axis=1))
-    inputs_C = tuple(_chunks(x, chunk) for x in inputs_BN)
-    outputs_C = chunked.over_chunks(score, -(-longest // chunk), head, frozen, *inputs_C)
-    outputs_BN = (jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :columns] for x in outputs_C)
+    loop = chunked.Loop(score, tokens, settings.dtype, settings.mesh)
+    outputs_BN = chunked.over_chunks(loop, head, frozen, where.mask, *inputs_BN)
     return tuple(jnp.where(where.mask, x_BN, 0.0) for x_BN in outputs_BN)
-
-
-def _chunks(x_BN: jax.Array, size: int) -> jax.Array:
-    """[B, N, ...] to [chunks, B, size, ...], padded with zeros behind."""
-    rows, columns = x_BN.shape[:2]
-    padding = [(0, 0), (0, -columns % size)] + [(0, 0)] * (x_BN.ndim - 2)
-    return jnp.moveaxis(jnp.pad(x_BN, padding).reshape(rows, -1, size, *x_BN.shape[2:]), 1, 0)

@@ -1,4 +1,4 @@
-"""How a batch is learned from in parts: rows of like length together, each part as wide as it needs.
+"""A batch is learned from in parts: rows of like length together, each part as wide as it needs.
 
     Plan(parts, widths, shards)                  how many parts, of how many widths
     plan(memory, ...)                            the settings' plan, or the fastest

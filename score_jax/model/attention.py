@@ -4,10 +4,9 @@
     soft_cap(x, cap)                              cap * tanh(x / cap)
 
 Plain causal attention is left to jax.nn.dot_product_attention. It takes no soft-cap, so that one is
-written out. `Attention` says whether a device's own kernel takes the place of both.
+written out. A device's own kernel may take the place of both.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -16,14 +15,6 @@ from jax.sharding import Mesh, PartitionSpec
 
 from score_jax.model.kernels import KERNELS
 from score_jax.sharding import BATCH_AXES, RULES
-
-
-@dataclasses.dataclass(frozen=True)
-class Attention:
-    """How whole rows are attended to. Static under jit."""
-
-    kernel: str = "xla"  # or a key of KERNELS
-    mesh: Mesh | None = None  # that rows and heads are split over, which XLA does for its own only
 
 
 def soft_cap(x: jax.Array, cap: float) -> jax.Array:
@@ -39,16 +30,20 @@ def over_rows(
     window: jax.Array | None = None,
     softcap: float = 0.0,
     windows: tuple[int, ...] = (),
-    how: Attention = Attention(),  # noqa: B008 (frozen)
+    kernel: str = "xla",
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Each token attends to itself and what is before it in its row. Returns: out_BTHE.
 
     window: scalar; tokens that one sees, itself included, 0 for all. It may be traced, so that
         layers of both kinds are one program. None: all, and no mask is made.
     windows: the values that `window` may have, which a kernel is compiled for.
+    kernel: or a key of KERNELS.
+    mesh: that rows and heads are split over; XLA sees that by itself, for its own attention.
     """
-    if how.kernel != "xla":
-        return _by_kernel(q_BTHE, k_BTKE, v_BTKE, window, softcap, windows, how)
+    if kernel != "xla":
+        attend = functools.partial(KERNELS[kernel], softcap=softcap)
+        return _by_kernel(attend, q_BTHE, k_BTKE, v_BTKE, window, windows, mesh)
     if window is None and not softcap:
         return jax.nn.dot_product_attention(q_BTHE, k_BTKE, v_BTKE, is_causal=True)
     visible_TT = _visible(q_BTHE.shape[1], window)
@@ -66,8 +61,7 @@ def over_rows(
     return jnp.einsum("BKGTS,BSKE->BTKGE", weight_BKGTS, v_BTKE).reshape(b, t, h, e)
 
 
-def _by_kernel(q_BTHE, k_BTKE, v_BTKE, window, softcap, windows, how: Attention) -> jax.Array:
-    attend = functools.partial(KERNELS[how.kernel], softcap=softcap)
+def _by_kernel(attend, q_BTHE, k_BTKE, v_BTKE, window, windows, mesh: Mesh | None) -> jax.Array:
     sizes = sorted(set(windows)) if window is not None else [0]
 
     def on_device(index, *qkv):
@@ -75,12 +69,12 @@ def _by_kernel(q_BTHE, k_BTKE, v_BTKE, window, softcap, windows, how: Attention)
         return jax.lax.switch(index, branches, *qkv)
 
     index = jnp.searchsorted(jnp.array(sizes), 0 if window is None else window)
-    if how.mesh is None or how.mesh.size == 1:
+    if mesh is None or mesh.size == 1:
         return on_device(index, q_BTHE, k_BTKE, v_BTKE)
     heads = PartitionSpec(BATCH_AXES, None, RULES["heads"], None)
     return jax.shard_map(
         on_device,
-        mesh=how.mesh,
+        mesh=mesh,
         in_specs=(PartitionSpec(), heads, heads, heads),
         out_specs=heads,
         check_vma=False,  # kernels do not say over which axes their results vary

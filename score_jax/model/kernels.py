@@ -48,9 +48,11 @@ def splash(
     columns = -(-t // LANES) * LANES
     block = max(size for size in range(LANES, BLOCK + 1, LANES) if columns % size == 0)
     shape = (columns, columns)
-    mask = splash_attention_mask.CausalMask(shape)
-    if window:
-        mask = splash_attention_mask.LocalMask(shape, (window - 1, 0), offset=0)
+    mask = (
+        splash_attention_mask.LocalMask(shape, (window - 1, 0), offset=0)
+        if window
+        else splash_attention_mask.CausalMask(shape)
+    )
     attend = splash_attention_kernel.make_splash_mqa_single_device(
         splash_attention_mask.MultiHeadMask([mask] * (h // kv_heads)),
         block_sizes=splash_attention_kernel.BlockSizes(
@@ -68,7 +70,7 @@ def splash(
     )
 
     def heads_first(x_BTHE: jax.Array) -> jax.Array:
-        """[B, K, G, T, E] with T and E padded: padded keys are behind every token, padded E is 0."""
+        """[B, K, G, T, E], T and E padded: padded keys are behind every token, padded E is 0."""
         padding = ((0, 0), (0, columns - t), (0, 0), (0, -e % LANES))
         x_BTHE = jnp.pad(x_BTHE, padding)
         return jnp.moveaxis(x_BTHE.reshape(b, columns, kv_heads, -1, x_BTHE.shape[-1]), 1, 3)

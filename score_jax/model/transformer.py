@@ -29,11 +29,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from score_jax import sharding
 from score_jax.model import attention, lowrank, rope
 from score_jax.model import cache as kv
-from score_jax.model.attention import Attention
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
@@ -201,13 +201,15 @@ def hidden(
     tokens_BT: jax.Array,
     *,
     remat: str = "none",
-    how: Attention = Attention(),  # noqa: B008 (frozen)
+    kernel: str = "xla",
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Final hidden states of whole rows; causal, position = column. Returns [B, T, D].
 
     Rows may be padded on the right: padding is behind every real token and so never seen.
     remat: a key of REMAT, what of a layer's forward pass the backward pass recomputes.
-    how: whose attention.
+    kernel: whose attention; see attention.over_rows.
+    mesh: that rows and params are split over.
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
@@ -220,7 +222,9 @@ def hidden(
 
     def layer(x_BTD, scanned):
         layer_params, window = scanned
-        x_BTD = sharding.keep_rows(how.mesh, x_BTD)
+        # Said, as XLA would split activations by width, the way the embedding lies, and sum every
+        # product over all devices.
+        x_BTD = sharding.split_rows(x_BTD, mesh)
 
         def attend(q_BTHE, k_BTKE, v_BTKE):
             out_BTHE = attention.over_rows(
@@ -230,7 +234,8 @@ def hidden(
                 window=window if crossed else None,
                 softcap=config.attention_softcap,
                 windows=config.windows,
-                how=how,
+                kernel=kernel,
+                mesh=mesh,
             )
             return out_BTHE, None
 
@@ -241,7 +246,7 @@ def hidden(
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
-    x_BTD = _embed(config, params, tokens_BT)
+    x_BTD = sharding.split_rows(_embed(config, params, tokens_BT), mesh)
     x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L))
     return _final_norm(config, params, x_BTD)
 
