@@ -144,7 +144,7 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
         Term("layers' inputs", UPDATE, m.layers * tokens * kept * width),
         Term("attention scores", UPDATE, scores),
         Term("MLP of a layer", UPDATE, 4 * tokens * mlp * width),
-        Term("logits", UPDATE, 3 * -(-chunk // split) * m.vocab_size // tensor * 4),
+        Term("logits", UPDATE, 3 * chunk * m.vocab_size // tensor * 4),
     ]
     return [term for term in found if term.bytes]
 

@@ -116,7 +116,7 @@ def of_config(settings: Settings, mesh: Mesh | AbstractMesh) -> Shapes:
     model, text = _model(settings.model.source, settings.model.tokenizer)
     template = _template(settings, model, text)
     adapters, rollout = settings.model.lora, settings.rollout
-    frozen = _weights(model, mesh, settings.model.dtype if adapters.rank else "float32")
+    frozen = weights(model, mesh, settings.model.dtype if adapters.rank else "float32")
     trained = lora.shapes(model, adapters, mesh) if adapters.rank else frozen
     opt_state = jax.eval_shape(optimizer.make(settings.optimizer).init, trained)
     turn = len(template.turn_end_ids) + len(template.instruction_ids)
@@ -175,7 +175,7 @@ def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Templa
     prompt_format, instruction = PROMPTS[s.problems.prompt]
     return templates.make(
         s.model.template if text else "plain",
-        text or _reckoning(model),
+        text or reckoning(model),
         system=s.problems.system if text else "",
         prompt_format=prompt_format,
         instruction=instruction,
@@ -183,7 +183,7 @@ def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Templa
     )
 
 
-def _reckoning(model: ModelConfig) -> Tokenizer:
+def reckoning(model: ModelConfig) -> Tokenizer:
     """In place of a tokenizer that is not here: as many tokens as a text has at most."""
 
     def encode(text: str) -> list[int]:
@@ -201,7 +201,8 @@ def _reckoning(model: ModelConfig) -> Tokenizer:
     )
 
 
-def _weights(model: ModelConfig, mesh, dtype: str) -> Params:
+def weights(model: ModelConfig, mesh: Mesh | AbstractMesh, dtype: str) -> Params:
+    """Shapes and shardings of all weights of a model."""
     shapes = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
     shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shapes, shardings)
