@@ -18,6 +18,7 @@ def devices(name: str) -> list[jax.Device]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # it would complain of none
     try:
         return list(topologies.get_topology_desc(name, platform="tpu").devices)
     except Exception as error:  # the plugin's own kinds, by version
