@@ -5,8 +5,8 @@
     --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
     --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
 
-Weights: Llama 3.1 by Meta, under the Llama 3.1 Community License, to be accepted on the hub. Problems:
-Hendrycks et al. 2021, MIT.
+Weights: Llama 3.1 by Meta, under the Llama 3.1 Community License, to be accepted on the hub.
+Problems: Hendrycks et al. 2021, MIT.
 
 PLANNED
 """

@@ -31,7 +31,7 @@ import re
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
 from score_jax import sharding
 from score_jax.config import LoraSettings
@@ -73,7 +73,7 @@ def init(
     return jax.jit(make, out_shardings=shardings)(key)
 
 
-def shapes(config: ModelConfig, settings: LoraSettings, mesh: Mesh | AbstractMesh) -> Params:
+def shapes(config: ModelConfig, settings: LoraSettings, mesh: sharding.AnyMesh) -> Params:
     """Shapes and shardings of what `init` makes on a mesh."""
     make = functools.partial(_make, config=config, settings=settings)
     made = jax.eval_shape(make, jax.random.key(0))

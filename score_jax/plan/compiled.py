@@ -1,7 +1,7 @@
 """The real rollout and the real update of a config, compiled ahead of time for chips not here.
 
-    programs(settings, shapes)   yields Programs, the update first: it fails soonest
-    compile_one(program)         -> Compiled
+programs(settings, shapes)   yields Programs, the update first: it fails soonest
+compile_one(program)         -> Compiled
 """
 
 import dataclasses
@@ -104,22 +104,21 @@ def _rollout(experiment: Experiment, shapes: Shapes):
 
 def _update(experiment: Experiment, shapes: Shapes, rows: Any):
     """rows: what the rollout returns, an Episode of shapes."""
-    by_row = sharding.rows(shapes.mesh)
-
-    def placed(x) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row)
-
-    batch = Batch(
-        tokens=placed(rows.tokens),
-        attempt=placed(rows.attempt),
-        logp=placed(rows.logp),
-        length=placed(rows.length),
-        reward=jax.ShapeDtypeStruct(rows.truncated.shape, jnp.float32, sharding=by_row),
-        truncated=placed(rows.truncated),
-    )
-    everywhere = sharding.replicated(shapes.mesh)
+    by_row, everywhere = sharding.rows(shapes.mesh), sharding.replicated(shapes.mesh)
+    fields: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row)
+        for name, x in (
+            ("tokens", rows.tokens),
+            ("attempt", rows.attempt),
+            ("logp", rows.logp),
+            ("length", rows.length),
+            ("reward", jax.ShapeDtypeStruct(rows.truncated.shape, jnp.float32)),
+            ("truncated", rows.truncated),
+        )
+    }
+    taken: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     state = TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
+        step=taken,
         params=shapes.trained,
         opt_state=shapes.opt_state,
         settings=experiment.learner_settings(shapes.stage),
@@ -128,7 +127,7 @@ def _update(experiment: Experiment, shapes: Shapes, rows: Any):
     return step.lower(
         state,
         {} if with_base else shapes.frozen,
-        batch,
+        Batch(**fields),
         stage=shapes.stage,
         base=shapes.frozen if with_base else None,
     )

@@ -11,6 +11,7 @@ is the large values only, named below; compiling (compiled.py) finds the others.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
@@ -69,7 +70,7 @@ def terms(settings: Settings, shapes: Shapes) -> list[Term]:
     ]
 
 
-def needed(terms: list[Term]) -> dict[str, int]:
+def needed(terms: Sequence[Term]) -> dict[str, int]:
     """Bytes on one chip while each of the two programs runs."""
 
     def total(*whens: str) -> int:
@@ -78,7 +79,7 @@ def needed(terms: list[Term]) -> dict[str, int]:
     return {program: total(STAYS, program) for program in (ROLLOUT, UPDATE)}
 
 
-def largest(terms: list[Term], program: str, count: int = 3) -> list[Term]:
+def largest(terms: Sequence[Term], program: str, count: int = 3) -> list[Term]:
     """The terms that weigh most while a program runs."""
     there = [term for term in terms if term.when in (STAYS, program)]
     return sorted(there, key=lambda term: -term.bytes)[:count]
@@ -118,14 +119,15 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
     tokens = rows * shapes.columns
     heads, mlp = (m.heads + m.kv_heads) * 2 * m.head_width // tensor, m.mlp_width // tensor
     # What the backward pass keeps of each token in each layer.
-    kept = m.width + {"full": 0, "products": heads + m.width + 2 * mlp, "none": 3 * heads + 6 * mlp}[
-        s.memory.remat
-    ]
+    kept = (
+        m.width
+        + {"full": 0, "products": heads + m.width + 2 * mlp, "none": 3 * heads + 6 * mlp}[
+            s.memory.remat
+        ]
+    )
     trained = device_bytes(shapes.trained)
     layer = (parameters(m) - _embeddings(m)) // m.layers // tensor
-    chunk = s.memory.chunk or max(
-        likelihood.LARGE_CHUNK, likelihood.CHUNK_LOGITS // m.vocab_size
-    )
+    chunk = s.memory.chunk or max(likelihood.LARGE_CHUNK, likelihood.CHUNK_LOGITS // m.vocab_size)
     scores = 0
     if s.model.attention == "xla":
         # Scores, softmax and the gradient of one layer, float32.

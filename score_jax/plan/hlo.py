@@ -1,4 +1,4 @@
-"""What a compiled program does on one device, read from its text: collectives and FLOPs, with loops.
+"""What a compiled program does on one device, from its text: collectives and FLOPs, with loops.
 
 XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs: a
 loop whose condition compares a counter with a constant runs that often, whose condition is data
@@ -19,7 +19,9 @@ _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(([^)]*)\)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|to_apply|called_computations)=\{?%?([\w.\-]+)")
-_BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=%([\w.\-]+))")
+_BRANCHES = re.compile(
+    r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=%([\w.\-]+))"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,9 @@ def cost(text: str) -> Cost:
         results = {line.name: line.result for line in lines}
         for line in lines:
             if line.opcode == "while":
-                name, until = (_match(rf"{k}=%?([\w.\-]+)", line.line) for k in ("body", "condition"))
+                name, until = (
+                    _match(rf"{k}=%?([\w.\-]+)", line.line) for k in ("body", "condition")
+                )
                 body = Cost()
                 body.add(of(name))
                 times = _trips(computations[until], computations[name])
@@ -170,7 +174,7 @@ def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: s
 
 
 def _group_size(line: str) -> int:
-    """Over how many devices a collective goes, in the three ways in which its groups are written."""
+    """Over how many devices a collective goes; groups are written in three ways."""
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
         sizes = dict(part.split("=") for part in named.group(1).split(","))
         return math.prod(int(sizes[axis]) for axis in named.group(2).split(","))
@@ -202,7 +206,10 @@ def _flops(line: Instruction, results: dict[str, str]) -> float:
         axes = [int(n) for n in summed.split(",") if n]
         return 2.0 * math.prod(_dims(out)) * math.prod(_dims(lhs)[axis] for axis in axes)
     left, right, made = re.split(r"_|->", _match(r"dim_labels=([\w\->]+)", line.line))
-    of_out, of_right = dict(zip(made, _dims(out), strict=True)), dict(zip(right, _dims(rhs), strict=True))
+    of_out, of_right = (
+        dict(zip(made, _dims(out), strict=True)),
+        dict(zip(right, _dims(rhs), strict=True)),
+    )
     of_left = dict(zip(left, _dims(lhs), strict=True))
     window = re.search(r"window=\{([^}]*)\}", line.line)
     spatial = 1.0

@@ -3,9 +3,11 @@
 First by arithmetic, at once; then by TPU's own compiler, which needs no TPU and some minutes: the
 config's rollout and its train step, each compiled as a run compiles them. Weights are shapes only.
 
-Left out: evaluation (its rollout decodes one greedy sample of `evaluation.batch` problems, less than
-a training step does in all configs here), and the host's memory.
+Left out: evaluation (it decodes one greedy sample of each of `evaluation.batch` problems, which is
+less than a training step does in all configs here), and the host's memory.
 """
+
+from collections.abc import Sequence
 
 import jax
 
@@ -57,7 +59,7 @@ def plan(settings: Settings, topology_name: str) -> int:
     return FITS
 
 
-def _does_not_fit(where: Slice, terms: list[Term], program: str, why: str) -> str:
+def _does_not_fit(where: Slice, terms: Sequence[Term], program: str, why: str) -> str:
     largest = "; ".join(
         f"{term.name} {term.bytes / chips.GIB:.2f} GiB ({term.advice})"
         for term in estimate.largest(terms, program)

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
 
 from score_jax import sharding
 from score_jax.config import LoraSettings, Settings, StageSettings, nearest
@@ -74,9 +73,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "meta-llama/Llama-3.1-8B": _LLAMA31_8B,
 }
 
-# At most this many tokens has a text of the prompts in a vocabulary of 32,000 or more: one for every
-# three characters (English has some four), and what a template puts around it. Tests hold this
-# against real tokenizers and all prompts.
+# At most this many tokens has a text of the prompts in a vocabulary of 32,000 or more: one for
+# every three characters (English has some four), and what a template puts around it. A test holds
+# this against a real tokenizer and all prompts.
 CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS = 3, 16
 
 
@@ -86,7 +85,7 @@ class Shapes:
 
     model: ModelConfig
     template: Template
-    mesh: Mesh | AbstractMesh
+    mesh: Any  # a Mesh; an AbstractMesh where nothing is compiled
     stage: StageSettings  # the last that samples
     trained: Params
     opt_state: Any
@@ -101,7 +100,7 @@ class Shapes:
         return lora.attach(self.frozen, self.trained, self.lora) if self.lora.rank else self.trained
 
 
-def of_config(settings: Settings, mesh: Mesh | AbstractMesh) -> Shapes:
+def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
     """The shapes of a config on a mesh, whose devices need not be here.
 
     Raises: InputError for a hub id whose shape is unknown, a recipe without an RL stage, or sizes
@@ -201,11 +200,13 @@ def reckoning(model: ModelConfig) -> Tokenizer:
     )
 
 
-def weights(model: ModelConfig, mesh: Mesh | AbstractMesh, dtype: str) -> Params:
+def weights(model: ModelConfig, mesh: sharding.AnyMesh, dtype: str) -> Params:
     """Shapes and shardings of all weights of a model."""
     shapes = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
     shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shapes, shardings)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shapes, shardings
+    )
 
 
 def _as_params(opt_state, params: Params, mesh):
@@ -214,8 +215,9 @@ def _as_params(opt_state, params: Params, mesh):
 
     def place(path, x):
         like = known.get(_keys(path))
-        same = like is not None and like.shape == x.shape
-        return _placed(x, like.sharding if same else sharding.replicated(mesh))
+        if like is None or like.shape != x.shape:
+            return _placed(x, sharding.replicated(mesh))
+        return _placed(x, like.sharding)
 
     return jax.tree_util.tree_map_with_path(place, opt_state)
 

@@ -29,7 +29,7 @@ def first(where: Slice, mesh: Mapping[str, int], terms: Sequence[Term]) -> str:
 
 
 def both(where: Slice, terms: Sequence[Term], found: Mapping[str, Compiled]) -> str:
-    """What the compiler says of both programs; temporaries are split by the terms that are known."""
+    """What the compiler says of both programs; of the temporaries the cache is told apart."""
     usable = where.chip.usable_bytes
     stays = [term for term in terms if term.when == STAYS]
     cache = sum(term.bytes for term in terms if term.name == "cache")
@@ -84,18 +84,18 @@ def bounds(
     chip, rollout = where.chip, settings.rollout
     flops = estimate.flops(settings, shapes) / where.chips
     sent = found[UPDATE].cost.sent
-    update = max(flops / chip.flops, sent / chip.ici_bytes_per_sec)
     read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
     turn = read / chip.hbm_bytes_per_sec
     turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(settings, shapes)
+    compute, send = flops / chip.flops, sent / chip.ici_bytes_per_sec
     return "\n".join(
         [
             "least time of a step of full rows, from the chip's peaks",
-            f"  update    {update:8.1f} s: {flops:.2e} FLOPs a chip take "
-            f"{flops / chip.flops:.1f} s, {sent / 1e9:.0f} GB over ICI {sent / chip.ici_bytes_per_sec:.1f} s",
+            f"  update    {max(compute, send):8.1f} s: {flops:.2e} FLOPs a chip take {compute:.1f} "
+            f"s, {sent / 1e9:.0f} GB over ICI {send:.1f} s",
             f"  rollout   {turn * turns:8.1f} s: {turns} token steps that each read "
             f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
-            f"  step      {update + turn * turns:8.1f} s, grading not counted",
+            f"  step      {max(compute, send) + turn * turns:8.1f} s, grading not counted",
             f"the compiled update's FLOPs a chip: {found[UPDATE].cost.flops:.2e}, loops over chunks "
             "of tokens counted once",
         ]

@@ -1,4 +1,4 @@
-"""Terms against arithmetic by hand, and that the flagships fit the slices that they are planned for."""
+"""Terms against arithmetic by hand, and that the flagships fit their slices."""
 
 import dataclasses
 from typing import Any

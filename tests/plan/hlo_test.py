@@ -3,6 +3,8 @@
 SNIPPET has the lines of a program compiled for v5e:2x2 in the forms that matter here, made shorter.
 """
 
+# ruff: noqa: E501 (as the compiler writes them)
+
 import pytest
 
 from score_jax.plan import hlo

@@ -13,7 +13,7 @@ from tests.plan import flagships
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="TPU's compiler (libtpu) is not installed: launch/test.sh installs it where there is one",
+    reason="TPU's compiler (libtpu) is not installed: launch/test.sh installs it on Linux",
 )
 
 
