@@ -19,4 +19,6 @@ def get_config():
     config = math_gemma2_2b.get_config()
     config.model.source = "google/gemma-2-9b-it"
     config.rollout.slots = 16
+    config.memory.micro_batches = 16
+    config.mesh.fsdp, config.mesh.tensor = 16, 1
     return config

@@ -83,11 +83,12 @@ def get_config():
                 max_prompt_tokens=1792,  # longest of MBPP 1,400, of a repair set 1,550
                 max_attempt_tokens=512,
                 temperature=1.0,  # table 8
+                shrink=0,  # a token step reads the weights, whatever the slots
             ),
-            memory=MemorySettings(micro_batches=8, remat="full"),
+            memory=MemorySettings(micro_batches=4, remat="full", widths=2),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(batch=32),  # greedy, all 164 of HumanEval
-            mesh=MeshSettings(data=-1, fsdp=8),
+            mesh=MeshSettings(data=-1, fsdp=16),
             checkpoint=CheckpointSettings(every=50, keep=2),
         )
     )

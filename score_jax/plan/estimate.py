@@ -100,15 +100,17 @@ def _on_chip(s: Settings, shapes: Shapes) -> tuple[int, int, int]:
 
 def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
     m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
+    tensor = shapes.mesh.shape["tensor"]
     problems, _, slots = _on_chip(s, shapes)
     prompt = s.rollout.max_prompt_tokens
-    token = 2 * m.layers * m.kv_heads * m.head_width * width
+    token = 2 * m.layers * m.kv_heads // tensor * m.head_width * width
     return [
-        Term("decode weights", ROLLOUT, parameters(m) * width),
+        # Every chip, or those that share it by `tensor`, has the whole model to decode with.
+        Term("decode weights", ROLLOUT, parameters(m) // tensor * width),
         Term("cache", ROLLOUT, slots * shapes.columns * token),
         Term("prompts' cache", ROLLOUT, problems * prompt * token),
         # Scores and softmax of one layer, float32.
-        Term("prompts' attention", ROLLOUT, 2 * problems * m.heads * prompt**2 * 4),
+        Term("prompts' attention", ROLLOUT, 2 * problems * m.heads // tensor * prompt**2 * 4),
     ]
 
 

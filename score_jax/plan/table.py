@@ -96,8 +96,8 @@ def bounds(
             f"  rollout   {turn * turns:8.1f} s: {turns} token steps that each read "
             f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
             f"  step      {max(compute, send) + turn * turns:8.1f} s, grading not counted",
-            f"the compiled update's FLOPs a chip: {found[UPDATE].cost.flops:.2e}, loops over chunks "
-            "of tokens counted once",
+            f"FLOPs a chip of the compiled update: {found[UPDATE].cost.flops:.2e}, one turn of the "
+            "loops over the vocabulary",
         ]
     )
 

@@ -52,8 +52,8 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     assert found["weights"] == found["reference"] == 4 * split
     assert found["optimizer"] == 2 * 4 * split + 4  # and a count
     assert found["gradients"] == 2 * found["weights"]  # of a part, and their sum
-    assert found["decode weights"] == 2 * MATRICES
-    token = 2 * 26 * 4 * 256 * 2  # keys and values, bfloat16
+    assert found["decode weights"] == 2 * MATRICES // 2
+    token = 2 * 26 * 2 * 256 * 2  # keys and values of half the heads, bfloat16
     assert found["cache"] == 3 * columns * token
     assert found["prompts' cache"] == 16 * 100 * token  # 128 problems on 8 parts
     # 512 rows in 4 parts on 8: 16 rows.
