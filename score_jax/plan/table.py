@@ -64,7 +64,7 @@ def collectives(found: Mapping[str, Compiled]) -> str:
     for program, one in found.items():
         for kind, count in sorted(one.cost.count.items()):
             inner = one.cost.per_turn.get(kind, 0)
-            told = f"   {inner:.0f} in each turn of a loop" if inner else ""
+            told = f"   {inner:.0f} in loops whose length is data, one turn each" if inner else ""
             rows.append(
                 f"{program + ': ' + kind:34}{count:>9.0f}{one.cost.bytes[kind] / GIB:>9.2f}{told}"
             )

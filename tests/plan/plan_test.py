@@ -44,7 +44,7 @@ def test_a_small_config_is_compiled_for_four_chips(capsys):
     assert "v5e-4 (v5e:2x2): 4 chips, mesh data=2 x fsdp=2 x tensor=1" in said
     for line in ("by arithmetic", "compiled,", "cache", "code of both", "rollout: all-gather"):
         assert line in said
-    assert "update: all-reduce" in said and "in each turn of a loop" not in said
+    assert "update: all-reduce" in said and "in loops whose length is data" not in said
     assert said.endswith("It fits v5e-4.\n")
 
 
