@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 
 import pytest
 
@@ -45,6 +46,9 @@ def test_a_small_config_is_compiled_for_four_chips(capsys):
     for line in ("by arithmetic", "compiled,", "cache", "code of both", "rollout: all-gather"):
         assert line in said
     assert "update: all-reduce" in said and "in loops whose length is data" not in said
+    # No chip does another's work: what it computes is its share of the whole.
+    least, compiled = map(float, re.findall(r"(\d\.\d+e\+\d+)", said))
+    assert 0.9 * least < compiled < 1.3 * least
     assert said.endswith("It fits v5e-4.\n")
 
 
