@@ -18,7 +18,5 @@ def get_config():
     """The experiment."""
     config = math_gemma2_2b.get_config()
     config.model.source = "google/gemma-2-9b-it"
-    config.rollout.slots = 16
-    config.memory.micro_batches = 16
-    config.mesh.fsdp, config.mesh.tensor = 16, 1
+    config.rollout.slots = 8
     return config

@@ -19,6 +19,4 @@ def get_config():
     config = math_gemma2_2b.get_config()
     config.model.source = "meta-llama/Llama-3.1-8B-Instruct"
     config.rollout.slots = 32
-    config.memory.micro_batches = 16
-    config.mesh.fsdp, config.mesh.tensor = 16, 1
     return config
