@@ -84,6 +84,7 @@ def test_without_a_compiler_the_estimate_is_there_and_what_to_install(capsys, mo
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", flagships.PLANNED)
 def test_every_flagship_compiles_and_fits_with_a_tenth_to_spare(name, capsys):
     assert plan.plan(flagships.settings(name), flagships.PLANNED[name]) == plan.FITS
