@@ -74,8 +74,10 @@ def get_config():
                 max_prompt_tokens=1280,  # the longest of MATH500 has about 1,000
                 max_attempt_tokens=1024,  # at 512 truncated answers poison the second attempt
                 temperature=1.0,  # table 8
+                slots=4,  # 32 samples a chip queue for them; more do not fit
+                shrink=0,  # a token step reads the weights, whatever the slots
             ),
-            memory=MemorySettings(micro_batches=16, remat="full"),
+            memory=MemorySettings(micro_batches=16, remat="full", widths=2),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=500, batch=64),  # greedy, MATH500
             mesh=MeshSettings(data=-1, fsdp=16),

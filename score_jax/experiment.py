@@ -69,6 +69,22 @@ class Experiment:
             params = _random_params(model, mesh, settings)
         return cls(settings, model, template, mesh, params)
 
+    @classmethod
+    def of_shapes(
+        cls,
+        settings: Settings,
+        model: ModelConfig,
+        template: templates.Template,
+        mesh: Mesh,
+        base: Params | None,
+    ) -> "Experiment":
+        """One to compile for a mesh that is not here; checked as `open` checks.
+
+        base: with LoRA, the shapes of the frozen weights.
+        """
+        _check(settings, model, template, mesh)
+        return cls(settings, model, template, mesh, base)
+
     @property
     def base(self) -> Params | None:
         """With LoRA, the frozen weights under all adapters; never donated. None without."""

@@ -6,6 +6,7 @@ again.
 """
 
 import importlib.metadata
+import os
 import platform
 import signal
 import sys
@@ -39,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
         mode = MODES.get(given.mode)
         if mode is None:
             raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
-        if not given.workdir:
+        if given.topology and given.mode != "plan":
+            raise InputError("--topology is for --mode=plan; leave it out, or add that mode.")
+        if not given.workdir and given.mode != "plan":
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
         if given.question and given.mode != "try":
             raise InputError("--question is for --mode=try; leave it out, or add that mode.")
@@ -68,6 +71,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_boolean(
         "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
     )
+    flags.DEFINE_string("topology", "", "Of --mode=plan: a TPU slice, such as v5e:4x4.", values)
     flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
     flags.DEFINE_boolean("version", False, "Show the version and end.", values)
     flags.DEFINE_boolean("help", False, "Show this help and end.", values)
@@ -126,6 +130,18 @@ def _try(settings: Settings, given: flags.FlagValues) -> int:
     return modes.ask_latest(settings, given.workdir, given.question)
 
 
+def _plan(settings: Settings, given: flags.FlagValues) -> int:
+    if not given.topology:
+        raise InputError(
+            "--topology=SLICE is missing: what to plan for, such as v5e:4x4 (16 chips of v5e), "
+            "v5p:2x2x4 or v6e:8x8."
+        )
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; read when jax is imported
+    from score_jax.plan import plan
+
+    return plan.plan(settings, given.topology)
+
+
 # Imported where used, so that a mistyped flag is reported before jax has loaded.
 MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
     "train": _train,
@@ -133,6 +149,7 @@ MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
     "scale": _scale,
     "export": _export,
     "try": _try,
+    "plan": _plan,
 }
 
 

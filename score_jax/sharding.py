@@ -5,13 +5,16 @@ fsdp     rows of the batch too, and parameters are split over it
 tensor   heads, MLP width and vocabulary are split over it
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from score_jax.problem import InputError
 
 BATCH_AXES = ("data", "fsdp")
+AnyMesh = Mesh | AbstractMesh  # one of devices, or of sizes alone, where nothing is placed
 
 # Logical axis of an array -> mesh axis. Arrays say their logical axes where they are described.
 RULES: dict[str, str | tuple[str, ...]] = {
@@ -24,9 +27,19 @@ RULES: dict[str, str | tuple[str, ...]] = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """A mesh over all devices; one of the sizes may be -1 and takes what is left."""
-    devices = jax.device_count()
+def make_mesh(
+    data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over all devices or those given; one size may be -1 and takes what is left."""
+    sizes = axis_sizes(data, fsdp, tensor, len(devices or jax.devices()))
+    axis_types = (AxisType.Auto,) * 3
+    return jax.make_mesh(
+        tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices
+    )
+
+
+def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int]:
+    """The sizes of a mesh over so many devices. Raises: InputError if it does not cover them."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [name for name, size in sizes.items() if size == -1]
     given = [size for size in sizes.values() if size != -1]
@@ -44,16 +57,15 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
         )
     if free:
         sizes[free[0]] = devices // fixed
-    axis_types = (AxisType.Auto,) * 3
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types)
+    return sizes
 
 
-def batch_size(mesh: Mesh) -> int:
+def batch_size(mesh: AnyMesh) -> int:
     """Over how many devices the rows of a batch are split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def of_axes(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
+def of_axes(mesh: AnyMesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of an array with these logical axes.
 
     Raises: InputError if a dimension does not divide by the mesh axis it is split over.
@@ -72,7 +84,7 @@ def of_axes(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) ->
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def params_shardings(mesh: Mesh, axes: dict[str, tuple[str | None, ...]], params):
+def params_shardings(mesh: AnyMesh, axes: dict[str, tuple[str | None, ...]], params):
     """The sharding of every leaf of a params-shaped tree, by the last name of its path."""
 
     def leaf(path, x):

@@ -21,6 +21,7 @@ import pytest
 from score_jax import commandline, compiles, config, main
 from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
+from score_jax.plan.chips import slice_of
 from score_jax.report import page as run_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,7 @@ ELSEWHERE = {
     "docker ": "needs docker, and somewhere to push to",
     "ssh-": "makes a key of one's own",
     "pip install '.[cuda]'": "package_test.py installs the wheel, without a network",
+    "pip install '.[tpu]'": "as the line before it",
 }
 
 
@@ -168,7 +170,8 @@ def test_other_commands_name_files_flags_and_settings_that_exist(command, monkey
         argv = ["score_jax", *arguments]
         with mock.patch.object(sys, "argv", argv):
             assert isinstance(commandline.parse(given, argv), config.Settings)
-        assert given.mode in main.MODES and given.workdir
+        assert given.mode in main.MODES
+        assert slice_of(given.topology).chips if given.mode == "plan" else given.workdir
     elif module == "score_jax.bench":
         given = bench.parser().parse_args(arguments)
         assert given.what in bench.BENCHMARKS and given.workload in workloads.SHAPES

@@ -53,6 +53,9 @@ def run(*arguments: str) -> int:
         ((QUICKSTART, "--workdir=W", "extra"), "unexpected arguments: extra"),
         ((QUICKSTART, "--workdir=W", "--question=1+2"), "--question is for --mode=try"),
         ((QUICKSTART, "--workdir=W", "--mode=try"), "has no checkpoint"),
+        ((QUICKSTART, "--workdir=W", "--topology=v5e:4x4"), "--topology is for --mode=plan"),
+        ((QUICKSTART, "--mode=plan"), "--topology=SLICE is missing"),
+        ((QUICKSTART, "--mode=plan", "--topology=v5e-16"), "such as v5e:4x4"),
     ],
 )
 def test_a_mistyped_command_is_explained_in_one_message(arguments, said, tmp_path, capsys):

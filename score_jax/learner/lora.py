@@ -25,6 +25,7 @@ Left out: dropout, biases, adapters of the embedding and of an untied head.
 Source: arXiv 2106.09685; initial values as in the `peft` package.
 """
 
+import functools
 import math
 import re
 
@@ -65,26 +66,34 @@ def init(
 
     mesh: lays each factor out as the weight's own axes are.
     """
-    places = targets(config, settings)
-
-    def make(key: jax.Array) -> Params:
-        keys = jax.random.split(key, len(places))
-        return {
-            name: _factors(key, place, config, settings.rank)
-            for key, (name, place) in zip(keys, places.items(), strict=True)
-        }
-
+    make = functools.partial(_make, config=config, settings=settings)
     if mesh is None:
         return jax.jit(make)(key)
-    shapes = jax.eval_shape(make, key)
-    shardings = {
-        name: {
-            side: sharding.of_axes(mesh, axes, shapes[name][side].shape)
-            for side, axes in _axes(place).items()
-        }
-        for name, place in places.items()
-    }
+    shardings = jax.tree.map(lambda x: x.sharding, shapes(config, settings, mesh))
     return jax.jit(make, out_shardings=shardings)(key)
+
+
+def shapes(config: ModelConfig, settings: LoraSettings, mesh: sharding.AnyMesh) -> Params:
+    """Shapes and shardings of what `init` makes on a mesh."""
+    make = functools.partial(_make, config=config, settings=settings)
+    made = jax.eval_shape(make, jax.random.key(0))
+    axes = {name: _axes(place) for name, place in targets(config, settings).items()}
+
+    def leaf(path, x):
+        name, side = (key.key for key in path)
+        where = sharding.of_axes(mesh, axes[name][side], x.shape)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    return jax.tree_util.tree_map_with_path(leaf, made)
+
+
+def _make(key: jax.Array, *, config: ModelConfig, settings: LoraSettings) -> Params:
+    places = targets(config, settings)
+    keys = jax.random.split(key, len(places))
+    return {
+        name: _factors(key, place, config, settings.rank)
+        for key, (name, place) in zip(keys, places.items(), strict=True)
+    }
 
 
 def attach(base: Params, adapters: Params, settings: LoraSettings) -> Params:

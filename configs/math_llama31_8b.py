@@ -1,0 +1,31 @@
+"""SCoRe on MATH with Llama 3.1 8B: math_gemma2_2b.py beside this file with a Llama model.
+
+    python -m score_jax.main --config=configs/math_llama31_8b.py --workdir=runs/math_llama31_8b
+
+    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
+    --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
+
+Weights: Llama 3.1 by Meta, under the Llama 3.1 Community License, to be accepted on the hub.
+Problems: Hendrycks et al. 2021, MIT.
+
+Hardware: planned for a v5p-32 (16 chips), not run.
+
+    python -m score_jax.main --config=configs/math_llama31_8b.py --mode=plan --topology=v5p:2x2x4
+
+with --config.memory.widths=1, which halves the time to compile, printed (GiB on each chip, of
+95.74): weights 1.87, optimizer 3.74, reference 1.87, the stage's first weights 1.87, code 1.13; the
+rollout 13.50 of cache and 43.25 of other temporaries, 67.24 in all (70 %); the update 22.07 of
+temporaries, 32.55 in all (34 %). On each chip an update gathers 127.67 GiB and sends 1,002 GB, most
+of it as permutations of weights while they are used. A step of full rows takes at least 41.3 s:
+22.6 s of rollout, 18.7 s of update. Expected result: not measured.
+"""
+
+from configs import math_gemma2_2b
+
+
+def get_config():
+    """The experiment."""
+    config = math_gemma2_2b.get_config()
+    config.model.source = "meta-llama/Llama-3.1-8B-Instruct"
+    config.rollout.slots = 32
+    return config

@@ -1,0 +1,236 @@
+"""What a compiled program does on one device, from its text: collectives and FLOPs, with loops.
+
+XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs: a
+loop whose condition compares a counter with a constant runs that often, whose condition is data
+(the token loop of a rollout) counts once and is told apart. Of a conditional's branches the dearest
+counts, which for parts of several widths is the widest.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r" ([a-z][\w\-]*)\(([^)]*)\)")
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:calls|body|to_apply|called_computations)=\{?%?([\w.\-]+)")
+_BRANCHES = re.compile(
+    r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=%([\w.\-]+))"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    result: str  # its shape as written
+    opcode: str
+    operands: tuple[str, ...]
+    line: str
+
+
+@dataclasses.dataclass
+class Cost:
+    """Of a program, or a part of it, on one device."""
+
+    flops: float = 0.0
+    count: dict[str, float] = dataclasses.field(default_factory=dict)  # collectives by kind
+    bytes: dict[str, float] = dataclasses.field(default_factory=dict)  # of the whole values
+    sent: float = 0.0  # bytes that leave the chip for them, by the ring's arithmetic
+    # Of `count`, those within loops whose length is data: once per turn.
+    per_turn: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, other: "Cost", times: float = 1.0) -> None:
+        """Adds what runs so often."""
+        self.flops += times * other.flops
+        self.sent += times * other.sent
+        for mine, theirs in (
+            (self.count, other.count),
+            (self.bytes, other.bytes),
+            (self.per_turn, other.per_turn),
+        ):
+            for kind, value in theirs.items():
+                mine[kind] = mine.get(kind, 0.0) + times * value
+
+
+def cost(text: str) -> Cost:
+    """The cost of a program from its optimised text (`compiled.as_text()`)."""
+    computations, entry = _parse(text)
+    seen: set[str] = set()  # channels; one collective may be spread over several fusions
+    known: dict[str, Cost] = {}
+
+    def of(name: str) -> Cost:
+        if name not in known:
+            known[name] = Cost()  # before its own parts, as no computation calls itself
+            known[name] = _of(computations[name])
+        return known[name]
+
+    def _of(lines: list[Instruction]) -> Cost:
+        total = Cost()
+        results = {line.name: line.result for line in lines}
+        for line in lines:
+            if line.opcode == "while":
+                name, until = (
+                    _match(rf"{k}=%?([\w.\-]+)", line.line) for k in ("body", "condition")
+                )
+                body = Cost()
+                body.add(of(name))
+                times = _trips(computations[until], computations[name])
+                if times is None:
+                    body.per_turn = dict(body.count)
+                total.add(body, times or 1)
+            elif line.opcode == "conditional":
+                branches = [of(name) for name in _branches(line.line)]
+                total.add(max(branches, key=lambda c: (c.flops, sum(c.bytes.values()))))
+            elif line.opcode.removesuffix("-start") in KINDS:
+                _collective(total, line, results, seen)
+            elif line.opcode in ("convolution", "dot"):
+                total.flops += _flops(line, results)
+            else:
+                for name in _CALLED.findall(line.line):
+                    total.add(of(name))
+        return total
+
+    return of(entry)
+
+
+def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    computations: dict[str, list[Instruction]] = {}
+    entry, lines = "", []
+    for row in text.splitlines():
+        if start := _COMPUTATION.match(row):
+            lines = computations.setdefault(start.group(2), [])
+            entry = start.group(2) if start.group(1) else entry
+        elif found := _INSTRUCTION.match(row):
+            _, name, rest = found.groups()
+            if opcode := _OPCODE.search(rest):
+                operands = tuple(re.findall(r"%([\w.\-]+)", opcode.group(2)))
+                result = rest[: opcode.start()]
+                lines.append(Instruction(name, result, opcode.group(1), operands, rest))
+    return computations, entry
+
+
+def _match(pattern: str, line: str) -> str:
+    found = re.search(pattern, line)
+    assert found, f"no {pattern} in {line[:200]}"
+    return found.group(1)
+
+
+def _branches(line: str) -> Iterator[str]:
+    for several, one in _BRANCHES.findall(line):
+        yield from (re.findall(r"%([\w.\-]+)", several) if several else [one])
+
+
+def _trips(condition: list[Instruction], body: list[Instruction]) -> int | None:
+    """How often a loop runs whose condition is `counter < constant`; None for any other."""
+    root, limits = condition[-1], _constants(condition)
+    if root.opcode != "compare" or "direction=LT" not in root.line:
+        return None
+    counter, limit = root.operands
+    if limit not in limits:
+        return None
+    return -(-limits[limit] // _stride(counter, condition, body))
+
+
+def _stride(counter: str, condition: list[Instruction], body: list[Instruction]) -> int:
+    """By how much a turn raises the counter; a pipelined loop does several turns in one."""
+    (read,) = [line.line for line in condition if line.name == counter]
+    raised = body[-1].operands[int(_match(r"index=(\d+)", read))]
+    (made,) = [line for line in body if line.name == raised]
+    known = _constants(body)
+    steps = [known[name] for name in made.operands if name in known]
+    return steps[0] if made.opcode == "add" and len(steps) == 1 else 1
+
+
+def _constants(lines: list[Instruction]) -> dict[str, int]:
+    found = ((line.name, re.search(r" constant\((\d+)\)", line.line)) for line in lines)
+    return {name: int(value.group(1)) for name, value in found if value}
+
+
+def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: set[str]) -> None:
+    channel = re.search(r"channel_id=(\d+)", line.line)
+    if channel and channel.group(1) in seen:
+        return
+    if channel:
+        seen.add(channel.group(1))
+    kind = line.opcode.removesuffix("-start")
+    given = sum(_bytes_of(results.get(name, "")) for name in line.operands)
+    made = _bytes_of(line.result)
+    if line.opcode.endswith("-start") and kind != "all-reduce":
+        # What starts a transfer returns what went in and what comes out, and some marks.
+        made = made - given if kind == "all-gather" else given
+    size = max(given, made) if kind == "reduce-scatter" else made
+    members = _group_size(line.line)
+    share = 1.0 if kind == "collective-permute" else (members - 1) / members
+    total.sent += size * share * (2 if kind == "all-reduce" else 1)
+    total.count[kind] = total.count.get(kind, 0.0) + 1
+    total.bytes[kind] = total.bytes.get(kind, 0.0) + size
+
+
+def _group_size(line: str) -> int:
+    """Over how many devices a collective goes; groups are written in three ways."""
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = dict(part.split("=") for part in named.group(1).split(","))
+        return math.prod(int(sizes[axis]) for axis in named.group(2).split(","))
+    if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(tiled.group(1))
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return len(listed.group(1).split(","))
+    return 1
+
+
+def _bytes_of(result: str) -> int:
+    return sum(
+        _BYTES.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n)
+        for kind, shape in _ARRAY.findall(result)
+    )
+
+
+def _dims(result: str) -> list[int]:
+    array = _ARRAY.search(result)
+    assert array, result[:100]
+    return [int(n) for n in array.group(2).split(",") if n]
+
+
+def _flops(line: Instruction, results: dict[str, str]) -> float:
+    """Of a matrix product; a TPU's are convolutions, batch axes among their spatial ones."""
+    out, lhs, rhs = line.result, *(results[name] for name in line.operands[:2])
+    if line.opcode == "dot":
+        summed = _match(r"lhs_contracting_dims=\{([\d,]*)\}", line.line)
+        axes = [int(n) for n in summed.split(",") if n]
+        return 2.0 * math.prod(_dims(out)) * math.prod(_dims(lhs)[axis] for axis in axes)
+    left, right, made = re.split(r"_|->", _match(r"dim_labels=([\w\->]+)", line.line))
+    of_out, of_right = (
+        dict(zip(made, _dims(out), strict=True)),
+        dict(zip(right, _dims(rhs), strict=True)),
+    )
+    of_left = dict(zip(left, _dims(lhs), strict=True))
+    window = re.search(r"window=\{([^}]*)\}", line.line)
+    spatial = 1.0
+    for axis in sorted(c for c in made if c.isdigit()):
+        spatial *= _valid(int(axis), of_left[axis], of_out[axis], window.group(1) if window else "")
+    return 2.0 * of_out["b"] * of_out["f"] * of_right["i"] * spatial
+
+
+def _valid(axis: int, inputs: int, outputs: int, window: str) -> int:
+    """Pairs of an output and a place of the window that meet an input, along one spatial axis."""
+
+    def of(name: str, default: str) -> str:
+        values = re.search(rf"(?:^| ){name}=(\S+)", window)
+        return values.group(1).split("x")[axis] if values else default
+
+    size, stride = int(of("size", "1")), int(of("stride", "1"))
+    low = int(of("pad", "0_0").split("_")[0])
+    dilated, spread = int(of("lhs_dilate", "1")), int(of("rhs_dilate", "1"))
+    count = 0
+    for place in range(size):
+        for output in range(outputs):
+            at = output * stride + place * spread - low
+            count += 0 <= at <= (inputs - 1) * dilated and at % dilated == 0
+    return count

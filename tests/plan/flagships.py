@@ -1,0 +1,18 @@
+"""The configs that are planned for a slice, and which it is."""
+
+from pathlib import Path
+
+from score_jax import commandline, config
+
+ROOT = Path(__file__).resolve().parents[2]
+PLANNED = {
+    "math_gemma2_2b": "v5e:4x4",
+    "math_gemma2_9b": "v5p:2x2x4",
+    "math_llama31_8b": "v5p:2x2x4",
+    "mbpp_gemma2_9b": "v5p:2x2x4",
+}
+
+
+def settings(name: str) -> config.Settings:
+    """A flagship's settings."""
+    return commandline.settings_of([f"--config={ROOT / 'configs' / name}.py"])
