@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
         if given.question and given.mode != "try":
             raise InputError("--question is for --mode=try; leave it out, or add that mode.")
+        _join_others(given)
         return mode(settings, given)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
@@ -69,6 +70,11 @@ def _flags() -> flags.FlagValues:
         "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
     )
     flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of process 0, with several processes; see hosts.py.", values
+    )
+    flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=values)
+    flags.DEFINE_integer("process", -1, "Which of them this is, from 0.", flag_values=values)
     flags.DEFINE_boolean("version", False, "Show the version and end.", values)
     flags.DEFINE_boolean("help", False, "Show this help and end.", values)
     return values
@@ -88,6 +94,13 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     if settings is None:
         raise InputError(f"--config=FILE is missing. {commandline.known_configs()}")
     return settings
+
+
+def _join_others(given: flags.FlagValues) -> None:
+    """Finds the other processes of this run, if it has several. Raises: InputError."""
+    from score_jax import hosts
+
+    hosts.join(given.coordinator, given.processes, given.process)
 
 
 def _train(settings: Settings, given: flags.FlagValues) -> int:

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from score_jax import compiles, sharding, workdir
+from score_jax import compiles, hosts, sharding, workdir
 from score_jax.compiles import Watch
 from score_jax.config import Settings
 from score_jax.data import problems as problem_sets
@@ -86,7 +86,9 @@ class Run:
 
     def position(self) -> tuple[int, int]:
         """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
-        return workdir.position(self.folder, self.settings.recipe)
+        recipe = self.settings.recipe
+        index, at_step = hosts.lead_says(lambda: workdir.position(self.folder, recipe))
+        return index, at_step
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage's checkpoints lie."""
@@ -112,7 +114,7 @@ class Run:
         """The params that a finished stage ended with."""
         folder = self.checkpoints(stage)
         steps = self.settings.stages[stage].steps
-        if checkpoint.latest_step(folder) != steps:
+        if hosts.lead_says(lambda: checkpoint.latest_step(folder)) != steps:
             raise InputError(
                 f"{folder} lacks the checkpoint of the stage's last step {steps}, which later "
                 "stages start from. Start again in another --workdir."

@@ -91,14 +91,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def place(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A host's array on the mesh. Every process has the whole, and copies to its own devices."""
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
 def on_mesh(mesh: Mesh, tree):
     """The tree with every leaf on the mesh: scalars made on one device are copied to all."""
 
-    def place(x):
+    def put(x):
         on_it = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
-        return x if on_it else jax.device_put(x, replicated(mesh))
+        return x if on_it else place(np.asarray(x), replicated(mesh))
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(put, tree)
 
 
 def _tuple(target) -> tuple[str, ...]:
