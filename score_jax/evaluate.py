@@ -180,7 +180,7 @@ def grade_rows(
     if not problems:  # a process may have no row of a batch
         return np.zeros(rows.truncated.shape, np.float32), []
     texts = texts or experiment.texts(rows)
-    truncated_BA = rows.truncated
+    truncated_BA = np.asarray(rows.truncated)
     if experiment.marks:
         truncated_BA = selective.cut_off(texts, truncated_BA, experiment.marks)
         texts = [selective.standing(row, experiment.marks) for row in texts]

@@ -193,9 +193,9 @@ def _graded(
     ]
     found_N = (answers, reward_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
     all_rows = hosts.in_order(row_N, list(zip(*found_N, strict=True)))
-    answers, reward_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
+    answers_B, reward_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
     return Pool(
-        [list(answers[i * samples : (i + 1) * samples]) for i in range(valid)],
+        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(valid)],
         np.array(reward_BA, np.float32).reshape(valid, samples, attempts),
         np.array(tokens_BA).reshape(valid, samples, attempts),
         np.array(read_B).reshape(valid, samples),
