@@ -66,10 +66,10 @@ done
 result=0
 for pid in "${pids[@]}"; do
   status=0
-  wait "$pid" || status=$?
+  wait "$pid" 2>/dev/null || status=$?
   while kill -0 "$pid" 2>/dev/null; do # a signal for us ends the wait, not the process
     status=0
-    wait "$pid" || status=$?
+    wait "$pid" 2>/dev/null || status=$?
   done
   # 75 only if nothing worse happened.
   if [[ "$status" -ne 0 && ("$result" -eq 0 || "$result" -eq 75) ]]; then

@@ -101,12 +101,15 @@ def _join_others(given: flags.FlagValues) -> None:
     from score_jax import hosts
 
     hosts.join(given.coordinator, given.processes, given.process)
+    # Whoever joins takes SIGTERM for jax's own notice of preemption; a mode may want it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _train(settings: Settings, given: flags.FlagValues) -> int:
+    stop = _stop_on_signals()  # first: importing takes seconds
     from score_jax import train
 
-    return train.train(settings, given.workdir, base_from=given.base_from, stop=_stop_on_signals())
+    return train.train(settings, given.workdir, base_from=given.base_from, stop=stop)
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
