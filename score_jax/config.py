@@ -217,6 +217,20 @@ class CheckpointSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class WatchdogSettings:
+    """Seconds after which a phase counts as hung and ends the run (watchdog.py); 0: never.
+
+    The first time, compiling is a part of a phase.
+    """
+
+    rollout: float = 7200.0  # of a step
+    grade: float = 3600.0  # of a step, waiting for the other processes' grades included
+    update: float = 7200.0  # of a step
+    save: float = 3600.0  # waiting for the save before it included
+    evaluation: float = 28800.0
+
+
+@dataclasses.dataclass(frozen=True)
 class CompileSettings:
     """Compiled programs: where they are kept, and what happens when one comes late."""
 
@@ -248,6 +262,7 @@ class Settings:
     rewards: RewardSettings = RewardSettings()
     mesh: MeshSettings = MeshSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     compile: CompileSettings = CompileSettings()
     logging: LoggingSettings = LoggingSettings()
     seed: int = 0  # of weights, samples and the order of problems
@@ -324,6 +339,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (MeshSettings, "tensor"): -1,
     (CheckpointSettings, "every"): 1,
     (CheckpointSettings, "keep"): 1,
+    **{(WatchdogSettings, field.name): 0.0 for field in dataclasses.fields(WatchdogSettings)},
     (RewardSettings, "timeout_sec"): 1e-3,
     (RewardSettings, "program_timeout_sec"): 1e-3,
 }

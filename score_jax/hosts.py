@@ -58,12 +58,12 @@ def join(
     given = addresses(coordinator, processes, process, environment)
     if given is None and not on_a_cluster(environment):
         return
-    address, count, index = given or (None, None, None)
+    address, processes_in_all, own_index = given or (None, None, None)
     try:
         jax.distributed.initialize(
             address,
-            count,
-            index,
+            processes_in_all,
+            own_index,
             heartbeat_timeout_seconds=HEARTBEAT_SEC,
             shutdown_timeout_seconds=LEAVE_SEC,
         )
@@ -113,9 +113,14 @@ def count() -> int:
     return jax.process_count()
 
 
+def index() -> int:
+    """Which of them this process is, from 0."""
+    return jax.process_index()
+
+
 def is_lead() -> bool:
     """Whether this is process 0, which writes what a run leaves."""
-    return jax.process_index() == 0
+    return index() == 0
 
 
 def exchange(value: T) -> list[T]:
@@ -127,7 +132,7 @@ def exchange(value: T) -> list[T]:
         return [value]
     turn = next(_turns)
     client = _store()
-    me, said = jax.process_index(), json.dumps(value)
+    me, said = index(), json.dumps(value)
     if me:
         client.key_value_set(f"score_jax/{turn}/{me}", said)
         return json.loads(_received(f"score_jax/{turn}/all", 0))
@@ -207,7 +212,7 @@ def own_rows(batch: Any) -> tuple[Any, np.ndarray]:
     first = jax.tree.leaves(batch)[0]
     if count() == 1:
         return jax.device_get(batch), np.arange(len(first))
-    (row_N,) = np.nonzero(owners(first.sharding, first.shape) == jax.process_index())
+    (row_N,) = np.nonzero(owners(first.sharding, first.shape) == index())
 
     def fetch(x: jax.Array) -> np.ndarray:
         found = np.empty((len(row_N), *x.shape[1:]), x.dtype)
@@ -224,8 +229,8 @@ def owners(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> np.ndarra
     """[B] which process answers for each row of an array with this sharding."""
     owner_B = np.full(shape[0], np.iinfo(np.int32).max)
     device: Any
-    for device, index in sharding.devices_indices_map(shape).items():
-        owner_B[index[0]] = np.minimum(owner_B[index[0]], device.process_index)
+    for device, (rows, *_) in sharding.devices_indices_map(shape).items():
+        owner_B[rows] = np.minimum(owner_B[rows], device.process_index)
     return owner_B
 
 

@@ -129,7 +129,7 @@ class Sampler:
         if tokens:
             shape = (len(prompts.tokens), settings.samples, settings.attempts)
             limit_QGA = np.full(shape, tokens, np.int32)
-        with self._run.watch.phase("rollout", settings, prompts.tokens.shape):
+        with self._run.phase("rollout", settings, prompts.tokens.shape):
             return episode.run(
                 self._run.experiment.weights(params),
                 prompts,
@@ -173,39 +173,47 @@ class Sampler:
 
         Each process grades its own rows, and all learn what all rows earned.
         """
-        experiment, samples = self._run.experiment, self._settings.samples
+        samples, prompts = self._settings.samples, dispatched.prompts
         started = time.perf_counter()
-        own, row_N = hosts.own_rows(dispatched.sampled)
+        with self._run.watchdog.phase("rollout"):
+            own, row_N = hosts.own_rows(dispatched.sampled)
         episode.check(own)
-        texts = experiment.texts(own)
+        texts = self._run.experiment.texts(own)
         # Problems with a given first attempt are a step's last.
-        first_given = len(dispatched.prompts.problems) - len(dispatched.given)
+        first_given = len(prompts.problems) - len(dispatched.given)
         for row, text in zip(row_N, texts, strict=True):
             if row // samples >= first_given:
                 text[0] = dispatched.given[row // samples - first_given]
         decoded = time.perf_counter()
-        problems = [dispatched.prompts.problems[row // samples] for row in row_N]
+        problems = [prompts.problems[row // samples] for row in row_N]
+        with self._run.watchdog.phase("grade"):
+            reward_BA, measured = self._grade(own, row_N, problems, texts)
+        rate = measured.pop("generated") / (decoded - started)
+        measured |= {
+            "prompts_left_out": self._prompts.dropped,  # of the set: too long
+            "sec/rollout": decoded - started,
+            "sec/grade": time.perf_counter() - decoded,
+            "tokens_per_sec/rollout": rate,
+        }
+        return Graded(dispatched.sampled, reward_BA, measured, row_N, own, problems, texts)
+
+    def _grade(
+        self, own: Episode, row_N: np.ndarray, problems: list[Problem], texts: list[list[str]]
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Grades this process's rows; (rewards of all rows, what was measured over all rows)."""
+        experiment = self._run.experiment
         reward_NA, _ = grade_rows(experiment, own, problems, texts)
         true_NA = np.zeros(reward_NA.shape, bool)
         if experiment.marks:
             true_NA = selective.true_verdicts(texts, reward_NA, experiment.marks)
             reward_NA = reward_NA + np.float32(self._verdict) * true_NA
-        generated_N = np.sum(own.attempt > 0, axis=1)
-        found_N = (reward_NA, true_NA, changed(texts), generated_N)
+        found_N = (reward_NA, true_NA, changed(texts), np.sum(own.attempt > 0, axis=1))
         rows = hosts.in_order(row_N, list(zip(*(x.tolist() for x in found_N), strict=True)))
         reward_BA, true_BA, changed_B, generated_B = map(np.array, zip(*rows, strict=True))
-        graded = time.perf_counter()
-        measured = {
-            "changed": float(np.mean(changed_B)),
-            "prompts_left_out": self._prompts.dropped,  # of the set: too long
-            "sec/rollout": decoded - started,
-            "sec/grade": graded - decoded,
-            "tokens_per_sec/rollout": int(np.sum(generated_B)) / (decoded - started),
-        }
+        measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
-        reward_BA = reward_BA.astype(np.float32)
-        return Graded(dispatched.sampled, reward_BA, measured, row_N, own, problems, texts)
+        return reward_BA.astype(np.float32), measured
 
 
 def _offline_problems(run: Run, stage: StageSettings) -> int:

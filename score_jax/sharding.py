@@ -3,10 +3,17 @@
 data     rows of the batch; parameters are copies
 fsdp     rows of the batch too, and parameters are split over it
 tensor   heads, MLP width and vocabulary are split over it
+
+Devices are laid out so that processes, and slices of TPUs, differ along `data` first, which talks
+least: once per update.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from score_jax.problem import InputError
@@ -24,9 +31,11 @@ RULES: dict[str, str | tuple[str, ...]] = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """A mesh over all devices; one of the sizes may be -1 and takes what is left."""
-    devices = jax.device_count()
+def make_mesh(
+    data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over all devices, or over those given; one size may be -1 and takes what is left."""
+    found = list(jax.devices() if devices is None else devices)
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [name for name, size in sizes.items() if size == -1]
     given = [size for size in sizes.values() if size != -1]
@@ -34,18 +43,36 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     if (
         len(free) > 1
         or min(given, default=1) < 1
-        or devices % fixed
-        or (not free and fixed != devices)
+        or len(found) % fixed
+        or (not free and fixed != len(found))
     ):
         shape = " x ".join(f"{name}={size}" for name, size in sizes.items())
         raise InputError(
-            f"mesh {shape} does not cover {devices} devices: the product of the sizes must be "
-            f"{devices}. Set one of config.mesh.data, .fsdp, .tensor to -1 to take what is left."
+            f"mesh {shape} does not cover {len(found)} devices: the product of the sizes must be "
+            f"{len(found)}. Set one of config.mesh.data, .fsdp, .tensor to -1 to take what is left."
         )
     if free:
-        sizes[free[0]] = devices // fixed
-    axis_types = (AxisType.Auto,) * 3
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types)
+        sizes[free[0]] = len(found) // fixed
+    laid_out = _laid_out(found, *sizes.values())
+    return Mesh(laid_out, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
+
+
+def _laid_out(devices: Sequence[Any], data: int, fsdp: int, tensor: int) -> np.ndarray:
+    """The devices as [data, fsdp, tensor]: neighbours along `tensor`, slices along `data`."""
+    # Hosts that are joined by a network alone are "slices" to jax on other platforms too.
+    tpu = devices[0].platform == "tpu"
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
+    if slices == 1:
+        shape = (data, fsdp, tensor)
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if data % slices:
+        raise InputError(
+            f"config.mesh.data={data} cannot be split over {slices} slices of {len(devices)} "
+            f"devices: only rows may be split between slices. Set it to a multiple of {slices}."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def batch_size(mesh: Mesh) -> int:
@@ -56,9 +83,11 @@ def batch_size(mesh: Mesh) -> int:
 def of_axes(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of an array with these logical axes.
 
-    Raises: InputError if a dimension does not divide by the mesh axis it is split over.
+    Raises: InputError if a dimension does not divide by the mesh axis it is split over, ValueError
+    if two dimensions would be split over the same one.
     """
     spec: list = []
+    taken: dict[str, str | None] = {}  # mesh axis -> who is split over it
     for name, size in zip(axes, shape, strict=True):
         target = RULES.get(name) if name else None
         parts = int(np.prod([mesh.shape[a] for a in _tuple(target)]))
@@ -68,6 +97,14 @@ def of_axes(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) ->
                 f"must hold the same share. Choose a config.mesh.{_tuple(target)[-1]} that divides "
                 f"{size}."
             )
+        for axis in _tuple(target):
+            if axis in taken:
+                raise ValueError(
+                    f"an array with the axes {axes} and sizes {shape} would be split over the mesh "
+                    f"axis '{axis}' twice, by '{taken[axis]}' and by '{name}'. Name one of them "
+                    "otherwise, or give it another mesh axis in sharding.RULES."
+                )
+            taken[axis] = name
         spec.append(target if parts > 1 else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
 

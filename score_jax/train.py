@@ -22,7 +22,7 @@ import numpy as np
 from score_jax import alarms, batches, config, hosts, workdir
 from score_jax.config import Settings, StageSettings
 from score_jax.evaluate import Interrupted, evaluate
-from score_jax.learner import checkpoint, step
+from score_jax.learner import step
 from score_jax.report import page, plots, summary
 from score_jax.rl import adaptive
 from score_jax.run import Run, watch
@@ -124,45 +124,47 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
     source = batches.source(run, index, against)
     anchor = _Anchor(stage.kl_attempt1, stage.kl_target)
     alarm = _Alarm(run, name)
-    folder = run.checkpoints(name)
-    with checkpoint.StageCheckpoints(folder, keep=run.settings.checkpoint.keep) as saved:
-        done = hosts.lead_says(lambda: checkpoint.latest_step(folder)) or 0
+    before = run.steps_before(index)
+
+    def follow(pending: _Pending) -> None:
+        with run.watchdog.phase("update"):
+            logged = pending.log(run.log)
+        anchor.follow(logged)
+        alarm.look(logged)
+
+    with run.checkpoints(name) as saved:
+        done = run.latest_step(name) or 0
         if done:
             state, extra = saved.restore(done, state)
             source.set_state(extra["data"])
             anchor.coefficient = extra["kl_attempt1"]
-        before = run.steps_before(index)
         run.log.start_stage(name, steps=stage.steps, steps_before=before)
         source.prepare(state)
+        if run.evaluates(stage, done):  # it may have been stopped behind the save of this step
+            _evaluate(run, f"{name}-{done}", state.params, reference, before + done)
         pending: _Pending | None = None
         for number in range(done + 1, stage.steps + 1):
+            run.watchdog.at(name, number)
             dispatched = source.dispatch(state.params, number)
             if pending:
                 # Step n-1's metrics, fetched when step n's rollout is already queued.
-                logged = pending.log(run.log)
-                anchor.follow(logged)
-                alarm.look(logged)
+                follow(pending)
             batch, measured = source.collect(dispatched)
             started = time.perf_counter()
-            with run.watch.phase("update", name, batch.tokens.shape[1]):
+            with run.phase("update", name, batch.tokens.shape[1]):
                 state, metrics = step.train_step(
                     state, against, batch, stage=anchor.hold(stage), base=run.experiment.base
                 )
+                stopping = run.stop()
             measured |= {"kl_coefficient": anchor.coefficient} if stage.kl_target else {}
             pending = _Pending(number, metrics, measured, started, batch.tokens.size)
-            stopping = run.stop()
             last = number == stage.steps
-            saving = stopping or last or number % run.settings.checkpoint.every == 0
-            every = run.settings.evaluation.every
-            evaluating = bool(every) and number % every == 0 and not last
-            if saving or evaluating:
+            evaluating = run.evaluates(stage, number)
+            if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
                 # A saved step is a logged step, and an evaluation's time is not an update's.
-                logged = pending.log(run.log)
-                anchor.follow(logged)
-                alarm.look(logged)
+                follow(pending)
                 pending = None
-            if saving:
-                saved.save(state, _extra(source, anchor))
+                saved.save(state, _extra(source, anchor), best=run.best_step(name))
             if stopping and not last:
                 raise Interrupted
             if evaluating:
@@ -185,7 +187,7 @@ def _evaluate(
         return
     if run.stop():
         raise Interrupted
-    with run.watch.phase("evaluation"):
+    with run.phase("evaluation"):
         weights = run.experiment.weights(params)
         result = evaluate(
             run.experiment,

@@ -30,6 +30,7 @@ _FREE = (
     "problems.test",
     "checkpoint",
     "compile",
+    "watchdog",
     "logging",
     "mesh",
     "memory",
@@ -127,6 +128,21 @@ def is_complete(folder: Path, last: str, names: Sequence[str], last_step: int) -
         and all((folder / "evaluations" / f"{name}.json").exists() for name in names)
         and checkpoint.latest_step(folder / "checkpoints" / last) == last_step
     )
+
+
+def best_step(folder: Path, stage: str) -> int | None:
+    """The step whose evaluation within the stage was right most often at its last attempt.
+
+    None if there was none; of equal ones the newest.
+    """
+    found = []
+    for path in (folder / "evaluations").glob(f"{stage}-*.json"):
+        step = path.stem.removeprefix(f"{stage}-")
+        if step.isdigit():
+            metrics = json.loads(path.read_text())
+            last = max(key for key in metrics if key.startswith("accuracy_attempt"))
+            found.append((metrics[last], int(step)))
+    return max(found)[1] if found else None
 
 
 def position(folder: Path, recipe: Sequence[str]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ _FLOORS = {
     "config": 0,
     "sharding": 0,
     "hosts": 0,
+    "watchdog": 0,
     "metrics": 0,
     "alarms": 0,
     "edits": 0,
