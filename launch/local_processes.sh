@@ -49,6 +49,7 @@ if [[ -n "$dry_run" ]]; then
 fi
 
 pids=()
+# shellcheck disable=SC2329  # traps call it
 pass_on() {
   kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended
 }

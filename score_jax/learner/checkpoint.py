@@ -80,12 +80,13 @@ class StageCheckpoints:
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
-                ),
-            )
+            with self._deadline():
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
+                    ),
+                )
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise InputError(
                 f"the checkpoint {self.folder / str(step)} cannot be read as this model's state: "
