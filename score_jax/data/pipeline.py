@@ -79,8 +79,8 @@ def batches(
         )
     if len(kept) < batch:
         raise InputError(
-            f"a step needs {batch} different problems, but the data set has {len(kept)} usable ones "
-            f"({dropped} are longer than max_prompt_tokens={max_prompt_tokens}). "
+            f"a step needs {batch} different problems, but the data set has {len(kept)} usable "
+            f"ones ({dropped} are longer than max_prompt_tokens={max_prompt_tokens}). "
             f"Set config.rollout.problems_per_step to at most {len(kept)}."
         )
     settings: dict[str, Any] = {}
