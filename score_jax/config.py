@@ -210,10 +210,10 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
-    """When to save, and how many of a stage's checkpoints to keep besides its last."""
+    """When to save besides at evaluations and a stage's end, and how many of a stage to keep."""
 
     every: int = 100  # steps
-    keep: int = 2
+    keep: int = 2  # of the newest; that of the best evaluation within the stage is kept besides
 
 
 @dataclasses.dataclass(frozen=True)
