@@ -66,6 +66,7 @@ _TESTS_OF_NO_FILE = {
     "package_test.py",
     "recipes_test.py",
     "structure_test.py",
+    "learner/mesh_test.py",
     "model/published_test.py",
     "report/page_browser_test.py",
     "rewards/attacks_test.py",
