@@ -1,8 +1,5 @@
-"""Several processes: how they find each other, whose rows are whose, and whole runs in two."""
+"""Several processes: how they find each other, whose rows are whose, how they are launched."""
 
-import json
-import os
-import re
 import signal
 import subprocess
 from pathlib import Path
@@ -11,15 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import hosts, sharding, train
-from score_jax.commandline import settings_of
-from score_jax.learner import checkpoint
+from score_jax import hosts, sharding
 from score_jax.problem import InputError
 from score_jax.structs import Episode
-from tests.train_test import metrics_of
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.mark.parametrize(
@@ -138,118 +131,3 @@ def test_the_launcher_passes_signals_on_and_tells_the_worst_status(tmp_path):
     running.send_signal(signal.SIGTERM)
     assert running.wait(timeout=20) == 75
     assert subprocess.run([*command, "2", "--fail"], stdout=subprocess.DEVNULL).returncode == 3
-
-
-# Whole runs
-
-
-# Process 1 gets SIGTERM in step 3 of stage1, while what {where} queued is on the devices.
-CONFIG = """
-import os, signal, sys
-from configs import quickstart
-
-def get_config(recipe="score"):
-    config = quickstart.get_config()
-    config.recipe = ("stage1", "stage2")
-    config.stages.stage1.steps, config.stages.stage2.steps = 4, 2
-    config.rollout.problems_per_step, config.rollout.samples_per_problem = 8, 4
-    config.rollout.turn_rows = 4
-    config.evaluation.problems, config.evaluation.batch = 12, 8
-    config.checkpoint.every = 100
-    # Adam makes a step of any gradient, even of one that is rounding alone.
-    config.optimizer.epsilon = 1e-3
-    return config
-
-where = os.environ.get("SIGTERM_IN")
-if where and "--process=1" in sys.argv:
-    from score_jax import sampler
-    from score_jax.learner import step
-
-    calls = []
-
-    def with_signal(call):
-        def counted(*arguments, **more):
-            result = call(*arguments, **more)
-            calls.append(1)
-            if len(calls) == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return result
-        return counted
-
-    if where == "rollout":
-        sampler.Sampler.dispatch = with_signal(sampler.Sampler.dispatch)
-    else:
-        step.train_step = with_signal(step.train_step)
-"""
-
-
-def in_two_processes(folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess:
-    """The run of CONFIG in `folder`, each process with two devices."""
-    (folder / "configs").mkdir(parents=True, exist_ok=True)
-    config = folder / "configs" / "two.py"
-    config.write_text(CONFIG)
-    flags = re.sub(r"device_count=\d+", "device_count=2", os.environ["XLA_FLAGS"])
-    return subprocess.run(
-        [
-            *("bash", "launch/local_processes.sh", "2"),
-            *(f"--config={config}", f"--workdir={folder / 'run'}", *more),
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "XLA_FLAGS": flags,
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "PYTHONPATH": str(ROOT),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, quick_compile) -> Path:
-    """The same run in this process, which nothing stopped."""
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "two.py").write_text(CONFIG)
-    settings = settings_of([f"--config={folder / 'two.py'}"])
-    assert train.train(settings, str(folder / "run")) == train.DONE
-    return folder / "run"
-
-
-def texts_of(run: Path, name: str) -> list[list[str]]:
-    lines = (run / "transcripts" / f"{name}.jsonl").read_text().splitlines()
-    return [[attempt["text"] for attempt in json.loads(line)["attempts"]] for line in lines]
-
-
-@pytest.mark.parametrize(
-    ("where", "more"),
-    [
-        ("rollout", ()),
-        pytest.param("update", ("--config.mesh.fsdp=2",), marks=pytest.mark.slow),
-        pytest.param(
-            "rollout", ("--config.mesh.data=1", "--config.mesh.tensor=4"), marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_two_processes_stop_at_one_step_and_end_as_one_process_does(alone, tmp_path, where, more):
-    stopped = in_two_processes(tmp_path, *more, SIGTERM_IN=where)
-    assert stopped.returncode == 75, stopped.stdout + stopped.stderr
-    run = tmp_path / "run"
-    assert checkpoint.latest_step(run / "checkpoints" / "stage1") == 3
-    assert [row["step"] for row in metrics_of(run)] == [1, 2, 3]
-    finished = in_two_processes(tmp_path, *more)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "goes on at stage1, step 3" in finished.stdout
-
-    theirs, ours = metrics_of(run), metrics_of(alone)
-    assert [row.keys() for row in theirs] == [row.keys() for row in ours]
-    for row, wanted in zip(theirs, ours, strict=True):
-        numbers = {k: v for k, v in wanted.items() if isinstance(v, int | float)}
-        found = {k: row[k] for k in numbers}
-        assert found == pytest.approx(numbers, rel=1e-5, abs=1e-5)
-    for name in ("base", "stage1", "stage2"):
-        path = f"evaluations/{name}.json"
-        assert (run / path).read_text() == (alone / path).read_text(), path
-        assert texts_of(run, name) == texts_of(alone, name)

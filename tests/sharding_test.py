@@ -1,21 +1,15 @@
-"""Eight virtual devices: meshes, the table of axes, and that a split run is the same run."""
+"""Eight virtual devices: meshes, the table of axes, and that a split model is the same model."""
 
-import dataclasses
-import functools
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from score_jax import config, sampler, sharding, train
+from score_jax import sharding
 from score_jax.model import transformer
 from score_jax.problem import InputError
-from score_jax.run import Run
 from tests import fakes
-from tests.train_test import metrics_of, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -117,95 +111,3 @@ def test_rows_are_split_and_copies_are_whole():
     shards = jax.device_put(x_BT, sharding.rows(mesh)).addressable_shards
     assert {shard.data.shape for shard in shards} == {(2, 3)}
     assert jax.device_put(x_BT, sharding.replicated(mesh)).is_fully_replicated
-
-
-def splits(devices: int) -> list[tuple[int, int, int]]:
-    """Every data x fsdp x tensor of so many devices that divides the quickstart's four heads."""
-    powers = [1, 2, 4, 8]
-    return [
-        (data, fsdp, devices // data // fsdp)
-        for data in powers
-        for fsdp in powers
-        if devices % (data * fsdp) == 0 and devices // data // fsdp <= 4
-    ]
-
-
-@dataclasses.dataclass
-class Found:
-    """What a run leaves."""
-
-    ids: list[np.ndarray]  # of every step's episodes
-    metrics: list[dict]
-    evaluations: dict[str, str]
-    texts: list[list[str]]
-    state: Any  # params and moments
-
-
-def run_on(sizes: tuple[int, int, int], folder: Path) -> Found:
-    """Both stages and evaluations on a mesh of the first devices."""
-    settings = tiny_settings(recipe=("stage1", "stage2"), checkpoint=config.CheckpointSettings())
-    stages = {
-        "stage1": dataclasses.replace(settings.stages["stage1"], steps=2),
-        "stage2": settings.stages["stage2"],
-    }
-    # Adam makes a step of any gradient, even of one that is rounding alone.
-    optimizer = dataclasses.replace(settings.optimizer, epsilon=1e-3)
-    mesh = config.MeshSettings(*sizes)
-    settings = dataclasses.replace(settings, stages=stages, mesh=mesh, optimizer=optimizer)
-    ids: list[np.ndarray] = []
-    collect = sampler.Sampler.collect
-
-    def noted(self, dispatched):
-        ids.append(jax.device_get(dispatched.sampled.tokens))
-        return collect(self, dispatched)
-
-    devices = jax.devices()[: np.prod(sizes)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler.Sampler, "collect", noted)
-        made = functools.partial(sharding.make_mesh, devices=devices)
-        patch.setattr(sharding, "make_mesh", made)
-        assert train.train(settings, str(folder)) == train.DONE
-        run = Run.start(settings, folder, None, None)
-        state = run.fresh_state("stage2", run.experiment.initial_params())
-        with run.checkpoints("stage2") as saved:
-            state, _ = saved.restore(2, state)
-    files = sorted((folder / "evaluations").iterdir())
-    lines = (folder / "transcripts" / "stage2.jsonl").read_text().splitlines()
-    return Found(
-        ids,
-        metrics_of(folder),
-        {path.name: path.read_text() for path in files},
-        [[attempt["text"] for attempt in row["attempts"]] for row in map(json.loads, lines)],
-        jax.device_get((state.params, state.opt_state)),
-    )
-
-
-@pytest.fixture(scope="module")
-def on_one_device(tmp_path_factory, quick_compile) -> Found:
-    return run_on((1, 1, 1), tmp_path_factory.mktemp("one"))
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        pytest.param(sizes, marks=() if sizes == (2, 2, 2) else pytest.mark.slow)
-        for devices in (2, 4, 8)
-        for sizes in splits(devices)
-    ],
-)
-def test_a_split_run_draws_the_same_ids_and_learns_the_same(on_one_device, tmp_path, sizes):
-    found = run_on(sizes, tmp_path)
-    for ids_BT, wanted_BT in zip(found.ids, on_one_device.ids, strict=True):
-        np.testing.assert_array_equal(ids_BT, wanted_BT)
-    assert found.evaluations == on_one_device.evaluations
-    assert found.texts == on_one_device.texts
-    for row, wanted in zip(found.metrics, on_one_device.metrics, strict=True):
-        assert row.keys() == wanted.keys()
-        for key, value in wanted.items():
-            assert row[key] == pytest.approx(value, rel=1e-5, abs=1e-5), key
-    # Moments are sums of gradients.
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-        found.state,
-        on_one_device.state,
-    )

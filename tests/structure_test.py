@@ -65,6 +65,7 @@ _TESTS_OF_NO_FILE = {
     "notebook_test.py",
     "package_test.py",
     "recipes_test.py",
+    "splits_test.py",
     "structure_test.py",
     "learner/mesh_test.py",
     "model/published_test.py",
