@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from score_jax import sharding
 from score_jax.learner import chunked
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
@@ -152,6 +153,8 @@ def _by_chunks(score, head, frozen, where: Written, settings: LikelihoodSettings
     model = settings.model
     large = min(LARGE_CHUNK, model.width // 2)
     tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
-    loop = chunked.Loop(score, tokens, settings.dtype, settings.mesh)
+    # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
+    split = settings.mesh and sharding.batch_size(settings.mesh) > 1
+    loop = chunked.Loop(score, tokens, settings.dtype, settings.mesh if split else None)
     outputs_BN = chunked.over_chunks(loop, head, frozen, where.mask, *inputs_BN)
     return tuple(jnp.where(where.mask, x_BN, 0.0) for x_BN in outputs_BN)
