@@ -77,7 +77,7 @@ class Episodes:
             attempt=sampled.attempt,
             logp=sampled.logp,
             length=sampled.length,
-            reward=jax.device_put(reward_BA, sharding.rows(mesh)),
+            reward=sharding.place(reward_BA, sharding.rows(mesh)),
             truncated=sampled.truncated,
         )
 
@@ -110,8 +110,9 @@ class Documents:
 
     def collect(self, number: int) -> tuple[Batch, dict[str, float]]:
         """The documents of step `number`."""
+        rows = sharding.rows(self._run.experiment.mesh)
         batch = documents.pack(self._documents(number), **self._layout())
-        return jax.device_put(batch, sharding.rows(self._run.experiment.mesh)), {}
+        return jax.tree.map(lambda x: sharding.place(x, rows), batch), {}
 
     def _documents(self, number: int) -> list[documents.Row]:
         s, template = self._run.settings, self._run.experiment.template

@@ -8,13 +8,12 @@ DIR/collected/STAGE.part.jsonl with the number of their rollout.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from score_jax import jsonfiles
+from score_jax import hosts, jsonfiles
 from score_jax.data import filters
 from score_jax.data.filters import Dialogue, Written
 from score_jax.evaluate import Interrupted
@@ -31,16 +30,18 @@ def documents_of(run: Run, index: int) -> list[Dialogue]:
     name = run.settings.recipe[index]
     collect = run.settings.stages[name].collect
     path = run.folder / "collected" / f"{name}.jsonl"
-    if not path.exists():
+    if not hosts.lead_says(path.exists):
         part = path.with_suffix(".part.jsonl")
         episodes = [episode for _, episode in _episodes(run, index, part)]
         found = filters.FILTERS[collect.filter](
             episodes, both_right=collect.both_right, seed=(run.settings.seed % 2**32, index)
         )
-        jsonfiles.write_lines(path, found)
-        part.unlink()
+        if hosts.is_lead():
+            jsonfiles.write_lines(path, found)
+            part.unlink()
         run.log.say(f"{name}: {len(found)} of {len(episodes)} episodes kept as documents.")
-    documents = [_dialogue(json.loads(line)) for line in path.read_text().splitlines()]
+    lines = hosts.lead_says(lambda: path.read_text().splitlines())
+    documents = [_dialogue(json.loads(line)) for line in lines]
     if not documents:
         raise InputError(
             f"the filter '{collect.filter}' left none of the episodes of {collect.steps} rollouts, "
@@ -56,8 +57,12 @@ def _episodes(run: Run, index: int, part: Path) -> list[tuple[int, Dialogue]]:
     collect = run.settings.stages[name].collect
     rollout = run.settings.rollout
     rows = rollout.problems_per_step * rollout.samples_per_problem
-    known = list(_whole_rollouts(part, rows))
-    jsonfiles.write_lines(part, ({"rollout": n, **jsonfiles.plain(e)} for n, e in known))
+    left = hosts.lead_says(lambda: part.read_text(encoding="ascii") if part.exists() else "")
+    known = list(_whole_rollouts(left, rows))
+    # The lead keeps what all find out.
+    kept = part if hosts.is_lead() else Path(os.devnull)
+    if hosts.is_lead():
+        jsonfiles.write_lines(part, ({"rollout": n, **jsonfiles.plain(e)} for n, e in known))
     done = known[-1][0] if known else 0
     if done == collect.steps:
         return known
@@ -66,7 +71,7 @@ def _episodes(run: Run, index: int, part: Path) -> list[tuple[int, Dialogue]]:
     sampler = Sampler(run, index, attempts=2)
     sampler.skip(done)
     run.log.say(f"{name}: {policy} writes documents, {collect.steps - done} rollouts.")
-    with open(part, "a", encoding="ascii") as file:
+    with open(kept, "a", encoding="ascii") as file:
         for number in range(done + 1, collect.steps + 1):
             if run.stop():
                 raise Interrupted
@@ -78,12 +83,10 @@ def _episodes(run: Run, index: int, part: Path) -> list[tuple[int, Dialogue]]:
     return known
 
 
-def _whole_rollouts(part: Path, rows: int) -> Iterator[tuple[int, Dialogue]]:
+def _whole_rollouts(left: str, rows: int) -> Iterator[tuple[int, Dialogue]]:
     """What an earlier process left; a rollout of which lines are missing counts as not done."""
-    if not part.exists():
-        return
     by_rollout: dict[int, list[Dialogue]] = {}
-    for line in part.read_text(encoding="ascii").splitlines():
+    for line in left.splitlines():
         try:
             row = json.loads(line)
         except ValueError:  # torn by a crash
@@ -100,23 +103,20 @@ def _dialogue(row: dict[str, Any]) -> Dialogue:
 
 
 def _dialogues(graded: Graded) -> list[Dialogue]:
-    """A step's episodes as the ids that were sampled."""
-    rows = graded.sampled
-    tokens_BT, attempt_BT, truncated_BA = jax.device_get(
-        (rows.tokens, rows.attempt, rows.truncated)
-    )
+    """A step's episodes as the ids that were sampled; each process reads its own."""
+    rows = graded.own
     found = []
-    for b, problem in enumerate(graded.problems):
-        marks_T = attempt_BT[b]
+    for n, problem in enumerate(graded.problems):
+        marks_T = rows.attempt[n]
         begin = int((marks_T > 0).argmax())
         attempts = tuple(
             Written(
-                ids=tuple(tokens_BT[b][marks_T == a + 1].tolist()),
-                reward=float(graded.reward_BA[b, a]),
-                truncated=bool(truncated_BA[b, a]),
-                text=graded.texts[b][a],
+                ids=tuple(rows.tokens[n][marks_T == a + 1].tolist()),
+                reward=float(graded.reward_BA[graded.row_N[n], a]),
+                truncated=bool(rows.truncated[n, a]),
+                text=graded.texts[n][a],
             )
-            for a in range(truncated_BA.shape[1])
+            for a in range(rows.truncated.shape[1])
         )
-        found.append(Dialogue(problem.id, tuple(tokens_BT[b, :begin].tolist()), attempts))
-    return found
+        found.append(Dialogue(problem.id, tuple(rows.tokens[n, :begin].tolist()), attempts))
+    return [_dialogue(row) for row in hosts.in_order(graded.row_N, jsonfiles.plain(found))]

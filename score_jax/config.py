@@ -217,10 +217,24 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
-    """When to save, and how many of a stage's checkpoints to keep besides its last."""
+    """When to save besides at evaluations and a stage's end, and how many of a stage to keep."""
 
     every: int = 100  # steps
-    keep: int = 2
+    keep: int = 2  # of the newest; that of the best evaluation within the stage is kept besides
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchdogSettings:
+    """Seconds after which a phase counts as hung and ends the run (watchdog.py); 0: never.
+
+    The first time, compiling is a part of a phase.
+    """
+
+    rollout: float = 7200.0  # of a step
+    grade: float = 3600.0  # of a step, waiting for the other processes' grades included
+    update: float = 7200.0  # of a step
+    save: float = 3600.0  # waiting for the save before it included
+    evaluation: float = 28800.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +269,7 @@ class Settings:
     rewards: RewardSettings = RewardSettings()
     mesh: MeshSettings = MeshSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     compile: CompileSettings = CompileSettings()
     logging: LoggingSettings = LoggingSettings()
     seed: int = 0  # of weights, samples and the order of problems
@@ -333,6 +348,7 @@ MINIMA: dict[tuple[type, str], float] = {
     (MeshSettings, "tensor"): -1,
     (CheckpointSettings, "every"): 1,
     (CheckpointSettings, "keep"): 1,
+    **{(WatchdogSettings, field.name): 0.0 for field in dataclasses.fields(WatchdogSettings)},
     (RewardSettings, "timeout_sec"): 1e-3,
     (RewardSettings, "program_timeout_sec"): 1e-3,
 }

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import breakdown, shading
+from score_jax import breakdown, hosts, shading
 from score_jax.data import pipeline
 from score_jax.edits import edit_ratio
 from score_jax.experiment import GREEDY, Experiment, changed
@@ -57,20 +57,17 @@ def evaluate(
     Raises: Interrupted if `stop` said so.
     """
     s = experiment.settings
-    rewards, truncated = [], []
     transcripts: list[dict[str, Any]] = []
     pending: tuple[Episode, PromptBatch, int] | None = None
 
     def finish(done: tuple[Episode, PromptBatch, int]) -> None:
         graded = _grade(experiment, *done)
-        rewards.append(graded[0])
-        truncated.append(graded[1])
         if not transcripts:
             shaded = shading.of_first_rows(experiment, params, reference, done[0], done[2])
-            for row, attempts in zip(graded[2], shaded, strict=False):
+            for row, attempts in zip(graded, shaded, strict=False):
                 for attempt, values in zip(row["attempts"], attempts, strict=True):
                     attempt["shading"] = values
-        transcripts.extend(graded[2])
+        transcripts.extend(graded)
 
     for prompts, valid in _batches(experiment, problems):
         if stop():
@@ -83,15 +80,17 @@ def evaluate(
         finish(pending)
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
     edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
-    reward_NA = np.concatenate(rewards)
+    reward_NA, truncated_NA, tokens_NA = (
+        np.array([[attempt[key] for attempt in row["attempts"]] for row in transcripts])
+        for key in ("reward", "truncated", "tokens")
+    )
     metrics = evaluation_metrics(
         reward_NA,
         changed(texts),
-        np.concatenate(truncated),
+        truncated_NA,
         edit_ratio_N=np.array(edits) if edits else None,
         seed=s.seed,
     )
-    tokens_NA = np.array([[a["tokens"] for a in row["attempts"]] for row in transcripts])
     tags = [row.get("tags", {}) for row in transcripts]
     metrics["details"] = breakdown.details(reward_NA, texts, tokens_NA, tags, seed=s.seed)
     if experiment.marks:
@@ -130,7 +129,7 @@ def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Epi
     critique, rewrite = map(experiment.instruction_ids, SELF_REFINE[s.problems.prompt])
     first = run(prompts, settings=dataclasses.replace(settings, attempts=1))
     behind = contexts.behind(
-        first,
+        hosts.whole(first),
         prompts,
         instruction=critique,
         turn_end=template.turn_end_ids,
@@ -158,8 +157,10 @@ def _sampled(
             raise Interrupted
         rows = episode.run(params, prompts, key, settings=settings, mesh=experiment.mesh)
         samples = s.evaluation.samples
-        repeated = [problem for problem in prompts.problems for _ in range(samples)]
-        reward_BA, _ = grade_rows(experiment, rows, repeated)
+        own, row_N = hosts.own_rows(rows)
+        problems_N = [prompts.problems[row // samples] for row in row_N]
+        reward_NA, _ = grade_rows(experiment, own, problems_N)
+        reward_BA = np.array(hosts.in_order(row_N, reward_NA.tolist()), np.float32)
         rewards.append(reward_BA.reshape(-1, samples, reward_BA.shape[1])[:valid])
     found = sampled_metrics(np.concatenate(rewards), seed=s.seed)
     return {**found, "temperature": s.evaluation.temperature}
@@ -171,13 +172,15 @@ def grade_rows(
     problems: Sequence[Problem],
     texts: list[list[str]] | None = None,
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """Rewards and reasons of the first rows of an Episode, one per problem; cut off is 0.
+    """Rewards and reasons of rows of an Episode, fetched; one problem for each. Cut off is 0.
 
     texts: what they say, if that is known already. With selective revision, what stands after each
       attempt is graded.
     """
-    texts = texts or experiment.texts(rows)[: len(problems)]
-    truncated_BA = np.asarray(rows.truncated)[: len(problems)]
+    if not problems:  # a process may have no row of a batch
+        return np.zeros(rows.truncated.shape, np.float32), []
+    texts = texts or experiment.texts(rows)
+    truncated_BA = np.asarray(rows.truncated)
     if experiment.marks:
         truncated_BA = selective.cut_off(texts, truncated_BA, experiment.marks)
         texts = [selective.standing(row, experiment.marks) for row in texts]
@@ -192,34 +195,37 @@ def grade_rows(
     return zero_truncated(reward_BA, reasons, truncated_BA)
 
 
-def _grade(experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid: int):
-    """Rewards, truncation flags and transcripts of a batch's first `valid` rows."""
-    texts = experiment.texts(sampled)[:valid]
-    problems = prompts.problems[:valid]
-    truncated_BA = np.asarray(sampled.truncated)[:valid]
-    reward_BA, reasons = grade_rows(experiment, sampled, problems, texts)
-    attempt_BT = np.asarray(sampled.attempt)[:valid]
+def _grade(
+    experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid: int
+) -> list[dict[str, Any]]:
+    """Transcripts of a batch's first `valid` rows; each process grades those that are its own."""
+    own, row_N = hosts.own_rows(sampled)
+    row_N = row_N[row_N < valid]
+    own = jax.tree.map(lambda x: x[: len(row_N)], own)  # rows are in order
+    texts = experiment.texts(own)
+    problems = [prompts.problems[row] for row in row_N]
+    reward_NA, reasons = grade_rows(experiment, own, problems, texts)
     transcripts = [
         {
             "id": problem.id,
             "problem": problem.prompt,
             "gold": problem.gold,
             **({"tags": dict(problem.tags)} if problem.tags else {}),
-            **({"edit_ratio": edit_ratio(*texts[b][:2])} if len(texts[b]) > 1 else {}),
+            **({"edit_ratio": edit_ratio(*texts[n][:2])} if len(texts[n]) > 1 else {}),
             "attempts": [
                 {
-                    "text": texts[b][a],
-                    "reward": float(reward_BA[b, a]),
-                    "reason": reasons[b][a],
-                    "tokens": int(np.sum(attempt_BT[b] == a + 1)),
-                    "truncated": bool(truncated_BA[b, a]),
+                    "text": texts[n][a],
+                    "reward": float(reward_NA[n, a]),
+                    "reason": reasons[n][a],
+                    "tokens": int(np.sum(own.attempt[n] == a + 1)),
+                    "truncated": bool(own.truncated[n, a]),
                 }
-                for a in range(truncated_BA.shape[1])
+                for a in range(own.truncated.shape[1])
             ],
         }
-        for b, problem in enumerate(problems)
+        for n, problem in enumerate(problems)
     ]
-    return reward_BA, truncated_BA, transcripts
+    return hosts.in_order(row_N, transcripts)
 
 
 def zero_truncated(

@@ -251,7 +251,7 @@ def _load(source: str, mesh: Mesh, dtype: str) -> tuple[ModelConfig, Params | No
 
     def put(path: str, value: np.ndarray) -> jax.Array:
         axes = transformer.AXES[path.rsplit("/", 1)[-1]]
-        return jax.device_put(value, sharding.of_axes(mesh, axes, value.shape))
+        return sharding.place(value, sharding.of_axes(mesh, axes, value.shape))
 
     return weights.load(source, dtype, put=put)
 

@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
         if given.question and given.mode != "try":
             raise InputError("--question is for --mode=try; leave it out, or add that mode.")
+        _join_others(given)
         return mode(settings, given)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
@@ -73,6 +74,11 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("topology", "", "Of --mode=plan: a TPU slice, such as v5e:4x4.", values)
     flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of process 0, with several processes; see hosts.py.", values
+    )
+    flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=values)
+    flags.DEFINE_integer("process", -1, "Which of them this is, from 0.", flag_values=values)
     flags.DEFINE_boolean("version", False, "Show the version and end.", values)
     flags.DEFINE_boolean("help", False, "Show this help and end.", values)
     return values
@@ -94,10 +100,20 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     return settings
 
 
+def _join_others(given: flags.FlagValues) -> None:
+    """Finds the other processes of this run, if it has several. Raises: InputError."""
+    from score_jax import hosts
+
+    hosts.join(given.coordinator, given.processes, given.process)
+    # Whoever joins takes SIGTERM for jax's own notice of preemption; a mode may want it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _train(settings: Settings, given: flags.FlagValues) -> int:
+    stop = _stop_on_signals()  # first: importing takes seconds
     from score_jax import train
 
-    return train.train(settings, given.workdir, base_from=given.base_from, stop=_stop_on_signals())
+    return train.train(settings, given.workdir, base_from=given.base_from, stop=stop)
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from score_jax import ask, export, jsonfiles, scaling, workdir
+from score_jax import ask, export, hosts, jsonfiles, scaling, workdir
 from score_jax.config import Settings
 from score_jax.evaluate import evaluate
 from score_jax.experiment import Experiment
@@ -26,7 +26,7 @@ def evaluate_latest(settings: Settings, folder: str) -> int:
     """
     path = Path(folder)
     workdir.check_same_settings(path, settings)
-    with RunLog(path) as log, watch(settings, path, log) as watching:
+    with RunLog(path, primary=hosts.is_lead()) as log, watch(settings, path, log) as watching:
         run = Run.start(settings, path, log, watching, train=False)
         index, at_step = run.position()
         params = run.experiment.initial_params()
@@ -48,7 +48,7 @@ def scale_latest(settings: Settings, folder: str) -> int:
     """
     path = Path(folder)
     workdir.check_same_settings(path, settings)
-    with RunLog(path) as log, watch(settings, path, log) as watching:
+    with RunLog(path, primary=hosts.is_lead()) as log, watch(settings, path, log) as watching:
         run = Run.start(settings, path, log, watching, train=False)
         index, at_step = run.position()
         name, params = "base", run.experiment.initial_params()
@@ -57,8 +57,9 @@ def scale_latest(settings: Settings, folder: str) -> int:
             params = run.params_at(name, at_step)
         found = scaling.study(run.experiment, run.experiment.weights(params), run.test_problems)
         target = path / "scaling" / f"{name}.json"
-        jsonfiles.write(target, {"stage": name, "step": at_step, **found})
-        figures.scaling([found], target.with_suffix(".png"))
+        if hosts.is_lead():
+            jsonfiles.write(target, {"stage": name, "step": at_step, **found})
+            figures.scaling([found], target.with_suffix(".png"))
         log.say(f"{name}, step {at_step}:\n{scaling.table(found)}\nWritten to {target}.")
     return DONE
 
@@ -106,6 +107,11 @@ def _newest(settings: Settings, folder: str) -> Iterator[tuple[Run, str, int]]:
     Raises: InputError if there is none.
     """
     path = Path(folder)
+    if hosts.count() > 1:
+        raise InputError(
+            f"--mode=export and --mode=try are for one process, and here are {hosts.count()}. Run "
+            "it on one host: a checkpoint is restored onto the devices that are there."
+        )
     workdir.check_same_settings(path, settings)
     if not any(path.glob("checkpoints/*/*")):
         raise InputError(

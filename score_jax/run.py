@@ -8,13 +8,15 @@ that KL terms are against. With LoRA, params are adapters here; `Experiment.weig
 beside the weights.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
-from score_jax import compiles, sharding, workdir
+from score_jax import compiles, hosts, sharding, workdir
 from score_jax.compiles import Watch
-from score_jax.config import Settings
+from score_jax.config import Settings, StageSettings
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
 from score_jax.learner import checkpoint, step
@@ -23,6 +25,7 @@ from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
 from score_jax.runlog import RunLog
 from score_jax.structs import Params
+from score_jax.watchdog import Watchdog
 
 
 def watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
@@ -43,6 +46,9 @@ class Run:
     training: problem_sets.Training | None  # None: nothing is trained
     test_problems: list[Problem]
     stop: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self.watchdog = Watchdog(self.settings.watchdog)
 
     @classmethod
     def start(
@@ -84,13 +90,39 @@ class Run:
         tested = test_problems[:wanted]
         return cls(settings, folder, log, watch, experiment, training, tested, stop)
 
+    @contextlib.contextmanager
+    def phase(self, name: str, *shape: Hashable) -> Iterator[None]:
+        """A part of a step: it has a deadline, and compiles its programs once for a shape."""
+        with self.watchdog.phase(name), self.watch.phase(name, *shape):
+            yield
+
     def position(self) -> tuple[int, int]:
         """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
-        return workdir.position(self.folder, self.settings.recipe)
+        recipe = self.settings.recipe
+        index, at_step = hosts.lead_says(lambda: workdir.position(self.folder, recipe))
+        return index, at_step
 
-    def checkpoints(self, stage: str) -> Path:
-        """Where a stage's checkpoints lie."""
-        return self.folder / "checkpoints" / stage
+    def checkpoints(self, stage: str) -> checkpoint.StageCheckpoints:
+        """A stage's checkpoints, to be used as a context manager."""
+        return checkpoint.StageCheckpoints(
+            self.folder / "checkpoints" / stage,
+            keep=self.settings.checkpoint.keep,
+            deadline=functools.partial(self.watchdog.phase, "save"),
+        )
+
+    def latest_step(self, stage: str) -> int | None:
+        """The newest complete checkpoint of a stage, or None."""
+        folder = self.folder / "checkpoints" / stage
+        return hosts.lead_says(lambda: checkpoint.latest_step(folder))
+
+    def best_step(self, stage: str) -> int | None:
+        """The step of the best evaluation within a stage, or None."""
+        return hosts.lead_says(lambda: workdir.best_step(self.folder, stage))
+
+    def evaluates(self, stage: StageSettings, number: int) -> bool:
+        """Whether step `number` of a stage is evaluated; its last one is when the stage ends."""
+        every = self.settings.evaluation.every
+        return bool(every) and number % every == 0 and 0 < number < stage.steps
 
     def steps_before(self, index: int) -> int:
         """Steps of all stages before that one."""
@@ -110,20 +142,18 @@ class Run:
 
     def params_after(self, stage: str) -> Params:
         """The params that a finished stage ended with."""
-        folder = self.checkpoints(stage)
         steps = self.settings.stages[stage].steps
-        if checkpoint.latest_step(folder) != steps:
+        if self.latest_step(stage) != steps:
             raise InputError(
-                f"{folder} lacks the checkpoint of the stage's last step {steps}, which later "
-                "stages start from. Start again in another --workdir."
+                f"{self.folder / 'checkpoints' / stage} lacks the checkpoint of the stage's last "
+                f"step {steps}, which later stages start from. Start again in another --workdir."
             )
         return self.params_at(stage, steps)
 
     def params_at(self, stage: str, at_step: int) -> Params:
         """The params of a checkpoint."""
         state = self.fresh_state(stage, self.experiment.initial_params())
-        folder = self.checkpoints(stage)
-        with checkpoint.StageCheckpoints(folder, keep=self.settings.checkpoint.keep) as saved:
+        with self.checkpoints(stage) as saved:
             return saved.restore(at_step, state)[0].params
 
     def fresh_state(self, stage: str, params: Params) -> TrainState:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax import sharding
+from score_jax import hosts, sharding
 from score_jax.config import StageSettings
 from score_jax.data import pipeline
 from score_jax.evaluate import grade_rows
@@ -45,13 +45,15 @@ class Dispatched:
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
-    """A step's episodes with their grades."""
+    """A step's episodes with their grades: N of the B rows are this process's own."""
 
-    sampled: Episode
-    problems: list[Problem]  # [B]
-    texts: list[list[str]]  # [B][A]
+    sampled: Episode  # [B, ...] on the mesh
     reward_BA: np.ndarray  # with selective revision true verdicts are in it
-    measured: dict[str, float]
+    measured: dict[str, float]  # of all rows
+    row_N: np.ndarray  # which rows are its own
+    own: Episode  # [N, ...] numpy
+    problems: list[Problem]  # [N]
+    texts: list[list[str]]  # [N][A]
 
 
 class Sampler:
@@ -127,7 +129,7 @@ class Sampler:
         if tokens:
             shape = (len(prompts.tokens), settings.samples, settings.attempts)
             limit_QGA = np.full(shape, tokens, np.int32)
-        with self._run.watch.phase("rollout", settings, prompts.tokens.shape):
+        with self._run.phase("rollout", settings, prompts.tokens.shape):
             return episode.run(
                 self._run.experiment.weights(params),
                 prompts,
@@ -145,8 +147,9 @@ class Sampler:
         assert reference is not None, "offline first attempts need the policy that writes them"
         one = dataclasses.replace(s, attempts=1, samples=1, siblings=1)
         first = self._rollout(one, reference, prompts, jax.random.fold_in(key, _FIRST), tokens)
+        written = hosts.whole(first)
         behind = contexts.behind(
-            first,
+            written,
             prompts,
             instruction=template.instruction_ids,
             turn_end=template.turn_end_ids,
@@ -158,7 +161,7 @@ class Sampler:
         )
         rest = dataclasses.replace(s, attempts=s.attempts - 1, siblings=1)
         later = self._rollout(rest, params, behind, key, tokens)
-        texts = [row[0] for row in self._run.experiment.texts(first)]
+        texts = [row[0] for row in self._run.experiment.texts(written)]
         return contexts.later_attempts(later, jnp.repeat(first.truncated, s.samples, axis=0)), texts
 
     def _joined(self, parts: list[Episode]) -> Episode:
@@ -166,33 +169,51 @@ class Sampler:
         return jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
 
     def collect(self, dispatched: Dispatched) -> Graded:
-        """Waits for the rollout and grades it. Call it when the device has nothing older to do."""
-        sampled, prompts = dispatched.sampled, dispatched.prompts
+        """Waits for the rollout and grades it. Call it when the device has nothing older to do.
+
+        Each process grades its own rows, and all learn what all rows earned.
+        """
+        samples, prompts = self._settings.samples, dispatched.prompts
         started = time.perf_counter()
-        episode.check(sampled)
-        texts = self._run.experiment.texts(sampled)
-        samples = self._settings.samples
-        given = [text for text in dispatched.given for _ in range(samples)]
-        for row, text in zip(texts[len(texts) - len(given) :], given, strict=True):
-            row[0] = text
+        with self._run.watchdog.phase("rollout"):
+            own, row_N = hosts.own_rows(dispatched.sampled)
+        episode.check(own)
+        texts = self._run.experiment.texts(own)
+        # Problems with a given first attempt are a step's last.
+        first_given = len(prompts.problems) - len(dispatched.given)
+        for row, text in zip(row_N, texts, strict=True):
+            if row // samples >= first_given:
+                text[0] = dispatched.given[row // samples - first_given]
         decoded = time.perf_counter()
-        problems = [problem for problem in prompts.problems for _ in range(samples)]
-        experiment = self._run.experiment
-        reward_BA, _ = grade_rows(experiment, sampled, problems, texts)
-        graded = time.perf_counter()
-        generated = int(np.sum(np.asarray(sampled.attempt) > 0))
-        measured = {
-            "changed": float(np.mean(changed(texts))),
+        problems = [prompts.problems[row // samples] for row in row_N]
+        with self._run.watchdog.phase("grade"):
+            reward_BA, measured = self._grade(own, row_N, problems, texts)
+        rate = measured.pop("generated") / (decoded - started)
+        measured |= {
             "prompts_left_out": self._prompts.dropped,  # of the set: too long
             "sec/rollout": decoded - started,
-            "sec/grade": graded - decoded,
-            "tokens_per_sec/rollout": generated / (decoded - started),
+            "sec/grade": time.perf_counter() - decoded,
+            "tokens_per_sec/rollout": rate,
         }
+        return Graded(dispatched.sampled, reward_BA, measured, row_N, own, problems, texts)
+
+    def _grade(
+        self, own: Episode, row_N: np.ndarray, problems: list[Problem], texts: list[list[str]]
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Grades this process's rows; (rewards of all rows, what was measured over all rows)."""
+        experiment = self._run.experiment
+        reward_NA, _ = grade_rows(experiment, own, problems, texts)
+        true_NA = np.zeros(reward_NA.shape, bool)
         if experiment.marks:
-            true_BA = selective.true_verdicts(texts, reward_BA, experiment.marks)
+            true_NA = selective.true_verdicts(texts, reward_NA, experiment.marks)
+            reward_NA = reward_NA + np.float32(self._verdict) * true_NA
+        found_N = (reward_NA, true_NA, changed(texts), np.sum(own.attempt > 0, axis=1))
+        rows = hosts.in_order(row_N, list(zip(*(x.tolist() for x in found_N), strict=True)))
+        reward_BA, true_BA, changed_B, generated_B = map(np.array, zip(*rows, strict=True))
+        measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
+        if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
-            reward_BA = reward_BA + np.float32(self._verdict) * true_BA
-        return Graded(sampled, problems, texts, reward_BA, measured)
+        return reward_BA.astype(np.float32), measured
 
 
 def _offline_problems(run: Run, stage: StageSettings) -> int:

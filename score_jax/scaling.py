@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import sampled
+from score_jax import hosts, sampled
 from score_jax.config import ScalingSettings
 from score_jax.data import pipeline
 from score_jax.evaluate import grade_rows
@@ -171,29 +171,32 @@ def _batch(experiment: Experiment, settings: ScalingSettings, problems: int) -> 
 def _graded(
     experiment: Experiment, rows: episode.Episode, prompts: PromptBatch, valid: int, samples: int
 ) -> Pool:
-    """The first `valid` problems of a batch."""
-    kept = valid * samples
-    texts = experiment.texts(rows)[:kept]
-    problems = [problem for problem in prompts.problems[:valid] for _ in range(samples)]
-    reward_BA, _ = grade_rows(experiment, rows, problems)
-    truncated_BA = np.asarray(rows.truncated)[:kept]
+    """The first `valid` problems of a batch; each process grades the rows that are its own."""
+    own, row_N = hosts.own_rows(rows)
+    row_N = row_N[row_N < valid * samples]
+    own = jax.tree.map(lambda x: x[: len(row_N)], own)  # rows are in order
+    problems = [prompts.problems[row // samples] for row in row_N]
+    texts = experiment.texts(own)
+    reward_NA, _ = grade_rows(experiment, own, problems, texts)
     if experiment.marks:
         texts = [selective.standing(row, experiment.marks) for row in texts]
-    attempt_BT = np.asarray(rows.attempt)[:kept]
-    attempts = truncated_BA.shape[1]
-    tokens_BA = np.stack([(attempt_BT == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
+    attempts = own.truncated.shape[1]
+    tokens_NA = np.stack([(own.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
     # All of the row but the second attempt itself is read before it.
-    read_B = np.asarray(rows.length)[:kept] - tokens_BA[:, -1] if attempts > 1 else np.zeros(kept)
+    read_N = own.length - tokens_NA[:, -1] if attempts > 1 else np.zeros(len(row_N), int)
     answers = [
         [
-            None if truncated_BA[b, a] else voting.stated(problem.grader, texts[b][a])
+            None if own.truncated[n, a] else voting.stated(problem.grader, texts[n][a])
             for a in range(attempts)
         ]
-        for b, problem in enumerate(problems)
+        for n, problem in enumerate(problems)
     ]
+    found_N = (answers, reward_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
+    all_rows = hosts.in_order(row_N, list(zip(*found_N, strict=True)))
+    answers_B, reward_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
     return Pool(
-        [answers[i * samples : (i + 1) * samples] for i in range(valid)],
-        reward_BA.reshape(valid, samples, attempts),
-        tokens_BA.reshape(valid, samples, attempts),
-        np.asarray(read_B).reshape(valid, samples),
+        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(valid)],
+        np.array(reward_BA, np.float32).reshape(valid, samples, attempts),
+        np.array(tokens_BA).reshape(valid, samples, attempts),
+        np.array(read_B).reshape(valid, samples),
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
+from score_jax import hosts
 from score_jax.experiment import Experiment
 from score_jax.learner import likelihood
 from score_jax.structs import Episode, Params
@@ -38,10 +38,11 @@ def of_first_rows(
     models = {"logp": params} | ({} if reference is None else {"base_logp": reference})
     where = likelihood.written(sampled.attempt, limit)
     found = {
-        name: np.asarray(_log_probs(weights, sampled.tokens, where, settings=settings))
+        name: _log_probs(weights, sampled.tokens, where, settings=settings)
         for name, weights in models.items()
     }
-    attempt_BN, tokens_BN = np.asarray(where.attempt), np.asarray(where.take(sampled.tokens))
+    # Wherever a row was sampled, every process reads the same values.
+    found, attempt_BN, tokens_BN = hosts.whole((found, where.attempt, where.take(sampled.tokens)))
     decode = experiment.template.tokenizer.decode
     ends = set(experiment.template.tokenizer.end_ids)
 

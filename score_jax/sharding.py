@@ -3,12 +3,17 @@
 data     rows of the batch; parameters are copies
 fsdp     rows of the batch too, and parameters are split over it
 tensor   heads, MLP width and vocabulary are split over it
+
+Devices are laid out so that processes, and slices of TPUs, differ along `data` first, which talks
+least: once per update.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from score_jax.problem import InputError
@@ -30,12 +35,11 @@ RULES: dict[str, str | tuple[str, ...]] = {
 def make_mesh(
     data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over all devices or those given; one size may be -1 and takes what is left."""
-    sizes = axis_sizes(data, fsdp, tensor, len(devices or jax.devices()))
-    axis_types = (AxisType.Auto,) * 3
-    return jax.make_mesh(
-        tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices
-    )
+    """A mesh over all devices, or over those given; one size may be -1 and takes what is left."""
+    found = list(jax.devices() if devices is None else devices)
+    sizes = axis_sizes(data, fsdp, tensor, len(found))
+    laid_out = _laid_out(found, *sizes.values())
+    return Mesh(laid_out, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
 
 
 def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int]:
@@ -60,6 +64,24 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int
     return sizes
 
 
+def _laid_out(devices: Sequence[Any], data: int, fsdp: int, tensor: int) -> np.ndarray:
+    """The devices as [data, fsdp, tensor]: neighbours along `tensor`, slices along `data`."""
+    # Hosts that are joined by a network alone are "slices" to jax on other platforms too.
+    tpu = devices[0].platform == "tpu"
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
+    if slices == 1:
+        shape = (data, fsdp, tensor)
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if data % slices:
+        raise InputError(
+            f"config.mesh.data={data} cannot be split over {slices} slices of {len(devices)} "
+            f"devices: only rows may be split between slices. Set it to a multiple of {slices}."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+
+
 def batch_size(mesh: AnyMesh) -> int:
     """Over how many devices the rows of a batch are split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
@@ -68,9 +90,11 @@ def batch_size(mesh: AnyMesh) -> int:
 def of_axes(mesh: AnyMesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of an array with these logical axes.
 
-    Raises: InputError if a dimension does not divide by the mesh axis it is split over.
+    Raises: InputError if a dimension does not divide by the mesh axis it is split over, ValueError
+    if two dimensions would be split over the same one.
     """
     spec: list = []
+    taken: dict[str, str | None] = {}  # mesh axis -> who is split over it
     for name, size in zip(axes, shape, strict=True):
         target = RULES.get(name) if name else None
         parts = int(np.prod([mesh.shape[a] for a in _tuple(target)]))
@@ -80,6 +104,14 @@ def of_axes(mesh: AnyMesh, axes: tuple[str | None, ...], shape: tuple[int, ...])
                 f"must hold the same share. Choose a config.mesh.{_tuple(target)[-1]} that divides "
                 f"{size}."
             )
+        for axis in _tuple(target):
+            if axis in taken:
+                raise ValueError(
+                    f"an array with the axes {axes} and sizes {shape} would be split over the mesh "
+                    f"axis '{axis}' twice, by '{taken[axis]}' and by '{name}'. Name one of them "
+                    "otherwise, or give it another mesh axis in sharding.RULES."
+                )
+            taken[axis] = name
         spec.append(target if parts > 1 else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
 
@@ -108,14 +140,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def place(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A host's array on the mesh. Every process has the whole, and copies to its own devices."""
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
 def on_mesh(mesh: Mesh, tree):
     """The tree with every leaf on the mesh: scalars made on one device are copied to all."""
 
-    def place(x):
+    def put(x):
         on_it = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
-        return x if on_it else jax.device_put(x, replicated(mesh))
+        return x if on_it else place(np.asarray(x), replicated(mesh))
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(put, tree)
 
 
 def _tuple(target) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import alarms, batches, config, workdir
+from score_jax import alarms, batches, config, hosts, workdir
 from score_jax.config import Settings, StageSettings
 from score_jax.evaluate import Interrupted, evaluate
-from score_jax.learner import checkpoint, step
+from score_jax.learner import step
 from score_jax.report import page, plots, summary
 from score_jax.rl import adaptive
 from score_jax.run import Run, watch
@@ -46,19 +46,18 @@ def train(
     Raises: InputError for settings, files or a work directory that do not fit.
     """
     path = Path(folder)
-    workdir.check_same_settings(path, settings)
-    if base_from:
-        workdir.take_base(path, Path(base_from), settings)
     stages = list(settings.recipe)
     names = stages if "base" in stages else ["base", *stages]
-    if workdir.is_complete(path, stages, names, settings.stages[stages[-1]].steps):
-        print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
-        print(f"{path}: all stages are done; nothing to do.")
+    if hosts.lead_says(lambda: _begin(path, settings, names, base_from)):
         return DONE
     wandb = settings.logging.wandb
-    with RunLog(path, wandb=wandb) as log, watch(settings, path, log) as watching:
-        run = Run.start(settings, path, log, watching, stop=stop)
+    with (
+        RunLog(path, primary=hosts.is_lead(), wandb=wandb) as log,
+        watch(settings, path, log) as watching,
+    ):
+        run = Run.start(settings, path, log, watching, stop=hosts.agree(stop))
         log.write_config(config.to_dict(settings), device=_device())
+        workdir.check_shared(path)
         at, at_step = run.position()
         where = f"goes on at {stages[at]}, step {at_step}" if at_step else "begins"
         log.say(f"{path}: {' → '.join(stages)} on {_device()}; {where}, compiling first …")
@@ -72,11 +71,25 @@ def train(
             "from_cache": watching.hits,
             "late": len(watching.late),
         }
-        result = summary.write(path, names, log.wall_sec, package_versions(), made)
-        log.say(summary.table(result))
-        _report(run, page.write, plots.write)
-        log.say(f"The run page: {path / 'report' / 'index.html'}")
+        if hosts.is_lead():
+            result = summary.write(path, names, log.wall_sec, package_versions(), made)
+            log.say(summary.table(result))
+            _report(run, page.write, plots.write)
+            log.say(f"The run page: {path / 'report' / 'index.html'}")
     return DONE
+
+
+def _begin(path: Path, settings: Settings, names: list[str], base_from: str) -> bool:
+    """Looks into the work directory before anything is loaded; whether all is done already."""
+    workdir.check_same_settings(path, settings)
+    if base_from:
+        workdir.take_base(path, Path(base_from), settings)
+    last = settings.recipe[-1]
+    if not workdir.is_complete(path, last, names, settings.stages[last].steps):
+        return False
+    print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
+    print(f"{path}: all stages are done; nothing to do.")
+    return True
 
 
 def _all_stages(run: Run) -> None:
@@ -111,45 +124,47 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
     source = batches.source(run, index, against)
     anchor = _Anchor(stage.kl_attempt1, stage.kl_target)
     alarm = _Alarm(run, name)
-    folder = run.checkpoints(name)
-    with checkpoint.StageCheckpoints(folder, keep=run.settings.checkpoint.keep) as saved:
-        done = checkpoint.latest_step(folder) or 0
+    before = run.steps_before(index)
+
+    def follow(pending: _Pending) -> None:
+        with run.watchdog.phase("update"):
+            logged = pending.log(run.log)
+        anchor.follow(logged)
+        alarm.look(logged)
+
+    with run.checkpoints(name) as saved:
+        done = run.latest_step(name) or 0
         if done:
             state, extra = saved.restore(done, state)
             source.set_state(extra["data"])
             anchor.coefficient = extra["kl_attempt1"]
-        before = run.steps_before(index)
         run.log.start_stage(name, steps=stage.steps, steps_before=before)
         source.prepare(state)
+        if run.evaluates(stage, done):  # it may have been stopped behind the save of this step
+            _evaluate(run, f"{name}-{done}", state.params, reference, before + done)
         pending: _Pending | None = None
         for number in range(done + 1, stage.steps + 1):
+            run.watchdog.at(name, number)
             dispatched = source.dispatch(state.params, number)
             if pending:
                 # Step n-1's metrics, fetched when step n's rollout is already queued.
-                logged = pending.log(run.log)
-                anchor.follow(logged)
-                alarm.look(logged)
+                follow(pending)
             batch, measured = source.collect(dispatched)
             started = time.perf_counter()
-            with run.watch.phase("update", name, batch.tokens.shape[1]):
+            with run.phase("update", name, batch.tokens.shape[1]):
                 state, metrics = step.train_step(
                     state, against, batch, stage=anchor.hold(stage), base=run.experiment.base
                 )
+                stopping = run.stop()
             measured |= {"kl_coefficient": anchor.coefficient} if stage.kl_target else {}
             pending = _Pending(number, metrics, measured, started, batch.tokens.size)
-            stopping = run.stop()
             last = number == stage.steps
-            saving = stopping or last or number % run.settings.checkpoint.every == 0
-            every = run.settings.evaluation.every
-            evaluating = bool(every) and number % every == 0 and not last
-            if saving or evaluating:
+            evaluating = run.evaluates(stage, number)
+            if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
                 # A saved step is a logged step, and an evaluation's time is not an update's.
-                logged = pending.log(run.log)
-                anchor.follow(logged)
-                alarm.look(logged)
+                follow(pending)
                 pending = None
-            if saving:
-                saved.save(state, _extra(source, anchor))
+                saved.save(state, _extra(source, anchor), best=run.best_step(name))
             if stopping and not last:
                 raise Interrupted
             if evaluating:
@@ -168,11 +183,11 @@ def _evaluate(
     run: Run, name: str, params: Params, reference: Params | None, steps_before: int = 0
 ) -> None:
     """Evaluates once; what an earlier run found stays."""
-    if (run.folder / "evaluations" / f"{name}.json").exists():
+    if hosts.lead_says((run.folder / "evaluations" / f"{name}.json").exists):
         return
     if run.stop():
         raise Interrupted
-    with run.watch.phase("evaluation"):
+    with run.phase("evaluation"):
         weights = run.experiment.weights(params)
         result = evaluate(
             run.experiment,
@@ -195,7 +210,7 @@ def _evaluate(
 
 def _report(run: Run, *parts: Callable[[Path], Any]) -> None:
     """Writes parts of the report anew. Whatever may go wrong there, the run goes on."""
-    for write in parts:
+    for write in parts if hosts.is_lead() else ():
         try:
             write(run.folder)
         except Exception as error:
@@ -272,4 +287,6 @@ class _Alarm:
 
 def _device() -> str:
     device = jax.devices()[0]
-    return f"{jax.device_count()} x {device.device_kind} ({device.platform}, {os.cpu_count()} CPUs)"
+    on = f"{device.platform}, {os.cpu_count()} CPUs"
+    on += f", {hosts.count()} processes" if hosts.count() > 1 else ""
+    return f"{jax.device_count()} x {device.device_kind} ({on})"

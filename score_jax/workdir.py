@@ -2,6 +2,7 @@
 
     check_same_settings(folder, settings)     refuses a folder of other settings
     take_base(folder, other, settings)        begins a run behind the base model of another one
+    check_shared(folder)                      refuses a folder that not all processes see
     position(folder, recipe)                  where to go on
 
 A work directory belongs to one set of settings (config.json); whoever comes with others is refused
@@ -11,11 +12,12 @@ before anything is written.
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from score_jax import config, jsonfiles, runlog
+from score_jax import config, hosts, jsonfiles, runlog
 from score_jax.config import Settings
 from score_jax.learner import checkpoint
 from score_jax.problem import InputError
@@ -28,6 +30,7 @@ _FREE = (
     "problems.test",
     "checkpoint",
     "compile",
+    "watchdog",
     "logging",
     "mesh",
     "memory",
@@ -37,6 +40,7 @@ _FREE = (
     "rewards.sandbox",
     "rewards.allow_unsandboxed",
 )
+SEEN_SEC = 60.0  # network file systems show a new file to other hosts after so long at most
 # What a base model does not depend on.
 _BEHIND_BASE = ("recipe", "stages.", "rollout.attempts", "rollout.siblings")
 
@@ -95,13 +99,50 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         shutil.copytree(other / "compile_cache", folder / "compile_cache", dirs_exist_ok=True)
 
 
-def is_complete(folder: Path, stages: Sequence[str], names: Sequence[str], last_step: int) -> bool:
-    """Whether every stage is trained, every one of `names` evaluated, and the report written."""
+def check_shared(folder: Path) -> None:
+    """Every process must see the folder that the lead writes. Raises: InputError on all of them."""
+    written = hosts.lead_says(lambda: (folder / "config.json").read_text())
+    deadline = time.monotonic() + SEEN_SEC
+    while not (seen := _reads(folder / "config.json", written)) and time.monotonic() < deadline:
+        time.sleep(1.0)
+    blind = [i for i, sees in enumerate(hosts.exchange(seen)) if not sees]
+    if blind:
+        raise InputError(
+            f"--workdir={folder} is another folder for process {', '.join(map(str, blind))} than "
+            "for process 0: checkpoints are written there by all of them. Name a folder on storage "
+            "that all hosts share."
+        )
+
+
+def _reads(path: Path, written: str) -> bool:
+    try:
+        return path.read_text() == written
+    except OSError:
+        return False
+
+
+def is_complete(folder: Path, last: str, names: Sequence[str], last_step: int) -> bool:
+    """Whether the `last` stage is trained, every one of `names` evaluated, the report written."""
     return (
         (folder / "report" / "summary.json").exists()
         and all((folder / "evaluations" / f"{name}.json").exists() for name in names)
-        and checkpoint.latest_step(folder / "checkpoints" / stages[-1]) == last_step
+        and checkpoint.latest_step(folder / "checkpoints" / last) == last_step
     )
+
+
+def best_step(folder: Path, stage: str) -> int | None:
+    """The step whose evaluation within the stage was right most often at its last attempt.
+
+    None if there was none; of equal ones the newest.
+    """
+    found = []
+    for path in (folder / "evaluations").glob(f"{stage}-*.json"):
+        step = path.stem.removeprefix(f"{stage}-")
+        if step.isdigit():
+            metrics = json.loads(path.read_text())
+            last = max(key for key in metrics if key.startswith("accuracy_attempt"))
+            found.append((metrics[last], int(step)))
+    return max(found)[1] if found else None
 
 
 def position(folder: Path, recipe: Sequence[str]) -> tuple[int, int]:

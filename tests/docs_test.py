@@ -50,6 +50,7 @@ SMALL = (
 ELSEWHERE = {
     "bash launch/quickstart.sh": "makes an environment, then the training of RUN at full length",
     "bash launch/test.sh": "runs these tests",
+    "XLA_FLAGS=--xla_force_host_platform_device_count=2": "splits_test.py: two processes",
     "source .venv/bin/activate": "made by the scripts",
     f"until {QUICKSTART}": "train_test.py: a real SIGTERM, exit status 75, and the rest",
     "[ $? -eq 75 ] || break": "as the line before it",

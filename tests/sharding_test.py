@@ -1,5 +1,7 @@
 """Eight virtual devices: meshes, the table of axes, and that a split model is the same model."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -63,6 +65,26 @@ def test_an_axis_that_does_not_divide_is_refused_with_its_size():
         sharding.of_axes(mesh, ("layers", "width", "kv_heads", None), (3, 16, 2, 4))
     with pytest.raises(InputError, match="axis 'batch' of 7 cannot be split over 2 devices"):
         sharding.of_axes(mesh, ("batch",), (7,))
+
+
+def test_an_array_is_not_split_twice_over_one_mesh_axis():
+    mesh = sharding.make_mesh(1, 4, 2)
+    with pytest.raises(ValueError, match=r"over the mesh axis 'tensor' twice, by 'heads' and by"):
+        sharding.of_axes(mesh, ("heads", "mlp"), (4, 8))
+    with pytest.raises(ValueError, match=r"sizes \(8, 4\).*'fsdp' twice"):
+        sharding.of_axes(mesh, ("batch", "width"), (8, 4))
+
+
+def test_only_rows_may_be_split_between_slices():
+    class Chip:
+        platform = "tpu"
+
+        def __init__(self, number: int):
+            self.slice_index = number // 4
+
+    chips: Any = [Chip(i) for i in range(8)]
+    with pytest.raises(InputError, match=r"mesh\.data=1 cannot be split over 2 slices of 8"):
+        sharding.make_mesh(1, 4, 2, chips)
 
 
 def test_every_axis_of_the_params_is_in_the_table_but_layers():

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import config, train, workdir
+from score_jax import config, jsonfiles, train, workdir
 from score_jax.problem import InputError
 from score_jax.run import Run
 from tests.train_test import metrics_of, tiny_settings
@@ -86,3 +86,26 @@ def test_a_setting_that_is_newer_than_the_folder_has_its_default_there(finished,
     workdir.check_same_settings(tmp_path, settings)
     with pytest.raises(InputError, match=r"stages.stage1.kl_target: 0.0 there, 1.0 now"):
         workdir.check_same_settings(tmp_path, changed(settings, "stage1", kl_target=1.0))
+
+
+def test_the_best_step_is_the_newest_of_those_with_the_best_last_attempt(tmp_path):
+    assert workdir.best_step(tmp_path, "stage1") is None
+    for name, first, last in [
+        ("base", 0.9, 0.9),
+        ("stage1-20", 0.1, 0.5),
+        ("stage1-100", 0.1, 0.5),
+        ("stage1-40", 0.8, 0.4),
+        ("stage1-x-7", 0.9, 0.9),
+        ("stage1", 0.9, 0.9),
+    ]:
+        metrics = {"n": 4, "accuracy_attempt1": first, "accuracy_attempt2": last}
+        jsonfiles.write(tmp_path / "evaluations" / f"{name}.json", metrics)
+    assert workdir.best_step(tmp_path, "stage1") == 100
+
+
+def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    workdir.check_shared(tmp_path)
+    monkeypatch.setattr(workdir.hosts, "exchange", lambda seen: [seen, True, False])
+    with pytest.raises(InputError, match=r"another folder for process 2 than for process 0"):
+        workdir.check_shared(tmp_path)

@@ -1,14 +1,14 @@
-"""Problems -> batches of prompts: shuffle, shard by process, bucket, batch; position saved exactly.
+"""Problems -> batches of prompts: shuffle, bucket, batch; the position is saved exactly.
 
 Prompts are tokenised once, when the pipeline is made. Training batches then are a grain MapDataset
 from batch number to batch, so the position is that number, and restoring it is exact on any number
-of processes; schedule.py says which problems a batch holds. All processes draw the same global
-batch and each takes its own rows of it:
+of processes; schedule.py says which problems a batch holds. Every process of a run draws the same
+whole batch; sharding.py says which rows of it lie on whose devices.
 
-    epoch's order   7 2 9 4 | 0 5 3 8 | 6 1      10 problems, batch=2, process_count=2
-    process 0       7 2     | 0 5     |          the rest of an epoch that fills no batch is left
-    process 1           9 4 |     3 8 |          out, so no batch holds a problem twice
+    epoch's order   7 2 9 4 | 0 5 3 8 | 6 1      10 problems, batch=4: the rest of an epoch that
+                                                 fills no batch is left out
 
+So no batch holds a problem twice.
 (The problem addresses the sampling keys: twice in one batch would mean the same samples twice.)
 There are no worker threads or processes: a batch costs some tens of microseconds.
 """
@@ -40,8 +40,6 @@ def batches(
     max_prompt_tokens: int,
     pad_id: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
     bucket_sizes: tuple[int, ...] = (),
     parts: Sequence[tuple[int, float]] = (),
     curriculum_steps: int = 0,
@@ -50,12 +48,12 @@ def batches(
     """Endless shuffled batches for training; every epoch is a new permutation.
 
     Args:
-      batch: problems per batch of this process; the global batch is `batch * process_count`.
+      batch: problems per batch.
       max_prompt_tokens: longer prompts are left out, counted in `dropped` and logged.
       bucket_sizes: widths P that a batch may have, besides max_prompt_tokens: the smallest that
-        holds the prompts of all processes is taken, so that processes agree on the shape.
+        holds the batch's prompts is taken.
       parts: (problems, weight) of each set of a mixture, one after the other in `problems`.
-      curriculum_steps: global batches until problems of all levels are drawn from.
+      curriculum_steps: batches until problems of all levels are drawn from.
       steps_before: of these, how many were drawn in earlier stages.
     Raises: InputError if no prompt is short enough, or too few are to fill one global batch.
     """
@@ -79,12 +77,10 @@ def batches(
             max_prompt_tokens,
             longest,
         )
-    global_batch = batch * process_count
-    if len(kept) < global_batch:
+    if len(kept) < batch:
         raise InputError(
-            f"a step needs {global_batch} different problems ({batch} per process, {process_count} "
-            f"processes), but the data set has {len(kept)} usable ones ({dropped} are longer than "
-            f"max_prompt_tokens={max_prompt_tokens}). "
+            f"a step needs {batch} different problems, but the data set has {len(kept)} usable "
+            f"ones ({dropped} are longer than max_prompt_tokens={max_prompt_tokens}). "
             f"Set config.rollout.problems_per_step to at most {len(kept)}."
         )
     settings: dict[str, Any] = {}
@@ -95,26 +91,25 @@ def batches(
             kept,
             steps=curriculum_steps,
             done=steps_before,
-            batch=global_batch,
+            batch=batch,
             seed=seed % 2**32,
         )
     elif len(parts) > 1:
         settings = {"mixture": [[size, weight] for size, weight in parts]}
-        drawn = schedule.mixture(kept, parts, global_batch, seed % 2**32)
+        drawn = schedule.mixture(kept, parts, batch, seed % 2**32)
     else:
-        drawn = schedule.plain(kept, global_batch, seed % 2**32)
-    own = slice(process_index * batch, (process_index + 1) * batch)
+        drawn = schedule.plain(kept, batch, seed % 2**32)
 
     def assemble(number: int) -> PromptBatch:
         position_Q = drawn.positions(number)
         longest = prompts.length[position_Q].max()
         width = next(width for width in widths if width >= longest)
-        return pack(prompts, position_Q[own], width, pad_id)
+        return pack(prompts, position_Q, width, pad_id)
 
     dataset = grain.MapDataset.range(_BATCHES).map(assemble)
     identity = {
         "problems": len(kept),
-        "global_batch": global_batch,
+        "global_batch": batch,
         "seed": seed,
         "digest": _digest(prompts, kept),
         **settings,
@@ -245,7 +240,7 @@ class PromptIterator:
         return {"next_batch": self._next, **self._identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a saved position, in the same data under the same seed and global batch."""
+        """Goes to a saved position, in the same data under the same seed and batch."""
         changed = [
             f"{name} was {state.get(name)!r} and is {self._identity.get(name)!r}"
             for name in dict.fromkeys([*self._identity, *state])

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from score_jax import sharding
+from score_jax import sharding
 from score_jax.learner import chunked
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
@@ -175,4 +177,6 @@ def _loop(score, settings: LikelihoodSettings) -> chunked.Loop:
     model = settings.model
     large = min(LARGE_CHUNK, model.width // 2)
     tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
-    return chunked.Loop(score, tokens, settings.dtype, settings.mesh)
+    # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
+    split = settings.mesh and sharding.batch_size(settings.mesh) > 1
+    return chunked.Loop(score, tokens, settings.dtype, settings.mesh if split else None)

@@ -121,30 +121,6 @@ def test_damaged_state_is_refused(number):
         iterator.set_state(iterator.get_state() | {"next_batch": number})
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_share_out_the_batch_that_one_process_would_draw(count):
-    problems = make([1 + n % 16 for n in range(41)])
-    whole = start(problems, batch=8, bucket_sizes=(4, 8))
-    parts = [
-        start(
-            problems,
-            batch=8 // count,
-            bucket_sizes=(4, 8),
-            process_index=index,
-            process_count=count,
-        )
-        for index in range(count)
-    ]
-    for step in range(12):  # more than two epochs
-        expected = next(whole)
-        found = [next(part) for part in parts]
-        assert len(set(indices(found))) == 8, f"processes share a problem in step {step}"
-        # Rows in the order of the processes, and all of one width.
-        np.testing.assert_array_equal(np.concatenate([b.tokens for b in found]), expected.tokens)
-        np.testing.assert_array_equal(indices(found), expected.index)
-    assert parts[0].get_state() == whole.get_state()
-
-
 # One setting of each kind of schedule; 41 problems of four levels, a tenth of them too long.
 KINDS = {
     "plain": {},
@@ -186,19 +162,14 @@ def test_state_of_another_kind_of_schedule_is_refused(kind, other):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_processes_share_out_every_kind_of_batch_without_overlap(kind):
+def test_no_kind_of_batch_holds_a_problem_twice(kind):
     whole = start(levelled(), batch=8, **KINDS[kind])
-    parts = [
-        start(levelled(), batch=4, process_index=index, process_count=2, **KINDS[kind])
-        for index in range(2)
-    ]
-    assert whole.dropped == parts[0].dropped == 4
+    assert whole.dropped == 4
     seen = set()
     for _ in range(40):
-        found = [next(part) for part in parts]
-        assert indices(found) == next(whole).index.tolist()
-        assert len(set(indices(found))) == 8
-        seen |= set(indices(found))
+        found = set(next(whole).index.tolist())
+        assert len(found) == 8
+        seen |= found
     assert seen == {n for n in range(41) if n % 10 != 9}
 
 
@@ -249,7 +220,7 @@ def test_all_prompts_too_long_tells_the_longest():
 
 def test_batch_larger_than_the_data_set_tells_the_most_there_is():
     with pytest.raises(InputError, match=r"needs 8 .*has 6 .*problems_per_step to at most 6"):
-        start(make([5] * 6 + [20]), batch=4, process_count=2)
+        start(make([5] * 6 + [20]), batch=8)
 
 
 def test_prompt_without_tokens_is_refused():

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Runs one training in N processes on this machine: bash launch/local_processes.sh N [--dry-run] ARGUMENTS …
+#
+# As on N hosts: every process runs the same command and holds its own devices; process 0 writes.
+# Arguments go to score_jax.main, e.g. --config=configs/quickstart.py --workdir=runs/two. A process
+# sees the CPU as one device; XLA_FLAGS=--xla_force_host_platform_device_count=4 makes it four.
+# SIGTERM, SIGUSR1 and Ctrl-C go on to all processes: they save, and the exit status is 75 as theirs.
+# PORT= is where process 0 listens; without it a free one is found. --dry-run prints the commands.
+# PYTHON= names another interpreter to make .venv with, if there is none yet.
+set -euo pipefail
+
+# shellcheck source-path=SCRIPTDIR source=setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+[[ "${1:-}" =~ ^[1-9][0-9]*$ ]] ||
+  die "How many processes? bash launch/local_processes.sh N --config=FILE --workdir=DIR …"
+processes="$1"
+shift
+dry_run=
+if [[ "${1:-}" == --dry-run ]]; then
+  dry_run=yes
+  shift
+fi
+
+if [[ -z "$dry_run" ]]; then
+  [[ -x "$venv_python" ]] || install_core
+  PORT="${PORT:-$("$venv_python" -c 'import socket
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    print(free.getsockname()[1])')}"
+fi
+malloc_defaults
+cd "$root"
+
+command_of() { # process, arguments … -> the array `command`
+  local process="$1"
+  shift
+  command=("$venv_python" -m score_jax.main "--coordinator=127.0.0.1:${PORT:-PORT}"
+    "--processes=$processes" "--process=$process" "$@")
+}
+
+if [[ -n "$dry_run" ]]; then
+  for ((process = 0; process < processes; process++)); do
+    command_of "$process" "$@"
+    printf '%q ' "${command[@]}" | sed 's/ $//'
+    printf '\n'
+  done
+  exit 0
+fi
+
+pids=()
+# shellcheck disable=SC2329  # traps call it
+pass_on() {
+  kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended
+}
+for signal in TERM USR1 INT; do
+  # shellcheck disable=SC2064  # the signal's name of now
+  trap "pass_on $signal" "$signal"
+done
+
+for ((process = 0; process < processes; process++)); do
+  command_of "$process" "$@"
+  "${command[@]}" > >(while IFS= read -r line; do printf '[%d] %s\n' "$process" "$line"; done) 2>&1 &
+  pids+=("$!")
+done
+
+result=0
+for pid in "${pids[@]}"; do
+  status=0
+  wait "$pid" 2>/dev/null || status=$?
+  while kill -0 "$pid" 2>/dev/null; do # a signal for us ends the wait, not the process
+    status=0
+    wait "$pid" 2>/dev/null || status=$?
+  done
+  # 75 only if nothing worse happened.
+  if [[ "$status" -ne 0 && ("$result" -eq 0 || "$result" -eq 75) ]]; then
+    result="$status"
+  fi
+done
+exit "$result"
