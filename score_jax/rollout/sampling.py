@@ -28,27 +28,17 @@ def sample(
         return token_B, jnp.zeros(token_B.shape, jnp.float32)
     distorted_BV = distort(logits_BV, policy)
     top_B1 = jnp.max(distorted_BV, axis=-1, keepdims=True)
-    weight_BV = jnp.exp(distorted_BV - top_B1)
-    token_B, total_B = _search(weight_BV, uniform_B)
-    chosen_B1 = jnp.take_along_axis(distorted_BV, token_B[:, None], axis=-1)
-    logp_B = (chosen_B1 - top_B1)[:, 0] - jnp.log(total_B)
-    return token_B, logp_B
-
-
-def _search(weight_BV: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Index whose interval of the cumulated weights holds uniform * total; its weight is not zero.
-
-    Returns: the index and the total of the weights.
-    """
-    rows, vocabulary = weight_BV.shape
-    padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocabulary % BLOCK)))
-    blocks = padded_BV.reshape(rows, -1, BLOCK)
-    of_block = jnp.sum(blocks, axis=-1)
-    total_B = jnp.sum(of_block, axis=-1)
-    before, rest_B = _step(of_block, uniform_B * total_B)
-    block = jnp.take_along_axis(blocks, before[:, None, None], axis=1)[:, 0]
-    within, _ = _step(block, rest_B)
-    return before * BLOCK + within, total_B
+    padding = ((0, 0), (0, -distorted_BV.shape[-1] % BLOCK))
+    padded_BV = jnp.pad(distorted_BV, padding, constant_values=-jnp.inf)
+    blocks = padded_BV.reshape(len(padded_BV), -1, BLOCK)
+    of_block = jnp.sum(jnp.exp(blocks - top_B1[..., None]), axis=-1)
+    # The last of the cumulated sums: a sum of sums would be made one sum, over the whole vocabulary.
+    total_B = jnp.cumsum(of_block, axis=-1)[:, -1]
+    before_B, rest_B = _step(of_block, uniform_B * total_B)
+    block = jnp.take_along_axis(blocks, before_B[:, None, None], axis=1)[:, 0] - top_B1
+    within_B, _ = _step(jnp.exp(block), rest_B)
+    chosen_B = jnp.take_along_axis(block, within_B[:, None], axis=-1)[:, 0]
+    return before_B * BLOCK + within_B, chosen_B - jnp.log(total_B)
 
 
 def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
