@@ -162,12 +162,12 @@ class Block(nn.Module):
         if c.query_scalar:
             q_BNHE *= (e / c.query_scalar) ** 0.5  # `attend` divides by sqrt(E)
         out_BNHE, kept = attend(rotate(q_BNHE, angles), rotate(k_BNKE, angles), v_BNKE)
-        out_BND = linear(out_BNHE, w_output, inputs=2)
+        out_BND = _summed(c, linear(out_BNHE, w_output, inputs=2))
         x_BND += norm("attention_post_norm", out_BND) if c.post_norms else out_BND
 
         y_BND = norm("mlp_norm", x_BND)
         y_BNF = ACTIVATIONS[c.activation](linear(y_BND, w_gate)) * linear(y_BND, w_up)
-        out_BND = linear(y_BNF, w_down)
+        out_BND = _summed(c, linear(y_BNF, w_down))
         x_BND += norm("mlp_post_norm", out_BND) if c.post_norms else out_BND
         return x_BND, kept
 
@@ -317,8 +317,19 @@ def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
     return _final_norm(config, params, x_BND), tuple(layers)
 
 
+def _summed(config: ModelConfig, x: jax.Array) -> jax.Array:
+    """The sum of what the devices that share the model have each computed of x."""
+    return jax.lax.psum(x, config.split_over) if config.split_over else x
+
+
 def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
-    x_BND = params["embedding"][tokens_BN]
+    if config.split_over:
+        row_BN = tokens_BN - config.vocab_size * jax.lax.axis_index(config.split_over)
+        here_BN = (row_BN >= 0) & (row_BN < config.vocab_size)
+        found_BND = params["embedding"].at[row_BN].get(mode="clip")
+        x_BND = _summed(config, jnp.where(here_BN[..., None], found_BND, 0))
+    else:
+        x_BND = params["embedding"][tokens_BN]
     if config.scaled_embedding:
         # Rounded to the params' dtype first, as the models were trained: in bf16 it matters.
         x_BND *= jnp.asarray(config.width**0.5, x_BND.dtype)
@@ -330,7 +341,7 @@ def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Ar
 
 
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
-    """Hidden states to logits over the vocabulary, float32."""
+    """Hidden states to logits over the vocabulary, or this device's share of it, float32."""
     if config.tied:
         w, spec = params["embedding"], "...D,VD->...V"
     else:

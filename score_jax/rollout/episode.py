@@ -173,26 +173,29 @@ def compiled(
     params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings, mesh
 ) -> tuple[Episode, Work]:
     """The program behind `run`, for those who want to lower it themselves."""
-    serve = functools.partial(_serve, settings=settings)
+    s = settings
+    params = transformer.for_decoding(s.model, params, s.dtype)
     if mesh is None:
-        return serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key)
-    by_row = PartitionSpec(sharding.BATCH_AXES)
-    everywhere = PartitionSpec()
+        return _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, settings=s)
+    shards = sharding.decoding_shardings(mesh, transformer.AXES, params)
+    if mesh.shape["tensor"] > 1:
+        s = dataclasses.replace(s, model=s.model.share("tensor", mesh.shape["tensor"]))
+    by_row, everywhere = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
+    of_params = jax.tree.map(lambda shard: shard.spec, shards)
     return jax.shard_map(
-        serve,
+        functools.partial(_serve, settings=s),
         mesh=mesh,
-        in_specs=(everywhere, by_row, by_row, by_row, by_row, everywhere),
+        in_specs=(of_params, by_row, by_row, by_row, by_row, everywhere),
         out_specs=by_row,
-        # The loop's trip count differs per device and touches no collective; there is nothing
-        # for the replication checker to check.
+        # The checker knows no loop whose trip count differs between the shards of the data. Inside
+        # it, only the devices that share one copy of the model talk, and they agree on the count.
         check_vma=False,
     )(params, tokens_QP, length_Q, index_Q, limit_QGA, key)
 
 
 def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings):
-    """The rollout of one device."""
+    """The rollout of one shard of the data, on one device or those that share the model."""
     s = settings
-    params = transformer.for_decoding(s.model, params, s.dtype)
     problems = tokens_QP.shape[0]
     samples = problems * s.samples
     prompt = _prefill(params, tokens_QP, length_Q, settings=s)
@@ -328,7 +331,7 @@ def _decode(state: _State, *, params, keys_2R, limit_RA, settings: EpisodeSettin
     if s.policy.temperature > 0.0:
         draw = jax.vmap(lambda key, column: jax.random.uniform(jax.random.fold_in(key, column)))
         uniform = draw(keys_2R[jnp.minimum(state.attempt - 1, 1), state.row], state.length)
-    token, logp = sample(logits, uniform, s.policy)
+    token, logp = sample(logits, uniform, s.policy, s.model.split_over)
 
     count = state.count + 1
     is_end = jnp.isin(token, jnp.array(s.end_ids, jnp.int32))
