@@ -26,7 +26,7 @@ from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
-from score_jax.rollout.episode import EpisodeSettings
+from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS

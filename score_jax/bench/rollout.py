@@ -22,8 +22,9 @@ from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.problem import InputError
 from score_jax.rollout import episode
-from score_jax.rollout.episode import EpisodeSettings
 from score_jax.rollout.sampling import sample
+from score_jax.rollout.settings import EpisodeSettings
+from score_jax.rollout.slots import Work
 
 
 def measure(work: Workload, reps: int) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def compile_for(work: Workload, topology: str) -> dict[str, Any]:
     }
 
 
-def _steps(counted: episode.Work) -> dict[str, Any]:
+def _steps(counted: Work) -> dict[str, Any]:
     return {
         "decode_steps": int(counted.decode_steps[0]),
         "live_share": float(counted.live_slot_steps[0] / counted.slot_steps[0]),

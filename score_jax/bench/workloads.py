@@ -22,7 +22,7 @@ from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
-from score_jax.rollout.episode import EpisodeSettings
+from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Params, PromptBatch
 
 SMALL = ModelConfig(

@@ -21,7 +21,7 @@ class Policy:
     @property
     def truncates(self) -> bool:
         """Whether a token's probability may be cut to zero, for which all others must be known."""
-        return self.top_k > 0 or self.top_p < 1.0
+        return self.temperature > 0.0 and (self.top_k > 0 or self.top_p < 1.0)
 
 
 def distort(logits_V: jax.Array, policy: Policy, drawn: jax.Array | None = None) -> jax.Array:

@@ -43,7 +43,7 @@ def sample(
     of_block = jnp.sum(jnp.exp(blocks - top_B1[..., None]), axis=-1)
     if split_over:
         of_block = jax.lax.all_gather(of_block, split_over, axis=1, tiled=True)
-    # The last of the cumulated sums: a sum of sums would be made one sum, over the whole vocabulary.
+    # The last of the cumulated sums: XLA makes one sum of a sum of sums, over all the vocabulary.
     total_B = jnp.cumsum(of_block, axis=-1)[:, -1]
     before_B, rest_B = _step(of_block, uniform_B * total_B)
     block = jnp.take_along_axis(blocks, (before_B % here)[:, None, None], axis=1)[:, 0]
