@@ -100,7 +100,7 @@ class Experiment:
         self, *, policy: Policy | None = None, attempts: int = 0, samples: int = 0
     ) -> EpisodeSettings:
         """What a rollout is compiled for; by default the training rollout's."""
-        rollout = self.settings.rollout
+        rollout, platform = self.settings.rollout, self.mesh.devices.flat[0].platform
         return EpisodeSettings(
             model=self.model,
             policy=policy or self.policy,
@@ -116,7 +116,8 @@ class Experiment:
             turn_rows=rollout.turn_rows,
             shrink=self._shrink(),
             dtype=self.settings.model.dtype,
-            cache_layout=layout_for(self.mesh.devices.flat[0].platform),
+            cache_layout=layout_for(platform),
+            untied=platform == "cpu",
         )
 
     def _shrink(self) -> int:

@@ -85,7 +85,7 @@ def compile_for(work: Workload, topology: str) -> dict[str, Any]:
             "pip install '.[tpu]' and runs without a TPU; a topology is such as v5e:2x2."
         ) from error
     one_chip = jax.sharding.SingleDeviceSharding(devices[0])
-    settings = dataclasses.replace(work.settings, cache_layout=layout_for("tpu"))
+    settings = dataclasses.replace(work.settings, cache_layout=layout_for("tpu"), untied=False)
     work = dataclasses.replace(work, settings=settings)
     return {
         "workload": work.name,
@@ -153,7 +153,7 @@ def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
     def shapes():
         params = transformer.init(s.model, jax.random.key(0))
         return (
-            transformer.for_decoding(s.model, params, s.dtype),
+            transformer.for_decoding(s.model, params, s.dtype, untied=s.untied),
             kv.empty(s.model, slots, columns, s.dtype, s.cache_layout),
             jnp.zeros((slots, s.model.width), s.dtype),
             jnp.zeros(slots),

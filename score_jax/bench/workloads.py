@@ -105,6 +105,7 @@ def named(name: str, *, dtype: str = "float32", seed: int = 0) -> Workload:
         shrink=4 if shape.skewed else 0,
         dtype=dtype,
         cache_layout=layout_for(jax.default_backend()),
+        untied=jax.default_backend() == "cpu",
     )
     limit_QGA = np.full((shape.problems, shape.samples, 2), shape.attempt_tokens, np.int32)
     if shape.skewed:

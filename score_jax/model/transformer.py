@@ -229,14 +229,21 @@ def hidden(
     return _final_norm(config, params, x_BTD)
 
 
-def for_decoding(config: ModelConfig, params: Params, dtype: str) -> Params:
+def for_decoding(
+    config: ModelConfig, params: Params, dtype: str, *, untied: bool = False
+) -> Params:
     """The decoding layout: `layers` as a list of L dicts of plain weights, merged and cast once.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
     would copy them first. Do this once per rollout, outside the token loop.
+
+    untied: a tied model gets a head too, the transposed copy of its embedding. XLA:CPU reads it
+      twice as fast for few rows; elsewhere it is memory for nothing.
     """
     layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
     params = {**params, "layers": [lowrank.merged(layer) for layer in layers]}
+    if untied and config.tied:
+        params["head"] = params["embedding"].T
     return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
@@ -342,10 +349,10 @@ def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Ar
 
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
     """Hidden states to logits over the vocabulary, or this device's share of it, float32."""
-    if config.tied:
-        w, spec = params["embedding"], "...D,VD->...V"
-    else:
+    if "head" in params:
         w, spec = params["head"], "...D,DV->...V"
+    else:  # tied
+        w, spec = params["embedding"], "...D,VD->...V"
     logits_BNV = jnp.einsum(spec, hidden_BND, w, preferred_element_type=jnp.float32)
     return attention.soft_cap(logits_BNV, config.logit_softcap)
 

@@ -132,7 +132,7 @@ def compiled(
 ) -> tuple[Episode, Work]:
     """The program behind `run`, for those who want to lower it themselves."""
     s = settings
-    params = transformer.for_decoding(s.model, params, s.dtype)
+    params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
     if mesh is None:
         return _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, settings=s)
     shards = sharding.decoding_shardings(mesh, transformer.AXES, params)

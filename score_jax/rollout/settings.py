@@ -25,6 +25,7 @@ class EpisodeSettings:
     siblings: int = 1  # M: samples g * M to g * M + M - 1 have the same first attempt
     dtype: str = "float32"  # of weights and cache while decoding
     cache_layout: str = "by_head"  # see model/cache_layouts.py
+    untied: bool = False  # decode with a transposed copy of a tied embedding; for CPUs
 
     def row_tokens(self, prompt_tokens: int) -> int:
         """T: columns of a row that holds the longest possible episode."""
