@@ -128,7 +128,7 @@ def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
         "least_bytes_per_token": least_bytes / slots,
         "least_flops_per_token": least_flops / slots,
     }
-    if found is None:  # few rows on a CPU: model/products.py loops over a matrix
+    if found is None:
         return least
     return least | {
         "bytes_per_token": found["bytes"] / slots,

@@ -35,7 +35,6 @@ from score_jax.model import cache as kv
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
-from score_jax.model.products import matmul
 from score_jax.structs import Params
 
 # Logical names of every param's axes; sharding.RULES maps them onto the mesh.
@@ -99,7 +98,7 @@ def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
         difference = linear(linear(x, w.down, inputs), w.up)
         return linear(x, w.base, inputs) + w.scale * difference
     contracted = math.prod(w.shape[:inputs])
-    out = matmul(x.reshape(-1, contracted), w.reshape(contracted, -1))
+    out = x.reshape(-1, contracted) @ w.reshape(contracted, -1)
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
 
 
