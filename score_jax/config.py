@@ -88,6 +88,8 @@ class ModelSettings:
     template: str = "auto"  # a name of text.templates.NAMES; "auto": the model's own
     thinking: bool = False  # models that can think (Qwen3): within attempts, or told not to
     dtype: str = "float32"  # of the matmuls, and of frozen weights; what is trained is float32
+    # Whose attention an update has: "xla", on GPUs "cudnn" (in bfloat16), on TPUs "splash".
+    attention: str = "xla"
     lora: LoraSettings = LoraSettings()
 
 
@@ -145,7 +147,12 @@ class RolloutSettings:
 class MemorySettings:
     """How an update fits into memory. None of these changes a result beyond rounding."""
 
-    micro_batches: int = 1  # the batch's rows are learned from in this many parts
+    # The rows are learned from in this many parts, rows of like length together; 0: one, or on a
+    # CPU as many as are fastest.
+    micro_batches: int = 0
+    # A part is as wide as its longest row, in so many steps of width; each is compiled, so more
+    # take longer. 0: four where there are several parts and attempts may have 64 tokens, else one.
+    widths: int = 0
     # What the backward pass recomputes of a layer: "none", all but its matrix "products", "full".
     remat: str = "products"
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
@@ -265,6 +272,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (OptimizerSettings, "name"): ("adam", "adafactor"),
     (EvaluationSettings, "protocol"): ("correct", "self_refine"),
     (ModelSettings, "dtype"): ("float32", "bfloat16"),
+    (ModelSettings, "attention"): ("xla", "cudnn", "splash"),
     (MemorySettings, "remat"): ("none", "products", "full"),
     (CompileSettings, "after_warmup"): ("warn", "fail"),
     (RewardSettings, "sandbox"): ("auto", "namespace", "landlock", "none"),
@@ -305,7 +313,8 @@ MINIMA: dict[tuple[type, str], float] = {
     (RolloutSettings, "slots"): 0,
     (RolloutSettings, "turn_rows"): 0,
     (RolloutSettings, "shrink"): -1,
-    (MemorySettings, "micro_batches"): 1,
+    (MemorySettings, "micro_batches"): 0,
+    (MemorySettings, "widths"): 0,
     (MemorySettings, "chunk"): 0,
     (OptimizerSettings, "clip_norm"): 0.0,
     (OptimizerSettings, "weight_decay"): 0.0,
@@ -345,7 +354,7 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> Settings:
     Raises: InputError for an unknown, missing or ill-typed setting, and for contradictions.
     """
     tree = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    settings = _build(Settings, tree, "config")
+    settings = build(Settings, tree, "config")
     _check(settings)
     return settings
 
@@ -358,7 +367,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(known)}."
 
 
-def _build(cls: type, tree: Mapping[str, Any], path: str) -> Any:
+def build(cls: type, tree: Mapping[str, Any], path: str) -> Any:
     """A dataclass from a tree with its field names; every value checked against its type."""
     if not isinstance(tree, Mapping):
         raise InputError(f"{path} must be a group of settings, not {tree!r}.")
@@ -386,7 +395,7 @@ def _build(cls: type, tree: Mapping[str, Any], path: str) -> Any:
 
 def _value(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, path)
+        return build(typing.cast(type, hint), value, path)
     origin = typing.get_origin(hint)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
@@ -440,7 +449,7 @@ def _check(s: Settings) -> None:
             "to {}."
         )
     rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
-    if rows % s.memory.micro_batches:
+    if rows % (s.memory.micro_batches or 1):
         raise InputError(
             f"{s.rollout.problems_per_step} problems x {s.rollout.samples_per_problem} samples = "
             f"{rows} rows cannot be split into config.memory.micro_batches="
@@ -498,7 +507,7 @@ def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
             "reference. Set its baseline to 'none', kl_attempt1 and kl_attempt2 to 0."
         )
     rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
-    if (documents := stage.documents_per_step or rows) % s.memory.micro_batches:
+    if (documents := stage.documents_per_step or rows) % (s.memory.micro_batches or 1):
         raise InputError(
             f"{path}.documents_per_step={documents} cannot be split into "
             f"config.memory.micro_batches={s.memory.micro_batches} equal parts."

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from score_jax import sharding
 from score_jax.config import Settings, StageSettings, nearest
-from score_jax.learner import lora
+from score_jax.learner import lora, parts
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import families, runs, transformer, weights
@@ -142,20 +142,32 @@ class Experiment:
             dtype=s.model.dtype,
             chunk=s.memory.chunk,
             remat=s.memory.remat,
+            attention=s.model.attention,
+            mesh=self.mesh if self.mesh.size > 1 else None,
         )
 
     def learner_settings(self, stage: StageSettings) -> LearnerSettings:
         """What a stage's update is compiled for."""
         s = self.settings
-        policy = self.policy if stage.objective == "rl" else Policy()
+        sampled = stage.objective == "rl"
+        rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
+        plan = parts.plan(
+            s.memory,
+            self.model,
+            rows=rows if sampled else stage.documents_per_step or rows,
+            columns=self.episode_settings().row_tokens(s.rollout.max_prompt_tokens),
+            attempt_tokens=s.rollout.max_attempt_tokens,
+            shards=sharding.batch_size(self.mesh),
+            platform=self.mesh.devices.flat[0].platform,
+        )
         return LearnerSettings(
-            likelihood=self.likelihood_settings(policy),
+            likelihood=self.likelihood_settings(self.policy if sampled else Policy()),
             optimizer=s.optimizer,
-            samples=s.rollout.samples_per_problem if stage.objective == "rl" else 1,
+            samples=s.rollout.samples_per_problem if sampled else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,
-            micro_batches=s.memory.micro_batches,
+            plan=plan,
             lora=s.model.lora,
-            siblings=s.rollout.siblings if stage.objective == "rl" else 1,
+            siblings=s.rollout.siblings if sampled else 1,
         )
 
     @property
@@ -242,6 +254,7 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
         )
     if settings.model.lora.rank:
         lora.targets(model, settings.model.lora)
+    _check_attention(settings, model, mesh.devices.flat[0].platform)
     rollout = settings.rollout
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
@@ -282,13 +295,28 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 f"and the prompt '{settings.problems.prompt}' asks for none. Set it to 0, or "
                 f"config.problems.prompt to one of {', '.join(VERDICTS)}."
             )
-    parts = sharding.batch_size(mesh)
+    devices = sharding.batch_size(mesh)
     for name, count in (
         ("config.rollout.problems_per_step", rollout.problems_per_step),
         ("config.evaluation.batch", settings.evaluation.batch),
     ):
-        if count % parts:
+        if count % devices:
             raise InputError(
-                f"{name}={count} cannot be split over {parts} devices (mesh data x fsdp): each "
-                f"must hold the same number of problems. Set it to a multiple of {parts}."
+                f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
+                f"must hold the same number of problems. Set it to a multiple of {devices}."
             )
+
+
+def _check_attention(settings: Settings, model: ModelConfig, platform: str):
+    name = settings.model.attention
+    needed = {"cudnn": "gpu", "splash": "tpu"}.get(name, platform)
+    if platform != needed:
+        raise InputError(
+            f"config.model.attention={name!r} is a kernel for a {needed.upper()}, and the devices "
+            f"here are of kind {platform!r}. Set it to 'xla'."
+        )
+    if name == "cudnn" and (settings.model.dtype != "bfloat16" or model.attention_softcap):
+        raise InputError(
+            "config.model.attention='cudnn' needs config.model.dtype='bfloat16' and a model that "
+            "does not bound its attention scores (Gemma 2 does). Set it to 'xla'."
+        )

@@ -100,6 +100,11 @@ def rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """x, whose first axis is the batch, as XLA must lay it out inside a program for the mesh."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, rows(mesh))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

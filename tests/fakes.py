@@ -12,6 +12,7 @@ import numpy as np
 
 from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner.likelihood import LikelihoodSettings
+from score_jax.learner.parts import Plan
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer
 from score_jax.model.families import FAMILIES, ModelConfig
@@ -94,7 +95,7 @@ def learner_settings(
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 (frozen)
     samples: int = 2,
     max_attempt_tokens: int = 3,
-    micro_batches: int = 1,
+    plan: Plan = Plan(),  # noqa: B008 (frozen)
     lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
     siblings: int = 1,
 ) -> LearnerSettings:
@@ -104,7 +105,7 @@ def learner_settings(
         optimizer=optimizer,
         samples=samples,
         max_attempt_tokens=max_attempt_tokens,
-        micro_batches=micro_batches,
+        plan=plan,
         lora=lora,
         siblings=siblings,
     )

@@ -1,11 +1,16 @@
 """Benchmarks for anyone's machine: `python -m score_jax.bench rollout|update|rewards [flags]`.
 
-    --workload=small|real|group|skewed   random weights and prompts (workloads.py)
+    --workload=small|real|group|skewed|long   random weights and prompts (workloads.py)
     --config=configs/NAME.py             the rollout or update of a config instead
     --config.KEY=VALUE                   with overrides
     --reps=N                             timed runs, compile and one warm-up excluded
     --dtype=float32|bfloat16             of a workload's matmuls
-    --topology=v5e:2x2                   rollout: only compile the decode step, for that TPU
+    --topology=v5e:2x2                   only compile, the decode step or the update, for that TPU
+    --vocabulary=N                       of a workload's model, in place of its own
+    --memory="KEY=VALUE,…"               update: settings of config.memory for a workload
+    --against="KEY=VALUE,…"              update: timed in turn with these, or with reference=none
+    --analyse                            update: only compile, and tell the memory it would take
+    --attention=xla|cudnn|splash         update: whose attention a workload has
     --mbpp=mbpp.jsonl                    rewards: programs from MBPP's references, not stand-ins
 
 Prints a readable table and, as its last line, one JSON object. Timings on a shared machine are
@@ -13,10 +18,12 @@ noisy: compare two programs in one interleaved run, and look at the spread.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from score_jax.config import nearest
+from score_jax.config import MemorySettings, build, nearest
 from score_jax.problem import InputError
 
 BAD_INPUT = 2
@@ -35,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--topology", default="")
+    parser.add_argument("--vocabulary", type=int, default=0)
+    parser.add_argument("--memory", default="")
+    parser.add_argument("--against", default="")
+    parser.add_argument("--attention", default="xla", choices=("xla", "cudnn", "splash"))
+    parser.add_argument("--analyse", action="store_true")
     parser.add_argument("--mbpp", default="")
     return parser
 
@@ -62,7 +74,12 @@ def _workload(given, overrides: list[str]):
 
     if given.config:
         return workloads.of_config(settings_of([f"--config={given.config}", *overrides]))
-    return workloads.named(given.workload, dtype=given.dtype)
+    return workloads.named(
+        given.workload,
+        dtype=given.dtype,
+        vocabulary=given.vocabulary,
+        shapes=given.what == "update" and (given.analyse or bool(given.topology)),
+    )
 
 
 def _rollout(given, overrides: list[str]) -> None:
@@ -78,7 +95,31 @@ def _rollout(given, overrides: list[str]) -> None:
 def _update(given, overrides: list[str]) -> None:
     from score_jax.bench import timing, update
 
-    timing.tell(update.measure(_workload(given, overrides), given.reps))
+    work = _workload(given, overrides)
+    work = dataclasses.replace(work, memory=_changed(work.memory, given.memory, "--memory"))
+    if not given.config:
+        work = dataclasses.replace(work, attention=given.attention)
+    if given.analyse or given.topology:
+        timing.tell(update.memory_of(work, given.topology))
+        return
+    against = None
+    if given.against:
+        kept = [pair for pair in given.against.split(",") if pair != "reference=none"]
+        memory = _changed(work.memory, ",".join(kept), "--against")
+        reference = "reference=none" not in given.against.split(",")
+        against = update.Variant(memory, reference)
+    timing.tell(update.measure(work, given.reps, against))
+
+
+def _changed(memory: MemorySettings, pairs: str, flag: str) -> MemorySettings:
+    """The settings with "KEY=VALUE,…" in them. Raises: InputError for what they do not know."""
+    tree: dict[str, Any] = dataclasses.asdict(memory)
+    for pair in pairs.split(",") if pairs else ():
+        key, _, value = pair.partition("=")
+        if key not in tree:
+            raise InputError(f"{flag}: unknown setting {key}. {nearest(key, tree)}")
+        tree[key] = int(value) if value.isdigit() else value
+    return build(MemorySettings, tree, flag)
 
 
 def _rewards(given, overrides: list[str]) -> None:

@@ -6,21 +6,18 @@ turn all slots around at once, so that every attempt lasts as long as its longes
 
 import dataclasses
 import functools
-import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 
-from score_jax.bench import timing
+from score_jax.bench import timing, topology
 from score_jax.bench.workloads import Workload
 from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
-from score_jax.problem import InputError
 from score_jax.rollout import episode
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
@@ -68,28 +65,19 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
     return result | timing.where()
 
 
-def compile_for(work: Workload, topology: str) -> dict[str, Any]:
+def compile_for(work: Workload, name: str) -> dict[str, Any]:
     """What the decode step would cost on a TPU that is not here, from its real compiler.
 
     Args:
-      topology: such as "v5e:2x2"; the step is compiled for one of its chips.
+      name: of a topology, such as "v5e:2x2"; the step is compiled for one of its chips.
     Raises: InputError if there is no TPU compiler, or no such topology.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    try:
-        devices = topologies.get_topology_desc(topology, platform="tpu").devices
-    except Exception as error:  # the plugin's own kinds, by version
-        raise InputError(
-            f"--topology={topology} cannot be compiled for: {error}. The TPU compiler comes with "
-            "pip install '.[tpu]' and runs without a TPU; a topology is such as v5e:2x2."
-        ) from error
-    one_chip = jax.sharding.SingleDeviceSharding(devices[0])
+    one_chip = topology.one_chip(name)
     settings = dataclasses.replace(work.settings, cache_layout=layout_for("tpu"), untied=False)
     work = dataclasses.replace(work, settings=settings)
     return {
         "workload": work.name,
-        "topology": topology,
+        "topology": name,
         "dtype": work.settings.dtype,
         **_decode_step(work, one_chip),
         "versions": timing.where()["versions"],

@@ -1,20 +1,25 @@
-"""Updates: tokens per second of a whole train step, and the memory it takes.
+"""Updates: tokens per second of a whole train step, the memory it takes, and what fills that.
 
 One step of Stage I's objective: the reference's log-probs, forward and backward of the policy, KL
-in the reward, clipped AdamW. Rows are those of the workload's rollout, filled with random tokens.
+in the reward, clipped Adam. Rows are those of the workload's rollout, filled with random tokens.
 """
 
+import dataclasses
 import functools
+import resource
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.bench import timing
+from score_jax import sharding
+from score_jax.bench import flops, temporaries, timing, topology
 from score_jax.bench.workloads import Workload
-from score_jax.config import OptimizerSettings, StageSettings
-from score_jax.learner import step
+from score_jax.config import MemorySettings, StageSettings
+from score_jax.learner import parts, step
 from score_jax.learner.likelihood import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
 from score_jax.structs import Batch
@@ -24,40 +29,151 @@ STAGE = StageSettings(
 )
 
 
-def measure(work: Workload, reps: int) -> dict[str, Any]:
-    """Compiles and times the update of the workload's episodes."""
-    s = work.settings
-    settings = LearnerSettings(
-        likelihood=LikelihoodSettings(model=s.model, policy=s.policy, dtype=s.dtype),
-        optimizer=OptimizerSettings(),
-        samples=s.samples,
-        max_attempt_tokens=s.max_attempt_tokens,
-        lora=work.lora,
-    )
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What an update may be compared with: the same one, done otherwise."""
+
+    memory: MemorySettings
+    reference: bool = True  # its log-probs are computed, and the KL with them
+
+
+def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[str, Any]:
+    """Compiles and times the update of the workload's episodes.
+
+    Args:
+      against: another way to do it, timed in turn; the result's `against` and `times_against`.
+    """
+    variants = {"ours": Variant(work.memory)} | ({"other": against} if against else {})
     batch = episodes(work)
-    trained, reference = (work.adapters, {}) if work.base else (work.params, work.params)
-    state = step.init(jax.tree.map(jnp.copy, trained), settings)
-    compile_sec, program = timing.seconds_of(
-        step.lower(state, reference, batch, stage=STAGE, base=work.base).compile
-    )
-    seconds = []
-    for repetition in range(reps + 1):
-        update = functools.partial(
-            step.train_step, state, reference, batch, stage=STAGE, base=work.base
-        )
-        elapsed, (state, _) = timing.seconds_of(update)
-        if repetition:  # the first warms up
-            seconds.append(elapsed)
     rows, columns = batch.tokens.shape
-    return {
+    compile_sec, programs, calls = {}, {}, {}
+    for name, variant in variants.items():
+        lowered, calls[name] = _update(work, variant, batch)
+        compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
+    seconds = timing.interleaved(calls, reps)
+    speed = timing.rate(rows * columns, seconds["ours"])
+    model_flops = flops.of_update(work.settings.model, batch)
+    flops_per_sec = model_flops * speed["tokens_per_sec"] / (rows * columns)
+    result = {
         "workload": work.name,
-        **timing.rate(rows * columns, seconds),
-        "compile_sec": compile_sec,
-        "peak_memory_bytes": timing.peak_memory_bytes(program),
+        **speed,
+        "compile_sec": compile_sec["ours"],
+        "peak_memory_bytes": timing.peak_memory_bytes(programs["ours"]),
+        "peak_process_bytes": _peak_process_bytes(),
         "rows": rows,
         "columns": columns,
+        "written_tokens": int(jnp.sum(batch.attempt > 0)),
+        "vocabulary": work.settings.model.vocab_size,
+        "plan": dataclasses.asdict(plan(work, work.memory, _platform(None))),
+        "memory": dataclasses.asdict(work.memory),
+        "model_flops_per_sec": flops_per_sec,
+        "model_flops_utilisation": flops.utilisation(flops_per_sec, work.settings.dtype),
+        "largest_temporaries": temporaries.largest(programs["ours"].as_text()),
+    }
+    if against:
+        other = timing.rate(rows * columns, seconds["other"])
+        other["compile_sec"] = compile_sec["other"]
+        other["peak_memory_bytes"] = timing.peak_memory_bytes(programs["other"])
+        result["against"] = {**dataclasses.asdict(against), **other}
+        result["times_against"] = result["tokens_per_sec"] / other["tokens_per_sec"]
+    return result | timing.where()
+
+
+def memory_of(work: Workload, name: str = "") -> dict[str, Any]:
+    """What the update would take, by XLA's analysis; nothing is run, and params are only shapes.
+
+    name: of a topology to compile for, one chip of it; empty: the device here.
+    """
+    chip = topology.one_chip(name) if name else None
+    lowered, _ = _update(work, Variant(work.memory), episodes(work), shapes=True, chip=chip)
+    compile_sec, program = timing.seconds_of(lowered.compile)
+    memory = program.memory_analysis()
+    return {
+        "workload": work.name,
+        "topology": name,
+        "compile_sec": compile_sec,
+        "peak_memory_bytes": timing.peak_memory_bytes(program),
+        "temporary_bytes": memory.temp_size_in_bytes if memory else None,
+        "vocabulary": work.settings.model.vocab_size,
+        "plan": dataclasses.asdict(plan(work, work.memory, _platform(chip))),
+        "memory": dataclasses.asdict(work.memory),
+        "largest_temporaries": temporaries.largest(program.as_text()),
         **timing.where(),
     }
+
+
+def _platform(chip: jax.sharding.SingleDeviceSharding | None) -> str:
+    return "tpu" if chip else jax.default_backend()
+
+
+def plan(work: Workload, memory: MemorySettings, platform: str) -> parts.Plan:
+    """How the rows are learned from in parts."""
+    s = work.settings
+    return parts.plan(
+        memory,
+        s.model,
+        rows=len(work.prompts.tokens) * s.samples,
+        columns=s.row_tokens(work.prompts.tokens.shape[1]),
+        attempt_tokens=s.max_attempt_tokens,
+        shards=sharding.batch_size(work.mesh) if work.mesh else 1,
+        platform=platform,
+    )
+
+
+def _update(
+    work: Workload,
+    variant: Variant,
+    batch: Batch,
+    *,
+    shapes: bool = False,
+    chip: jax.sharding.SingleDeviceSharding | None = None,
+) -> tuple[Any, Callable[[], Any]]:
+    """The lowered update, and a call of it, which changes the state that it keeps.
+
+    shapes: lower for shapes alone, on `chip`; then there is nothing to call.
+    """
+    s = work.settings
+    settings = LearnerSettings(
+        likelihood=LikelihoodSettings(
+            model=s.model,
+            policy=s.policy,
+            dtype=s.dtype,
+            chunk=variant.memory.chunk,
+            remat=variant.memory.remat,
+            attention=work.attention,
+            mesh=None if chip else work.mesh,
+        ),
+        optimizer=work.optimizer,
+        samples=s.samples,
+        max_attempt_tokens=s.max_attempt_tokens,
+        plan=plan(work, variant.memory, _platform(chip)),
+        lora=work.lora,
+    )
+    trained = work.adapters if work.base else work.params
+    reference = ({} if work.base else work.params) if variant.reference else None
+    started = functools.partial(step.init, settings=settings)
+    if shapes:
+        state = jax.eval_shape(started, trained)
+        given = (state, reference, batch, work.base)
+        state, reference, batch, base = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip), given
+        )
+        return step.lower(state, reference, batch, stage=STAGE, base=base), lambda: None
+    state = started(jax.tree.map(jnp.copy, trained))
+    lowered = step.lower(state, reference, batch, stage=STAGE, base=work.base)
+
+    def call():
+        nonlocal state
+        state, metrics = step.train_step(state, reference, batch, stage=STAGE, base=work.base)
+        return state, metrics
+
+    return lowered, call
+
+
+def _peak_process_bytes() -> int:
+    """The most memory that this process had so far; on a CPU it holds the params too."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def episodes(work: Workload) -> Batch:

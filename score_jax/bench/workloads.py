@@ -4,6 +4,7 @@ small    6 layers of 256, vocabulary 4,096; 64 problems, prompts and attempts of
 real     the shape of SmolLM2-135M; 4 problems, otherwise the same
 group    small's model; 8 problems with 8 samples each
 skewed   small's model; 256 samples queued on 64 slots, attempts of very different lengths
+long     the shape of Gemma 3 270M, vocabulary 262,144; 8 problems, rows of 1,024 tokens
 
 Attempts end at their limit only: no id ends one, so that every engine writes as much.
 """
@@ -12,14 +13,21 @@ import dataclasses
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from score_jax.config import LoraSettings, Settings, nearest
+from score_jax.config import (
+    LoraSettings,
+    MemorySettings,
+    OptimizerSettings,
+    Settings,
+    nearest,
+)
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
-from score_jax.model.families import ModelConfig
+from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
@@ -47,6 +55,24 @@ SMOLLM2_135M = ModelConfig(
     rope_theta=100_000.0,
     tied=True,
 )
+GEMMA3_270M = ModelConfig(
+    family="gemma3_text",
+    vocab_size=262_144,
+    layers=18,
+    width=640,
+    heads=4,
+    kv_heads=1,
+    head_width=256,
+    mlp_width=2048,
+    rope_theta=1_000_000.0,
+    local_rope_theta=10_000.0,
+    norm_epsilon=1e-6,
+    tied=True,
+    max_positions=32_768,
+    query_scalar=256.0,
+    windows=((512,) * 5 + (0,)) * 3,
+    **FAMILIES["gemma3_text"].fields,
+)
 PROMPT_TOKENS, INSTRUCTION_TOKENS, SKEWED_MEAN = 64, 32, 0.25
 
 
@@ -62,6 +88,10 @@ class Workload:
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
     base: Params | None = None  # with LoRA, what stays as it is
     adapters: Params | None = None  # with LoRA, what is trained
+    memory: MemorySettings = MemorySettings()  # noqa: RUF009 (frozen)
+    optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 (frozen)
+    mesh: Mesh | None = None  # None: one device
+    attention: str = "xla"  # of an update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +109,33 @@ SHAPES = {
     "real": _Shape(SMOLLM2_135M, problems=4),
     "group": _Shape(SMALL, problems=8, samples=8),
     "skewed": _Shape(SMALL, problems=32, samples=8, slots=64, attempt_tokens=128, skewed=True),
+    "long": _Shape(GEMMA3_270M, problems=8, attempt_tokens=464),
 }
 
 
-def named(name: str, *, dtype: str = "float32", seed: int = 0) -> Workload:
-    """One of SHAPES, also as w_NAME. Raises: InputError with the nearest name."""
+def named(
+    name: str,
+    *,
+    dtype: str = "float32",
+    vocabulary: int = 0,
+    shapes: bool = False,
+    seed: int = 0,
+) -> Workload:
+    """One of SHAPES, also as w_NAME.
+
+    Args:
+      vocabulary: in place of the shape's own; 0: that.
+      shapes: params are only shapes, to compile with and not to run.
+
+    Raises: InputError with the nearest name.
+    """
     key = name.lower().replace("-", "_").removeprefix("w_")
     if key not in SHAPES:
         raise InputError(f"unknown --workload={name}. {nearest(key, SHAPES)}")
     shape = SHAPES[key]
+    if vocabulary:
+        model = dataclasses.replace(shape.model, vocab_size=vocabulary)
+        shape = dataclasses.replace(shape, model=model)
     rng = np.random.default_rng(seed)
     tokens_QP = rng.integers(3, shape.model.vocab_size, (shape.problems, PROMPT_TOKENS))
     instruction = rng.integers(3, shape.model.vocab_size, INSTRUCTION_TOKENS)
@@ -113,7 +161,7 @@ def named(name: str, *, dtype: str = "float32", seed: int = 0) -> Workload:
     return Workload(
         name=key,
         settings=settings,
-        params=_random_params(shape.model, seed),
+        params=_random_params(shape.model, seed, shapes),
         prompts=PromptBatch(
             tokens=tokens_QP.astype(np.int32),
             length=np.full(shape.problems, PROMPT_TOKENS, np.int32),
@@ -147,6 +195,10 @@ def of_config(settings: Settings) -> Workload:
         lora=settings.model.lora,
         base=experiment.base,
         adapters=trained if experiment.base else None,
+        memory=settings.memory,
+        optimizer=settings.optimizer,
+        mesh=experiment.mesh if experiment.mesh.size > 1 else None,
+        attention=settings.model.attention,
     )
 
 
@@ -165,5 +217,8 @@ def heavy_tailed(shape: tuple[int, ...], limit: int, seed: int) -> np.ndarray:
     return np.clip(np.ceil(drawn * high), 1, limit).astype(np.int32)
 
 
-def _random_params(model: ModelConfig, seed: int) -> Params:
-    return jax.jit(lambda: transformer.init(model, jax.random.key(seed)))()
+def _random_params(model: ModelConfig, seed: int, shapes: bool) -> Params:
+    def make():
+        return transformer.init(model, jax.random.key(seed))
+
+    return jax.eval_shape(make) if shapes else jax.jit(make)()

@@ -6,19 +6,22 @@ with tokens times vocabulary.
 """
 
 import dataclasses
-import math
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from score_jax.learner import chunked
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
 from score_jax.rl import kl
 from score_jax.rl.policy import Policy, distort, entropy, log_prob
 from score_jax.structs import Params
 
-CHUNK_LOGITS = 2**22  # logits of one chunk, when the chunk is chosen here: 16 MB in float32
+# Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
+# large vocabulary more, for a product that is not bound by reading the head, up to half its size.
+CHUNK_LOGITS, LARGE_CHUNK = 2**22, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class LikelihoodSettings:
     dtype: str = "float32"  # of the forward and backward matmuls
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
     remat: str = "products"  # a key of transformer.REMAT
+    attention: str = "xla"  # or a key of kernels.KERNELS
+    mesh: Mesh | None = None  # that rows and params are split over; None: one device
 
 
 class Written(flax.struct.PyTreeNode):
@@ -76,7 +81,14 @@ def hidden_before(
 ) -> jax.Array:
     """The hidden states that predict the written tokens, [B, N, D]."""
     params = _cast(params, settings)
-    hidden_BTD = transformer.hidden(settings.model, params, tokens_BT, remat=settings.remat)
+    hidden_BTD = transformer.hidden(
+        settings.model,
+        params,
+        tokens_BT,
+        remat=settings.remat,
+        kernel=settings.attention,
+        mesh=settings.mesh,
+    )
     return jnp.take_along_axis(hidden_BTD, where.column[..., None] - 1, axis=1)
 
 
@@ -88,13 +100,13 @@ def read(
     settings: LikelihoodSettings,
 ) -> tuple[jax.Array, jax.Array]:
     """`log_probs` from the hidden states."""
-    params = _cast(params, settings)
+    s = settings
 
-    def project(hidden_ND, target_N):
-        logits_NV = transformer.project(settings.model, params, hidden_ND)
-        return _score(logits_NV, target_N, settings.policy)
+    def score(head, _, hidden_BND, target_BN):
+        return _score(transformer.project(s.model, head, hidden_BND), target_BN, s.policy)
 
-    return _by_chunks(project, where, settings, hidden_BND, target_BN)
+    head = transformer.head(s.model, params)
+    return _by_chunks(score, head, None, where, s, hidden_BND, target_BN)
 
 
 def read_with_kl(
@@ -114,39 +126,32 @@ def read_with_kl(
       reference_BND: `hidden_before` of the reference; neither it nor `reference` gets a gradient.
     """
     s = settings
-    params, reference = _cast(params, s), jax.lax.stop_gradient(_cast(reference, s))
     whole = Policy(temperature=s.policy.temperature)
 
-    def project(hidden_ND, target_N, reference_ND):
-        logits_NV = transformer.project(s.model, params, hidden_ND)
-        reference_NV = transformer.project(s.model, reference, reference_ND)
-        kl_N = kl.exact(distort(logits_NV, whole), distort(reference_NV, whole))
-        return *_score(logits_NV, target_N, s.policy), kl_N
+    def score(head, reference_head, hidden_BND, target_BN, reference_BND):
+        logits_BNV = transformer.project(s.model, head, hidden_BND)
+        reference_BNV = transformer.project(s.model, reference_head, reference_BND)
+        kl_BN = kl.exact(distort(logits_BNV, whole), distort(reference_BNV, whole))
+        return *_score(logits_BNV, target_BN, s.policy), kl_BN
 
-    reference_BND = jax.lax.stop_gradient(reference_BND)
-    return _by_chunks(project, where, s, hidden_BND, target_BN, reference_BND)
+    head, reference_head = (transformer.head(s.model, x) for x in (params, reference))
+    return _by_chunks(score, head, reference_head, where, s, hidden_BND, target_BN, reference_BND)
 
 
 def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
 
-def _score(logits_NV, target_N, policy: Policy):
-    distorted_NV = distort(logits_NV, policy, drawn=target_N)
-    return log_prob(distorted_NV, target_N), entropy(jax.lax.stop_gradient(distorted_NV))
+def _score(logits_BNV, target_BN, policy: Policy):
+    distorted_BNV = distort(logits_BNV, policy, drawn=target_BN)
+    return log_prob(distorted_BNV, target_BN), entropy(jax.lax.stop_gradient(distorted_BNV))
 
 
-def _by_chunks(project, where: Written, settings: LikelihoodSettings, *inputs_BN):
-    """`project` of `chunk` tokens at a time, recomputed in the backward pass; 0 off the mask."""
-    shape = where.column.shape
-    size = math.prod(shape)
-    chunk = min(settings.chunk or max(64, CHUNK_LOGITS // settings.model.vocab_size), size)
-    chunks = tuple(_chunks(x.reshape(size, *x.shape[2:]), chunk) for x in inputs_BN)
-    outputs = jax.lax.map(lambda x: jax.checkpoint(project, prevent_cse=False)(*x), chunks)
-    return tuple(jnp.where(where.mask, x.reshape(-1)[:size].reshape(shape), 0.0) for x in outputs)
-
-
-def _chunks(x: jax.Array, size: int) -> jax.Array:
-    """[M, ...] to [chunks, size, ...], padded with zeros behind."""
-    padding = [(0, -x.shape[0] % size)] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
+def _by_chunks(score, head, frozen, where: Written, settings: LikelihoodSettings, *inputs_BN):
+    """`score(head, frozen, *inputs)` of the written tokens; 0 off the mask."""
+    model = settings.model
+    large = min(LARGE_CHUNK, model.width // 2)
+    tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
+    loop = chunked.Loop(score, tokens, settings.dtype, settings.mesh)
+    outputs_BN = chunked.over_chunks(loop, head, frozen, where.mask, *inputs_BN)
+    return tuple(jnp.where(where.mask, x_BN, 0.0) for x_BN in outputs_BN)

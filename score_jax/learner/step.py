@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner import likelihood, lora, optimizer
 from score_jax.learner.likelihood import LikelihoodSettings
+from score_jax.learner.parts import Plan, accumulate
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, standardize
 from score_jax.rl.shaping import kl_coefficients, overlong, shape
@@ -33,7 +34,7 @@ class LearnerSettings:
     optimizer: OptimizerSettings
     samples: int  # G, rows of one problem; they lie next to each other
     max_attempt_tokens: int
-    micro_batches: int = 1
+    plan: Plan = Plan()  # noqa: RUF009 (frozen)
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
     siblings: int = 1  # of the samples, as many share their first attempt
 
@@ -188,7 +189,7 @@ def loss_gradient(
         "where": where,
         "advantage": _per_token(advantage_BA, where.attempt),
         "behaviour": behaviour_BN,
-        "importance_cap": jnp.full(len(batch.tokens), coefficients.importance_cap),
+        "importance_cap": jnp.full((len(batch.tokens), 1), coefficients.importance_cap),
         "reference": reference_BN,
         "reference_hidden": reference_BND if choices.kl_estimator == "exact" else None,
         "kl_coefficient": _per_token(
@@ -196,7 +197,8 @@ def loss_gradient(
         ),
     }
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
-    loss, gradient, (logp_BN, entropy_BN) = _accumulate(params, base, reference, terms, s, choices)
+    part = _loss_gradient_of(params, base, reference, s, choices)
+    (loss, gradient), (logp_BN, entropy_BN) = accumulate(part, terms, batch.length, s.plan)
     metrics = {
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
@@ -206,8 +208,8 @@ def loss_gradient(
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
 
-def _accumulate(params, base, reference, terms, settings: LearnerSettings, choices: Choices):
-    """Loss and gradient summed over micro-batches, and (logp_BN, entropy_BN) of all rows."""
+def _loss_gradient_of(params, base, reference, settings: LearnerSettings, choices: Choices):
+    """terms of some rows -> (their loss and its gradient), (logp_BN, entropy_BN)."""
 
     def loss_sum(params, terms):
         where = terms["where"]
@@ -226,25 +228,18 @@ def _accumulate(params, base, reference, terms, settings: LearnerSettings, choic
         advantage_BN = terms["advantage"]
         if choices.importance_weights:
             advantage_BN *= losses.importance_weights(
-                logp_BN, terms["behaviour"], terms["importance_cap"][:, None]
+                logp_BN, terms["behaviour"], terms["importance_cap"]
             )
         loss = losses.reinforce_sum(logp_BN, advantage_BN, where.mask)
         if kl_BN is not None:
             loss += jnp.sum(jnp.where(where.mask, terms["kl_coefficient"] * kl_BN, 0.0))
         return loss, (logp_BN, entropy_BN)
 
-    value_and_grad = jax.value_and_grad(loss_sum, has_aux=True)
-    if settings.micro_batches == 1:
-        (loss, aux), gradient = value_and_grad(params, terms)
-        return loss, gradient, aux
+    def part(terms):
+        (loss, found), gradient = jax.value_and_grad(loss_sum, has_aux=True)(params, terms)
+        return (loss, gradient), found
 
-    def add(carry, micro):
-        (loss, aux), gradient = value_and_grad(params, micro)
-        return jax.tree.map(jnp.add, carry, (loss, gradient)), aux
-
-    zero = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
-    (loss, gradient), aux = jax.lax.scan(add, zero, _split(terms, settings.micro_batches))
-    return loss, gradient, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), aux)
+    return part
 
 
 def _weights(params, base, settings: LearnerSettings) -> Params:
@@ -255,23 +250,18 @@ def _weights(params, base, settings: LearnerSettings) -> Params:
 def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
     """Log-probs of the written tokens under the reference and its hidden states before them.
 
-    In the update's micro-batches. What a stage does not use of them is never computed.
+    In the update's parts. What a stage does not use of them is never computed.
     """
 
-    def micro(x):
+    def part(x):
         tokens_BT, where = x
         s = settings.likelihood
         hidden_BND = likelihood.hidden_before(reference, tokens_BT, where, s)
         logp_BN, _ = likelihood.read(reference, hidden_BND, where.take(tokens_BT), where, s)
-        return logp_BN, hidden_BND
+        return (), (logp_BN, hidden_BND)
 
-    found = jax.lax.map(micro, _split((batch.tokens, where), settings.micro_batches))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-
-
-def _split(tree, parts: int):
-    """[B, ...] to [parts, B / parts, ...] in every leaf."""
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), tree)
+    _, found = accumulate(part, (batch.tokens, where), batch.length, settings.plan)
+    return found
 
 
 def _per_token(value_BA: jax.Array, attempt_BN: jax.Array) -> jax.Array:

@@ -29,7 +29,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from score_jax import sharding
 from score_jax.model import attention, lowrank, rope
 from score_jax.model import cache as kv
 from score_jax.model.cache import Cache
@@ -193,12 +195,20 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def hidden(
-    config: ModelConfig, params: Params, tokens_BT: jax.Array, *, remat: str = "none"
+    config: ModelConfig,
+    params: Params,
+    tokens_BT: jax.Array,
+    *,
+    remat: str = "none",
+    kernel: str = "xla",
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Final hidden states of whole rows; causal, position = column. Returns [B, T, D].
 
     Rows may be padded on the right: padding is behind every real token and so never seen.
     remat: a key of REMAT, what of a layer's forward pass the backward pass recomputes.
+    kernel: whose attention; see attention.over_rows.
+    mesh: that rows and params are split over.
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
@@ -211,10 +221,22 @@ def hidden(
 
     def layer(x_BTD, scanned):
         layer_params, window = scanned
+        # Said, as XLA would split activations by width, the way the embedding lies, and sum every
+        # product over all devices.
+        x_BTD = sharding.split_rows(x_BTD, mesh)
 
         def attend(q_BTHE, k_BTKE, v_BTKE):
-            seen, cap = window if crossed else None, config.attention_softcap
-            return attention.over_rows(q_BTHE, k_BTKE, v_BTKE, window=seen, softcap=cap), None
+            out_BTHE = attention.over_rows(
+                q_BTHE,
+                k_BTKE,
+                v_BTKE,
+                window=window if crossed else None,
+                softcap=config.attention_softcap,
+                windows=config.windows,
+                kernel=kernel,
+                mesh=mesh,
+            )
+            return out_BTHE, None
 
         turn = angles
         if config.windows and config.local_rope_theta:
@@ -223,7 +245,7 @@ def hidden(
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
-    x_BTD = _embed(config, params, tokens_BT)
+    x_BTD = sharding.split_rows(_embed(config, params, tokens_BT), mesh)
     x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L))
     return _final_norm(config, params, x_BTD)
 
@@ -344,6 +366,12 @@ def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arr
 
 def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon, config.norm_offset)
+
+
+def head(config: ModelConfig, params: Params) -> Params:
+    """The params that `project` reads, as a tree of their own."""
+    name = "embedding" if config.tied else "head"
+    return {name: params[name]}
 
 
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import pytest
 
 from score_jax.config import StageSettings
 from score_jax.learner import step
+from score_jax.learner.parts import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
 from score_jax.structs import Batch
@@ -229,27 +230,29 @@ def test_siblings_learn_against_each_other():
     np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-7)
 
 
-def written():
-    """(row, column, attempt - 1) of every token of BATCH that the policy wrote."""
-    return [(row, t, BATCH.attempt[row, t] - 1) for row, t in np.argwhere(BATCH.attempt)]
+def written(batch=BATCH):
+    """(row, column, attempt - 1) of every token of the batch that the policy wrote."""
+    return [(row, t, batch.attempt[row, t] - 1) for row, t in np.argwhere(batch.attempt)]
 
 
-def slow_gradient(stage: StageSettings, samples: int = 2):
-    """Loss, gradient and KL of BATCH, token by token."""
-    no_weight_BT = np.zeros_like(BATCH.logp)
-    ours_BT, _, _ = slow.log_probs(fakes.params(), BATCH.tokens, no_weight_BT)
-    reference_BT, _, _ = slow.log_probs(fakes.params(seed=1), BATCH.tokens, no_weight_BT)
-    kl_BA = np.zeros_like(BATCH.reward)
-    for row, t, a in written():
-        kl_BA[row, a] += BATCH.logp[row, t] - reference_BT[row, t]
-    shaped_BA = BATCH.reward - np.array([stage.kl_attempt1, stage.kl_attempt2]) * kl_BA
-    shaped_BA[:, 1] += stage.bonus * (BATCH.reward[:, 1] - BATCH.reward[:, 0])
+def slow_gradient(stage: StageSettings, batch=BATCH, config=fakes.MODEL, samples: int = 2):
+    """Loss, gradient and KL of a batch, token by token, with all logits at once."""
+    log_probs = functools.partial(slow.log_probs, config=config)
+    params, reference = fakes.params(config), fakes.params(config, seed=1)
+    no_weight_BT = np.zeros_like(batch.logp)
+    ours_BT, _, _ = log_probs(params, batch.tokens, no_weight_BT)
+    reference_BT, _, _ = log_probs(reference, batch.tokens, no_weight_BT)
+    kl_BA = np.zeros_like(batch.reward)
+    for row, t, a in written(batch):
+        kl_BA[row, a] += batch.logp[row, t] - reference_BT[row, t]
+    shaped_BA = batch.reward - np.array([stage.kl_attempt1, stage.kl_attempt2]) * kl_BA
+    shaped_BA[:, 1] += stage.bonus * (batch.reward[:, 1] - batch.reward[:, 0])
     weight_BT = no_weight_BT.copy()
-    for row, t, a in written():
+    for row, t, a in written(batch):
         first = row - row % samples
         others = [shaped_BA[j, a] for j in range(first, first + samples) if j != row]
-        weight_BT[row, t] = -(shaped_BA[row, a] - np.mean(others)) / ROWS
-    _, _, found = slow.log_probs(fakes.params(), BATCH.tokens, weight_BT)
+        weight_BT[row, t] = -(shaped_BA[row, a] - np.mean(others)) / len(batch.tokens)
+    _, _, found = log_probs(params, batch.tokens, weight_BT)
     return np.sum(weight_BT * ours_BT), flat(found), np.mean(kl_BA, axis=0)
 
 
@@ -303,13 +306,55 @@ def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
 
 # How an update is computed changes nothing
 
+LONG = fakes.batch(problems=4, max_attempt_tokens=12, seed=3)  # rows of one or two steps of width
+PLANS = [Plan(), Plan(2), Plan(4), Plan(2, widths=2), Plan(4, widths=2), Plan(1, widths=2)]
+REMATS = ["none", "products", "full"]
+
+
+def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
+    model = fakes.model_of_family(family)
+    found, metrics = _loss_gradient(
+        fakes.params(model),
+        fakes.params(model, seed=1),
+        LONG,
+        Coefficients.of(STAGE2),
+        choices=Choices.of(STAGE2),
+        settings=fakes.learner_settings(model, plan=plan, remat=remat, max_attempt_tokens=12),
+    )
+    loss, theirs, kl_A = slow_gradient(STAGE2, LONG, model)
+    assert relative_error(flat(found), theirs) <= 1e-5
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+    np.testing.assert_allclose(metrics["kl/attempt2"], kl_A[1], rtol=1e-4)
+
+
+def test_parts_of_the_long_batch_have_more_than_one_width():
+    assert Plan(widths=2).columns(LONG.tokens.shape[1]) == (16, 29)
+    assert np.sum(LONG.length <= 16) == np.sum(LONG.length > 16) == 4
+
+
+@pytest.mark.parametrize(
+    ("family", "plan", "remat"),
+    [(family, PLANS[i], REMATS[i % 3]) for i, family in enumerate(fakes.OF_FAMILY)],
+    ids=str,
+)
+def test_the_gradient_of_every_family_is_the_naive_forms(family, plan, remat):
+    assert_gradient_is_the_naive_forms(family, plan, remat)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", REMATS)
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("family", fakes.OF_FAMILY)
+def test_the_gradient_is_the_naive_forms_in_every_combination(family, plan, remat):
+    assert_gradient_is_the_naive_forms(family, plan, remat)
+
 
 @pytest.mark.parametrize(
     ("normalizer", "factor", "settings"),
     [
-        ("sequence", 1.0, {"micro_batches": 2, "remat": "full"}),
-        ("token", len(written()) / ROWS, {"micro_batches": 4, "remat": "none"}),
-        ("constant", 3.0, {"micro_batches": 4, "chunk": 5}),
+        ("sequence", 1.0, {"plan": Plan(2), "remat": "full"}),
+        ("token", len(written()) / ROWS, {"plan": Plan(4), "remat": "none"}),
+        ("constant", 3.0, {"plan": Plan(4), "chunk": 5}),
     ],
 )
 def test_micro_batches_chunks_and_remat_change_nothing_and_normalizers_the_scale(

@@ -1,0 +1,53 @@
+"""Model FLOPs of an update, and the share of a device's peak that they are.
+
+Counted once each: every matrix with every token, attention over what a token may see, the head with
+every token that the policy wrote; backward twice the forward, the reference's forward once. What is
+computed again to save memory is not counted.
+"""
+
+import jax
+import numpy as np
+
+from score_jax.model.families import ModelConfig
+from score_jax.structs import Batch
+
+# FLOPs per second of one device with matrices of bfloat16, by the start of jax's device kind.
+# Sources: the makers' data sheets, dense.
+PEAK_BFLOAT16 = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA A100": 312e12,
+}
+
+
+def of_update(model: ModelConfig, batch: Batch) -> float:
+    """Policy forward and backward, and the reference's forward."""
+    m = model
+    length_B = np.asarray(batch.length, np.float64)
+    written = float(np.sum(np.asarray(batch.attempt) > 0))
+    heads = m.head_width * (2 * m.heads + 2 * m.kv_heads)
+    per_token = 2 * m.layers * m.width * (heads + 3 * m.mlp_width)
+    seen_B = sum(_seen(length_B, window) for window in m.layer_windows)
+    attention = 4 * m.heads * m.head_width * float(np.sum(seen_B))
+    forward = per_token * float(length_B.sum()) + attention + 2 * m.width * m.vocab_size * written
+    return 4 * forward
+
+
+def _seen(length_B: np.ndarray, window: int) -> np.ndarray:
+    """Pairs of a token and one that it sees, in rows of these lengths."""
+    reach_B = np.minimum(length_B, window) if window else length_B
+    return reach_B * (reach_B + 1) / 2 + (length_B - reach_B) * reach_B
+
+
+def utilisation(flops_per_sec: float, dtype: str) -> float | None:
+    """Share of the peak of all devices; None where it is not known (CPUs, other dtypes)."""
+    kind = jax.devices()[0].device_kind
+    peaks = [peak for name, peak in PEAK_BFLOAT16.items() if kind.startswith(name)]
+    if not peaks or dtype != "bfloat16":
+        return None
+    return flops_per_sec / (peaks[0] * jax.device_count())

@@ -1,0 +1,85 @@
+"""An update on eight virtual devices: the same gradient, and what is not sent between them."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import sharding
+from score_jax.learner import step
+from score_jax.learner.parts import Plan
+from score_jax.learner.step import Choices, Coefficients
+from score_jax.model import transformer
+from tests import fakes
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+BATCH = fakes.batch(problems=8, max_attempt_tokens=12, seed=3)
+
+
+@functools.partial(jax.jit, static_argnames=("choices", "settings"))
+def gradient(params, reference, batch, coefficients, *, choices, settings):
+    return step.loss_gradient(
+        params, reference, batch, coefficients, choices=choices, settings=settings
+    )
+
+
+def arguments(family: str, estimator: str, sizes: tuple[int, int, int] | None):
+    """Those of `gradient`, on a mesh of these sizes or on one device."""
+    model = fakes.model_of_family(family, vocab_size=6)
+    settings = fakes.learner_settings(model, chunk=8, max_attempt_tokens=12)
+    values = (fakes.params(model), fakes.params(model, seed=1), BATCH)
+    if sizes:
+        mesh = sharding.make_mesh(*sizes)
+        params_lie = sharding.params_shardings(mesh, transformer.AXES, values[0])
+        values = jax.device_put(values, (params_lie, params_lie, sharding.rows(mesh)))
+        settings = dataclasses.replace(
+            settings,
+            likelihood=dataclasses.replace(settings.likelihood, mesh=mesh),
+            plan=Plan(2, 2, sharding.batch_size(mesh)),
+        )
+    stage = fakes.stage(kl_attempt1=0.1, kl_attempt2=0.2, bonus=2.0, kl_estimator=estimator)
+    return (*values, Coefficients.of(stage)), {"choices": Choices.of(stage), "settings": settings}
+
+
+@functools.cache
+def on_one_device(family: str, estimator: str):
+    values, static = arguments(family, estimator, None)
+    return gradient(*values, **static)
+
+
+@pytest.mark.parametrize(
+    ("family", "estimator", "sizes"),
+    [
+        ("llama", "exact", (2, 2, 2)),
+        ("gemma2", "k1", (2, 2, 2)),
+        ("gemma2", "k1", (1, 8, 1)),
+        ("gemma2", "k1", (8, 1, 1)),
+    ],
+    ids=str,
+)
+def test_the_gradient_is_that_of_one_device(family, estimator, sizes):
+    values, static = arguments(family, estimator, sizes)
+    ours, theirs = gradient(*values, **static), on_one_device(family, estimator)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        scale = np.max(np.abs(y)) + 1e-6
+        np.testing.assert_allclose(x / scale, y / scale, atol=1e-5)
+
+
+def test_gradients_are_summed_and_never_activations_and_chunks_send_nothing():
+    values, static = arguments("gemma2", "k1", (2, 4, 1))
+    plan = dataclasses.replace(static["settings"].plan, widths=1)
+    static["settings"] = dataclasses.replace(static["settings"], plan=plan)
+    text = gradient.lower(*values, **static).compile().as_text()
+    sent = re.findall(r"= (.*) (all-\w+|reduce-scatter|collective-permute)(?:-start)?\((.*)", text)
+    assert {kind for _, kind, _ in sent} == {"all-gather", "all-reduce", "reduce-scatter"}
+    columns = BATCH.tokens.shape[1]
+    for shapes, kind, rest in sent:
+        assert "shard_map/while" not in rest
+        sizes = {
+            int(size) for shape in re.findall(r"\[([\d,]+)\]", shapes) for size in shape.split(",")
+        }
+        assert kind == "all-gather" or not any(size % columns == 0 for size in sizes), shapes
