@@ -26,7 +26,7 @@ from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
-from score_jax.rollout.episode import EpisodeSettings
+from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
@@ -116,7 +116,7 @@ class Experiment:
         self, *, policy: Policy | None = None, attempts: int = 0, samples: int = 0
     ) -> EpisodeSettings:
         """What a rollout is compiled for; by default the training rollout's."""
-        rollout = self.settings.rollout
+        rollout, platform = self.settings.rollout, self.mesh.devices.flat[0].platform
         return EpisodeSettings(
             model=self.model,
             policy=policy or self.policy,
@@ -132,7 +132,8 @@ class Experiment:
             turn_rows=rollout.turn_rows,
             shrink=self._shrink(),
             dtype=self.settings.model.dtype,
-            cache_layout=layout_for(self.mesh.devices.flat[0].platform),
+            cache_layout=layout_for(platform),
+            untied=platform == "cpu",
         )
 
     def _shrink(self) -> int:

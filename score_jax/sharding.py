@@ -125,6 +125,20 @@ def params_shardings(mesh: AnyMesh, axes: dict[str, tuple[str | None, ...]], par
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
+def decoding_shardings(mesh: Mesh, axes: dict[str, tuple[str | None, ...]], params):
+    """As params_shardings, for decoding, where layers are not stacked: split over `tensor` alone.
+
+    A decode step that had to gather the rest first would wait for it at every token.
+    """
+
+    def leaf(path, x):
+        names = axes[path[-1].key][-x.ndim :]
+        split = tuple(name if name and RULES.get(name) == "tensor" else None for name in names)
+        return of_axes(mesh, split, x.shape)
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
 def rows(mesh: Mesh) -> NamedSharding:
     """Arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -19,8 +19,9 @@ from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.rollout import episode
-from score_jax.rollout.episode import EpisodeSettings
 from score_jax.rollout.sampling import sample
+from score_jax.rollout.settings import EpisodeSettings
+from score_jax.rollout.slots import Work
 
 
 def measure(work: Workload, reps: int) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def compile_for(work: Workload, name: str) -> dict[str, Any]:
     Raises: InputError if there is no TPU compiler, or no such topology.
     """
     one_chip = topology.one_chip(name)
-    settings = dataclasses.replace(work.settings, cache_layout=layout_for("tpu"))
+    settings = dataclasses.replace(work.settings, cache_layout=layout_for("tpu"), untied=False)
     work = dataclasses.replace(work, settings=settings)
     return {
         "workload": work.name,
@@ -83,7 +84,7 @@ def compile_for(work: Workload, name: str) -> dict[str, Any]:
     }
 
 
-def _steps(counted: episode.Work) -> dict[str, Any]:
+def _steps(counted: Work) -> dict[str, Any]:
     return {
         "decode_steps": int(counted.decode_steps[0]),
         "live_share": float(counted.live_slot_steps[0] / counted.slot_steps[0]),
@@ -115,7 +116,7 @@ def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
         "least_bytes_per_token": least_bytes / slots,
         "least_flops_per_token": least_flops / slots,
     }
-    if found is None:  # few rows on a CPU: model/products.py loops over a matrix
+    if found is None:
         return least
     return least | {
         "bytes_per_token": found["bytes"] / slots,
@@ -140,7 +141,7 @@ def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
     def shapes():
         params = transformer.init(s.model, jax.random.key(0))
         return (
-            transformer.for_decoding(s.model, params, s.dtype),
+            transformer.for_decoding(s.model, params, s.dtype, untied=s.untied),
             kv.empty(s.model, slots, columns, s.dtype, s.cache_layout),
             jnp.zeros((slots, s.model.width), s.dtype),
             jnp.zeros(slots),

@@ -30,7 +30,7 @@ from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
-from score_jax.rollout.episode import EpisodeSettings
+from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Params, PromptBatch
 
 SMALL = ModelConfig(
@@ -153,6 +153,7 @@ def named(
         shrink=4 if shape.skewed else 0,
         dtype=dtype,
         cache_layout=layout_for(jax.default_backend()),
+        untied=jax.default_backend() == "cpu",
     )
     limit_QGA = np.full((shape.problems, shape.samples, 2), shape.attempt_tokens, np.int32)
     if shape.skewed:

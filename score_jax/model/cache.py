@@ -175,7 +175,7 @@ def _attend(
 ) -> jax.Array:
     """Softmax attention of grouped heads, out_BNHE. Source of the groups: arXiv 2305.13245."""
     score_BHNS = soft_cap(layer.scores(q_BNHE * q_BNHE.shape[-1] ** -0.5), softcap)
-    score_BHNS = jnp.where(visible_BNS[:, None], score_BHNS, -jnp.inf)
+    score_BHNS += jnp.where(visible_BNS[:, None], 0.0, -jnp.inf)
     # Softmax in float32, divided by its sum last, where it is E wide and not S.
     weight_BHNS = jnp.exp(score_BHNS - jnp.max(score_BHNS, axis=-1, keepdims=True))
     total_BHN1 = jnp.sum(weight_BHNS, axis=-1, keepdims=True)

@@ -79,8 +79,11 @@ class ByRow(flax.struct.PyTreeNode):
             score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
             return score_BKGNS.reshape(b, h, n, -1)
         # A query of all heads' width that is zero outside its own head.
-        q_BHKE = q_BNHE[:, 0, :, None, :] * self._own_head(h, q_BNHE.dtype)
-        score_BHS = _product("BHC,BSC->BHS", q_BHKE.reshape(b, h, -1), self.key)
+        wide = [
+            jnp.pad(q_BNHE[:, 0, own_H], ((0, 0), (0, 0), (own_C.start, self.width - own_C.stop)))
+            for own_H, own_C in self._own(h)
+        ]
+        score_BHS = _product("BHC,BSC->BHS", jnp.concatenate(wide, axis=1), self.key)
         return score_BHS[:, :, None]
 
     def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
@@ -91,17 +94,24 @@ class ByRow(flax.struct.PyTreeNode):
             return out_BKGNE.reshape(b, h, n, -1)
         # All heads' values, of which each query keeps its own head's.
         out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value)
-        out_BHKE = out_BHC.reshape(b, h, self.kv_heads, -1)
-        return jnp.sum(out_BHKE * self._own_head(h, out_BHKE.dtype), axis=2)[:, :, None]
+        own = [out_BHC[:, own_H, own_C] for own_H, own_C in self._own(h)]
+        return jnp.concatenate(own, axis=1)[:, :, None]
 
     def _by_head(self, x_BSC: jax.Array) -> jax.Array:
         b, s, _ = x_BSC.shape
         return x_BSC.reshape(b, s, self.kv_heads, -1)
 
-    def _own_head(self, heads: int, dtype) -> jax.Array:
-        """[H, K, 1]: 1 where query head h reads key/value head k."""
-        group = heads // self.kv_heads
-        return jnp.repeat(jnp.eye(self.kv_heads, dtype=dtype), group, axis=0)[:, :, None]
+    @property
+    def width(self) -> int:
+        """C: of all heads."""
+        return self.key.shape[-1]
+
+    def _own(self, heads: int) -> list[tuple[slice, slice]]:
+        """Of each key/value head: the query heads that read it, and its part of C."""
+        g, e = heads // self.kv_heads, self.width // self.kv_heads
+        return [
+            (slice(k * g, (k + 1) * g), slice(k * e, (k + 1) * e)) for k in range(self.kv_heads)
+        ]
 
 
 LAYOUTS: dict[str, type[ByHead] | type[ByRow]] = {"by_head": ByHead, "by_row": ByRow}

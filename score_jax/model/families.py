@@ -42,11 +42,26 @@ class ModelConfig:
     # Per layer: tokens that one sees, itself included; 0: all. Empty: all layers see all.
     windows: tuple[int, ...] = ()
     local_rope_theta: float = 0.0  # of layers with a window, without scaling; 0: as all others
+    split_over: str = ""  # the mesh axis over which this is one device's share; "": all of it
 
     @property
     def layer_windows(self) -> tuple[int, ...]:
         """`windows`, one for every layer."""
         return self.windows or (0,) * self.layers
+
+    def share(self, axis: str, parts: int) -> "ModelConfig":
+        """What one of `parts` devices of a mesh axis holds of the model: sharding.RULES' `tensor`.
+
+        Its functions run inside a shard_map over that axis, and sum over it what they must.
+        """
+        return dataclasses.replace(
+            self,
+            vocab_size=self.vocab_size // parts,
+            heads=self.heads // parts,
+            kv_heads=self.kv_heads // parts,
+            mlp_width=self.mlp_width // parts,
+            split_over=axis,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,6 @@ from score_jax.model import cache as kv
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
-from score_jax.model.products import matmul
 from score_jax.structs import Params
 
 # Logical names of every param's axes; sharding.RULES maps them onto the mesh.
@@ -101,7 +100,7 @@ def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
         difference = linear(linear(x, w.down, inputs), w.up)
         return linear(x, w.base, inputs) + w.scale * difference
     contracted = math.prod(w.shape[:inputs])
-    out = matmul(x.reshape(-1, contracted), w.reshape(contracted, -1))
+    out = x.reshape(-1, contracted) @ w.reshape(contracted, -1)
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
 
 
@@ -164,12 +163,12 @@ class Block(nn.Module):
         if c.query_scalar:
             q_BNHE *= (e / c.query_scalar) ** 0.5  # `attend` divides by sqrt(E)
         out_BNHE, kept = attend(rotate(q_BNHE, angles), rotate(k_BNKE, angles), v_BNKE)
-        out_BND = linear(out_BNHE, w_output, inputs=2)
+        out_BND = _summed(c, linear(out_BNHE, w_output, inputs=2))
         x_BND += norm("attention_post_norm", out_BND) if c.post_norms else out_BND
 
         y_BND = norm("mlp_norm", x_BND)
         y_BNF = ACTIVATIONS[c.activation](linear(y_BND, w_gate)) * linear(y_BND, w_up)
-        out_BND = linear(y_BNF, w_down)
+        out_BND = _summed(c, linear(y_BNF, w_down))
         x_BND += norm("mlp_post_norm", out_BND) if c.post_norms else out_BND
         return x_BND, kept
 
@@ -251,14 +250,21 @@ def hidden(
     return _final_norm(config, params, x_BTD)
 
 
-def for_decoding(config: ModelConfig, params: Params, dtype: str) -> Params:
+def for_decoding(
+    config: ModelConfig, params: Params, dtype: str, *, untied: bool = False
+) -> Params:
     """The decoding layout: `layers` as a list of L dicts of plain weights, merged and cast once.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
     would copy them first. Do this once per rollout, outside the token loop.
+
+    untied: a tied model gets a head too, the transposed copy of its embedding. XLA:CPU reads it
+      twice as fast for few rows; elsewhere it is memory for nothing.
     """
     layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
     params = {**params, "layers": [lowrank.merged(layer) for layer in layers]}
+    if untied and config.tied:
+        params["head"] = params["embedding"].T
     return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
@@ -339,8 +345,19 @@ def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
     return _final_norm(config, params, x_BND), tuple(layers)
 
 
+def _summed(config: ModelConfig, x: jax.Array) -> jax.Array:
+    """The sum of what the devices that share the model have each computed of x."""
+    return jax.lax.psum(x, config.split_over) if config.split_over else x
+
+
 def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
-    x_BND = params["embedding"][tokens_BN]
+    if config.split_over:
+        row_BN = tokens_BN - config.vocab_size * jax.lax.axis_index(config.split_over)
+        here_BN = (row_BN >= 0) & (row_BN < config.vocab_size)
+        found_BND = params["embedding"].at[row_BN].get(mode="clip")
+        x_BND = _summed(config, jnp.where(here_BN[..., None], found_BND, 0))
+    else:
+        x_BND = params["embedding"][tokens_BN]
     if config.scaled_embedding:
         # Rounded to the params' dtype first, as the models were trained: in bf16 it matters.
         x_BND *= jnp.asarray(config.width**0.5, x_BND.dtype)
@@ -358,11 +375,11 @@ def head(config: ModelConfig, params: Params) -> Params:
 
 
 def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.Array:
-    """Hidden states to logits over the vocabulary, float32."""
-    if config.tied:
-        w, spec = params["embedding"], "...D,VD->...V"
-    else:
+    """Hidden states to logits over the vocabulary, or this device's share of it, float32."""
+    if "head" in params:
         w, spec = params["head"], "...D,DV->...V"
+    else:  # tied
+        w, spec = params["embedding"], "...D,VD->...V"
     logits_BNV = jnp.einsum(spec, hidden_BND, w, preferred_element_type=jnp.float32)
     return attention.soft_cap(logits_BNV, config.logit_softcap)
 

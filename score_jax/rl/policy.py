@@ -18,6 +18,11 @@ class Policy:
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
     top_p: float = 1.0  # then keep the smallest set with at least this mass; 1 keeps all
 
+    @property
+    def truncates(self) -> bool:
+        """Whether a token's probability may be cut to zero, for which all others must be known."""
+        return self.temperature > 0.0 and (self.top_k > 0 or self.top_p < 1.0)
+
 
 def distort(logits_V: jax.Array, policy: Policy, drawn: jax.Array | None = None) -> jax.Array:
     """Unnormalised log-probs of the policy over the last axis; -inf for truncated tokens.

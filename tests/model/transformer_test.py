@@ -195,10 +195,10 @@ def test_a_tied_head_is_the_transposed_embedding_and_an_untied_one_its_own():
         jnp.array([[1.0, 2.0], [3.0, 5.0]]),
         jnp.array([[1.0, -1.0], [0.0, 2.0]]),
     )
-    params, hidden_11D = {"embedding": embedding_VD, "head": head_DV}, jnp.array([[[1.0, 10.0]]])
-    tied, untied = (fakes.model(tied=tied, **SHAPE) for tied in (True, False))
-    assert_close(transformer.project(tied, params, hidden_11D), [[[21.0, 53.0]]])
-    assert_close(transformer.project(untied, params, hidden_11D), [[[1.0, 19.0]]])
+    tied, untied = {"embedding": embedding_VD}, {"embedding": embedding_VD, "head": head_DV}
+    model, hidden_11D = fakes.model(**SHAPE), jnp.array([[[1.0, 10.0]]])
+    assert_close(transformer.project(model, tied, hidden_11D), [[[21.0, 53.0]]])
+    assert_close(transformer.project(model, untied, hidden_11D), [[[1.0, 19.0]]])
 
 
 def test_rms_norm_by_hand():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from score_jax.learner import likelihood
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
-from score_jax.rollout.episode import EpisodeSettings
+from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Episode, PromptBatch
 from tests import fakes
 
@@ -68,13 +70,22 @@ def take(batch: PromptBatch, which) -> PromptBatch:
     return PromptBatch(batch.tokens[which], batch.length[which], batch.index[which], ())
 
 
+def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
+    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
+    return Mesh(devices, ("data", "fsdp", "tensor"))
+
+
+def on(mesh: Mesh | None, params):
+    """The params where a run with this mesh has them."""
+    if mesh is None:
+        return params
+    return jax.device_put(params, sharding.params_shardings(mesh, transformer.AXES, params))
+
+
 def roll(settings: EpisodeSettings, batch: PromptBatch | None = None, key=KEY, mesh=None):
-    placed = PARAMS
-    if mesh is not None:
-        shardings = sharding.params_shardings(mesh, transformer.AXES, placed)
-        placed = jax.device_put(placed, shardings)
+    placed, batch = on(mesh, PARAMS), batch or prompts()
     return jax.device_get(
-        episode.run(placed, batch or prompts(), jax.random.key(key), settings=settings, mesh=mesh)
+        episode.run(placed, batch, jax.random.key(key), settings=settings, mesh=mesh)
     )
 
 
@@ -358,14 +369,71 @@ def test_limits_of_another_shape_are_refused():
 
 @pytest.mark.parametrize(
     "data, fsdp, tensor, slots, turn_rows",
-    [(2, 1, 1, 0, 0), (1, 2, 2, 5, 3), (4, 2, 1, 2, 1)],
+    [(2, 1, 1, 0, 0), (1, 2, 2, 5, 3), (4, 2, 1, 2, 1), (2, 2, 2, 2, 1), (4, 1, 2, 0, 0)],
 )
 def test_samples_do_not_depend_on_mesh_slots_and_turn_rows(data, fsdp, tensor, slots, turn_rows):
-    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
-    mesh = Mesh(devices, ("data", "fsdp", "tensor"))
     settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=turn_rows)
-    rows = roll(settings, mesh=mesh)
+    rows = roll(settings, mesh=mesh_of(data, fsdp, tensor))
     assert_same_samples(rolled("plain"), rows)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "plain"])
+def test_a_model_split_over_two_devices_draws_what_the_whole_one_does(case):
+    rows = roll(CASES[case], mesh=mesh_of(1, 1, 2))
+    assert_same_samples(rolled(case), rows)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [  # Gemma's ways are all in Gemma 2, Llama's in all tests above
+        pytest.param(family, marks=[pytest.mark.slow] * (family not in ("gemma2", "qwen2")))
+        for family in fakes.OF_FAMILY
+    ],
+)
+def test_a_model_of_every_family_can_be_split(family):
+    model = fakes.model_of_family(family, vocab_size=14)
+    settings, params = dataclasses.replace(PLAIN, model=model, samples=1), fakes.params(model)
+    key, mesh = jax.random.key(KEY), mesh_of(1, 2, 2)
+    whole = episode.run(params, prompts(), key, settings=settings)
+    settings = dataclasses.replace(settings, untied=True)  # a tied model's head is split as well
+    split = episode.run(on(mesh, params), prompts(), key, settings=settings, mesh=mesh)
+    assert_same_samples(jax.device_get(whole), jax.device_get(split))
+
+
+def collectives_in_loops(hlo: str) -> list[str]:
+    """The instructions by which devices talk, in the body of any loop and whatever it calls."""
+    named = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) \(.*?\{\n(.*?)^\}", hlo, re.M | re.S))
+    found, left = set(), set(re.findall(r"body=%?([\w.-]+)", hlo))
+    while left:
+        name = left.pop()
+        if name in named and name not in found:
+            found.add(name)
+            left |= set(re.findall(r"%?([\w.-]+)", named[name])) & set(named)
+    talk = r".* (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(.*"
+    return [line for name in found for line in re.findall(talk, named[name])]
+
+
+@pytest.mark.parametrize("data, fsdp, tensor", [(2, 4, 1), (2, 2, 2)])
+def test_in_its_loops_a_data_shard_talks_to_no_other_and_gathers_no_weights(data, fsdp, tensor):
+    mesh = mesh_of(data, fsdp, tensor)
+    arguments = episode.call_arguments(
+        on(mesh, PARAMS), prompts(), jax.random.key(KEY), settings=PLAIN
+    )
+    hlo = episode.compiled.lower(*arguments, settings=PLAIN, mesh=mesh).compile().as_text()
+    assert len(re.findall(r" all-gather\(", hlo)) >= 9, "weights are gathered, before the loops"
+    talk = collectives_in_loops(hlo)
+    if tensor == 1:
+        assert not talk
+        return
+    # A step: the embedding, two sums of the layer, and three small things for the draw.
+    assert len(talk) == 3 + 6, "and the instruction: as a step without a draw"
+    sharers = "{{0,1},{2,3},{4,5},{6,7}}"
+    smallest = min(x.size for x in jax.tree.leaves(PARAMS["layers"]) if x.ndim > 2) // tensor
+    for line in talk:
+        assert f"replica_groups={sharers}" in line
+        (shape,) = re.findall(r" = \w+\[([\d,]+)\]", line)
+        gathers = " all-gather(" in line
+        assert not gathers or math.prod(map(int, shape.split(","))) < smallest, line
 
 
 def test_rows_without_behaviour_log_probs_are_refused():

@@ -1,9 +1,12 @@
 """Tokens drawn by inverse CDF: how often, never what has no probability, and their log-probs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from score_jax.rl.policy import Policy
 from score_jax.rollout.sampling import BLOCK, sample
@@ -139,3 +142,28 @@ def test_rows_are_drawn_each_from_their_own_logits():
     token_B, _ = jitted(logits_BV.astype(np.float32), uniform_B.astype(np.float32), PLAIN)
     for b in range(64):
         assert token_B[b] == np.argmax(np.cumsum(softmax(logits_BV[b])) > uniform_B[b])
+
+
+@pytest.mark.parametrize("policy", [PLAIN, GREEDY, Policy(0.7, top_k=9, top_p=0.9)], ids=str)
+@pytest.mark.parametrize("vocabulary", [12, 4 * BLOCK, 4 * BLOCK + 8])
+def test_a_vocabulary_split_over_devices_draws_the_same_everywhere(policy, vocabulary):
+    rng = np.random.default_rng(7)
+    logits_BV = 2 * rng.normal(size=(64, vocabulary)).astype(np.float32)
+    logits_BV[:2, 3] = logits_BV[:2, -1] = 9.0  # of equal ones greedy takes the first
+    logits_BV[2:4, : vocabulary // 4] = -np.inf  # all of a device's share
+    uniform_B = rng.random(64).astype(np.float32)
+    mesh = Mesh(np.array(jax.devices()[:4]), ("part",))
+    split = jax.jit(
+        jax.shard_map(
+            functools.partial(sample, policy=policy, split_over="part"),
+            mesh=mesh,
+            in_specs=(jax.P(None, "part"), jax.P()),
+            out_specs=jax.P("part"),
+            check_vma=False,
+        )
+    )
+    token_B, logp_B = jitted(logits_BV, uniform_B, policy)
+    token_PB, logp_PB = (x.reshape(4, 64) for x in split(logits_BV, uniform_B))
+    for part in range(4):
+        np.testing.assert_array_equal(token_PB[part], token_B)
+        np.testing.assert_allclose(logp_PB[part], logp_B, rtol=0, atol=2e-6)

@@ -1,0 +1,263 @@
+"""The slots of a rollout: what they hold, and the four things that can happen to them.
+
+    first_state(...)     every slot holds a prompt
+    write(state)         one token for every slot that is writing
+    instruct(state)      slots that ended an attempt are fed the instruction and go on writing
+    refill(state)        slots that ended their last attempt take the next samples of the queue
+    move_together(state) what is left moves into fewer slots
+
+Each takes the state and returns the next one; episode.py says when which is done. All shapes are
+static: a slot to which a thing does not happen is passed over, by an index past the end.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from score_jax.model import cache as kv
+from score_jax.model import transformer
+from score_jax.rollout.sampling import sample
+from score_jax.rollout.settings import EpisodeSettings
+from score_jax.structs import Episode
+
+IDLE, WRITING, WAITING, DONE = 0, 1, 2, 3  # of a slot; WAITING: for the instruction
+
+
+class Work(flax.struct.PyTreeNode):
+    """What a rollout cost; scalars inside the loop, [devices] outside."""
+
+    decode_steps: jax.Array
+    slot_steps: jax.Array  # slots that a step computed, summed over steps
+    live_slot_steps: jax.Array  # those of them that were writing
+    fed_tokens: jax.Array  # tokens of prompts and instructions, fed in chunks
+
+
+class State(flax.struct.PyTreeNode):
+    """The loop's carry: what is written, and the slots (their arrays are [slots, ...])."""
+
+    rows: Episode  # R samples, as far as they are written
+    next_row: jax.Array  # first sample that no slot has taken yet
+    row: jax.Array  # which sample lives in the slot
+    status: jax.Array
+    length: jax.Array  # tokens in the cache
+    attempt: jax.Array  # 1..A
+    count: jax.Array  # tokens of this attempt so far
+    hidden: jax.Array  # [slots, D] of the last token fed
+    cache: kv.Cache  # a ring
+    ring: jax.Array  # where in the ring the next step writes
+    end: jax.Array  # where in the ring this slot's tokens end; `ring` while it is writing
+    work: Work
+
+
+def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSettings) -> State:
+    """Every slot holds a prompt and writes attempt 1."""
+    s = settings
+    prompt_cache, hidden_QD, length_Q = prompt
+    prompt_tokens = tokens_QP.shape[1]
+    samples, columns = problem_R.shape[0], s.row_tokens(prompt_tokens)
+    in_prompt_QP = jnp.arange(prompt_tokens) < length_Q[:, None]
+    tokens_QT = jnp.pad(
+        jnp.where(in_prompt_QP, tokens_QP, s.pad_id),
+        ((0, 0), (0, columns - prompt_tokens)),
+        constant_values=s.pad_id,
+    )
+    # Turned before it is copied and widened: all prompts end at slot P of the ring.
+    prompt_cache = kv.to_ring(prompt_cache, length_Q, jnp.int32(prompt_tokens))
+    problem_slot = problem_R[:slots]
+    none = jnp.int32(0)
+    return State(
+        rows=Episode(
+            tokens=tokens_QT[problem_R],
+            attempt=jnp.zeros((samples, columns), jnp.int32),
+            logp=jnp.zeros((samples, columns), jnp.float32),
+            length=length_Q[problem_R],
+            truncated=jnp.zeros((samples, s.attempts), bool),
+        ),
+        next_row=jnp.int32(slots),
+        row=jnp.arange(slots),
+        status=jnp.full(slots, WRITING),
+        length=length_Q[problem_slot],
+        attempt=jnp.ones(slots, jnp.int32),
+        count=jnp.zeros(slots, jnp.int32),
+        hidden=hidden_QD[problem_slot],
+        cache=kv.widen(kv.take(prompt_cache, problem_slot), columns),
+        ring=jnp.int32(prompt_tokens),
+        end=jnp.full(slots, prompt_tokens),
+        work=Work(none, none, none, fed_tokens=jnp.sum(length_Q)),
+    )
+
+
+def _alive(state: State) -> jax.Array:
+    return (state.status == WRITING) | (state.status == WAITING)
+
+
+def _left_in_queue(state: State) -> jax.Array:
+    return state.rows.length.shape[0] - state.next_row
+
+
+def too_many_left(state: State, *, fewer: int):
+    """Whether what is left to do needs more than `fewer` slots."""
+    return (_left_in_queue(state) > 0) | (jnp.sum(_alive(state)) > fewer)
+
+
+def keep_writing(state: State, *, turn_rows: int, slots: int, fewer: int):
+    """A burst goes on while somebody writes and too few slots are idle for a turn-around.
+
+    Too few: less than turn_rows / slots of those that have something left to do, so that the last
+    samples do not wait for company that never comes.
+    """
+    writing = jnp.sum(state.status == WRITING)
+    refillable = (state.status == DONE) & (_left_in_queue(state) > 0)
+    idle = jnp.sum((state.status == WAITING) | refillable)
+    enough = jnp.maximum(1, turn_rows * (writing + idle) // slots)
+    return (writing > 0) & (idle < enough) & too_many_left(state, fewer=fewer)
+
+
+def write(state: State, *, params, keys_2R, limit_RA, settings: EpisodeSettings) -> State:
+    """One token for every slot that is writing."""
+    s = settings
+    rows, work = state.rows, state.work
+    slots, samples = state.row.shape[0], rows.tokens.shape[0]
+    writing = state.status == WRITING
+    logits = transformer.project(s.model, params, state.hidden)
+    uniform = jnp.zeros(slots)
+    if s.policy.temperature > 0.0:
+        draw = jax.vmap(lambda key, column: jax.random.uniform(jax.random.fold_in(key, column)))
+        uniform = draw(keys_2R[jnp.minimum(state.attempt - 1, 1), state.row], state.length)
+    token, logp = sample(logits, uniform, s.policy, s.model.split_over)
+
+    count = state.count + 1
+    is_end = jnp.isin(token, jnp.array(s.end_ids, jnp.int32))
+    ended = writing & (is_end | (count == limit_RA[state.row, state.attempt - 1]))
+    row = jnp.where(writing, state.row, samples)  # past the end: written nowhere
+    column = state.length
+    rows = rows.replace(
+        tokens=rows.tokens.at[row, column].set(token, mode="drop"),
+        attempt=rows.attempt.at[row, column].set(state.attempt, mode="drop"),
+        logp=rows.logp.at[row, column].set(logp, mode="drop"),
+        length=rows.length.at[row].set(column + 1, mode="drop"),
+        truncated=rows.truncated.at[row, state.attempt - 1].set(ended & ~is_end, mode="drop"),
+    )
+    hidden, cache = transformer.step(
+        s.model, params, state.cache, token, state.length, state.ring, writing
+    )
+    ring = (state.ring + 1) % kv.slots_of(cache)
+    last = state.attempt == s.attempts
+    return state.replace(
+        rows=rows,
+        status=jnp.where(ended, jnp.where(last, DONE, WAITING), state.status),
+        length=state.length + writing,
+        count=jnp.where(writing, count, state.count),
+        hidden=jnp.where(writing[:, None], hidden, state.hidden),
+        cache=cache,
+        ring=ring,
+        end=jnp.where(writing, ring, state.end),
+        work=work.replace(
+            decode_steps=work.decode_steps + 1,
+            slot_steps=work.slot_steps + slots,
+            live_slot_steps=work.live_slot_steps + jnp.sum(writing),
+        ),
+    )
+
+
+def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> State:
+    """Feeds the instruction to up to `rows` waiting slots, which then write the next attempt.
+
+    A truncated attempt is closed by `turn_end` first, so the chunk is N = I or I + E tokens long:
+
+        ended by itself   i i i .      truncated   e i i i
+    """
+    s = settings
+    episodes = state.rows
+    slots, (samples, columns) = state.row.shape[0], episodes.tokens.shape
+    (slot_W,) = jnp.nonzero(state.status == WAITING, size=rows, fill_value=slots)
+
+    def feed(state: State) -> State:
+        row_W = state.row.at[slot_W].get(mode="fill", fill_value=samples)
+        start_W = state.length.at[slot_W].get(mode="fill", fill_value=0)
+        attempt_W = state.attempt.at[slot_W].get(mode="fill", fill_value=1)
+        end_W = state.end.at[slot_W].get(mode="fill", fill_value=0)
+        closed = jnp.array(s.turn_end + s.instruction, jnp.int32)
+        open_ = jnp.array(s.instruction + (s.pad_id,) * len(s.turn_end), jnp.int32)
+        truncated_W = episodes.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
+        tokens_WN = jnp.where(truncated_W[:, None], closed, open_)
+        fed_W = len(s.instruction) + truncated_W * len(s.turn_end)
+        length_W = start_W + fed_W
+
+        contiguous = kv.from_ring(kv.take(state.cache, slot_W), start_W, end_W)
+        hidden_WND, contiguous = transformer.extend(s.model, params, contiguous, tokens_WN, start_W)
+        turned = kv.to_ring(contiguous, length_W, state.ring)
+        hidden_WD = jnp.take_along_axis(hidden_WND, fed_W[:, None, None] - 1, axis=1)[:, 0]
+
+        offset_N = jnp.arange(tokens_WN.shape[1])
+        column_WN = jnp.where(
+            offset_N < fed_W[:, None], start_W[:, None] + offset_N, columns
+        )  # padding is written nowhere
+        fed_tokens = jnp.sum(jnp.where(slot_W < slots, fed_W, 0))
+        return state.replace(
+            rows=episodes.replace(
+                tokens=episodes.tokens.at[row_W[:, None], column_WN].set(tokens_WN, mode="drop"),
+                length=episodes.length.at[row_W].set(length_W, mode="drop"),
+            ),
+            status=state.status.at[slot_W].set(WRITING, mode="drop"),
+            length=state.length.at[slot_W].set(length_W, mode="drop"),
+            attempt=state.attempt.at[slot_W].add(1, mode="drop"),
+            count=state.count.at[slot_W].set(0, mode="drop"),
+            hidden=state.hidden.at[slot_W].set(hidden_WD, mode="drop"),
+            cache=kv.put(state.cache, slot_W, turned),
+            end=state.end.at[slot_W].set(state.ring, mode="drop"),
+            work=state.work.replace(fed_tokens=state.work.fed_tokens + fed_tokens),
+        )
+
+    return jax.lax.cond(jnp.any(state.status == WAITING), feed, lambda state: state, state)
+
+
+def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
+    """Gives up to `rows` finished slots to the next samples of the queue."""
+    prompt_cache, hidden_QD, length_Q = prompt
+    slots, samples = state.row.shape[0], of.shape[0]  # of: the problem of each sample
+    (slot_W,) = jnp.nonzero(state.status == DONE, size=rows, fill_value=slots)
+    row_W = state.next_row + jnp.arange(rows)
+    taken_W = (slot_W < slots) & (row_W < samples)
+    slot_W = jnp.where(taken_W, slot_W, slots)
+
+    def load(state: State) -> State:
+        problem_W = of.at[row_W].get(mode="clip")
+        length_W = length_Q[problem_W]
+        contiguous = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
+        turned = kv.to_ring(contiguous, length_W, state.ring)
+        return state.replace(
+            next_row=state.next_row + jnp.sum(taken_W),
+            row=state.row.at[slot_W].set(row_W, mode="drop"),
+            status=state.status.at[slot_W].set(WRITING, mode="drop"),
+            length=state.length.at[slot_W].set(length_W, mode="drop"),
+            attempt=state.attempt.at[slot_W].set(1, mode="drop"),
+            count=state.count.at[slot_W].set(0, mode="drop"),
+            hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
+            cache=kv.put(state.cache, slot_W, turned),
+            end=state.end.at[slot_W].set(state.ring, mode="drop"),
+        )
+
+    return jax.lax.cond(jnp.any(taken_W), load, lambda state: state, state)
+
+
+def move_together(state: State, slots: int) -> State:
+    """The samples that are still being written, in as few as `slots` slots."""
+    size = state.row.shape[0]
+    (slot_W,) = jnp.nonzero(_alive(state), size=slots, fill_value=size)
+
+    def of(x: jax.Array) -> jax.Array:
+        return x.at[slot_W].get(mode="clip")
+
+    return state.replace(
+        row=of(state.row),
+        status=jnp.where(slot_W < size, of(state.status), DONE),
+        length=of(state.length),
+        attempt=of(state.attempt),
+        count=of(state.count),
+        hidden=of(state.hidden),
+        cache=kv.take(state.cache, slot_W),
+        end=of(state.end),
+    )
