@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from score_jax import sharding
-from score_jax import sharding
 from score_jax.learner import chunked
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
