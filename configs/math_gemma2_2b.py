@@ -17,12 +17,17 @@ those few whose prompt is longer than `max_prompt_tokens`, which the run counts 
 Weights: Gemma 2 by Google, under the Gemma Terms of Use, to be accepted on the hub. Problems:
 Hendrycks et al. 2021, MIT.
 
-Hardware: laid out for 16 accelerators (weights and optimizer split 16-fold). Memory, reckoned and
-not measured: 2.61 billion parameters at 20 bytes each (float32 weights, gradients and Adam's two
-moments, the float32 reference) are 52 GB over all, and each holds 5 GB of bfloat16 weights to
-decode with. Expected result: not
-measured. The paper's +4.4 of the second attempt over the first is for another model, and its
-base lost 11 points there; re-implementations on open models found +2 to +3.
+Hardware: planned for a v6e-16 (16 chips), not run.
+
+    python -m score_jax.main --config=configs/math_gemma2_2b.py --mode=plan --topology=v6e:4x4
+
+By arithmetic that is 12.46 GiB on each chip of 31.25 for the rollout and 12.27 for the update; it
+was compiled for a v5e-16 only, whose chips have half of that, and which is too small as things are:
+with --config.rollout.slots=4 --config.memory.widths=1 the plan was refused at 16.89 GiB of 15.75
+for the update (13.20 of them temporaries) and 14.82 for the rollout (9.76 and 1.37 of cache). A
+step of full rows would take at least 148 s there. Expected result: not measured. The paper's +4.4
+of the second attempt over the first is for another model, and its base lost 11 points there; re-
+implementations on open models found +2 to +3.
 """
 
 from score_jax.config import (
@@ -74,7 +79,7 @@ def get_config():
                 max_prompt_tokens=1280,  # the longest of MATH500 has about 1,000
                 max_attempt_tokens=1024,  # at 512 truncated answers poison the second attempt
                 temperature=1.0,  # table 8
-                slots=4,  # 32 samples a chip queue for them; more do not fit
+                slots=8,  # 32 samples a chip queue for them
                 shrink=0,  # a token step reads the weights, whatever the slots
             ),
             memory=MemorySettings(micro_batches=16, remat="full", widths=2),
