@@ -1,9 +1,10 @@
 # Sourced by the other scripts: makes .venv in the repository's root and installs what is needed.
 #
-#   install_core   what training needs (requirements.txt)
-#   install_test   the same and the test extra
+#   install_core             what training needs (requirements.txt)
+#   install_extras tpu,hub   the same and extras of pyproject.toml
+#   install_test             the same and the test extra
 #
-# Both leave $venv_python, do nothing when all is installed, and install anew when the requirements
+# All leave $venv_python, do nothing when all is installed, and install anew when the requirements
 # change. PYTHON= names the interpreter to make .venv with.
 # shellcheck shell=bash
 
@@ -85,6 +86,16 @@ install_core() {
   # From the root, as requirements.txt says `-e .`.
   (cd "$root" && pip_install -r requirements.txt) || die "Installing the requirements failed."
   requirements_sum >"$venv/installed.core"
+}
+
+install_extras() {
+  make_venv
+  if is_installed "$1"; then
+    return
+  fi
+  echo "Installing requirements and the extras $1 into .venv (some minutes, the first time)"
+  (cd "$root" && pip_install -e ".[$1]") || die "Installing the extras $1 failed."
+  requirements_sum >"$venv/installed.$1"
 }
 
 install_test() {

@@ -54,6 +54,14 @@ ELSEWHERE = {
     f"until {QUICKSTART}": "train_test.py: a real SIGTERM, exit status 75, and the rest",
     "[ $? -eq 75 ] || break": "as the line before it",
     "done": "as the line before it",
+    "bash launch/tpu_vm.sh": "launch/scripts_test.py, as a dry run",
+    "bash launch/gke.sh": "launch/scripts_test.py, as a dry run",
+    "sbatch --nodes=2": "launch/scripts_test.py, as a dry run",
+    "bash launch/slurm.sbatch": "launch/scripts_test.py",
+    "gcloud ": "needs an account",
+    "kubectl ": "needs a cluster",
+    "docker ": "needs docker, and somewhere to push to",
+    "ssh-": "makes a key of one's own",
     "pip install '.[cuda]'": "package_test.py installs the wheel, without a network",
 }
 

@@ -1,14 +1,17 @@
-"""A loop over chunks of tokens that ends where the tokens end, with a gradient that recomputes.
+"""A sum over tokens that are looked at in chunks: its gradient is found on the way forward.
 
-    over_chunks(loop, head, frozen, mask_BN, hidden_BND, *others_BN) -> outputs_BN
+    values(loop, head, frozen, mask_BN, hidden_BND, *others_BN) -> sum, outputs_BN
+    total(...)                                                     the same, with a gradient
 
-`loop.score(head, frozen, hidden, *others)` of some columns of all rows at a time. A loop whose
-length is data has no derivative in jax, so the gradient is written here: the same loop again, each
-chunk computed once more and pulled back at once. Nothing of a chunk outlives it but its outputs and
-its share of the head's gradient, which is summed in float32.
+`loop.score(head, frozen, mask, hidden, *others)` of some columns of all rows at a time gives their
+part of the sum, and outputs per token. `total` takes the gradient of a chunk while its logits are
+there, so they are computed once. Nothing of a chunk outlives it but its outputs, its gradient with
+respect to the hidden states, and its share of the head's, which is summed in float32; the backward
+pass only scales both. Source of the idea: Liger kernels, arXiv 2410.10989, section 3.2.
 
-On a mesh every device loops over its own rows: it gathers the head once, in the dtype of the
-products, and what its chunks add up to is added to the other devices' once, at the end.
+The loop ends where the longest row ends. On a mesh every device loops over its own rows: it gathers
+the head once, in the dtype of the products, and what its chunks add up to is added to the other
+devices' once, at the end.
 """
 
 import dataclasses
@@ -29,86 +32,124 @@ from score_jax.structs import Params
 class Loop:
     """What a loop is compiled for."""
 
-    score: Callable[..., tuple[jax.Array, ...]]  # some columns of some rows -> values of the same
+    score: Callable[..., tuple[jax.Array, Any]]  # some columns of some rows -> their sum, outputs
     tokens: int  # of a chunk on one device; at least one column of its rows
     dtype: str  # of the head in `score`
     mesh: Mesh | None = None  # that the rows are split over
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def over_chunks(
+def values(
     loop: Loop,
     head: Params,
     frozen: Params | None,
     mask_BN: jax.Array,
     hidden_BND: jax.Array,
     *others_BN: jax.Array,
-) -> tuple[jax.Array, ...]:
-    """`score` of all columns up to the last one that is in the mask; 0 behind.
+) -> tuple[jax.Array, Any]:
+    """Sum and outputs of all columns up to the last one that is in the mask; outputs are 0 behind.
+
+    It has no gradient: asking for one is an error of jax's, as the length of the loop is data.
 
     Args:
-      head: as `transformer.head` takes it from the params; it and the hidden states get gradients.
-      frozen: another one, without gradient, or None.
-      others_BN: further inputs of `score`, without gradient.
+      head: as `transformer.head` takes it from the params.
+      frozen: another one, or None.
+      others_BN: further inputs of `score`.
     """
 
-    def on_device(head, frozen, mask_BN, *inputs_BN):
-        head, frozen = _gathered(head, loop), _gathered(frozen, loop)
-        inputs_C, size = _chunks(inputs_BN, loop)
+    def visit(head, frozen, *chunk):
+        summed, outputs = loop.score(head, frozen, *chunk)
+        return (summed, None), outputs
 
-        def add(i, outputs_C):
-            outputs = loop.score(head, frozen, *_at(i, inputs_C))
-            return jax.tree.map(lambda x_C, x: x_C.at[i].set(x), outputs_C, outputs)
-
-        shapes = jax.eval_shape(loop.score, head, frozen, *_at(0, inputs_C))
-        zeros_C = jax.tree.map(lambda x: jnp.zeros((len(inputs_C[0]), *x.shape), x.dtype), shapes)
-        outputs_C = jax.lax.fori_loop(0, _used(mask_BN, size, loop), add, zeros_C)
-        return jax.tree.map(lambda x_C: _joined(x_C, mask_BN.shape[1]), outputs_C)
-
-    arguments = (head, frozen, mask_BN, hidden_BND, *others_BN)
-    specs = (_specs(head), _specs(frozen), *[_ROWS] * (len(arguments) - 2))
-    return _mapped(on_device, loop, specs, _ROWS)(*arguments)
+    inputs_BN = (mask_BN, hidden_BND, *others_BN)
+    (summed, _), outputs_BN = _over(loop, visit, head, frozen, inputs_BN)
+    return summed, outputs_BN
 
 
-def _forward(loop: Loop, *arguments):
-    return over_chunks(loop, *arguments), arguments
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def total(
+    loop: Loop,
+    head: Params,
+    frozen: Params | None,
+    mask_BN: jax.Array,
+    hidden_BND: jax.Array,
+    *others_BN: jax.Array,
+) -> tuple[jax.Array, Any]:
+    """`values`, whose sum has a gradient with respect to head and hidden states; outputs have none.
+
+    Neither do `frozen` and the others.
+    """
+    return values(loop, head, frozen, mask_BN, hidden_BND, *others_BN)
 
 
-def _backward(loop: Loop, arguments, cotangents_BN):
-    head, frozen, mask_BN, hidden_BND, *others_BN = arguments
+def _forward(loop: Loop, head, frozen, mask_BN, hidden_BND, *others_BN):
+    def visit(head, frozen, mask, hidden, *others):
+        def score(head, hidden):
+            return loop.score(head, frozen, mask, hidden, *others)
 
-    def on_device(head, frozen, mask_BN, cotangents_BN, *inputs_BN):
-        head, frozen = _gathered(head, loop), _gathered(frozen, loop)
-        (hidden_C, *others_C), size = _chunks(inputs_BN, loop)
-        cotangents_C, _ = _chunks(cotangents_BN, loop)
+        value_and_grad = jax.value_and_grad(score, argnums=(0, 1), has_aux=True)
+        (summed, outputs), (of_head, of_hidden) = value_and_grad(head, hidden)
+        of_head = jax.tree.map(lambda g: g.astype(jnp.float32), of_head)
+        return (summed, of_head), (outputs, of_hidden)
 
-        def add(i, gradients):
-            of_head, of_hidden_C = gradients
-
-            def outputs(head, hidden):
-                return loop.score(head, frozen, hidden, *_at(i, others_C))
-
-            _, pull_back = jax.vjp(outputs, head, hidden_C[i])
-            more, of_hidden = pull_back(_at(i, cotangents_C))
-            return jax.tree.map(jnp.add, of_head, more), of_hidden_C.at[i].set(of_hidden)
-
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), head)
-        start = (zeros, jnp.zeros_like(hidden_C))
-        of_head, of_hidden_C = jax.lax.fori_loop(0, _used(mask_BN, size, loop), add, start)
-        return _scattered(of_head, loop), _joined(of_hidden_C, mask_BN.shape[1])
-
-    specs = (_specs(head), _specs(frozen), *[_ROWS] * (len(arguments) - 1))
-    of_head, of_hidden_BND = _mapped(on_device, loop, specs, (_specs(head), _ROWS))(
-        head, frozen, mask_BN, cotangents_BN, hidden_BND, *others_BN
-    )
+    inputs_BN = (mask_BN, hidden_BND, *others_BN)
+    (summed, of_head), (outputs_BN, of_hidden_BND) = _over(loop, visit, head, frozen, inputs_BN)
     of_head = jax.tree.map(lambda g, x: g.astype(x.dtype), of_head, head)
-    return (of_head, None, None, of_hidden_BND, *([None] * len(others_BN)))
+    return (summed, outputs_BN), (of_head, of_hidden_BND, len(others_BN))
 
 
-over_chunks.defvjp(_forward, _backward)
+def _backward(loop: Loop, kept, cotangents):
+    del loop
+    of_head, of_hidden_BND, others = kept
+    above, _ = cotangents
+    scaled = jax.tree.map(lambda g: (above * g).astype(g.dtype), (of_head, of_hidden_BND))
+    return (scaled[0], None, None, scaled[1], *[None] * others)
+
+
+total.defvjp(_forward, _backward)
 
 
 # Chunks
+
+
+def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN):
+    """visit(head, frozen, *chunk) -> ((sum, sums like the head or None), columns), for all chunks.
+
+    Returns: the sums, over all devices, and the columns together.
+    """
+
+    def on_device(head, frozen, *inputs_BN):
+        head, frozen = _gathered(head, loop), _gathered(frozen, loop)
+        inputs_C, size = _chunks(inputs_BN, loop)
+
+        def add(i, carry):
+            more, found = visit(head, frozen, *_at(i, inputs_C))
+            sums, found_C = carry
+            sums = jax.tree.map(jnp.add, sums, more)
+            return sums, jax.tree.map(lambda x_C, x: x_C.at[i].set(x), found_C, found)
+
+        sums, found = jax.eval_shape(visit, head, frozen, *_at(0, inputs_C))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+        chunks = len(inputs_C[0])
+        zeros_C = jax.tree.map(lambda x: jnp.zeros((chunks, *x.shape), x.dtype), found)
+        mask_BN = inputs_BN[0]
+        used = _used(mask_BN, size, loop)
+        (summed, of_head), found_C = jax.lax.fori_loop(0, used, add, (zeros, zeros_C))
+        found_BN = jax.tree.map(lambda x_C: _joined(x_C, mask_BN.shape[1]), found_C)
+        return (_summed(summed, loop), _scattered(of_head, loop)), found_BN
+
+    if not loop.mesh:
+        return on_device(head, frozen, *inputs_BN)
+    # What is split over `tensor` is left to XLA.
+    head_specs, rows = _specs(head), PartitionSpec(sharding.BATCH_AXES)
+    (_, of_head), _ = jax.eval_shape(visit, head, frozen, *inputs_BN)
+    return jax.shard_map(
+        on_device,
+        mesh=loop.mesh,
+        in_specs=(head_specs, _specs(frozen), *[rows] * len(inputs_BN)),
+        out_specs=((PartitionSpec(), None if of_head is None else head_specs), rows),
+        axis_names=set(sharding.BATCH_AXES),
+        check_vma=False,  # loops begin with zeros, which do not say that they vary
+    )(head, frozen, *inputs_BN)
 
 
 def _chunks(inputs_BN: Any, loop: Loop) -> tuple[Any, int]:
@@ -145,22 +186,6 @@ def _at(i, tree_C):
 
 # Devices
 
-_ROWS = PartitionSpec(sharding.BATCH_AXES)
-
-
-def _mapped(on_device, loop: Loop, in_specs, out_specs):
-    """`on_device` for the rows of each device; what is split over `tensor` is left to XLA."""
-    if not loop.mesh:
-        return on_device
-    return jax.shard_map(
-        on_device,
-        mesh=loop.mesh,
-        in_specs=in_specs,
-        out_specs=out_specs,
-        axis_names=set(sharding.BATCH_AXES),
-        check_vma=False,  # loops begin with zeros, which do not say that they vary
-    )
-
 
 def _width_axis(name: str) -> int:
     return transformer.AXES[name].index("width")
@@ -186,9 +211,13 @@ def _gathered(head: Params | None, loop: Loop) -> Params | None:
     }
 
 
-def _scattered(of_head: Params, loop: Loop) -> Params:
+def _summed(x: jax.Array, loop: Loop) -> jax.Array:
+    return jax.lax.psum(x, sharding.BATCH_AXES) if loop.mesh else x
+
+
+def _scattered(of_head: Params | None, loop: Loop) -> Params | None:
     """The sum over devices, each with its share of the width."""
-    if not loop.mesh:
+    if of_head is None or not loop.mesh:
         return of_head
     summed = {
         name: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=_width_axis(name), tiled=True)

@@ -1,11 +1,12 @@
 """Log-prob and entropy of the tokens the policy wrote, without logits for a whole batch.
 
-Only positions that the policy wrote are projected to the vocabulary, a chunk of tokens at a time;
-the backward pass recomputes a chunk's logits. So [B, T, V] never exists, and memory does not grow
-with tokens times vocabulary.
+Only positions that the policy wrote are projected to the vocabulary, a chunk of tokens at a time,
+and a chunk's gradient is taken while its logits are there (chunked.py). So [B, T, V] never exists,
+and memory does not grow with tokens times vocabulary.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -17,12 +18,16 @@ from score_jax.learner import chunked
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
 from score_jax.rl import kl
-from score_jax.rl.policy import Policy, distort, entropy, log_prob
+from score_jax.rl.policy import Policy, distort, log_prob_and_entropy
 from score_jax.structs import Params
 
 # Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
 # large vocabulary more, for a product that is not bound by reading the head, up to half its size.
 CHUNK_LOGITS, LARGE_CHUNK = 2**22, 256
+
+
+# (logp_BN, kl_BN or None, mask_BN, *inputs_BN) -> a sum over the tokens in the mask
+Objective = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +76,8 @@ def log_probs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-prob and entropy of each written token under the policy, given all tokens before it.
 
-    Returns: logp_BN and entropy_BN, float32 nats; 0 where the mask is 0. Entropy has no gradient.
+    Returns: logp_BN and entropy_BN, float32 nats; 0 where the mask is 0. They have no gradient; the
+      sum that `loss` makes of them has.
     """
     hidden_BND = hidden_before(params, tokens_BT, where, settings)
     return read(params, hidden_BND, where.take(tokens_BT), where, settings)
@@ -103,58 +109,73 @@ def read(
     """`log_probs` from the hidden states."""
     s = settings
 
-    def score(head, _, hidden_BND, target_BN):
-        return _score(transformer.project(s.model, head, hidden_BND), target_BN, s.policy)
+    def score(head, _, mask_BN, hidden_BND, target_BN):
+        logits_BNV = transformer.project(s.model, head, hidden_BND)
+        logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
+        return jnp.float32(0.0), (logp_BN, entropy_BN)
 
     head = transformer.head(s.model, params)
-    return _by_chunks(score, head, None, where, s, hidden_BND, target_BN)
+    _, found = chunked.values(_loop(score, s), head, None, where.mask, hidden_BND, target_BN)
+    return found
 
 
-def read_with_kl(
+def loss(
+    objective: Objective,
     params: Params,
     hidden_BND: jax.Array,
     target_BN: jax.Array,
     where: Written,
     settings: LikelihoodSettings,
+    inputs_BN: tuple[jax.Array, ...],
     *,
-    reference: Params,
-    reference_BND: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """As `read`, and kl_BN: KL(policy || reference) of the distribution each token was drawn from.
+    reference: Params | None = None,
+    reference_BND: jax.Array | None = None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """objective(logp_BN, kl_BN, mask_BN, *inputs_BN) over all written tokens, a chunk at a time.
 
-    Of the distributions before top-k and top-p, under which it could be infinite.
     Args:
-      reference_BND: `hidden_before` of the reference; neither it nor `reference` gets a gradient.
+      objective: a sum over tokens of what depends on each alone.
+      reference: given, kl_BN is KL(policy || reference) of the distribution each token was drawn
+        from, before top-k and top-p, under which it could be infinite; else kl_BN is None.
+      reference_BND: `hidden_before` of the reference.
+
+    Returns: the sum, which has a gradient with respect to params and hidden states alone, and
+      `read`'s logp_BN and entropy_BN, without.
     """
     s = settings
     whole = Policy(temperature=s.policy.temperature)
 
-    def score(head, reference_head, hidden_BND, target_BN, reference_BND):
+    def score(head, reference_head, mask_BN, hidden_BND, target_BN, reference_BND, *inputs_BN):
         logits_BNV = transformer.project(s.model, head, hidden_BND)
-        reference_BNV = transformer.project(s.model, reference_head, reference_BND)
-        kl_BN = kl.exact(distort(logits_BNV, whole), distort(reference_BNV, whole))
-        return *_score(logits_BNV, target_BN, s.policy), kl_BN
+        logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
+        kl_BN = None
+        if reference_head is not None:
+            reference_BNV = transformer.project(s.model, reference_head, reference_BND)
+            kl_BN = kl.exact(distort(logits_BNV, whole), distort(reference_BNV, whole))
+        return objective(logp_BN, kl_BN, mask_BN, *inputs_BN), (logp_BN, entropy_BN)
 
-    head, reference_head = (transformer.head(s.model, x) for x in (params, reference))
-    return _by_chunks(score, head, reference_head, where, s, hidden_BND, target_BN, reference_BND)
+    head = transformer.head(s.model, params)
+    frozen = None if reference is None else transformer.head(s.model, reference)
+    # Where there is no reference, its hidden states are nothing that is looked at.
+    given = (target_BN, target_BN if reference_BND is None else reference_BND, *inputs_BN)
+    summed, found = chunked.total(_loop(score, s), head, frozen, where.mask, hidden_BND, *given)
+    return summed, jax.lax.stop_gradient(found)
 
 
 def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
 
-def _score(logits_BNV, target_BN, policy: Policy):
-    distorted_BNV = distort(logits_BNV, policy, drawn=target_BN)
-    return log_prob(distorted_BNV, target_BN), entropy(jax.lax.stop_gradient(distorted_BNV))
+def _score(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
+    distorted_BNV = distort(logits_BNV, settings.policy, drawn=target_BN)
+    found = log_prob_and_entropy(distorted_BNV, target_BN)
+    return tuple(jnp.where(mask_BN, x_BN, 0.0) for x_BN in found)
 
 
-def _by_chunks(score, head, frozen, where: Written, settings: LikelihoodSettings, *inputs_BN):
-    """`score(head, frozen, *inputs)` of the written tokens; 0 off the mask."""
+def _loop(score, settings: LikelihoodSettings) -> chunked.Loop:
     model = settings.model
     large = min(LARGE_CHUNK, model.width // 2)
     tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
     # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
     split = settings.mesh and sharding.batch_size(settings.mesh) > 1
-    loop = chunked.Loop(score, tokens, settings.dtype, settings.mesh if split else None)
-    outputs_BN = chunked.over_chunks(loop, head, frozen, where.mask, *inputs_BN)
-    return tuple(jnp.where(where.mask, x_BN, 0.0) for x_BN in outputs_BN)
+    return chunked.Loop(score, tokens, settings.dtype, settings.mesh if split else None)

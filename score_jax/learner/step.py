@@ -189,7 +189,7 @@ def loss_gradient(
         "where": where,
         "advantage": _per_token(advantage_BA, where.attempt),
         "behaviour": behaviour_BN,
-        "importance_cap": jnp.full((len(batch.tokens), 1), coefficients.importance_cap),
+        "importance_cap": jnp.full_like(behaviour_BN, coefficients.importance_cap),
         "reference": reference_BN,
         "reference_hidden": reference_BND if choices.kl_estimator == "exact" else None,
         "kl_coefficient": _per_token(
@@ -211,29 +211,36 @@ def loss_gradient(
 def _loss_gradient_of(params, base, reference, settings: LearnerSettings, choices: Choices):
     """terms of some rows -> (their loss and its gradient), (logp_BN, entropy_BN)."""
 
-    def loss_sum(params, terms):
-        where = terms["where"]
-        weights = _weights(params, base, settings)
-        hidden_BND = likelihood.hidden_before(weights, terms["tokens"], where, settings.likelihood)
-        read = (weights, hidden_BND, where.take(terms["tokens"]), where, settings.likelihood)
-        kl_BN = None
-        if choices.kl_estimator == "exact" and reference is not None:
-            logp_BN, entropy_BN, kl_BN = likelihood.read_with_kl(
-                *read, reference=reference, reference_BND=terms["reference_hidden"]
-            )
-        else:
-            logp_BN, entropy_BN = likelihood.read(*read)
-            if choices.kl_estimator in kl.LOSSES:
-                kl_BN = kl.LOSSES[choices.kl_estimator](logp_BN, terms["reference"])
-        advantage_BN = terms["advantage"]
+    exact = choices.kl_estimator == "exact" and reference is not None
+
+    def objective(
+        logp_BN, kl_BN, mask_BN, advantage_BN, behaviour_BN, cap_BN, reference_BN, kl_c_BN
+    ):
         if choices.importance_weights:
-            advantage_BN *= losses.importance_weights(
-                logp_BN, terms["behaviour"], terms["importance_cap"]
-            )
-        loss = losses.reinforce_sum(logp_BN, advantage_BN, where.mask)
+            advantage_BN *= losses.importance_weights(logp_BN, behaviour_BN, cap_BN)
+        loss = losses.reinforce_sum(logp_BN, advantage_BN, mask_BN)
+        if choices.kl_estimator in kl.LOSSES:
+            kl_BN = kl.LOSSES[choices.kl_estimator](logp_BN, reference_BN)
         if kl_BN is not None:
-            loss += jnp.sum(jnp.where(where.mask, terms["kl_coefficient"] * kl_BN, 0.0))
-        return loss, (logp_BN, entropy_BN)
+            loss += jnp.sum(jnp.where(mask_BN, kl_c_BN * kl_BN, 0.0))
+        return loss
+
+    def loss_sum(params, terms):
+        where, tokens_BT = terms["where"], terms["tokens"]
+        weights = _weights(params, base, settings)
+        hidden_BND = likelihood.hidden_before(weights, tokens_BT, where, settings.likelihood)
+        names = ("advantage", "behaviour", "importance_cap", "reference", "kl_coefficient")
+        return likelihood.loss(
+            objective,
+            weights,
+            hidden_BND,
+            where.take(tokens_BT),
+            where,
+            settings.likelihood,
+            tuple(terms[name] for name in names),
+            reference=reference if exact else None,
+            reference_BND=terms["reference_hidden"],
+        )
 
     def part(terms):
         (loss, found), gradient = jax.value_and_grad(loss_sum, has_aux=True)(params, terms)

@@ -56,7 +56,16 @@ def log_prob(distorted_V: jax.Array, token: jax.Array) -> jax.Array:
     return chosen - jax.nn.logsumexp(distorted_V, axis=-1)
 
 
-def entropy(distorted_V: jax.Array) -> jax.Array:
-    """Entropy in nats of unnormalised log-probs over the last axis."""
-    logp_V = jax.nn.log_softmax(distorted_V, axis=-1)
-    return -jnp.sum(jnp.where(jnp.isfinite(logp_V), jnp.exp(logp_V) * logp_V, 0.0), axis=-1)
+def log_prob_and_entropy(distorted_V: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`log_prob`, and the distribution's entropy in nats, which has no gradient.
+
+    Of one pass of exponentials: over a large vocabulary they cost as much as the logits.
+    """
+    top = jax.lax.stop_gradient(jnp.max(distorted_V, axis=-1, keepdims=True))
+    weight_V = jnp.exp(distorted_V - top)
+    mass = jnp.sum(weight_V, axis=-1)
+    logsumexp = jnp.log(mass) + top[..., 0]
+    chosen = jnp.take_along_axis(distorted_V, token[..., None], axis=-1)[..., 0]
+    energy_V = jnp.where(weight_V > 0, weight_V * distorted_V, 0.0)  # 0 * -inf where truncated
+    entropy = logsumexp - jnp.sum(energy_V, axis=-1) / mass
+    return chosen - logsumexp, jax.lax.stop_gradient(entropy)

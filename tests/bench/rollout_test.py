@@ -3,11 +3,10 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from score_jax.bench import __main__ as bench
-from score_jax.bench import rollout, timing, update, workloads
+from score_jax.bench import rollout, timing, workloads
 from tests import fakes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -41,16 +40,6 @@ def test_the_last_line_is_one_json_object_with_the_contract_s_keys(skewed, capsy
         found = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert {"tokens_per_sec", "spread", "compile_sec", "peak_memory_bytes"} <= found.keys()
         assert {"workload", "versions", "device"} <= found.keys()
-
-
-def test_an_update_s_rows_are_those_of_the_rollout(skewed):
-    batch = update.episodes(skewed)
-    for a in (1, 2):
-        np.testing.assert_array_equal(
-            np.sum(batch.attempt == a, axis=1), skewed.limit_QGA.reshape(-1, 2)[:, a - 1]
-        )
-    last_B = np.take_along_axis(np.asarray(batch.attempt), np.asarray(batch.length)[:, None] - 1, 1)
-    assert np.all(last_B == 2)
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,28 @@ SETTINGS = LikelihoodSettings(fakes.MODEL, Policy(temperature=0.7))
 
 @functools.partial(jax.jit, static_argnums=2)
 def found(params, tokens_BT, settings: LikelihoodSettings):
-    """log-prob and entropy of BATCH's written tokens, and the gradient of a sum over both."""
+    """Log-prob and entropy of BATCH's written tokens; the gradient of a sum of log-probs."""
     where = likelihood.written(BATCH.attempt, 6)
-    weight_BN = where.take(WEIGHT_BT)
+
+    def objective(logp_BN, kl_BN, mask_BN, weight_BN):
+        assert kl_BN is None
+        return jnp.sum(jnp.where(mask_BN, weight_BN * logp_BN, 0.0))
 
     def weighted(params):
-        logp_BN, entropy_BN = likelihood.log_probs(params, tokens_BT, where, settings)
-        return jnp.sum(weight_BN * (logp_BN + entropy_BN)), (logp_BN, entropy_BN)
+        hidden_BND = likelihood.hidden_before(params, tokens_BT, where, settings)
+        summed, (logp_BN, entropy_BN) = likelihood.loss(
+            objective,
+            params,
+            hidden_BND,
+            where.take(tokens_BT),
+            where,
+            settings,
+            (where.take(WEIGHT_BT),),
+        )
+        return 2.0 * summed + jnp.sum(entropy_BN), (logp_BN, entropy_BN)
 
     gradient, (logp_BN, entropy_BN) = jax.grad(weighted, has_aux=True)(params)
-    return logp_BN, entropy_BN, gradient
+    return logp_BN, entropy_BN, jax.tree.map(lambda g: g / 2.0, gradient)
 
 
 @functools.cache
@@ -69,6 +81,18 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_rows_of_logits():
         np.testing.assert_allclose(entropy_BN[row, : columns.size], expected_N, atol=1e-5)
         np.testing.assert_array_equal(logp_BN[row, columns.size :], 0.0)
         np.testing.assert_array_equal(entropy_BN[row, columns.size :], 0.0)
+
+
+def test_without_a_loss_they_are_the_same_and_have_no_gradient():
+    where = likelihood.written(BATCH.attempt, 6)
+
+    @jax.jit
+    def log_probs(params):
+        return likelihood.log_probs(params, BATCH.tokens, where, SETTINGS)
+
+    assert_same(log_probs(fakes.params()), plain()[:2], 1e-6)
+    with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+        jax.grad(lambda params: jnp.sum(log_probs(params)[0]))(fakes.params())
 
 
 def test_padding_behind_a_row_is_never_seen():

@@ -469,3 +469,17 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary():
     assert grown < logits_bytes / 4
     # What the chunks are for: all tokens at once hold their logits.
     assert temporary_bytes(large, chunk=8 * 128) > 4 * 8 * 127 * large
+
+
+# Compile time
+
+
+def test_the_program_of_many_layers_is_no_larger_than_that_of_few():
+    def instructions(layers: int) -> int:
+        model = fakes.model(layers=layers)
+        params = jax.eval_shape(lambda: fakes.params(model))
+        settings = fakes.learner_settings(model)
+        state = jax.eval_shape(lambda params: step.init(params, settings), params)
+        return step.lower(state, params, BATCH, stage=STAGE2).as_text().count("\n")
+
+    assert instructions(32) <= 1.01 * instructions(4)

@@ -78,17 +78,27 @@ def test_a_drawn_token_stays_whatever_is_truncated(settings):
 
 
 def test_truncated_tokens_get_no_gradient_and_spoil_none():
-    def logp(logits_V):
-        return policy.log_prob(policy.distort(logits_V, Policy(top_k=2)), jnp.int32(0))
+    def distorted(logits_V):
+        return policy.distort(logits_V, Policy(top_k=2))
 
-    slope_V = jax.grad(logp)(jnp.array([2.0, 1.0, 0.0, -1.0]))
+    def both(logits_V):  # of entropy there is no gradient
+        return sum(policy.log_prob_and_entropy(distorted(logits_V), jnp.int32(0)))
+
+    def alone(logits_V):
+        return policy.log_prob(distorted(logits_V), jnp.int32(0))
+
     second = 1.0 / (1.0 + np.e)
-    np.testing.assert_allclose(slope_V, [second, -second, 0.0, 0.0], rtol=1e-5)
+    for logp in (alone, both):
+        slope_V = jax.grad(logp)(jnp.array([2.0, 1.0, 0.0, -1.0]))
+        np.testing.assert_allclose(slope_V, [second, -second, 0.0, 0.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_entropy_is_that_of_the_distribution_sampled_from(settings):
-    found_B = policy.entropy(policy.distort(jnp.asarray(LOGITS_BV), settings))
+    distorted_BV = policy.distort(jnp.asarray(LOGITS_BV), settings)
+    likeliest_B = jnp.argmax(distorted_BV, axis=-1)
+    logp_B, found_B = policy.log_prob_and_entropy(distorted_BV, likeliest_B)
+    np.testing.assert_allclose(logp_B, policy.log_prob(distorted_BV, likeliest_B), atol=1e-6)
     for found, logits_V in zip(found_B, LOGITS_BV, strict=True):
         kept = [p for p in slow_probabilities(logits_V, settings) if p > 0.0]
         np.testing.assert_allclose(found, -sum(p * np.log(p) for p in kept), atol=1e-5)
