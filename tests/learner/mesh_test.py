@@ -33,7 +33,7 @@ def arguments(family: str, estimator: str, sizes: tuple[int, int, int] | None):
     settings = fakes.learner_settings(model, chunk=8, max_attempt_tokens=12)
     values = (fakes.params(model), fakes.params(model, seed=1), BATCH)
     if sizes:
-        mesh = sharding.make_mesh(*sizes)
+        mesh = sharding.make_mesh(*sizes, jax.devices()[: np.prod(sizes)])
         params_lie = sharding.params_shardings(mesh, transformer.AXES, values[0])
         values = jax.device_put(values, (params_lie, params_lie, sharding.rows(mesh)))
         settings = dataclasses.replace(
@@ -58,6 +58,7 @@ def on_one_device(family: str, estimator: str):
         ("gemma2", "k1", (2, 2, 2)),
         ("gemma2", "k1", (1, 8, 1)),
         ("gemma2", "k1", (8, 1, 1)),
+        ("llama", "exact", (1, 1, 2)),
     ],
     ids=str,
 )
