@@ -12,14 +12,13 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/math_gemma2_9b.py --mode=plan --topology=v5p:2x2x4
 
-with --config.rollout.slots=16 printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31,
-reference 2.15, the stage's first weights 2.15, code 0.94; the rollout 17.72 of cache and 64.67 of
-other temporaries, 94.11 in all (98 %); the update 23.05 of temporaries, 34.76 in all (36 %). That
-rollout has too little to spare, as it copies the cache; 8 slots, as set here, halve cache and
-copies, which leaves about 67 GiB (70 %) by arithmetic, not compiled. On each chip an update gathers
-192.95 GiB and sends 1,281 GB, most of it as permutations of weights while they are used. A step of
-full rows takes at least 78 s with 16 slots: 55.6 s of rollout, 22.8 s of update. Expected result:
-not measured.
+with --config.memory.widths=1, which halves the time to compile, printed (GiB on each chip, of
+95.74): weights 2.15, optimizer 4.31, reference 2.15, the stage's first weights 2.15, code 0.91; the
+rollout 8.86 of cache and 43.51 of other temporaries, 64.05 in all (67 %); the update 22.13 of
+temporaries, 33.81 in all (35 %). With 16 slots the rollout takes 98 %, too much. On each chip an
+update gathers 220.29 GiB and sends 1,309 GB, most of it as permutations of weights while they are
+used. A step of full rows takes at least 105.8 s: 82.9 s of rollout, 22.8 s of update. Expected
+result: not measured.
 """
 
 from configs import math_gemma2_2b
