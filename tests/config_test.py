@@ -269,7 +269,7 @@ OF_PUBLISHED_WEIGHTS = [p for p in CONFIGS if p.stem.startswith(("gsm8k_", "math
 def test_a_config_of_a_published_model_names_source_licence_and_memory(path):
     module = load(path)
     assert re.fullmatch(r"[\w-]+/[\w.-]+", resolve(module.get_config()).model.source)
-    assert re.search(r"Memory[:,] .*\bGB\b", module.__doc__, re.DOTALL)
+    assert re.search(r"Memory[:,] .*\bGB\b|\bGiB\s+on\s+each\s+chip", module.__doc__, re.DOTALL)
     assert re.search(r"Weights: .+(Apache|License|Terms)", module.__doc__)
 
 
