@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
-if importlib.metadata.version("jaxlib").startswith(("0.10.", "0.11.")):
+if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Halves the time to compile. XLA ends the process on a flag it does not know.
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
