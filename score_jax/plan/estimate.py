@@ -28,7 +28,6 @@ _ADVICE = {
     "weights": f"{_FSDP}; model.lora.rank trains adapters only",
     "optimizer": f"{_FSDP}; optimizer.name=adafactor; model.lora.rank",
     "reference": f"{_FSDP}; model.lora.rank needs no copy",
-    "stage's first weights": f"{_FSDP}; model.lora.rank",
     "decode weights": "model.dtype=bfloat16; mesh.tensor",
     "cache": "fewer rollout.slots; shorter max_prompt_tokens, max_attempt_tokens",
     "prompts' cache": "more chips under mesh.data or mesh.fsdp; shorter max_prompt_tokens",
@@ -63,8 +62,6 @@ def terms(settings: Settings, shapes: Shapes) -> list[Term]:
         Term("weights", STAYS, device_bytes(shapes.trained)),
         Term("optimizer", STAYS, device_bytes(shapes.opt_state)),
         Term("reference", STAYS, device_bytes(shapes.frozen)),
-        # The loop keeps what a stage starts from until the stage is done.
-        Term("stage's first weights", STAYS, device_bytes(shapes.trained)),
         *_rollout(settings, shapes),
         *_update(settings, shapes),
     ]
@@ -117,6 +114,7 @@ def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
 def _update(s: Settings, shapes: Shapes) -> list[Term]:
     m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
     split, tensor = sharding.batch_size(shapes.mesh), shapes.mesh.shape["tensor"]
+    fsdp = shapes.mesh.shape["fsdp"]
     rows = -(-shapes.rows // (split * max(1, s.memory.micro_batches)))
     tokens = rows * shapes.columns
     heads, mlp = (m.heads + m.kv_heads) * 2 * m.head_width // tensor, m.mlp_width // tensor
@@ -139,11 +137,11 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
         Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
         # Frozen weights lie in it as they are.
         Term("weights in model.dtype", UPDATE, 0 if shapes.lora.rank else trained // 4 * width),
-        # This layer's and the next one's, and the head with its gradient in float32.
+        # This layer's and the next one's, and a share of the head with its gradient in float32.
         Term(
             "gathered weights",
             UPDATE,
-            2 * layer * width + m.vocab_size * m.width // tensor * (width + 4),
+            2 * layer * width + m.vocab_size * m.width // (tensor * fsdp) * (width + 4),
         ),
         Term("layers' inputs", UPDATE, m.layers * tokens * kept * width),
         Term("attention scores", UPDATE, scores),

@@ -59,6 +59,8 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     # 512 rows in 4 parts on 8: 16 rows.
     assert found["layers' inputs"] == 26 * 16 * columns * 2304 * 2
     assert found["attention scores"] == 3 * 16 * 4 * columns**2 * 4
+    # Two layers' in bfloat16; of the head a share, and its gradient in float32.
+    assert found["gathered weights"] == 2 * LAYER // 2 * 2 + 256_000 * 2304 // 8 * (2 + 4)
     assert found["logits"] == 3 * 64 * 128_000 * 4
 
 
