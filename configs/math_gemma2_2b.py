@@ -80,7 +80,7 @@ def get_config():
                 max_prompt_tokens=1280,  # the longest of MATH500 has about 1,000
                 max_attempt_tokens=1024,  # at 512 truncated answers poison the second attempt
                 temperature=1.0,  # table 8
-                slots=8,  # 32 samples a chip queue for them
+                slots=4,  # what fits; 32 samples a chip queue for them
                 shrink=0,  # a token step reads the weights, whatever the slots
             ),
             memory=MemorySettings(micro_batches=16, remat="full", widths=2),
