@@ -10,8 +10,8 @@ respect to the hidden states, and its share of the head's, which is summed in fl
 pass only scales both. Source of the idea: Liger kernels, arXiv 2410.10989, section 3.2.
 
 The loop ends where the longest row ends. On a mesh, devices loop over their rows together, and each
-holds the head for its own share of the vocabulary, in the dtype of the products, and the gradient of
-that share: no device ever holds a whole one. `score` sees to the rest (vocabulary.py).
+holds the head for its own share of the vocabulary, in the dtype of the products, and the gradient
+of that share: no device ever holds a whole one. `score` sees to the rest (vocabulary.py).
 """
 
 import dataclasses

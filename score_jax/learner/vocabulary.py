@@ -4,11 +4,11 @@
     whole(share_RNW, axis, vocab_size)               -> logits_BNV  of own rows
     log_prob_and_entropy(share_RNW, token_BN, axis)  -> logp_BN, entropy_BN  of own rows
 
-All run inside a shard_map over `axis`, whose n-th device has the n-th share; with axis "" nothing is
-split. Hidden states travel,
-of which there are fewer than weights of a head: with 256,000 tokens and 16 devices of 4,096 rows a
-quarter. Differentiate each device's sum over its own rows: gradients are then those of the sum over
-all devices, whole for the hidden states of its own rows and for its own share of the head.
+All run inside a shard_map over `axis`, whose n-th device has the n-th share; with axis "" nothing
+is split. What travels are hidden states and not weights of a head: 16 devices with 4,096 tokens
+each have a quarter as many as a vocabulary of 256,000 has rows. Differentiate each device's sum
+over its own rows: gradients are then those of the sum over all devices, whole for the hidden states
+of its own rows and for its own share of the head.
 
 Suffixes here: R = B * devices rows, W tokens of a share, the last share padded with logits of -inf.
 """
