@@ -211,7 +211,7 @@ def _by_vocabulary(head: Params | None, loop: Loop) -> Params | None:
     if head is None:
         return None
     head = {name: x.astype(loop.dtype) for name, x in head.items()}
-    if not loop.axis:
+    if not loop.mesh or not loop.axis:
         return head
     parts = loop.mesh.shape[loop.axis]
 
