@@ -140,7 +140,7 @@ class RolloutSettings:
     slots: int = 0  # samples decoded side by side on a device; 0: all of the step's
     turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of the slots
     # How often the last samples of a step move into half the slots; each time is one more compile.
-    shrink: int = -1  # -1: 4 if attempts may have 64 tokens or more, else 0
+    shrink: int = -1  # -1: on CPUs 4 if attempts may have 64 tokens or more; else 0
 
 
 @dataclasses.dataclass(frozen=True)

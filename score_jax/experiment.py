@@ -51,6 +51,7 @@ class Experiment:
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
+        multiply_as_told(settings.model.dtype)
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         _, text_source = runs.origin(settings.model.source, settings.model.tokenizer)
         text = tokenizer.load(text_source)
@@ -82,6 +83,7 @@ class Experiment:
 
         base: with LoRA, the shapes of the frozen weights.
         """
+        multiply_as_told(settings.model.dtype)
         _check(settings, model, template, mesh)
         return cls(settings, model, template, mesh, base)
 
@@ -130,18 +132,21 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
             slots=rollout.slots,
             turn_rows=rollout.turn_rows,
-            shrink=self._shrink(),
+            shrink=self._shrink(platform),
             dtype=self.settings.model.dtype,
             cache_layout=layout_for(platform),
             untied=platform == "cpu",
         )
 
-    def _shrink(self) -> int:
-        """Short attempts end close together; there is little to gain from fewer slots."""
+    def _shrink(self, platform: str) -> int:
+        """Short attempts end close together, and only a CPU's step costs what its slots cost.
+
+        Elsewhere a step reads the weights, whatever the slots, and a compile takes longer.
+        """
         rollout = self.settings.rollout
         if rollout.shrink >= 0:
             return rollout.shrink
-        return 4 if rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
+        return 4 if platform == "cpu" and rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
 
     @property
     def policy(self) -> Policy:
@@ -321,6 +326,16 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
                 f"must hold the same number of problems. Set it to a multiple of {devices}."
             )
+
+
+def multiply_as_told(dtype: str) -> None:
+    """Makes jax multiply float32 in full, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
+
+    By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
+    learner, whose products have different shapes, then differ by some hundredths of a nat.
+    """
+    if dtype == "float32" and jax.config.jax_default_matmul_precision is None:
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _check_attention(settings: Settings, model: ModelConfig, platform: str):

@@ -168,13 +168,15 @@ class Sampler:
         rows = sharding.rows(self._run.experiment.mesh)
         return jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
 
-    def collect(self, dispatched: Dispatched) -> Graded:
+    def collect(self, dispatched: Dispatched, began: float = 0.0) -> Graded:
         """Waits for the rollout and grades it. Call it when the device has nothing older to do.
+
+        began: when the rollout did, by time.perf_counter; 0: now.
 
         Each process grades its own rows, and all learn what all rows earned.
         """
         samples, prompts = self._settings.samples, dispatched.prompts
-        started = time.perf_counter()
+        started = began or time.perf_counter()
         with self._run.watchdog.phase("rollout"):
             own, row_N = hosts.own_rows(dispatched.sampled)
         episode.check(own)

@@ -1,6 +1,6 @@
 """Eight virtual CPU devices for every test. Set before jax is imported: it reads them only then.
 
-TEST_PLATFORM=cuda (or tpu) runs tests on that instead, those of meshes excepted, in full float32.
+TEST_PLATFORM=cuda,cpu (or tpu,cpu) runs them there instead, in full float32: docs/operations.md.
 """
 
 import importlib.metadata

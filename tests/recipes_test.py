@@ -144,7 +144,7 @@ def test_documents_are_the_episodes_ids_laid_out_as_the_sampler_did(tmp_path):
     run = run_of(settings, tmp_path)
     source = batches.source(run, 1, None)
     source.prepare(None)
-    batch, _ = source.collect(1)
+    batch, _ = source.collect(1, 0.0)
     text = run.experiment.template.tokenizer
     (found, *_) = [json.loads(x) for x in (tmp_path / "collected/star1.jsonl").open()]
     rows = [
