@@ -334,7 +334,7 @@ def multiply_as_told(dtype: str) -> None:
     By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
     learner, whose products have different shapes, then differ by some hundredths of a nat.
     """
-    if dtype == "float32" and jax.config.jax_default_matmul_precision is None:
+    if dtype == "float32" and jax.config.read("jax_default_matmul_precision") is None:
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
