@@ -163,7 +163,7 @@ def loss(
 
 
 def chunk_tokens(chunk: int, model: ModelConfig) -> int:
-    """Tokens projected to the vocabulary at once by one device: `chunk`, or chosen where it is 0."""
+    """Tokens projected to the vocabulary at once on a device: `chunk`, or chosen where it is 0."""
     large = min(_LARGE_CHUNK, model.width // 2)
     return chunk or max(large, _CHUNK_LOGITS // model.vocab_size)
 
