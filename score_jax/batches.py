@@ -61,24 +61,26 @@ class Episodes:
             sampled = self._sampler.sample(
                 state.params, prompts, 0, self._reference, tokens=1
             ).sampled
-            batch = self._batch(sampled, np.zeros(sampled.truncated.shape, np.float32))
+            zero_BA = np.zeros(sampled.truncated.shape, np.float32)
+            batch = self._batch(sampled, zero_BA, zero_BA)
             base = self._run.experiment.base
             step.lower(state, self._reference, batch, stage=self._stage, base=base).compile()
 
     def collect(self, dispatched: Dispatched) -> tuple[Batch, dict[str, float]]:
         """Waits for the rollout and grades it. Call it when the device has nothing older to do."""
         graded = self._sampler.collect(dispatched)
-        return self._batch(graded.sampled, graded.reward_BA), graded.measured
+        return self._batch(graded.sampled, graded.reward_BA, graded.true_BA), graded.measured
 
-    def _batch(self, sampled: Episode, reward_BA: np.ndarray) -> Batch:
-        mesh = self._run.experiment.mesh
+    def _batch(self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray) -> Batch:
+        rows, marks = sharding.rows(self._run.experiment.mesh), self._run.experiment.marks
         return Batch(
             tokens=sampled.tokens,
             attempt=sampled.attempt,
             logp=sampled.logp,
             length=sampled.length,
-            reward=sharding.place(reward_BA, sharding.rows(mesh)),
+            reward=sharding.place(reward_BA, rows),
             truncated=sampled.truncated,
+            true_verdict=sharding.place(true_BA, rows) if marks else None,
         )
 
 
