@@ -1,6 +1,7 @@
 """launch/tpu_vm.sh against a gcloud that answers by list: what it does when, in which words."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -242,7 +243,10 @@ def test_arguments_reach_the_workers_word_by_word(tools):
     (command,) = (w for call in tools.calls("gcloud") for w in call if "tpu_worker.sh run" in w)
     # gcloud splits a command at blanks, ssh joins it again, and a shell of the worker reads it.
     joined = " ".join(command.removeprefix("--command=").split(" "))
-    assert shlex.split(joined)[4:] == words
+    revision, *_, identity = shlex.split(joined)[:5]
+    assert re.fullmatch(r"SCORE_JAX_REVISION=[0-9a-f]{40}(-dirty)?", revision)
+    assert re.fullmatch(r"\d+-0", identity)
+    assert shlex.split(joined)[5:] == words
 
 
 @pytest.mark.parametrize(
