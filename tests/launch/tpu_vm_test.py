@@ -82,8 +82,8 @@ def test_after_a_preemption_a_new_vm_goes_on_with_the_same_command(tools):
     ]
     first, second = (call for call in tools.calls("gcloud") if "tpu_worker.sh run" in str(call))
     told = [shlex.split(next(w for w in call if "--command" in w)) for call in (first, second)]
-    assert told[0][4:] == told[1][4:] == list(RUN)
-    assert told[0][3] != told[1][3]  # another start, not a repeated one
+    assert told[0][5:] == told[1][5:] == list(RUN)
+    assert told[0][4] != told[1][4]  # another start, not a repeated one
 
 
 def test_a_preemption_while_installing_is_one_too(tools):
