@@ -24,6 +24,7 @@ _FLOORS = {
     "sampled": 0,
     "breakdown": 0,
     "jsonfiles": 0,
+    "peaks": 0,
     "compiles": 0,
     "commandline": 0,
     "progress": 0,

@@ -5,6 +5,7 @@ real     the shape of SmolLM2-135M; 4 problems, otherwise the same
 group    small's model; 8 problems with 8 samples each
 skewed   small's model; 256 samples queued on 64 slots, attempts of very different lengths
 long     the shape of Gemma 3 270M, vocabulary 262,144; 8 problems, rows of 1,024 tokens
+large    the shape of Gemma 2 2B; 64 problems, attempts of 256 tokens; for an accelerator of 80 GB
 
 Attempts end at their limit only: no id ends one, so that every engine writes as much.
 """
@@ -73,6 +74,24 @@ GEMMA3_270M = ModelConfig(
     windows=((512,) * 5 + (0,)) * 3,
     **FAMILIES["gemma3_text"].fields,
 )
+GEMMA2_2B = ModelConfig(
+    family="gemma2",
+    vocab_size=256_000,
+    layers=26,
+    width=2304,
+    heads=8,
+    kv_heads=4,
+    head_width=256,
+    mlp_width=9216,
+    norm_epsilon=1e-6,
+    tied=True,
+    max_positions=8192,
+    attention_softcap=50.0,
+    logit_softcap=30.0,
+    query_scalar=256.0,
+    windows=(4096, 0) * 13,
+    **FAMILIES["gemma2"].fields,
+)
 PROMPT_TOKENS, INSTRUCTION_TOKENS, SKEWED_MEAN = 64, 32, 0.25
 
 
@@ -110,6 +129,7 @@ SHAPES = {
     "group": _Shape(SMALL, problems=8, samples=8),
     "skewed": _Shape(SMALL, problems=32, samples=8, slots=64, attempt_tokens=128, skewed=True),
     "long": _Shape(GEMMA3_270M, problems=8, attempt_tokens=464),
+    "large": _Shape(GEMMA2_2B, problems=64, attempt_tokens=256),
 }
 
 
