@@ -47,7 +47,7 @@ class StageSettings:
     kl_attempt1: float = 0.01  # beta of attempt 1: beta_2 of the paper in Stage I, else beta_1
     kl_attempt2: float = 0.01  # beta of attempt 2 and later: beta_1 of the paper
     kl_target: float = 0.0  # nats: kl_attempt1 adapts to hold attempt 1's KL there; 0: it is fixed
-    verdict: float = 0.0  # reward of a true verdict, with a prompt of selective revision
+    verdict: float = 0.0  # reward of a true verdict (selective revision); no bonus multiplies it
     discount: float = 0.0  # gamma: how much later attempts' rewards train earlier attempts
     attempts: int = 0  # attempts sampled in this stage; 0: rollout.attempts
     offline_share: float = 0.0  # of problems whose first attempt the reference writes, untrained

@@ -55,12 +55,7 @@ class Experiment:
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         _, text_source = runs.origin(settings.model.source, settings.model.tokenizer)
         text = tokenizer.load(text_source)
-        if settings.problems.prompt not in PROMPTS:
-            raise InputError(
-                f"config.problems.prompt={settings.problems.prompt!r} is unknown. "
-                f"{nearest(settings.problems.prompt, PROMPTS)}"
-            )
-        template = _template(settings, text, PROMPTS[settings.problems.prompt][1])
+        template = template_of(settings, text)
         frozen = settings.model.lora.rank > 0
         model, params = _load(
             settings.model.source, mesh, settings.model.dtype if frozen else "float32"
@@ -199,7 +194,7 @@ class Experiment:
 
     def instruction_ids(self, instruction: str) -> list[int]:
         """What asks for the next attempt with these words in place of the run's own."""
-        return _template(self.settings, self.template.tokenizer, instruction).instruction_ids
+        return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
 
     def texts(self, episode: Episode) -> list[list[str]]:
         """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
@@ -225,16 +220,22 @@ def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])
 
 
-def _template(
-    settings: Settings, text: tokenizer.Tokenizer, instruction: str
+def template_of(
+    settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
-    """The run's template with that instruction for the next attempt."""
+    """A run's template, with that instruction for the next attempt or else the prompt's own."""
+    prompt = settings.problems.prompt
+    if prompt not in PROMPTS:
+        raise InputError(
+            f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"
+        )
+    prompt_format, own = PROMPTS[prompt]
     return templates.make(
         settings.model.template,
         text,
         system=settings.problems.system,
-        prompt_format=PROMPTS[settings.problems.prompt][0],
-        instruction=instruction,
+        prompt_format=prompt_format,
+        instruction=own if instruction is None else instruction,
         thinking=settings.model.thinking,
     )
 
@@ -295,7 +296,7 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 "one of these prompts, 2 attempts and no samples, or the protocol 'correct'."
             )
         asked = [
-            len(_template(settings, text, said).instruction_ids)
+            len(template_of(settings, text, said).instruction_ids)
             for said in SELF_REFINE[settings.problems.prompt]
         ]
         attempts, turn = 3, max(turn, *(ids + len(template.turn_end_ids) for ids in asked))
@@ -334,7 +335,8 @@ def multiply_as_told(dtype: str) -> None:
     By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
     learner, whose products have different shapes, then differ by some hundredths of a nat.
     """
-    if dtype == "float32" and jax.config.read("jax_default_matmul_precision") is None:
+    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
+    if dtype == "float32" and chosen is None:
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
