@@ -146,13 +146,20 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
         if run.evaluates(stage, done):  # it may have been stopped behind the save of this step
             _evaluate(run, f"{name}-{done}", state.params, reference, before + done)
         pending: _Pending | None = None
+        waits = _dispatch_waits()
         for number in range(done + 1, stage.steps + 1):
             run.watchdog.at(name, number)
-            dispatched = source.dispatch(state.params, number)
-            if pending:
-                # Step n-1's metrics, fetched when step n's rollout is already queued.
+            if pending and waits:
                 follow(pending)
-            batch, measured = source.collect(dispatched)
+                pending = None
+            began = time.perf_counter()
+            dispatched = source.dispatch(state.params, number)
+            if not waits:
+                if pending:
+                    # Step n-1's metrics, fetched when step n's rollout is already queued.
+                    follow(pending)
+                began = time.perf_counter()
+            batch, measured = source.collect(dispatched, began)
             started = time.perf_counter()
             with run.phase("update", name, batch.tokens.shape[1]):
                 state, metrics = step.train_step(
@@ -286,6 +293,11 @@ class _Alarm:
             if found.name not in self._told:
                 self._told.add(found.name)
                 self._run.log.say(f"ALARM in {self._stage}: {found.what}. {found.advice}")
+
+
+def _dispatch_waits() -> bool:
+    """Whether to queue a rollout takes as long as it does: the host leads the loops of a GPU."""
+    return jax.default_backend() == "gpu"
 
 
 def _device() -> str:

@@ -171,6 +171,25 @@ def copies(monkeypatch) -> list[int]:
 STATE_AND_REFERENCE = 3 + 1  # params and two moments; what a stage started from is gone
 
 
+def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
+    whole, tmp_path, monkeypatch
+):
+    rollout, sec = sampler.Sampler._rollout, 0.3
+
+    def led_by_the_host(*arguments):
+        time.sleep(sec)
+        return jax.block_until_ready(rollout(*arguments))
+
+    monkeypatch.setattr(sampler.Sampler, "_rollout", led_by_the_host)
+    monkeypatch.setattr(train, "_dispatch_waits", lambda: True)
+    assert train.train(tiny_settings(), str(tmp_path)) == train.DONE
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["stage"] != "base":
+            assert row["sec/rollout"] > sec and (row["sec/update"] < sec or row["step"] == 1)
+
+
 # Questions are asked once before each evaluation, once per evaluation batch, and once per step.
 @pytest.mark.parametrize("calls", [1, 8, 13])
 def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):

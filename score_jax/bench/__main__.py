@@ -1,6 +1,6 @@
 """Benchmarks for anyone's machine: `python -m score_jax.bench rollout|update|rewards [flags]`.
 
-    --workload=small|real|group|skewed|long   random weights and prompts (workloads.py)
+    --workload=small|real|group|skewed|long|large    random weights (workloads.py)
     --config=configs/NAME.py             the rollout or update of a config instead
     --config.KEY=VALUE                   with overrides
     --reps=N                             timed runs, compile and one warm-up excluded

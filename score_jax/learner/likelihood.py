@@ -23,7 +23,7 @@ from score_jax.structs import Params
 
 # Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
 # large vocabulary more, for a product that is not bound by reading the head, up to half its size.
-CHUNK_LOGITS, LARGE_CHUNK = 2**22, 256
+_CHUNK_LOGITS, _LARGE_CHUNK = 2**22, 256
 
 
 # (logp_BN, kl_BN or None, mask_BN, *inputs_BN) -> a sum over the tokens in the mask
@@ -171,6 +171,12 @@ def loss(
     return summed, jax.lax.stop_gradient(found)
 
 
+def chunk_tokens(chunk: int, model: ModelConfig) -> int:
+    """Tokens projected to the vocabulary at once on a device: `chunk`, or chosen where it is 0."""
+    large = min(_LARGE_CHUNK, model.width // 2)
+    return chunk or max(large, _CHUNK_LOGITS // model.vocab_size)
+
+
 def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
@@ -185,9 +191,7 @@ def _score(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
 
 
 def _loop(score, settings: LikelihoodSettings) -> chunked.Loop:
-    model = settings.model
-    large = min(LARGE_CHUNK, model.width // 2)
-    tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
+    tokens = chunk_tokens(settings.chunk, settings.model)
     # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
     split = settings.mesh and sharding.batch_size(settings.mesh) > 1
     mesh = settings.mesh if split else None

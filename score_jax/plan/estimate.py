@@ -127,7 +127,7 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
     )
     trained = device_bytes(shapes.trained)
     layer = (parameters(m) - _embeddings(m)) // m.layers // tensor
-    chunk = s.memory.chunk or max(likelihood.LARGE_CHUNK, likelihood.CHUNK_LOGITS // m.vocab_size)
+    chunk = likelihood.chunk_tokens(s.memory.chunk, m)
     scores = 0
     if s.model.attention == "xla":
         # Scores, softmax and the gradient of one layer, float32.
@@ -166,7 +166,7 @@ def flops(settings: Settings, shapes: Shapes) -> float:
     """Of an update over all chips if every row is full: nothing computed twice but what remat asks.
 
     Policy forward and backward and the reference's forward; with remat=full each layer's forward
-    once more. The head reads written tokens only, and is computed once more in the backward pass.
+    once more. The head reads written tokens only, and its gradient is taken on the way forward.
     """
     m, rows, columns = shapes.model, shapes.rows, shapes.columns
     again = settings.memory.remat == "full"
@@ -174,7 +174,7 @@ def flops(settings: Settings, shapes: Shapes) -> float:
     attention = 4 * m.heads * m.head_width * rows * sum(_seen(columns, w) for w in m.layer_windows)
     written = rows * settings.rollout.attempts * settings.rollout.max_attempt_tokens
     head = 2 * m.width * m.vocab_size * written
-    return (4 + again) * (layers + attention) + 5 * head
+    return (4 + again) * (layers + attention) + 4 * head
 
 
 @functools.cache
