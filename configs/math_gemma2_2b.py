@@ -24,8 +24,8 @@ Hardware: planned for a v5e-16 (16 chips), not run.
 printed (GiB on each chip, of 15.75): weights 0.61, optimizer 1.22, reference 0.61, code 0.79; the
 rollout 1.37 of cache and 8.99 of other temporaries, 13.60 in all (86 %); the update 7.67 of
 temporaries, 10.90 in all (69 %). On each chip an update gathers 49.94 GiB and sends 288 GB, and
-each turn of its loop over the vocabulary more. A step of full rows takes at least 148.4 s: 134.0 s
-of rollout, 14.4 s of update. With 8 slots the rollout does not leave a tenth to spare.
+each turn of its loop over the vocabulary more. A step of full rows takes at least 148.0 s: 134.0 s
+of rollout, 14.0 s of update. With 8 slots the rollout does not leave a tenth to spare.
 Expected result: not measured. The paper's +4.4 of the second attempt over the first is for another
 model, and its base lost 11 points there; re-implementations on open models found +2 to +3.
 """

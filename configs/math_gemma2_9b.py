@@ -15,8 +15,8 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.44; the
 rollout 8.86 of cache and 28.64 of other temporaries, 47.56 in all (50 %); the update 17.41 of
 temporaries, 27.47 in all (29 %). On each chip an update gathers 193.83 GiB and sends 1,180 GB, most
-of it as permutations of weights while they are used. A step of full rows takes at least 105.8 s:
-82.9 s of rollout, 22.8 s of update. Expected result: not measured.
+of it as permutations of weights while they are used. A step of full rows takes at least 105.4 s:
+82.9 s of rollout, 22.5 s of update. Expected result: not measured.
 """
 
 from configs import math_gemma2_2b
