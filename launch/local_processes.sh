@@ -31,7 +31,6 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     print(free.getsockname()[1])')}"
 fi
-malloc_defaults
 cd "$root"
 
 command_of() { # process, arguments … -> the array `command`

@@ -16,7 +16,7 @@ from types import FrameType
 from absl import flags
 
 import score_jax
-from score_jax import commandline
+from score_jax import commandline, heap
 from score_jax.config import Settings, nearest
 from score_jax.problem import InputError
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 def console() -> None:
     """The `score-jax` command."""
+    heap.keep_pages()
     sys.exit(main(sys.argv))
 
 

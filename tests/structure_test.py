@@ -16,6 +16,7 @@ _FLOORS = {
     "structs": 0,
     "config": 0,
     "sharding": 0,
+    "heap": 0,
     "hosts": 0,
     "watchdog": 0,
     "metrics": 0,

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from score_jax import heap
 from score_jax.config import MemorySettings, build, nearest
 from score_jax.problem import InputError
 
@@ -132,4 +133,5 @@ def _rewards(given, overrides: list[str]) -> None:
 BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards}
 
 if __name__ == "__main__":
+    heap.keep_pages()
     sys.exit(main(sys.argv[1:]))
