@@ -18,7 +18,7 @@ from score_jax.model.kernels import KERNELS
 from score_jax.sharding import BATCH_AXES, RULES
 
 # Queries attend in so many blocks, of so many columns at least, so that the keys behind each are left
-# out: an update of `real` takes 0.00 of the time that it takes in one block.
+# out. In rows of 288 columns (the benchmark's `real`) an update takes 1 to 2 % less CPU time.
 BLOCKS, LEAST_BLOCK, ROUND = 4, 64, 16
 
 
