@@ -17,8 +17,8 @@ from jax.sharding import Mesh, PartitionSpec
 from score_jax.model.kernels import KERNELS
 from score_jax.sharding import BATCH_AXES, RULES
 
-# Queries attend in so many blocks, of so many columns at least, so that the keys behind each are left
-# out: an update of `real` takes 0.00 of the time that it takes in one block.
+# Queries attend in so many blocks, of so many columns at least, and the keys behind each are left
+# out. On a CPU an update of `real` takes 0.98 to 0.996 of the time that it takes in one block.
 BLOCKS, LEAST_BLOCK, ROUND = 4, 64, 16
 
 
@@ -64,7 +64,7 @@ def over_rows(
 
 
 def blocks(columns: int) -> list[tuple[int, int]]:
-    """First and last column of each block of queries. Four leave out three eighths of all scores."""
+    """First and last column of each block of queries; four leave out three eighths of all scores."""
     size = max(LEAST_BLOCK, -(-columns // (BLOCKS * ROUND)) * ROUND)
     return [(first, min(first + size, columns)) for first in range(0, columns, size)]
 
