@@ -64,7 +64,7 @@ def over_rows(
 
 
 def blocks(columns: int) -> list[tuple[int, int]]:
-    """First and last column of each block of queries; four leave out three eighths of all scores."""
+    """First and last column of each block of queries; four leave out 3/8 of all scores."""
     size = max(LEAST_BLOCK, -(-columns // (BLOCKS * ROUND)) * ROUND)
     return [(first, min(first + size, columns)) for first in range(0, columns, size)]
 
