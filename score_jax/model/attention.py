@@ -17,8 +17,8 @@ from jax.sharding import Mesh, PartitionSpec
 from score_jax.model.kernels import KERNELS
 from score_jax.sharding import BATCH_AXES, RULES
 
-# Queries attend in so many blocks, of so many columns at least, so that the keys behind each are left
-# out. In rows of 288 columns (the benchmark's `real`) an update takes 1 to 2 % less CPU time.
+# Queries attend in so many blocks, of so many columns at least, and the keys behind each are left
+# out. On a CPU an update of `real` takes 0.98 to 0.996 of the time that it takes in one block.
 BLOCKS, LEAST_BLOCK, ROUND = 4, 64, 16
 
 
@@ -41,7 +41,7 @@ def over_rows(
     """Each token attends to itself and what is before it in its row. Returns: out_BTHE.
 
     window: scalar; tokens that one sees, itself included, 0 for all. It may be traced, so that
-        layers of both kinds are one program. None: all, as 0 without a comparison.
+        layers of both kinds are one program. None: all, and no mask is made.
     windows: the values that `window` may have, which a kernel is compiled for.
     kernel: or a key of KERNELS.
     mesh: that rows and heads are split over; XLA sees that by itself, for its own attention.
@@ -64,7 +64,7 @@ def over_rows(
 
 
 def blocks(columns: int) -> list[tuple[int, int]]:
-    """First and last column of each block of queries. Four leave out three eighths of all scores."""
+    """First and last column of each block of queries; four leave out 3/8 of all scores."""
     size = max(LEAST_BLOCK, -(-columns // (BLOCKS * ROUND)) * ROUND)
     return [(first, min(first + size, columns)) for first in range(0, columns, size)]
 
