@@ -48,12 +48,12 @@ class ByHead(flax.struct.PyTreeNode):
         score_BKMS = _product("BKME,BKES->BKMS", q_BKME, self.key)
         return score_BKMS.reshape(b, h, n, -1)
 
-    def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
+    def mixed(self, weight_BHNS: jax.Array, total_BHN1) -> jax.Array:
         """Values summed with these weights, [B, H, N, E] float32."""
         b, h, n, s = weight_BHNS.shape
         k = self.value.shape[1]
         weight_BKMS = weight_BHNS.reshape(b, k, h // k * n, s)
-        return _product("BKMS,BKSE->BKME", weight_BKMS, self.value).reshape(b, h, n, -1)
+        return _product("BKMS,BKSE->BKME", weight_BKMS, self.value).reshape(b, h, n, -1) / total_BHN1
 
 
 class ByRow(flax.struct.PyTreeNode):
@@ -79,23 +79,26 @@ class ByRow(flax.struct.PyTreeNode):
             score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
             return score_BKGNS.reshape(b, h, n, -1)
         # A query of all heads' width that is zero outside its own head.
-        wide = [
-            jnp.pad(q_BNHE[:, 0, own_H], ((0, 0), (0, 0), (own_C.start, self.width - own_C.stop)))
-            for own_H, own_C in self._own(h)
-        ]
-        score_BHS = _product("BHC,BSC->BHS", jnp.concatenate(wide, axis=1), self.key)
+        q_BGKE = q_BNHE.reshape(b, self.kv_heads, -1, e).swapaxes(1, 2)
+        q_BGC = q_BGKE.reshape(b, -1, self.width)
+        wide_BGKC = jnp.where(self._own, q_BGC[:, :, None], 0)
+        wide_BHC = wide_BGKC.reshape(b, h, self.width)
+        score_BHS = _product("BHC,BSC->BHS", wide_BHC, self.key)
         return score_BHS[:, :, None]
 
-    def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
+    def mixed(self, weight_BHNS: jax.Array, total_BHN1) -> jax.Array:
         b, h, n, s = weight_BHNS.shape
         if n > 1:
             weight_BKGNS = weight_BHNS.reshape(b, self.kv_heads, -1, n, s)
             out_BKGNE = _product("BKGNS,BSKE->BKGNE", weight_BKGNS, self._by_head(self.value))
-            return out_BKGNE.reshape(b, h, n, -1)
+            return out_BKGNE.reshape(b, h, n, -1) / total_BHN1
         # All heads' values, of which each query keeps its own head's.
         out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value)
-        own = [out_BHC[:, own_H, own_C] for own_H, own_C in self._own(h)]
-        return jnp.concatenate(own, axis=1)[:, :, None]
+        out_BHC = out_BHC / total_BHN1[..., 0]
+        out_BGKC = out_BHC.reshape(b, -1, self.kv_heads, self.width)
+        out_BGC = jnp.sum(jnp.where(self._own, out_BGKC, 0), axis=2)
+        out_BGKE = out_BGC.reshape(b, h // self.kv_heads, self.kv_heads, -1)
+        return out_BGKE.swapaxes(1, 2).reshape(b, h, 1, -1)
 
     def _by_head(self, x_BSC: jax.Array) -> jax.Array:
         b, s, _ = x_BSC.shape
@@ -106,12 +109,10 @@ class ByRow(flax.struct.PyTreeNode):
         """C: of all heads."""
         return self.key.shape[-1]
 
-    def _own(self, heads: int) -> list[tuple[slice, slice]]:
-        """Of each key/value head: the query heads that read it, and its part of C."""
-        g, e = heads // self.kv_heads, self.width // self.kv_heads
-        return [
-            (slice(k * g, (k + 1) * g), slice(k * e, (k + 1) * e)) for k in range(self.kv_heads)
-        ]
+    @property
+    def _own(self):
+        own = jnp.arange(self.width) // (self.width // self.kv_heads)
+        return jnp.arange(self.kv_heads)[:, None] == own
 
 
 LAYOUTS: dict[str, type[ByHead] | type[ByRow]] = {"by_head": ByHead, "by_row": ByRow}
