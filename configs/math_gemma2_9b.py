@@ -12,13 +12,11 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/math_gemma2_9b.py --mode=plan --topology=v5p:2x2x4
 
-with --config.memory.widths=1, which halves the time to compile, printed (GiB on each chip, of
-95.74): weights 2.15, optimizer 4.31, reference 2.15, the stage's first weights 2.15, code 0.91; the
-rollout 8.86 of cache and 43.51 of other temporaries, 64.05 in all (67 %); the update 22.13 of
-temporaries, 33.81 in all (35 %). With 16 slots the rollout takes 98 %, too much. On each chip an
-update gathers 220.29 GiB and sends 1,309 GB, most of it as permutations of weights while they are
-used. A step of full rows takes at least 105.8 s: 82.9 s of rollout, 22.8 s of update. Expected
-result: not measured.
+printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.44; the
+rollout 8.86 of cache and 28.64 of other temporaries, 47.56 in all (50 %); the update 17.41 of
+temporaries, 27.47 in all (29 %). On each chip an update gathers 193.83 GiB and sends 1,180 GB, most
+of it as permutations of weights while they are used. A step of full rows takes at least 105.4 s:
+82.9 s of rollout, 22.5 s of update. Expected result: not measured.
 """
 
 from configs import math_gemma2_2b

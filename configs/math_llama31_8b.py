@@ -12,12 +12,11 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/math_llama31_8b.py --mode=plan --topology=v5p:2x2x4
 
-with --config.memory.widths=1, which halves the time to compile, printed (GiB on each chip, of
-95.74): weights 1.87, optimizer 3.74, reference 1.87, the stage's first weights 1.87, code 1.13; the
-rollout 13.50 of cache and 43.25 of other temporaries, 67.24 in all (70 %); the update 22.07 of
-temporaries, 32.55 in all (34 %). On each chip an update gathers 127.67 GiB and sends 1,002 GB, most
-of it as permutations of weights while they are used. A step of full rows takes at least 41.3 s:
-22.6 s of rollout, 18.7 s of update. Expected result: not measured.
+printed (GiB on each chip, of 95.74): weights 1.87, optimizer 3.74, reference 1.87, code 1.50; the
+rollout 13.50 of cache and 19.80 of other temporaries, 42.29 in all (44 %); the update 16.85 of
+temporaries, 25.84 in all (27 %). On each chip an update gathers 113.01 GiB and sends 988 GB, most
+of it as permutations of weights while they are used. A step of full rows takes at least 41.1 s:
+22.6 s of rollout, 18.5 s of update. Expected result: not measured.
 """
 
 from configs import math_gemma2_2b

@@ -28,13 +28,11 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/mbpp_gemma2_9b.py --mode=plan --topology=v5p:2x2x4
 
-with --config.memory.widths=4 --config.rollout.shrink=4, which makes more programs of the same
-sizes, printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, the
-stage's first weights 2.15, code 0.40; the rollout 7.43 of cache and 28.53 of other temporaries,
-47.13 in all (49 %); the update 21.85 of temporaries, 33.02 in all (34 %). On each chip an update
-gathers 48.24 GiB and sends 320 GB, most of it as permutations of weights while they are used. A
-step of full rows takes at least 14.4 s: 9.8 s of rollout, 4.6 s of update. Expected result: not
-measured.
+printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.26; the
+rollout 7.43 of cache and 24.49 of other temporaries, 41.80 in all (44 %); the update 16.18 of
+temporaries, 26.07 in all (27 %). On each chip an update gathers 48.46 GiB and sends 295 GB, most of
+it as permutations of weights while they are used. A step of full rows takes at least 14.4 s: 9.8 s
+of rollout, 4.6 s of update. Expected result: not measured.
 """
 
 from score_jax.config import (

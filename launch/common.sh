@@ -5,6 +5,7 @@
 #   await PID              waits for a process in the background, whatever signals come; its exit status
 #   goes_on STATUS         whether a training that ended so is to be started again
 #   refuse TEXT …          one message, exit status 2, as the program's own for bad input
+#   refuse_option OPTION   the same of an option that a launcher does not have
 #   check_arguments ARGUMENTS …   refuses what score_jax.main would; leaves $workdir
 # shellcheck shell=bash
 
@@ -17,6 +18,11 @@ say() {
 refuse() {
   say "$*"
   exit 2
+}
+
+refuse_option() {
+  refuse "Unknown option $1. Options come first, then -- and the arguments of score_jax.main;" \
+    "the first lines of $0 list them."
 }
 
 # A line that a shell reads back as these words. Remote shells and people read it: quotes only where

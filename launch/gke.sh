@@ -43,8 +43,7 @@ while (($#)); do
       shift
       break
       ;;
-    *) refuse "Unknown option $1. Options come first, then -- and the arguments of score_jax.main;" \
-      "the first lines of $0 list them." ;;
+    *) refuse_option "$1" ;;
   esac
   shift
 done

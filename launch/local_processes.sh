@@ -4,23 +4,25 @@
 # As on N hosts: every process runs the same command and holds its own devices; process 0 writes.
 # Arguments go to score_jax.main, e.g. --config=configs/quickstart.py --workdir=runs/two. A process
 # sees the CPU as one device; XLA_FLAGS=--xla_force_host_platform_device_count=4 makes it four.
-# SIGTERM, SIGUSR1 and Ctrl-C go on to all processes: they save, and the exit status is 75 as theirs.
+# SIGTERM, SIGUSR1 and Ctrl-C here make all processes save, and the exit status is 75 as theirs.
 # PORT= is where process 0 listens; without it a free one is found. --dry-run prints the commands.
 # PYTHON= names another interpreter to make .venv with, if there is none yet.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$root/launch/common.sh"
 
 [[ "${1:-}" =~ ^[1-9][0-9]*$ ]] ||
-  die "How many processes? bash launch/local_processes.sh N --config=FILE --workdir=DIR …"
+  refuse "How many processes? bash launch/local_processes.sh N --config=FILE --workdir=DIR …"
 processes="$1"
 shift
-dry_run=
 if [[ "${1:-}" == --dry-run ]]; then
   dry_run=yes
   shift
 fi
+check_arguments "$@"
 
 if [[ -z "$dry_run" ]]; then
   [[ -x "$venv_python" ]] || install_core
@@ -29,7 +31,6 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     print(free.getsockname()[1])')}"
 fi
-malloc_defaults
 cd "$root"
 
 command_of() { # process, arguments … -> the array `command`
@@ -42,8 +43,7 @@ command_of() { # process, arguments … -> the array `command`
 if [[ -n "$dry_run" ]]; then
   for ((process = 0; process < processes; process++)); do
     command_of "$process" "$@"
-    printf '%q ' "${command[@]}" | sed 's/ $//'
-    printf '\n'
+    quoted "${command[@]}"
   done
   exit 0
 fi
@@ -53,10 +53,8 @@ pids=()
 pass_on() {
   kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended
 }
-for signal in TERM USR1 INT; do
-  # shellcheck disable=SC2064  # the signal's name of now
-  trap "pass_on $signal" "$signal"
-done
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM INT # what a shell runs in the background ignores INT
 
 for ((process = 0; process < processes; process++)); do
   command_of "$process" "$@"
@@ -67,11 +65,7 @@ done
 result=0
 for pid in "${pids[@]}"; do
   status=0
-  wait "$pid" 2>/dev/null || status=$?
-  while kill -0 "$pid" 2>/dev/null; do # a signal for us ends the wait, not the process
-    status=0
-    wait "$pid" 2>/dev/null || status=$?
-  done
+  await "$pid" || status=$?
   # 75 only if nothing worse happened.
   if [[ "$status" -ne 0 && ("$result" -eq 0 || "$result" -eq 75) ]]; then
     result="$status"

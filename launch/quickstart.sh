@@ -9,7 +9,6 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install_core
 
-malloc_defaults
 cd "$root"
 exec "$venv_python" -m score_jax.main \
   --config=configs/quickstart.py --workdir=runs/quickstart "$@"

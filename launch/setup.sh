@@ -115,11 +115,3 @@ install_test() {
     echo "Warning: ${weights[*]} could not be installed; tests with real weights are skipped." >&2
   requirements_sum >"$venv/installed.test"
 }
-
-# XLA's temporaries on the CPU come from malloc; keep their pages instead of giving them back to the
-# kernel and faulting them in again every step. (Names of glibc; elsewhere they do nothing.)
-malloc_defaults() {
-  export MALLOC_MMAP_MAX_="${MALLOC_MMAP_MAX_-0}"
-  export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-8000000000}"
-  export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_-268435456}"
-}

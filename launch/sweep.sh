@@ -19,7 +19,6 @@ cd "$root"
 file="configs/sweeps/$sweep.txt"
 [[ -r "$file" ]] || die "There is no $file. Sweeps: $(basename -s .txt -a configs/sweeps/*.txt | xargs)"
 mkdir -p "runs/$sweep"
-malloc_defaults
 jobs="${JOBS:-$(nproc)}" # before OMP_NUM_THREADS, which nproc obeys
 # One thread a run: two runs on a core each are faster than one after the other on two.
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false" OMP_NUM_THREADS=1

@@ -50,8 +50,7 @@ while (($#)); do
       shift
       break
       ;;
-    *) refuse "Unknown option $1. Options come first, then -- and the arguments of score_jax.main;" \
-      "the first lines of $0 list them." ;;
+    *) refuse_option "$1" ;;
   esac
   shift
 done
@@ -111,8 +110,11 @@ delete() {
 # The last commit with what was changed since in files that git knows.
 pack() {
   local tree=""
-  [[ -n "$dry_run" ]] || tree="$(git -C "$root" stash create)" ||
-    die "$root is no checkout of git, which is asked what to copy. Clone the repository."
+  if [[ -z "$dry_run" ]]; then
+    tree="$(git -C "$root" stash create)" ||
+      die "$root is no checkout of git, which is asked what to copy. Clone the repository."
+    revision="$(git -C "$root" describe --always --dirty --abbrev=40 '--exclude=*')"
+  fi
   run git -C "$root" archive --format=tar.gz "--output=$archive" "${tree:-HEAD}"
 }
 
@@ -128,7 +130,8 @@ prepare() {
 }
 
 train() { # ID ARGUMENTS …
-  on_workers "bash score_jax/launch/tpu_worker.sh run $(quoted "$@")"
+  # The copy has no .git that a run could ask.
+  on_workers "SCORE_JAX_REVISION=$revision bash score_jax/launch/tpu_worker.sh run $(quoted "$@")"
 }
 
 stop() {
@@ -245,6 +248,7 @@ leave() { # EXIT STATUS
 check_arguments "$@"
 check_options
 archive="${TMPDIR:-/tmp}/score_jax-$name.tar.gz"
+revision=REVISION # of what is copied; pack asks for it
 
 if [[ -n "$dry_run" ]]; then
   echo "# The VM: looked at, and made if there is none."

@@ -2,7 +2,8 @@
 
     prepare(...)              what must be there before the first step: compiled shapes, documents
     dispatch(params, number)  queues on the device what step `number` needs
-    collect(dispatched)       waits for it -> the batch of the update, and what was measured
+    collect(dispatched, began)  waits for it -> the batch of the update, and what was measured;
+                              `began`: since when the device is at it; 0: now
     get_state(), set_state()  the position in the data, for checkpoints
 
 All kinds have these, so that the loop of train.py is one.
@@ -61,24 +62,26 @@ class Episodes:
             sampled = self._sampler.sample(
                 state.params, prompts, 0, self._reference, tokens=1
             ).sampled
-            batch = self._batch(sampled, np.zeros(sampled.truncated.shape, np.float32))
+            zero_BA = np.zeros(sampled.truncated.shape, np.float32)
+            batch = self._batch(sampled, zero_BA, zero_BA)
             base = self._run.experiment.base
             step.lower(state, self._reference, batch, stage=self._stage, base=base).compile()
 
-    def collect(self, dispatched: Dispatched) -> tuple[Batch, dict[str, float]]:
-        """Waits for the rollout and grades it. Call it when the device has nothing older to do."""
-        graded = self._sampler.collect(dispatched)
-        return self._batch(graded.sampled, graded.reward_BA), graded.measured
+    def collect(self, dispatched: Dispatched, began: float = 0.0) -> tuple[Batch, dict[str, float]]:
+        """Waits for the rollout, which began then (time.perf_counter), and grades it."""
+        graded = self._sampler.collect(dispatched, began)
+        return self._batch(graded.sampled, graded.reward_BA, graded.true_BA), graded.measured
 
-    def _batch(self, sampled: Episode, reward_BA: np.ndarray) -> Batch:
-        mesh = self._run.experiment.mesh
+    def _batch(self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray) -> Batch:
+        rows, marks = sharding.rows(self._run.experiment.mesh), self._run.experiment.marks
         return Batch(
             tokens=sampled.tokens,
             attempt=sampled.attempt,
             logp=sampled.logp,
             length=sampled.length,
-            reward=sharding.place(reward_BA, sharding.rows(mesh)),
+            reward=sharding.place(reward_BA, rows),
             truncated=sampled.truncated,
+            true_verdict=sharding.place(true_BA, rows) if marks else None,
         )
 
 
@@ -108,8 +111,9 @@ class Documents:
         del params
         return number
 
-    def collect(self, number: int) -> tuple[Batch, dict[str, float]]:
+    def collect(self, number: int, began: float = 0.0) -> tuple[Batch, dict[str, float]]:
         """The documents of step `number`."""
+        del began
         rows = sharding.rows(self._run.experiment.mesh)
         batch = documents.pack(self._documents(number), **self._layout())
         return jax.tree.map(lambda x: sharding.place(x, rows), batch), {}

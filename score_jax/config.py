@@ -47,7 +47,7 @@ class StageSettings:
     kl_attempt1: float = 0.01  # beta of attempt 1: beta_2 of the paper in Stage I, else beta_1
     kl_attempt2: float = 0.01  # beta of attempt 2 and later: beta_1 of the paper
     kl_target: float = 0.0  # nats: kl_attempt1 adapts to hold attempt 1's KL there; 0: it is fixed
-    verdict: float = 0.0  # reward of a true verdict, with a prompt of selective revision
+    verdict: float = 0.0  # reward of a true verdict (selective revision); no bonus multiplies it
     discount: float = 0.0  # gamma: how much later attempts' rewards train earlier attempts
     attempts: int = 0  # attempts sampled in this stage; 0: rollout.attempts
     offline_share: float = 0.0  # of problems whose first attempt the reference writes, untrained
@@ -140,7 +140,7 @@ class RolloutSettings:
     slots: int = 0  # samples decoded side by side on a device; 0: all of the step's
     turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of the slots
     # How often the last samples of a step move into half the slots; each time is one more compile.
-    shrink: int = -1  # -1: 4 if attempts may have 64 tokens or more, else 0
+    shrink: int = -1  # -1: on CPUs 4 if attempts may have 64 tokens or more; else 0
 
 
 @dataclasses.dataclass(frozen=True)

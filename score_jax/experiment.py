@@ -51,15 +51,11 @@ class Experiment:
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
+        multiply_as_told(settings.model.dtype)
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         _, text_source = runs.origin(settings.model.source, settings.model.tokenizer)
         text = tokenizer.load(text_source)
-        if settings.problems.prompt not in PROMPTS:
-            raise InputError(
-                f"config.problems.prompt={settings.problems.prompt!r} is unknown. "
-                f"{nearest(settings.problems.prompt, PROMPTS)}"
-            )
-        template = _template(settings, text, PROMPTS[settings.problems.prompt][1])
+        template = template_of(settings, text)
         frozen = settings.model.lora.rank > 0
         model, params = _load(
             settings.model.source, mesh, settings.model.dtype if frozen else "float32"
@@ -82,6 +78,7 @@ class Experiment:
 
         base: with LoRA, the shapes of the frozen weights.
         """
+        multiply_as_told(settings.model.dtype)
         _check(settings, model, template, mesh)
         return cls(settings, model, template, mesh, base)
 
@@ -130,18 +127,21 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
             slots=rollout.slots,
             turn_rows=rollout.turn_rows,
-            shrink=self._shrink(),
+            shrink=self._shrink(platform),
             dtype=self.settings.model.dtype,
             cache_layout=layout_for(platform),
             untied=platform == "cpu",
         )
 
-    def _shrink(self) -> int:
-        """Short attempts end close together; there is little to gain from fewer slots."""
+    def _shrink(self, platform: str) -> int:
+        """Short attempts end close together, and only a CPU's step costs what its slots cost.
+
+        Elsewhere a step reads the weights, whatever the slots, and a compile takes longer.
+        """
         rollout = self.settings.rollout
         if rollout.shrink >= 0:
             return rollout.shrink
-        return 4 if rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
+        return 4 if platform == "cpu" and rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
 
     @property
     def policy(self) -> Policy:
@@ -194,7 +194,7 @@ class Experiment:
 
     def instruction_ids(self, instruction: str) -> list[int]:
         """What asks for the next attempt with these words in place of the run's own."""
-        return _template(self.settings, self.template.tokenizer, instruction).instruction_ids
+        return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
 
     def texts(self, episode: Episode) -> list[list[str]]:
         """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
@@ -220,16 +220,22 @@ def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])
 
 
-def _template(
-    settings: Settings, text: tokenizer.Tokenizer, instruction: str
+def template_of(
+    settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
-    """The run's template with that instruction for the next attempt."""
+    """A run's template, with that instruction for the next attempt or else the prompt's own."""
+    prompt = settings.problems.prompt
+    if prompt not in PROMPTS:
+        raise InputError(
+            f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"
+        )
+    prompt_format, own = PROMPTS[prompt]
     return templates.make(
         settings.model.template,
         text,
         system=settings.problems.system,
-        prompt_format=PROMPTS[settings.problems.prompt][0],
-        instruction=instruction,
+        prompt_format=prompt_format,
+        instruction=own if instruction is None else instruction,
         thinking=settings.model.thinking,
     )
 
@@ -290,7 +296,7 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 "one of these prompts, 2 attempts and no samples, or the protocol 'correct'."
             )
         asked = [
-            len(_template(settings, text, said).instruction_ids)
+            len(template_of(settings, text, said).instruction_ids)
             for said in SELF_REFINE[settings.problems.prompt]
         ]
         attempts, turn = 3, max(turn, *(ids + len(template.turn_end_ids) for ids in asked))
@@ -321,6 +327,17 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
                 f"must hold the same number of problems. Set it to a multiple of {devices}."
             )
+
+
+def multiply_as_told(dtype: str) -> None:
+    """Makes jax multiply float32 in full, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
+
+    By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
+    learner, whose products have different shapes, then differ by some hundredths of a nat.
+    """
+    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
+    if dtype == "float32" and chosen is None:
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _check_attention(settings: Settings, model: ModelConfig, platform: str):

@@ -1,8 +1,8 @@
 """Command line: `python -m score_jax.main --config=configs/NAME.py --workdir=DIR [--mode=M]`.
 
 Flags to settings to one of the modes, and nothing else. Exit status: 0 done; 2 bad settings or
-input, one message on standard error; 75 stopped by a signal after saving, run the same command
-again.
+input, one message on standard error; 75 stopped by a signal after saving, and 76 ended by the
+watchdog because a step hung: run the same command again.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from types import FrameType
 from absl import flags
 
 import score_jax
-from score_jax import commandline
+from score_jax import commandline, heap
 from score_jax.config import Settings, nearest
 from score_jax.problem import InputError
 
@@ -28,7 +28,8 @@ USAGE = """SCoRe: trains a language model to correct its own first answer.
 
 `python -m score_jax.main` is the same. Every setting of a config can be overridden by its path,
 e.g. --config.stages.stage2.bonus=5. The same command again resumes a run.
-Exit status: 0 done; 2 bad settings or input; 75 stopped by a signal after saving.
+Exit status: 0 done; 2 bad settings or input; 75 stopped by a signal after saving; 76 ended by the
+watchdog because a step hung. After 75 and 76 the same command goes on.
 """
 
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
             raise InputError("--topology is for --mode=plan; leave it out, or add that mode.")
         if not given.workdir and given.mode != "plan":
             raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
+        _check_folders(given)
         if given.question and given.mode != "try":
             raise InputError("--question is for --mode=try; leave it out, or add that mode.")
         _join_others(given)
@@ -55,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 def console() -> None:
     """The `score-jax` command."""
+    heap.keep_pages()
     sys.exit(main(sys.argv))
 
 
@@ -98,6 +101,17 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     if settings is None:
         raise InputError(f"--config=FILE is missing. {commandline.known_configs()}")
     return settings
+
+
+def _check_folders(given: flags.FlagValues) -> None:
+    """A bucket's address would be taken for a folder here, and lost with it. Raises: InputError."""
+    for name in ("workdir", "base_from", "export_dir"):
+        if "://" in (given[name].value or ""):
+            raise InputError(
+                f"--{name}={given[name].value} is no folder, and runs are kept in files. Mount the "
+                "bucket, e.g. with gcsfuse, and name a folder in it (docs/operations.md says which "
+                "buckets will do), or name a local folder and copy it when the run is done."
+            )
 
 
 def _join_others(given: flags.FlagValues) -> None:

@@ -283,10 +283,13 @@ def package_versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Commit of the checkout this package runs from, `-dirty` if it was changed; or None."""
+    """Commit of the checkout this package runs from, `-dirty` if it was changed; or None.
+
+    Of a copy without .git, what whoever made it says in SCORE_JAX_REVISION.
+    """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():  # installed elsewhere: an outer repository is not ours
-        return None
+        return os.environ.get("SCORE_JAX_REVISION") or None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     command += ["--exclude=*"]  # the commit itself, not a tag's name
     try:

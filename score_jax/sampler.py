@@ -48,7 +48,8 @@ class Graded:
     """A step's episodes with their grades: N of the B rows are this process's own."""
 
     sampled: Episode  # [B, ...] on the mesh
-    reward_BA: np.ndarray  # with selective revision true verdicts are in it
+    reward_BA: np.ndarray
+    true_BA: np.ndarray  # float32: attempts whose verdict is true; 0 without selective revision
     measured: dict[str, float]  # of all rows
     row_N: np.ndarray  # which rows are its own
     own: Episode  # [N, ...] numpy
@@ -66,7 +67,6 @@ class Sampler:
         self._run = run
         self._settings = run.experiment.episode_settings(attempts=attempts or stage.attempts)
         self._offline = _offline_problems(run, stage)
-        self._verdict = stage.verdict
         template = run.experiment.template
         assert run.training
         earlier = [s.stages[name] for name in s.recipe[:index]]
@@ -168,13 +168,15 @@ class Sampler:
         rows = sharding.rows(self._run.experiment.mesh)
         return jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
 
-    def collect(self, dispatched: Dispatched) -> Graded:
+    def collect(self, dispatched: Dispatched, began: float = 0.0) -> Graded:
         """Waits for the rollout and grades it. Call it when the device has nothing older to do.
+
+        began: when the rollout did, by time.perf_counter; 0: now.
 
         Each process grades its own rows, and all learn what all rows earned.
         """
         samples, prompts = self._settings.samples, dispatched.prompts
-        started = time.perf_counter()
+        started = began or time.perf_counter()
         with self._run.watchdog.phase("rollout"):
             own, row_N = hosts.own_rows(dispatched.sampled)
         episode.check(own)
@@ -187,7 +189,7 @@ class Sampler:
         decoded = time.perf_counter()
         problems = [prompts.problems[row // samples] for row in row_N]
         with self._run.watchdog.phase("grade"):
-            reward_BA, measured = self._grade(own, row_N, problems, texts)
+            reward_BA, true_BA, measured = self._grade(own, row_N, problems, texts)
         rate = measured.pop("generated") / (decoded - started)
         measured |= {
             "prompts_left_out": self._prompts.dropped,  # of the set: too long
@@ -195,25 +197,25 @@ class Sampler:
             "sec/grade": time.perf_counter() - decoded,
             "tokens_per_sec/rollout": rate,
         }
-        return Graded(dispatched.sampled, reward_BA, measured, row_N, own, problems, texts)
+        sampled = dispatched.sampled
+        return Graded(sampled, reward_BA, true_BA, measured, row_N, own, problems, texts)
 
     def _grade(
         self, own: Episode, row_N: np.ndarray, problems: list[Problem], texts: list[list[str]]
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """Grades this process's rows; (rewards of all rows, what was measured over all rows)."""
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        """Grades this process's rows; of all rows: rewards, true verdicts, what was measured."""
         experiment = self._run.experiment
         reward_NA, _ = grade_rows(experiment, own, problems, texts)
         true_NA = np.zeros(reward_NA.shape, bool)
         if experiment.marks:
             true_NA = selective.true_verdicts(texts, reward_NA, experiment.marks)
-            reward_NA = reward_NA + np.float32(self._verdict) * true_NA
         found_N = (reward_NA, true_NA, changed(texts), np.sum(own.attempt > 0, axis=1))
         rows = hosts.in_order(row_N, list(zip(*(x.tolist() for x in found_N), strict=True)))
         reward_BA, true_BA, changed_B, generated_B = map(np.array, zip(*rows, strict=True))
         measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
-        return reward_BA.astype(np.float32), measured
+        return reward_BA.astype(np.float32), true_BA.astype(np.float32), measured
 
 
 def _offline_problems(run: Run, stage: StageSettings) -> int:

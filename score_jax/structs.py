@@ -56,6 +56,8 @@ class Batch(flax.struct.PyTreeNode):
     length: jax.Array  # [B] int32
     reward: jax.Array  # [B, A] float32 in {0, 1}
     truncated: jax.Array  # [B, A] bool
+    # [B, A] float32 in {0, 1}: attempts whose verdict is true; None without selective revision
+    true_verdict: jax.Array | None = None
 
 
 Params = Any  # nested dict of arrays; model/transformer.py describes it

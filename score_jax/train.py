@@ -105,20 +105,22 @@ def _all_stages(run: Run) -> None:
             _evaluate(run, "base", params, reference)
     for i, name in enumerate(recipe[first:], start=first):
         stage = run.settings.stages[name]
-        start = run.params_of(stage.start) if stage.start else params
+        params = run.params_of(stage.start) if stage.start else params
         against = run.params_of(stage.reference) if stage.reference else reference
-        params = _stage(run, i, start, against)
+        params = _stage(run, i, params, against)
         _evaluate(run, name, params, reference, run.steps_before(i + 1))
         if name == "base":
             reference = jax.tree.map(jax.numpy.copy, params)
 
 
 def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Params:
-    """Trains one stage from its newest checkpoint, or from `params`, to its end."""
+    """Trains one stage from its newest checkpoint, or from `params`, to its end.
+
+    Its first update frees `params`, as the state is donated; they must not be the reference too.
+    """
     name = run.settings.recipe[index]
     stage = run.settings.stages[name]
-    # A copy: the state is donated to every update, and `params` may be the reference too.
-    state = run.fresh_state(name, jax.tree.map(jax.numpy.copy, params))
+    state = run.fresh_state(name, params)
     # Documents are learned as they stand: no KL holds them to anything.
     against = reference if stage.objective == "rl" else None
     source = batches.source(run, index, against)
@@ -136,6 +138,7 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
         done = run.latest_step(name) or 0
         if done:
             state, extra = saved.restore(done, state)
+            jax.tree.map(lambda x: x.delete(), params)  # whoever else holds them
             source.set_state(extra["data"])
             anchor.coefficient = extra["kl_attempt1"]
         run.log.start_stage(name, steps=stage.steps, steps_before=before)
@@ -143,13 +146,20 @@ def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Pa
         if run.evaluates(stage, done):  # it may have been stopped behind the save of this step
             _evaluate(run, f"{name}-{done}", state.params, reference, before + done)
         pending: _Pending | None = None
+        waits = _dispatch_waits()
         for number in range(done + 1, stage.steps + 1):
             run.watchdog.at(name, number)
-            dispatched = source.dispatch(state.params, number)
-            if pending:
-                # Step n-1's metrics, fetched when step n's rollout is already queued.
+            if pending and waits:
                 follow(pending)
-            batch, measured = source.collect(dispatched)
+                pending = None
+            began = time.perf_counter()
+            dispatched = source.dispatch(state.params, number)
+            if not waits:
+                if pending:
+                    # Step n-1's metrics, fetched when step n's rollout is already queued.
+                    follow(pending)
+                began = time.perf_counter()
+            batch, measured = source.collect(dispatched, began)
             started = time.perf_counter()
             with run.phase("update", name, batch.tokens.shape[1]):
                 state, metrics = step.train_step(
@@ -283,6 +293,11 @@ class _Alarm:
             if found.name not in self._told:
                 self._told.add(found.name)
                 self._run.log.say(f"ALARM in {self._stage}: {found.what}. {found.advice}")
+
+
+def _dispatch_waits() -> bool:
+    """Whether to queue a rollout takes as long as it does: the host leads the loops of a GPU."""
+    return jax.default_backend() == "gpu"
 
 
 def _device() -> str:

@@ -1,4 +1,7 @@
-"""Eight virtual CPU devices for every test. Set before jax is imported: it reads them only then."""
+"""Eight virtual CPU devices for every test. Set before jax is imported: it reads them only then.
+
+TEST_PLATFORM=cuda,cpu (or tpu,cpu) runs them there instead, in full float32: docs/operations.md.
+"""
 
 import importlib.metadata
 import os
@@ -8,7 +11,10 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Halves the time to compile. XLA ends the process on a flag it does not know.
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+_PLATFORM = os.environ.get("TEST_PLATFORM", "cpu")
+os.environ["JAX_PLATFORMS"] = _PLATFORM
+if _PLATFORM != "cpu":
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"  # by default they round float32
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
 
 import pytest  # noqa: E402

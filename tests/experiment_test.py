@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from score_jax import config, experiment
@@ -48,3 +49,28 @@ def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
     lora = config.LoraSettings(rank=2, targets="q_proj")
     with pytest.raises(InputError, match=r"'q_proj' matches no weight .*layers/query"):
         open_with(monkeypatch, lora=lora)
+
+
+def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
+    def chosen(dtype: str, before: str | None) -> str | None:
+        jax.config.update("jax_default_matmul_precision", before)
+        experiment.multiply_as_told(dtype)
+        return jax.config.jax_default_matmul_precision
+
+    was = jax.config.jax_default_matmul_precision
+    try:
+        assert chosen("float32", None) == "highest"
+        assert chosen("float32", "tensorfloat32") == "tensorfloat32"
+        assert chosen("bfloat16", None) is None
+    finally:
+        jax.config.update("jax_default_matmul_precision", was)
+
+
+def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch):
+    opened = open_with(monkeypatch)
+    long = dataclasses.replace(opened.settings.rollout, max_attempt_tokens=64)
+    opened = dataclasses.replace(
+        opened, settings=dataclasses.replace(opened.settings, rollout=long)
+    )
+    assert opened._shrink("cpu") == 4
+    assert opened._shrink("gpu") == opened._shrink("tpu") == 0

@@ -1,8 +1,4 @@
-"""Several processes: how they find each other, whose rows are whose, how they are launched."""
-
-import signal
-import subprocess
-from pathlib import Path
+"""Several processes: how they find each other, whose rows are whose."""
 
 import jax
 import numpy as np
@@ -11,8 +7,6 @@ import pytest
 from score_jax import hosts, sharding
 from score_jax.problem import InputError
 from score_jax.structs import Episode
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -84,50 +78,3 @@ def test_one_process_hears_itself_and_owns_all_rows():
     assert hosts.exchange((1, "x")) == [(1, "x")]
     assert hosts.lead_says(lambda: {"a": 1}) == {"a": 1}
     assert hosts.agree(lambda: True)() and not hosts.agree(lambda: False)()
-
-
-# The launcher, with a stand-in for Python.
-
-
-STAND_IN = """#!/usr/bin/env bash
-[[ "$1" == -c ]] && { echo 4321; exit; }  # asked for a free port
-trap 'exit 75' TERM
-echo "ready: $*"
-[[ "$*" == *--fail* && "$*" == *--process=1* ]] && exit 3
-[[ "$*" == *--fail* ]] && exit 75
-while :; do sleep 0.02; done
-"""
-
-
-def launcher(folder: Path) -> list[str]:
-    (folder / "launch").mkdir()
-    for name in ("setup.sh", "local_processes.sh"):
-        (folder / "launch" / name).write_text((ROOT / "launch" / name).read_text())
-    python = folder / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(STAND_IN)
-    python.chmod(0o755)
-    return ["bash", str(folder / "launch" / "local_processes.sh")]
-
-
-def test_a_dry_run_prints_the_commands(tmp_path):
-    command = [*launcher(tmp_path), "2", "--dry-run", "--config=c.py", "--workdir=my run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    start = f"{tmp_path}/.venv/bin/python -m score_jax.main --coordinator=127.0.0.1:PORT"
-    assert done.stdout.splitlines() == [
-        f"{start} --processes=2 --process={i} --config=c.py --workdir=my\\ run" for i in (0, 1)
-    ]
-    wrong = subprocess.run(command[:2], capture_output=True, text=True)
-    assert wrong.returncode == 1 and "How many processes?" in wrong.stderr
-
-
-def test_the_launcher_passes_signals_on_and_tells_the_worst_status(tmp_path):
-    command = launcher(tmp_path)
-    running = subprocess.Popen([*command, "3"], stdout=subprocess.PIPE, text=True)
-    assert running.stdout
-    ready = sorted(running.stdout.readline() for _ in range(3))
-    assert [line[:11] for line in ready] == ["[0] ready: ", "[1] ready: ", "[2] ready: "]
-    assert all("--coordinator=127.0.0.1:4321 --processes=3" in line for line in ready)
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(timeout=20) == 75
-    assert subprocess.run([*command, "2", "--fail"], stdout=subprocess.DEVNULL).returncode == 3

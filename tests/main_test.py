@@ -11,7 +11,7 @@ import jax
 import pytest
 
 import score_jax
-from score_jax import main
+from score_jax import main, watchdog
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
@@ -39,6 +39,11 @@ def run(*arguments: str) -> int:
     [
         ((), "--config=FILE is missing"),
         ((QUICKSTART,), "--workdir=DIR is missing"),
+        ((QUICKSTART, "--workdir=gs://b/run", "--mode=try"), "--workdir=gs://b/run is no folder"),
+        (
+            (QUICKSTART, "--workdir=W", "--mode=export", "--export_dir=s3://b/out"),
+            "--export_dir=s3://b/out is no",
+        ),
         ((QUICKSTART, "--workdir=W", "--mode=trian"), "Did you mean 'train'?"),
         ((QUICKSTART, "--workdri=W"), "workdri"),
         (("--config=configs/quickstat.py", "--workdir=W"), "quickstat.py"),
@@ -95,6 +100,10 @@ def test_an_unwritable_work_directory_is_an_error(tmp_path, capsys):
     [
         ("--version", [f"score-jax {score_jax.__version__} (jax {jax.__version__}, Python "]),
         ("--help", ["--config.KEY=VALUE", "Exit status: 0 done", "  --workdir ", "  --question "]),
+        (
+            "--help",
+            ["75 stopped by a signal after saving", f"{watchdog.HUNG} ended by the\nwatchdog"],
+        ),
     ],
 )
 def test_version_and_help_are_printed_without_a_config(flag, shown, capsys):

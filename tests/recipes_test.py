@@ -234,7 +234,7 @@ def test_the_kl_terms_of_stage_1b_are_against_stage_1a(tmp_path):
     assert "reward/attempt3" in rows["stage1b", 1] and "reward/attempt3" not in rows["stage1a", 1]
 
 
-def test_a_true_verdict_is_rewarded_beside_the_answer(tmp_path):
+def test_answers_and_verdicts_are_graded_apart(tmp_path):
     settings = tiny("selective")
     assert train.train(settings, str(tmp_path)) == train.DONE
     row = next(row for row in metrics_of(tmp_path) if row["stage"] == "stage1")
@@ -249,8 +249,12 @@ def test_a_true_verdict_is_rewarded_beside_the_answer(tmp_path):
     stands = [selective.standing(row, marks)[1] for row in graded.texts]
     answered_B = np.array([even_length(None, [text], "")[0].reward for text in stands])
     cut_B = selective.cut_off(graded.texts, graded.sampled.truncated, marks)[:, 1]
-    expected_B = np.where(cut_B, 0.0, answered_B) + 0.5 * true_BA[:, 1]
-    np.testing.assert_allclose(graded.reward_BA[:, 1], expected_B)
+    np.testing.assert_array_equal(graded.reward_BA[:, 1], np.where(cut_B, 0.0, answered_B))
+    np.testing.assert_array_equal(graded.true_BA, true_BA)
+    batch, _ = batches.Episodes(run, settings.recipe.index("stage1")).collect(
+        episodes.dispatch(run.params_of("base"), 1)
+    )
+    assert batch.true_verdict.shape == batch.reward.shape
 
 
 def test_verdicts_need_a_prompt_that_asks_for_them(tmp_path):

@@ -156,6 +156,15 @@ def test_config_names_settings_versions_and_device(tmp_path):
     assert set(config) == {"settings", "versions", "git_revision", "device"}
 
 
+def test_a_copy_without_git_is_told_its_revision(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCORE_JAX_REVISION", "abc-dirty")
+    assert runlog.git_revision() != "abc-dirty"  # a checkout knows better
+    monkeypatch.setattr(runlog, "__file__", str(tmp_path / "score_jax" / "runlog.py"))
+    assert runlog.git_revision() == "abc-dirty"
+    monkeypatch.setenv("SCORE_JAX_REVISION", "")
+    assert runlog.git_revision() is None
+
+
 def test_evaluations_and_transcripts_have_their_places(tmp_path):
     with _log(tmp_path) as log:
         log.write_evaluation("base", {"n": 3})

@@ -132,9 +132,9 @@ def run_on(sizes: tuple[int, int, int], folder: Path) -> tuple[Found, list[np.nd
     ids: list[np.ndarray] = []
     collect = sampler.Sampler.collect
 
-    def noted(self, dispatched):
+    def noted(self, dispatched, began):
         ids.append(jax.device_get(dispatched.sampled.tokens))
-        return collect(self, dispatched)
+        return collect(self, dispatched, began)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampler.Sampler, "collect", noted)

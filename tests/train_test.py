@@ -1,6 +1,7 @@
 """The loop from outside: what a run leaves on disk, and that it can be stopped anywhere."""
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -151,6 +152,44 @@ def test_kl_is_zero_while_the_policy_is_the_reference(whole):
     assert abs(later["kl/attempt2"]) > 1e-4
 
 
+@pytest.fixture
+def copies(monkeypatch) -> list[int]:
+    """How many arrays of the embedding's shape are there after each update."""
+    found, update = [], train.step.train_step
+
+    def counted(state, *args, **kwargs):
+        result = update(state, *args, **kwargs)
+        shape = result[0].params["embedding"].shape
+        gc.collect()
+        found.append(sum(x.shape == shape for x in jax.live_arrays()))
+        return result
+
+    monkeypatch.setattr(train.step, "train_step", counted)
+    return found
+
+
+STATE_AND_REFERENCE = 3 + 1  # params and two moments; what a stage started from is gone
+
+
+def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
+    whole, tmp_path, monkeypatch
+):
+    rollout, sec = sampler.Sampler._rollout, 0.3
+
+    def led_by_the_host(*arguments):
+        time.sleep(sec)
+        return jax.block_until_ready(rollout(*arguments))
+
+    monkeypatch.setattr(sampler.Sampler, "_rollout", led_by_the_host)
+    monkeypatch.setattr(train, "_dispatch_waits", lambda: True)
+    assert train.train(tiny_settings(), str(tmp_path)) == train.DONE
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["stage"] != "base":
+            assert row["sec/rollout"] > sec and (row["sec/update"] < sec or row["step"] == 1)
+
+
 # Questions are asked once before each evaluation, once per evaluation batch, and once per step.
 @pytest.mark.parametrize("calls", [1, 8, 13])
 def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
@@ -166,12 +205,14 @@ def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
     )
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_path):
+def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_path, copies):
     settings = tiny_settings()
     with pytest.raises(Crash):  # in stage1, after step 3; the last checkpoint is of step 2
         train.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
     assert checkpoint.latest_step(tmp_path / "checkpoints" / "stage1") == 2
+    copies.clear()
     assert train.train(settings, str(tmp_path)) == train.DONE
+    assert set(copies) == {STATE_AND_REFERENCE}
     assert metrics_of(tmp_path) == metrics_of(whole)
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -224,9 +265,10 @@ def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
     assert written == ["base", "stage1", "stage1-2"]
 
 
-def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path):
+def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies):
     settings = tiny_settings(recipe=("stage1",))
     assert train.train(settings, str(tmp_path)) == train.DONE
+    assert set(copies) == {STATE_AND_REFERENCE}
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert list(summary["stages"]) == ["base", "stage1"]
     assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5

@@ -1,6 +1,6 @@
 """Benchmarks for anyone's machine: `python -m score_jax.bench rollout|update|rewards [flags]`.
 
-    --workload=small|real|group|skewed|long   random weights and prompts (workloads.py)
+    --workload=small|real|group|skewed|long|large    random weights (workloads.py)
     --config=configs/NAME.py             the rollout or update of a config instead
     --config.KEY=VALUE                   with overrides
     --reps=N                             timed runs, compile and one warm-up excluded
@@ -23,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from score_jax import heap
 from score_jax.config import MemorySettings, build, nearest
 from score_jax.problem import InputError
 
@@ -132,4 +133,5 @@ def _rewards(given, overrides: list[str]) -> None:
 BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards}
 
 if __name__ == "__main__":
+    heap.keep_pages()
     sys.exit(main(sys.argv[1:]))

@@ -8,21 +8,9 @@ computed again to save memory is not counted.
 import jax
 import numpy as np
 
+from score_jax import peaks
 from score_jax.model.families import ModelConfig
 from score_jax.structs import Batch
-
-# FLOPs per second of one device with matrices of bfloat16, by the start of jax's device kind.
-# Sources: the makers' data sheets, dense.
-PEAK_BFLOAT16 = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA A100": 312e12,
-}
 
 
 def of_update(model: ModelConfig, batch: Batch) -> float:
@@ -46,8 +34,7 @@ def _seen(length_B: np.ndarray, window: int) -> np.ndarray:
 
 def utilisation(flops_per_sec: float, dtype: str) -> float | None:
     """Share of the peak of all devices; None where it is not known (CPUs, other dtypes)."""
-    kind = jax.devices()[0].device_kind
-    peaks = [peak for name, peak in PEAK_BFLOAT16.items() if kind.startswith(name)]
-    if not peaks or dtype != "bfloat16":
+    peak = peaks.here()
+    if peak is None or dtype != "bfloat16":
         return None
-    return flops_per_sec / (peaks[0] * jax.device_count())
+    return flops_per_sec / (peak.flops * jax.device_count())

@@ -6,6 +6,7 @@ turn all slots around at once, so that every attempt lasts as long as its longes
 
 import dataclasses
 import functools
+import statistics
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 
+from score_jax import peaks
 from score_jax.bench import timing, topology
 from score_jax.bench.workloads import Workload
 from score_jax.model import cache as kv
@@ -55,6 +57,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
         "generated_tokens": generated,
         "fed_tokens": int(counted.fed_tokens[0]),
         **_steps(counted),
+        **_bandwidth(work, counted, statistics.median(seconds["rollout"])),
         **_decode_step(work),
     }
     if skewed:
@@ -91,6 +94,37 @@ def _steps(counted: Work) -> dict[str, Any]:
     }
 
 
+def _bandwidth(work: Workload, counted: Work, seconds: float) -> dict[str, Any]:
+    """The least bytes of all decode steps over the whole rollout's time, prompts included.
+
+    `bandwidth_share` is told where the device's peak is known.
+    """
+    s = work.settings
+    params, slot_cache = _held(work, slots=1)
+    weights, slot = _size(params), _size(slot_cache)
+    if not s.model.tied:
+        weights -= params["embedding"].size  # a few of its rows are looked up
+    steps, slot_steps = np.sum(counted.decode_steps), np.sum(counted.slot_steps)
+    values = float(steps) * weights + float(slot_steps) * slot
+    speed = values * jnp.dtype(s.dtype).itemsize / seconds
+    peak = peaks.here()
+    share = speed / (peak.bytes_per_sec * jax.device_count()) if peak else None
+    return {"least_bytes_per_sec": speed, "bandwidth_share": share}
+
+
+def _held(work: Workload, slots: int) -> tuple[Any, Any]:
+    """Shapes of what a decode step reads: the weights, and the cache of `slots`."""
+    s = work.settings
+    columns = s.row_tokens(work.prompts.tokens.shape[1])
+    params = jax.eval_shape(lambda p: transformer.for_decoding(s.model, p, s.dtype), work.params)
+    cache = jax.eval_shape(lambda: kv.empty(s.model, slots, columns, s.dtype, s.cache_layout))
+    return params, cache
+
+
+def _size(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
 def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     """The least FLOPs and bytes per token, and, where XLA can count them, the decode step's.
 
@@ -100,13 +134,11 @@ def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     s = work.settings
     slots = episode.slot_counts(len(work.prompts.tokens) * s.samples, s)[0]
     columns = s.row_tokens(work.prompts.tokens.shape[1])
-    params = jax.eval_shape(lambda p: transformer.for_decoding(s.model, p, s.dtype), work.params)
-    cache = jax.eval_shape(lambda: kv.empty(s.model, slots, columns, s.dtype, s.cache_layout))
+    params, cache = _held(work, slots)
     # XLA would count a byte that is prefetched into a TPU's on-chip memory at every stop.
     options = {"xla_vf_vmem_memory_space_assignment": False} if sharding else {}
     found = timing.cost(lower_step(s, slots, columns, sharding).compile(options))
-    weights = sum(x.size for x in jax.tree.leaves(params))
-    held = sum(x.size for x in jax.tree.leaves(cache))
+    weights, held = _size(params), _size(cache)
     width = jnp.dtype(s.dtype).itemsize
     least_bytes = (weights + held) * width
     if not s.model.tied:

@@ -5,6 +5,7 @@ real     the shape of SmolLM2-135M; 4 problems, otherwise the same
 group    small's model; 8 problems with 8 samples each
 skewed   small's model; 256 samples queued on 64 slots, attempts of very different lengths
 long     the shape of Gemma 3 270M, vocabulary 262,144; 8 problems, rows of 1,024 tokens
+large    the shape of Gemma 2 2B; 64 problems, attempts of 256 tokens; for an accelerator of 80 GB
 
 Attempts end at their limit only: no id ends one, so that every engine writes as much.
 """
@@ -24,7 +25,7 @@ from score_jax.config import (
 )
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
-from score_jax.experiment import Experiment
+from score_jax.experiment import Experiment, multiply_as_told
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
@@ -73,6 +74,24 @@ GEMMA3_270M = ModelConfig(
     windows=((512,) * 5 + (0,)) * 3,
     **FAMILIES["gemma3_text"].fields,
 )
+GEMMA2_2B = ModelConfig(
+    family="gemma2",
+    vocab_size=256_000,
+    layers=26,
+    width=2304,
+    heads=8,
+    kv_heads=4,
+    head_width=256,
+    mlp_width=9216,
+    norm_epsilon=1e-6,
+    tied=True,
+    max_positions=8192,
+    attention_softcap=50.0,
+    logit_softcap=30.0,
+    query_scalar=256.0,
+    windows=(4096, 0) * 13,
+    **FAMILIES["gemma2"].fields,
+)
 PROMPT_TOKENS, INSTRUCTION_TOKENS, SKEWED_MEAN = 64, 32, 0.25
 
 
@@ -110,6 +129,7 @@ SHAPES = {
     "group": _Shape(SMALL, problems=8, samples=8),
     "skewed": _Shape(SMALL, problems=32, samples=8, slots=64, attempt_tokens=128, skewed=True),
     "long": _Shape(GEMMA3_270M, problems=8, attempt_tokens=464),
+    "large": _Shape(GEMMA2_2B, problems=64, attempt_tokens=256),
 }
 
 
@@ -132,6 +152,7 @@ def named(
     key = name.lower().replace("-", "_").removeprefix("w_")
     if key not in SHAPES:
         raise InputError(f"unknown --workload={name}. {nearest(key, SHAPES)}")
+    multiply_as_told(dtype)
     shape = SHAPES[key]
     if vocabulary:
         model = dataclasses.replace(shape.model, vocab_size=vocabulary)

@@ -10,14 +10,11 @@ function's own beginning is the "stub", for answers that only go on from it, as 
 import ast
 import json
 import pathlib
-from collections.abc import Iterable
-from typing import Any
 
 from score_jax.data import jsonl, prepared, published
 from score_jax.data.published import Published
 from score_jax.problem import InputError, Problem
 
-_BUILDERS = "score_jax.data.builders"
 NAME = "humaneval"
 FILE = Published(
     "HumanEval.jsonl.gz",
@@ -72,12 +69,7 @@ def parts(prompt: str, entry_point: str) -> tuple[str, str]:
 def problems(path: str, split: str) -> list[Problem]:
     """Problems of "test", from a folder with HumanEval.jsonl.gz, a URL, or TFDS."""
     _check_split(split)
-    rows: Iterable[dict[str, Any]]
-    if path and not published.is_url(path):
-        rows = examples(published.find(path, FILE), split)
-    else:
-        rows = prepared.rows(NAME, split, url=path, module=_BUILDERS, files=FILE.name)
-    return [problem(row) for row in rows]
+    return [problem(row) for row in prepared.examples(NAME, path, split, FILE, examples)]
 
 
 def _check_split(split: str) -> None:

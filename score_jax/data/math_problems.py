@@ -11,7 +11,6 @@ samples.
 
 import pathlib
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from absl import logging
@@ -20,7 +19,6 @@ from score_jax.data import jsonl, prepared, published
 from score_jax.data.published import Published
 from score_jax.problem import InputError, Problem
 
-_BUILDERS = "score_jax.data.builders"
 NAME = "math"
 _URL = "https://media.githubusercontent.com/media/openai/prm800k/main/prm800k/math_splits"
 FILES = {
@@ -78,14 +76,9 @@ def problem(row: dict[str, Any]) -> Problem:
 
 def problems(path: str, split: str) -> list[Problem]:
     """Problems of "train" or "test", from a folder of the published files, a URL, or TFDS."""
-    rows: Iterable[dict[str, Any]]
     if split not in FILES:
         raise InputError(f"MATH has splits {', '.join(FILES)}, not {split!r}.")
-    if path and not published.is_url(path):
-        rows = examples(published.find(path, FILES[split]), split)
-    else:
-        rows = prepared.rows(NAME, split, url=path, module=_BUILDERS, files=FILES[split].name)
-    return [problem(row) for row in rows]
+    return [problem(row) for row in prepared.examples(NAME, path, split, FILES[split], examples)]
 
 
 def _level(row: dict[str, Any], path: pathlib.Path, number: int) -> str:

@@ -10,14 +10,12 @@ tasks (`challenge_test_list`) are neither shown nor run.
 
 import json
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 from score_jax.data import jsonl, prepared, published
 from score_jax.data.published import Published
 from score_jax.problem import InputError, Problem
 
-_BUILDERS = "score_jax.data.builders"
 NAME = "mbpp"
 FILE = Published(
     "mbpp.jsonl",
@@ -79,12 +77,7 @@ def problems(path: str, split: str) -> list[Problem]:
     """Problems of a split, from a folder with mbpp.jsonl, a URL, or TFDS."""
     for part in split.split("+"):
         _tasks(part)
-    rows: Iterable[dict[str, Any]]
-    if path and not published.is_url(path):
-        rows = examples(published.find(path, FILE), split)
-    else:
-        rows = prepared.rows(NAME, split, url=path, module=_BUILDERS, files=FILE.name)
-    return [problem(row) for row in rows]
+    return [problem(row) for row in prepared.examples(NAME, path, split, FILE, examples)]
 
 
 def _tasks(split: str) -> range:

@@ -12,10 +12,11 @@ import argparse
 import importlib
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from score_jax.data import published
+from score_jax.data.published import Published
 from score_jax.problem import InputError
 
 _FORMAT = {"file_format": "array_record"}
@@ -55,6 +56,22 @@ def rows(
     if not found:
         raise InputError(f"{name} in TensorFlow Datasets has no problem in its {split!r} split.")
     return found
+
+
+def examples(
+    name: str,
+    path: str,
+    split: str,
+    file: Published,
+    read: Callable[[pathlib.Path, str], list[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """The examples of a split of one of our own builders, wherever they are.
+
+    path: a folder with the published file, which `read` reads; a URL; or empty, for TFDS.
+    """
+    if path and not published.is_url(path):
+        return read(published.find(path, file), split)
+    return rows(name, split, url=path, module=_BUILDERS, files=file.name)
 
 
 def prepare(name: str, source: str, data_dir: str | None = None) -> pathlib.Path:

@@ -9,9 +9,9 @@ there, so they are computed once. Nothing of a chunk outlives it but its outputs
 respect to the hidden states, and its share of the head's, which is summed in float32; the backward
 pass only scales both. Source of the idea: Liger kernels, arXiv 2410.10989, section 3.2.
 
-The loop ends where the longest row ends. On a mesh every device loops over its own rows: it gathers
-the head once, in the dtype of the products, and what its chunks add up to is added to the other
-devices' once, at the end.
+The loop ends where the longest row ends. On a mesh, devices loop over their rows together, and each
+holds the head for its own share of the vocabulary, in the dtype of the products, and the gradient
+of that share: no device ever holds a whole one. `score` sees to the rest (vocabulary.py).
 """
 
 import dataclasses
@@ -36,6 +36,7 @@ class Loop:
     tokens: int  # of a chunk on one device; at least one column of its rows
     dtype: str  # of the head in `score`
     mesh: Mesh | None = None  # that the rows are split over
+    axis: str = ""  # of the mesh, that the vocabulary of `score` is split over
 
 
 def values(
@@ -61,7 +62,7 @@ def values(
         return (summed, None), outputs
 
     inputs_BN = (mask_BN, hidden_BND, *others_BN)
-    (summed, _), outputs_BN = _over(loop, visit, head, frozen, inputs_BN)
+    (summed, _), outputs_BN = _over(loop, visit, head, frozen, inputs_BN, learns=False)
     return summed, outputs_BN
 
 
@@ -92,7 +93,8 @@ def _forward(loop: Loop, head, frozen, mask_BN, hidden_BND, *others_BN):
         return (summed, of_head), (outputs, of_hidden)
 
     inputs_BN = (mask_BN, hidden_BND, *others_BN)
-    (summed, of_head), (outputs_BN, of_hidden_BND) = _over(loop, visit, head, frozen, inputs_BN)
+    sums, (outputs_BN, of_hidden_BND) = _over(loop, visit, head, frozen, inputs_BN, learns=True)
+    summed, of_head = sums
     of_head = jax.tree.map(lambda g, x: g.astype(x.dtype), of_head, head)
     return (summed, outputs_BN), (of_head, of_hidden_BND, len(others_BN))
 
@@ -111,14 +113,16 @@ total.defvjp(_forward, _backward)
 # Chunks
 
 
-def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN):
+def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN, *, learns: bool):
     """visit(head, frozen, *chunk) -> ((sum, sums like the head or None), columns), for all chunks.
 
+    learns: whether `visit` has sums like the head.
     Returns: the sums, over all devices, and the columns together.
     """
 
     def on_device(head, frozen, *inputs_BN):
-        head, frozen = _gathered(head, loop), _gathered(frozen, loop)
+        vocabulary = _vocabulary(head)
+        head, frozen = _by_vocabulary(head, loop), _by_vocabulary(frozen, loop)
         inputs_C, size = _chunks(inputs_BN, loop)
 
         def add(i, carry):
@@ -135,18 +139,17 @@ def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN):
         used = _used(mask_BN, size, loop)
         (summed, of_head), found_C = jax.lax.fori_loop(0, used, add, (zeros, zeros_C))
         found_BN = jax.tree.map(lambda x_C: _joined(x_C, mask_BN.shape[1]), found_C)
-        return (_summed(summed, loop), _scattered(of_head, loop)), found_BN
+        return (_summed(summed, loop), _by_width(of_head, vocabulary, loop)), found_BN
 
     if not loop.mesh:
         return on_device(head, frozen, *inputs_BN)
     # What is split over `tensor` is left to XLA.
     head_specs, rows = _specs(head), PartitionSpec(sharding.BATCH_AXES)
-    (_, of_head), _ = jax.eval_shape(visit, head, frozen, *inputs_BN)
     return jax.shard_map(
         on_device,
         mesh=loop.mesh,
         in_specs=(head_specs, _specs(frozen), *[rows] * len(inputs_BN)),
-        out_specs=((PartitionSpec(), None if of_head is None else head_specs), rows),
+        out_specs=((PartitionSpec(), head_specs if learns else None), rows),
         axis_names=set(sharding.BATCH_AXES),
         check_vma=False,  # loops begin with zeros, which do not say that they vary
     )(head, frozen, *inputs_BN)
@@ -174,7 +177,7 @@ def _joined(x_C: jax.Array, columns: int) -> jax.Array:
 def _used(mask_BN: jax.Array, size: int, loop: Loop) -> jax.Array:
     """How many chunks a device computes: up to the last column that one of its rows needs."""
     longest = jnp.max(jnp.sum(mask_BN, axis=1))
-    if loop.mesh and loop.mesh.shape["tensor"] > 1:
+    if loop.axis or (loop.mesh and loop.mesh.shape["tensor"] > 1):
         # A chunk's logits are split, and those who hold them must come to the same chunks.
         longest = jax.lax.pmax(longest, sharding.BATCH_AXES)
     return -(-longest // size)
@@ -187,40 +190,54 @@ def _at(i, tree_C):
 # Devices
 
 
-def _width_axis(name: str) -> int:
-    return transformer.AXES[name].index("width")
-
-
 def _specs(head: Params | None):
     """How the head's params lie on the axes that rows are split over."""
     if head is None:
         return None
-    return {name: PartitionSpec(*[None] * _width_axis(name), "fsdp") for name in head}
+    return {name: PartitionSpec(*[None] * _axis(name, "width"), "fsdp") for name in head}
 
 
-def _gathered(head: Params | None, loop: Loop) -> Params | None:
-    """The whole width, cast."""
+def _axis(name: str, logical: str) -> int:
+    return transformer.AXES[name].index(logical)
+
+
+def _vocabulary(head: Params) -> int:
+    ((name, x),) = head.items()
+    return x.shape[_axis(name, "vocab")]
+
+
+def _by_vocabulary(head: Params | None, loop: Loop) -> Params | None:
+    """Cast; on a mesh the whole width of a share of the vocabulary, padded behind with zeros."""
     if head is None:
         return None
     head = {name: x.astype(loop.dtype) for name, x in head.items()}
-    if not loop.mesh:
+    if not loop.mesh or not loop.axis:
         return head
-    return {
-        name: jax.lax.all_gather(x, "fsdp", axis=_width_axis(name), tiled=True)
-        for name, x in head.items()
-    }
+    parts = loop.mesh.shape[loop.axis]
+
+    def exchanged(name: str, x: jax.Array) -> jax.Array:
+        axis = _axis(name, "vocab")
+        padding = [(0, -size % parts if i == axis else 0) for i, size in enumerate(x.shape)]
+        return jax.lax.all_to_all(
+            jnp.pad(x, padding), loop.axis, axis, _axis(name, "width"), tiled=True
+        )
+
+    return {name: exchanged(name, x) for name, x in head.items()}
+
+
+def _by_width(of_head: Params | None, vocabulary: int, loop: Loop) -> Params | None:
+    """Back to a share of the width, summed over devices that have other rows."""
+    if of_head is None or not loop.mesh:
+        return of_head
+
+    def exchanged(name: str, x: jax.Array) -> jax.Array:
+        axis = _axis(name, "vocab")
+        x = jax.lax.all_to_all(x, loop.axis, _axis(name, "width"), axis, tiled=True)
+        return jax.lax.slice_in_dim(x, 0, vocabulary, axis=axis)
+
+    summed = jax.lax.psum(of_head, "data")
+    return {name: exchanged(name, x) for name, x in summed.items()} if loop.axis else summed
 
 
 def _summed(x: jax.Array, loop: Loop) -> jax.Array:
     return jax.lax.psum(x, sharding.BATCH_AXES) if loop.mesh else x
-
-
-def _scattered(of_head: Params | None, loop: Loop) -> Params | None:
-    """The sum over devices, each with its share of the width."""
-    if of_head is None or not loop.mesh:
-        return of_head
-    summed = {
-        name: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=_width_axis(name), tiled=True)
-        for name, x in of_head.items()
-    }
-    return jax.lax.psum(summed, "data")

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from score_jax import sharding
-from score_jax.learner import chunked
+from score_jax.learner import chunked, vocabulary
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
 from score_jax.rl import kl
-from score_jax.rl.policy import Policy, distort, log_prob_and_entropy
+from score_jax.rl.policy import Policy, distort
 from score_jax.structs import Params
 
 # Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
 # large vocabulary more, for a product that is not bound by reading the head, up to half its size.
-CHUNK_LOGITS, LARGE_CHUNK = 2**22, 256
+_CHUNK_LOGITS, _LARGE_CHUNK = 2**22, 256
 
 
 # (logp_BN, kl_BN or None, mask_BN, *inputs_BN) -> a sum over the tokens in the mask
@@ -41,6 +41,11 @@ class LikelihoodSettings:
     remat: str = "products"  # a key of transformer.REMAT
     attention: str = "xla"  # or a key of kernels.KERNELS
     mesh: Mesh | None = None  # that rows and params are split over; None: one device
+
+    @property
+    def split_over(self) -> str:
+        """The mesh axis over which the vocabulary's projection is split; "": none."""
+        return "fsdp" if self.mesh and self.mesh.shape["fsdp"] > 1 else ""
 
 
 class Written(flax.struct.PyTreeNode):
@@ -110,7 +115,7 @@ def read(
     s = settings
 
     def score(head, _, mask_BN, hidden_BND, target_BN):
-        logits_BNV = transformer.project(s.model, head, hidden_BND)
+        logits_BNV = vocabulary.project(s.model, head, hidden_BND, s.split_over)
         logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
         return jnp.float32(0.0), (logp_BN, entropy_BN)
 
@@ -146,12 +151,16 @@ def loss(
     whole = Policy(temperature=s.policy.temperature)
 
     def score(head, reference_head, mask_BN, hidden_BND, target_BN, reference_BND, *inputs_BN):
-        logits_BNV = transformer.project(s.model, head, hidden_BND)
+        logits_BNV = vocabulary.project(s.model, head, hidden_BND, s.split_over)
         logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
         kl_BN = None
         if reference_head is not None:
-            reference_BNV = transformer.project(s.model, reference_head, reference_BND)
-            kl_BN = kl.exact(distort(logits_BNV, whole), distort(reference_BNV, whole))
+            reference_BNV = vocabulary.project(s.model, reference_head, reference_BND, s.split_over)
+            both = (
+                distort(vocabulary.whole(x, s.split_over, s.model.vocab_size), whole)
+                for x in (logits_BNV, reference_BNV)
+            )
+            kl_BN = kl.exact(*both)
         return objective(logp_BN, kl_BN, mask_BN, *inputs_BN), (logp_BN, entropy_BN)
 
     head = transformer.head(s.model, params)
@@ -162,20 +171,28 @@ def loss(
     return summed, jax.lax.stop_gradient(found)
 
 
+def chunk_tokens(chunk: int, model: ModelConfig) -> int:
+    """Tokens projected to the vocabulary at once on a device: `chunk`, or chosen where it is 0."""
+    large = min(_LARGE_CHUNK, model.width // 2)
+    return chunk or max(large, _CHUNK_LOGITS // model.vocab_size)
+
+
 def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
 
 def _score(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
+    axis = settings.split_over
+    if settings.policy.truncates:
+        logits_BNV, axis = vocabulary.whole(logits_BNV, axis, settings.model.vocab_size), ""
     distorted_BNV = distort(logits_BNV, settings.policy, drawn=target_BN)
-    found = log_prob_and_entropy(distorted_BNV, target_BN)
+    found = vocabulary.log_prob_and_entropy(distorted_BNV, target_BN, axis)
     return tuple(jnp.where(mask_BN, x_BN, 0.0) for x_BN in found)
 
 
 def _loop(score, settings: LikelihoodSettings) -> chunked.Loop:
-    model = settings.model
-    large = min(LARGE_CHUNK, model.width // 2)
-    tokens = settings.chunk or max(large, CHUNK_LOGITS // model.vocab_size)
+    tokens = chunk_tokens(settings.chunk, settings.model)
     # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
     split = settings.mesh and sharding.batch_size(settings.mesh) > 1
-    return chunked.Loop(score, tokens, settings.dtype, settings.mesh if split else None)
+    mesh = settings.mesh if split else None
+    return chunked.Loop(score, tokens, settings.dtype, mesh, settings.split_over)

@@ -66,6 +66,7 @@ class Coefficients(flax.struct.PyTreeNode):
     importance_cap: Any
     early_attempts: Any
     overlong_tokens: Any
+    verdict: Any
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Coefficients":
@@ -177,6 +178,9 @@ def loss_gradient(
     if choices.truncation == "penalty":
         length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
         shaped_BA -= overlong(length_BA, s.max_attempt_tokens, coefficients.overlong_tokens)
+    if batch.true_verdict is not None:
+        # Of the attempt that gives it alone: neither the bonus nor the discount multiplies it.
+        shaped_BA += coefficients.verdict * batch.true_verdict
     shaped_QGA = shaped_BA.reshape(-1, s.samples, attempts)
     advantage_QGA = advantages(shaped_QGA, choices.baseline, s.siblings)
     if choices.standardize:

@@ -1,4 +1,4 @@
-"""TPU chips: what a topology's name means, and the peaks that bound a step.
+"""TPU chips: what a topology's name means, what fits on a chip, and how fast it sends.
 
 Sources: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation
 (cloud.google.com/tpu/docs). Interconnect figures there count both directions; a chip sends half.
@@ -10,6 +10,7 @@ import math
 import re
 
 from score_jax.config import nearest
+from score_jax.peaks import PEAKS, Peak
 from score_jax.problem import InputError
 
 GIB = 2**30
@@ -21,15 +22,14 @@ class Chip:
 
     name: str
     usable_bytes: float  # of HBM
-    flops: float  # bfloat16, per second
-    hbm_bytes_per_sec: float
+    peak: Peak
     ici_bytes_per_sec: float  # sent over all links
 
 
 CHIPS = {
-    "v5e": Chip("v5e", 15.75 * GIB, 197e12, 819e9, 200e9),
-    "v5p": Chip("v5p", 95.74 * GIB, 459e12, 2765e9, 600e9),
-    "v6e": Chip("v6e", 31.25 * GIB, 918e12, 1640e9, 400e9),
+    "v5e": Chip("v5e", 15.75 * GIB, PEAKS["TPU v5e"], 200e9),
+    "v5p": Chip("v5p", 95.74 * GIB, PEAKS["TPU v5"], 600e9),
+    "v6e": Chip("v6e", 31.25 * GIB, PEAKS["TPU v6"], 400e9),
 }
 
 

@@ -28,7 +28,6 @@ _ADVICE = {
     "weights": f"{_FSDP}; model.lora.rank trains adapters only",
     "optimizer": f"{_FSDP}; optimizer.name=adafactor; model.lora.rank",
     "reference": f"{_FSDP}; model.lora.rank needs no copy",
-    "stage's first weights": f"{_FSDP}; model.lora.rank",
     "decode weights": "model.dtype=bfloat16; mesh.tensor",
     "cache": "fewer rollout.slots; shorter max_prompt_tokens, max_attempt_tokens",
     "prompts' cache": "more chips under mesh.data or mesh.fsdp; shorter max_prompt_tokens",
@@ -63,8 +62,6 @@ def terms(settings: Settings, shapes: Shapes) -> list[Term]:
         Term("weights", STAYS, device_bytes(shapes.trained)),
         Term("optimizer", STAYS, device_bytes(shapes.opt_state)),
         Term("reference", STAYS, device_bytes(shapes.frozen)),
-        # The loop keeps what a stage starts from until the stage is done.
-        Term("stage's first weights", STAYS, device_bytes(shapes.trained)),
         *_rollout(settings, shapes),
         *_update(settings, shapes),
     ]
@@ -117,6 +114,7 @@ def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
 def _update(s: Settings, shapes: Shapes) -> list[Term]:
     m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
     split, tensor = sharding.batch_size(shapes.mesh), shapes.mesh.shape["tensor"]
+    fsdp = shapes.mesh.shape["fsdp"]
     rows = -(-shapes.rows // (split * max(1, s.memory.micro_batches)))
     tokens = rows * shapes.columns
     heads, mlp = (m.heads + m.kv_heads) * 2 * m.head_width // tensor, m.mlp_width // tensor
@@ -129,7 +127,7 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
     )
     trained = device_bytes(shapes.trained)
     layer = (parameters(m) - _embeddings(m)) // m.layers // tensor
-    chunk = s.memory.chunk or max(likelihood.LARGE_CHUNK, likelihood.CHUNK_LOGITS // m.vocab_size)
+    chunk = likelihood.chunk_tokens(s.memory.chunk, m)
     scores = 0
     if s.model.attention == "xla":
         # Scores, softmax and the gradient of one layer, float32.
@@ -139,11 +137,11 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
         Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
         # Frozen weights lie in it as they are.
         Term("weights in model.dtype", UPDATE, 0 if shapes.lora.rank else trained // 4 * width),
-        # This layer's and the next one's, and the head with its gradient in float32.
+        # This layer's and the next one's, and a share of the head with its gradient in float32.
         Term(
             "gathered weights",
             UPDATE,
-            2 * layer * width + m.vocab_size * m.width // tensor * (width + 4),
+            2 * layer * width + m.vocab_size * m.width // (tensor * fsdp) * (width + 4),
         ),
         Term("layers' inputs", UPDATE, m.layers * tokens * kept * width),
         Term("attention scores", UPDATE, scores),
@@ -168,7 +166,7 @@ def flops(settings: Settings, shapes: Shapes) -> float:
     """Of an update over all chips if every row is full: nothing computed twice but what remat asks.
 
     Policy forward and backward and the reference's forward; with remat=full each layer's forward
-    once more. The head reads written tokens only, and is computed once more in the backward pass.
+    once more. The head reads written tokens only, and its gradient is taken on the way forward.
     """
     m, rows, columns = shapes.model, shapes.rows, shapes.columns
     again = settings.memory.remat == "full"
@@ -176,7 +174,7 @@ def flops(settings: Settings, shapes: Shapes) -> float:
     attention = 4 * m.heads * m.head_width * rows * sum(_seen(columns, w) for w in m.layer_windows)
     written = rows * settings.rollout.attempts * settings.rollout.max_attempt_tokens
     head = 2 * m.width * m.vocab_size * written
-    return (4 + again) * (layers + attention) + 5 * head
+    return (4 + again) * (layers + attention) + 4 * head
 
 
 @functools.cache

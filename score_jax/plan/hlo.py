@@ -62,7 +62,7 @@ class Cost:
 def cost(text: str) -> Cost:
     """The cost of a program from its optimised text (`compiled.as_text()`)."""
     computations, entry = _parse(text)
-    seen: set[str] = set()  # channels; one collective may be spread over several fusions
+    seen: set[str] = set()  # chains: one collective that is spread over several fusions
     known: dict[str, Cost] = {}
 
     def of(name: str) -> Cost:
@@ -154,11 +154,11 @@ def _constants(lines: list[Instruction]) -> dict[str, int]:
 
 
 def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: set[str]) -> None:
-    channel = re.search(r"channel_id=(\d+)", line.line)
-    if channel and channel.group(1) in seen:
-        return
-    if channel:
-        seen.add(channel.group(1))
+    # Its parts have a chain in common. Channels tell nothing: all that shard_map asks for are 1.
+    if chain := re.search(r'chain_id="(\d+)"', line.line):
+        if chain.group(1) in seen:
+            return
+        seen.add(chain.group(1))
     kind = line.opcode.removesuffix("-start")
     given = sum(_bytes_of(results.get(name, "")) for name in line.operands)
     made = _bytes_of(line.result)

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 
 from score_jax import sharding
 from score_jax.config import LoraSettings, Settings, StageSettings, nearest
+from score_jax.experiment import template_of
 from score_jax.learner import lora, optimizer
 from score_jax.model import config_formats, families, runs, sources, transformer
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.problem import InputError
 from score_jax.structs import Params
-from score_jax.text import templates, tokenizer
-from score_jax.text.prompts import PROMPTS
+from score_jax.text import tokenizer
 from score_jax.text.templates import Template
 from score_jax.text.tokenizer import Tokenizer
 
@@ -166,20 +166,15 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
 
 
 def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Template:
-    if s.problems.prompt not in PROMPTS:
-        raise InputError(
-            f"config.problems.prompt={s.problems.prompt!r} is unknown. "
-            f"{nearest(s.problems.prompt, PROMPTS)}"
-        )
-    prompt_format, instruction = PROMPTS[s.problems.prompt]
-    return templates.make(
-        s.model.template if text else "plain",
-        text or reckoning(model),
-        system=s.problems.system if text else "",
-        prompt_format=prompt_format,
-        instruction=instruction,
-        thinking=s.model.thinking if text else False,
+    if text:
+        return template_of(s, text)
+    # What a template of the model's own puts around a text, `reckoning` counts with the text.
+    s = dataclasses.replace(
+        s,
+        model=dataclasses.replace(s.model, template="plain", thinking=False),
+        problems=dataclasses.replace(s.problems, system=""),
     )
+    return template_of(s, reckoning(model))
 
 
 def reckoning(model: ModelConfig) -> Tokenizer:

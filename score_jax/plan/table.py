@@ -85,9 +85,9 @@ def bounds(
     flops = estimate.flops(settings, shapes) / where.chips
     sent = found[UPDATE].cost.sent
     read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
-    turn = read / chip.hbm_bytes_per_sec
+    turn = read / chip.peak.bytes_per_sec
     turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(settings, shapes)
-    compute, send = flops / chip.flops, sent / chip.ici_bytes_per_sec
+    compute, send = flops / chip.peak.flops, sent / chip.ici_bytes_per_sec
     return "\n".join(
         [
             "least time of a step of full rows, from the chip's peaks",

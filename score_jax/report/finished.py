@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Finished:
 def read(patterns: Sequence[str | Path]) -> list[Finished]:
     """The finished runs among work directories, folders of such, and patterns of either.
 
-    What has not come to its end is left out, and is missing in the number of runs.
+    What has not come to its end is left out, which one line on standard error says.
     Raises: InputError if there is none, or a file in one cannot be read.
     """
     folders = []
@@ -60,7 +61,12 @@ def read(patterns: Sequence[str | Path]) -> list[Finished]:
         for found in sorted(map(Path, glob.glob(pattern))):
             own = (found / "config.json").exists()
             folders += [found] if own else sorted(p.parent for p in found.glob("*/config.json"))
-    runs = [_read(f) for f in folders if (f / "report" / "summary.json").exists()]
+    runs = [_read(folder) for folder in folders if _is_finished(folder)]
+    if left_out := [str(folder) for folder in folders if not _is_finished(folder)]:
+        print(
+            f"score_jax: not finished (no report/summary.json), so left out: {', '.join(left_out)}",
+            file=sys.stderr,
+        )
     if not runs:
         raise InputError(
             f"no finished run in {', '.join(map(str, patterns))}: a run has config.json and "
@@ -101,6 +107,10 @@ def difference(ours: Finished, theirs: Finished, attempt: int | None) -> np.ndar
         return rewards[1] - rewards[0] if attempt is None else rewards[attempt]
 
     return np.array([value(a[problem]) - value(b[problem]) for problem in a])
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "report" / "summary.json").exists()  # written when all stages are done
 
 
 def _read(folder: Path) -> Finished:

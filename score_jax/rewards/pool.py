@@ -7,7 +7,6 @@ forked child of this process starts a pool of its own. Everything ends with this
 exit, and by end of file on the control socket if it is killed.
 """
 
-import atexit
 import contextlib
 import json
 import os
@@ -18,6 +17,8 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from score_jax.rewards.shared import Shared
 
 START_SEC = 120.0
 LANE_QUESTIONS = 2_000  # then a lane is replaced: the symbolic library's caches grow
@@ -56,16 +57,8 @@ class Lane:
 
     def answer(self) -> str:
         """The line that came back; "crash" if the lane died."""
-        reply = b""
-        while not reply.endswith(b"\n"):
-            try:
-                data = self.questions.recv(64)
-            except OSError:
-                return "crash"
-            if not data:
-                return "crash"
-            reply += data
-        return reply.decode().strip()
+        reply = _line(self.questions)
+        return reply.decode().strip() if reply else "crash"
 
 
 class Pool:
@@ -169,25 +162,32 @@ class Pool:
 
     def _reply(self) -> bytes:
         """One line from the hatchery. Raises: HatcheryGone."""
-        reply = b""
-        while not reply.endswith(b"\n"):
-            try:
-                data = self._control.recv(64)
-            except OSError:
-                data = b""
-            if not data:
-                self._log.seek(0)
-                raise HatcheryGone(
-                    f"The process of score_jax.rewards.{self._work[0]} ended, so no more answers "
-                    "can be graded that need it. Its last words:\n"
-                    + self._log.read().decode(errors="replace")[-2000:]
-                )
-            reply += data
+        reply = _line(self._control)
+        if not reply:
+            self._log.seek(0)
+            raise HatcheryGone(
+                f"The process of score_jax.rewards.{self._work[0]} ended, so no more answers can "
+                "be graded that need it. Its last words:\n"
+                + self._log.read().decode(errors="replace")[-2000:]
+            )
         return reply
 
 
-_pools: dict[tuple[str, ...], Pool] = {}
-_pools_lock = threading.Lock()
+def _line(end: socket.socket) -> bytes:
+    """A line with its end; empty where the other side is gone or says nothing in time."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = b""
+        with contextlib.suppress(OSError):
+            data = end.recv(64)
+        if not data:
+            return b""
+        line += data
+    return line
+
+
+_pools: Shared[Pool] = Shared()
+close = _pools.close  # of one pool, or of all
 
 
 def shared(work: tuple[str, ...] = ALGEBRA) -> Pool:
@@ -196,33 +196,4 @@ def shared(work: tuple[str, ...] = ALGEBRA) -> Pool:
     work: a module of this folder with a function serve(control_fd, *arguments), and the arguments.
     Raises: HatcheryRefused.
     """
-    with _pools_lock:
-        if work not in _pools:
-            _pools[work] = Pool(max(2, min(MAX_LANES, os.cpu_count() or 1)), work)
-        return _pools[work]
-
-
-def close(only: Pool | None = None) -> None:
-    """Ends the shared pools' processes; the next use starts new ones.
-
-    only: that pool alone, and only while it is shared, so that threads that meet the end of the
-    same pool do not close its successor.
-    """
-    with _pools_lock:
-        ended = [work for work, pool in _pools.items() if only in (None, pool)]
-        pools = [_pools.pop(work) for work in ended]
-    for pool in pools:
-        with contextlib.suppress(OSError):
-            pool.close()
-
-
-def _after_fork_in_child() -> None:
-    global _pools_lock
-    _pools_lock = threading.Lock()
-    for pool in _pools.values():
-        pool.forget()
-    _pools.clear()
-
-
-atexit.register(close)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    return _pools.get(work, lambda: Pool(max(2, min(MAX_LANES, os.cpu_count() or 1)), work))

@@ -10,11 +10,9 @@ Usable from any thread; a forked child of this process starts a sandbox of its o
 with this process: closed at exit, and by end of file if it is killed. Linux only.
 """
 
-import atexit
 import contextlib
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from typing import Any
 from score_jax.problem import InputError
 from score_jax.rewards import probes, warden
 from score_jax.rewards.checker import Job
+from score_jax.rewards.shared import Shared
 
 KINDS = ("auto", "namespace", "landlock", "none")  # the values of config.rewards.sandbox
 START_SEC = 60.0
@@ -178,9 +177,9 @@ def warn(why: str = "") -> None:
     print(f"score_jax: WARNING: {message}", file=sys.stderr)
 
 
-_shared: dict[tuple[str, bool], Sandbox] = {}
+_sandboxes: Shared[Sandbox] = Shared()
+close = _sandboxes.close  # of one sandbox, or of all
 _default: tuple[str, bool] = ("auto", False)
-_lock = threading.Lock()
 
 
 def configure(kind: str = "auto", allow_unsandboxed: bool = False) -> str:
@@ -195,11 +194,8 @@ def shared(*, after: Sandbox | None = None) -> Sandbox:
 
     after: one that ended. What takes its place is of its kind: that is what the logs say.
     """
-    with _lock:
-        if _default not in _shared:
-            wanted = (after.kind, after.kind == "none") if after else _default
-            _shared[_default] = start(*wanted)
-        return _shared[_default]
+    wanted = (after.kind, after.kind == "none") if after else _default
+    return _sandboxes.get(_default, lambda: start(*wanted))
 
 
 def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> list[str]:
@@ -210,29 +206,3 @@ def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> l
     except SandboxGone:
         close(sandbox)
         return shared(after=sandbox).run(jobs, timeout_sec, overtime=overtime)
-
-
-def close(only: Sandbox | None = None) -> None:
-    """Ends the shared sandboxes' processes; the next use starts new ones.
-
-    only: that one, so that threads that meet the end of the same one do not close its successor.
-    """
-    with _lock:
-        ended = [key for key, one in _shared.items() if only in (None, one)]
-        sandboxes = [_shared.pop(key) for key in ended]
-    for sandbox in sandboxes:
-        with contextlib.suppress(OSError):
-            sandbox.close()
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-    for sandbox in _shared.values():
-        sandbox.forget()
-    _shared.clear()
-
-
-atexit.register(close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,9 +15,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from score_jax.model import cache as kv
 from score_jax.model import transformer
+from score_jax.model.cache_layouts import ByRow
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Episode
@@ -82,11 +84,30 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
         attempt=jnp.ones(slots, jnp.int32),
         count=jnp.zeros(slots, jnp.int32),
         hidden=hidden_QD[problem_slot],
-        cache=kv.widen(kv.take(prompt_cache, problem_slot), columns),
+        cache=_settled(kv.widen(kv.take(prompt_cache, problem_slot), columns)),
         ring=jnp.int32(prompt_tokens),
         end=jnp.full(slots, prompt_tokens),
         work=Work(none, none, none, fed_tokens=jnp.sum(length_Q)),
     )
+
+
+def _settled(cache: kv.Cache) -> kv.Cache:
+    """The cache as a TPU's decode step writes it: in memory, all rows of a ring's slot together.
+
+    Left to itself, XLA keeps another order outside the steps: each burst and each turn-around then
+    begins with a transposed copy of the whole cache, and both lie in memory beside it.
+    """
+    if not isinstance(cache[0], ByRow):
+        return cache
+
+    def pinned(cache: kv.Cache) -> kv.Cache:
+        return jax.tree.map(lambda x_BSC: with_layout_constraint(x_BSC, Layout((1, 0, 2))), cache)
+
+    return jax.lax.platform_dependent(cache, tpu=pinned, default=lambda cache: cache)
+
+
+def _pass(state: State) -> State:
+    return state.replace(cache=_settled(state.cache))
 
 
 def _alive(state: State) -> jax.Array:
@@ -175,6 +196,7 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
     (slot_W,) = jnp.nonzero(state.status == WAITING, size=rows, fill_value=slots)
 
     def feed(state: State) -> State:
+        state = state.replace(cache=_settled(state.cache))
         row_W = state.row.at[slot_W].get(mode="fill", fill_value=samples)
         start_W = state.length.at[slot_W].get(mode="fill", fill_value=0)
         attempt_W = state.attempt.at[slot_W].get(mode="fill", fill_value=1)
@@ -206,12 +228,12 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
             attempt=state.attempt.at[slot_W].add(1, mode="drop"),
             count=state.count.at[slot_W].set(0, mode="drop"),
             hidden=state.hidden.at[slot_W].set(hidden_WD, mode="drop"),
-            cache=kv.put(state.cache, slot_W, turned),
+            cache=_settled(kv.put(state.cache, slot_W, turned)),
             end=state.end.at[slot_W].set(state.ring, mode="drop"),
             work=state.work.replace(fed_tokens=state.work.fed_tokens + fed_tokens),
         )
 
-    return jax.lax.cond(jnp.any(state.status == WAITING), feed, lambda state: state, state)
+    return jax.lax.cond(jnp.any(state.status == WAITING), feed, _pass, state)
 
 
 def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
@@ -224,6 +246,7 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
     slot_W = jnp.where(taken_W, slot_W, slots)
 
     def load(state: State) -> State:
+        state = state.replace(cache=_settled(state.cache))
         problem_W = of.at[row_W].get(mode="clip")
         length_W = length_Q[problem_W]
         contiguous = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
@@ -236,11 +259,11 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
             attempt=state.attempt.at[slot_W].set(1, mode="drop"),
             count=state.count.at[slot_W].set(0, mode="drop"),
             hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
-            cache=kv.put(state.cache, slot_W, turned),
+            cache=_settled(kv.put(state.cache, slot_W, turned)),
             end=state.end.at[slot_W].set(state.ring, mode="drop"),
         )
 
-    return jax.lax.cond(jnp.any(taken_W), load, lambda state: state, state)
+    return jax.lax.cond(jnp.any(taken_W), load, _pass, state)
 
 
 def move_together(state: State, slots: int) -> State:
@@ -258,6 +281,6 @@ def move_together(state: State, slots: int) -> State:
         attempt=of(state.attempt),
         count=of(state.count),
         hidden=of(state.hidden),
-        cache=kv.take(state.cache, slot_W),
+        cache=_settled(kv.take(state.cache, slot_W)),
         end=of(state.end),
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from score_jax import peaks
 from score_jax.bench import flops
 from tests import fakes
 
@@ -38,7 +39,7 @@ def test_the_share_of_a_peak_is_of_all_devices(monkeypatch):
     class Chip:
         device_kind = "TPU v5 lite"
 
-    monkeypatch.setattr(flops.jax, "devices", lambda: [Chip()])
+    monkeypatch.setattr(peaks.jax, "devices", lambda: [Chip()])
     monkeypatch.setattr(flops.jax, "device_count", lambda: 4)
     assert flops.utilisation(197e12, "bfloat16") == 0.25
     assert flops.utilisation(197e12, "float32") is None

@@ -1,36 +1,45 @@
 """The rollout benchmark on a tiny model: what it reports, and what it is compared with."""
 
-import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from score_jax.bench import __main__ as bench
-from score_jax.bench import rollout, timing, workloads
-from tests import fakes
+from score_jax.bench import rollout, timing
+from score_jax.model import transformer
+from score_jax.peaks import Peak
+from score_jax.rollout.slots import Work
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-@pytest.fixture
-def skewed(monkeypatch):
-    """The skewed workload with a tiny model and few samples."""
-    shape = dataclasses.replace(
-        workloads.SHAPES["skewed"], model=fakes.model(max_positions=512), problems=4, slots=8
-    )
-    monkeypatch.setitem(workloads.SHAPES, "skewed", shape)
-    return workloads.named("skewed")
 
 
 def test_refill_beats_lock_step_where_lengths_differ(skewed):
     found = rollout.measure(skewed, reps=1)
     assert found["generated_tokens"] == skewed.limit_QGA.sum()
-    assert found["fed_tokens"] == 4 * 64 + 32 * 32  # Q * P + Q * G * I
+    assert found["fed_tokens"] == 2 * 64 + 16 * 32  # Q * P + Q * G * I
     assert found["lock_step"]["live_share"] < 0.5 < found["live_share"]
     assert found["lock_step"]["decode_steps"] > found["decode_steps"]
     low, high = found["spread"]
     assert low <= found["tokens_per_sec"] <= high
     assert found["bytes_over_least"] > 0.9 and found["flops_over_least"] > 0.9
+    assert found["bandwidth_share"] is None  # a CPU
+
+
+def test_bandwidth_is_of_weights_once_a_step_and_of_cache_once_a_slot(skewed, monkeypatch):
+    monkeypatch.setattr(rollout.peaks, "here", lambda: Peak(flops=1.0, bytes_per_sec=1e9))
+    monkeypatch.setattr(rollout.jax, "device_count", lambda: 2)
+    nothing = np.array([0])
+    counted = Work(np.array([10, 20]), np.array([40, 70]), nothing, nothing)
+    found = rollout._bandwidth(skewed, counted, seconds=4.0)
+    m = skewed.settings.model
+    params = jax.eval_shape(lambda: transformer.init(m, jax.random.key(0)))
+    weights = sum(x.size for x in jax.tree.leaves(params)) - m.vocab_size * m.width  # looked up
+    columns = skewed.settings.row_tokens(skewed.prompts.tokens.shape[1])
+    slot = 2 * m.layers * m.kv_heads * m.head_width * columns
+    assert found["least_bytes_per_sec"] == (30 * weights + 110 * slot) * 4 / 4.0
+    assert found["bandwidth_share"] == found["least_bytes_per_sec"] / 2e9
 
 
 def test_the_last_line_is_one_json_object_with_the_contract_s_keys(skewed, capsys):

@@ -1,26 +1,14 @@
 """The update benchmark on a tiny model: what it reports, and what it is compared with."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from score_jax.bench import __main__ as bench
-from score_jax.bench import update, workloads
-from tests import fakes
+from score_jax.bench import update
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """The skewed workload with a tiny model and few samples."""
-    shape = dataclasses.replace(
-        workloads.SHAPES["skewed"], model=fakes.model(max_positions=512), problems=2, slots=8
-    )
-    monkeypatch.setitem(workloads.SHAPES, "skewed", shape)
-    return workloads.named("skewed")
 
 
 def last_line(capsys, *arguments: str) -> dict:
@@ -28,18 +16,18 @@ def last_line(capsys, *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_rows_are_those_of_the_rollout(tiny):
-    batch = update.episodes(tiny)
+def test_rows_are_those_of_the_rollout(skewed):
+    batch = update.episodes(skewed)
     for a in (1, 2):
         np.testing.assert_array_equal(
-            np.sum(batch.attempt == a, axis=1), tiny.limit_QGA.reshape(-1, 2)[:, a - 1]
+            np.sum(batch.attempt == a, axis=1), skewed.limit_QGA.reshape(-1, 2)[:, a - 1]
         )
     last_B = np.take_along_axis(np.asarray(batch.attempt), np.asarray(batch.length)[:, None] - 1, 1)
     assert np.all(last_B == 2)
 
 
-def test_an_update_is_timed_in_turn_with_another_form_of_it(tiny, capsys):
-    del tiny
+def test_an_update_is_timed_in_turn_with_another_form_of_it(skewed, capsys):
+    del skewed
     given = ("--reps=1", "--memory=micro_batches=2,widths=2", "--against=reference=none,remat=full")
     found = last_line(capsys, *given)
     assert found["plan"] == {"parts": 2, "widths": 2, "shards": 1}
@@ -52,8 +40,8 @@ def test_an_update_is_timed_in_turn_with_another_form_of_it(tiny, capsys):
     assert found["largest_temporaries"][0]["bytes"] >= found["largest_temporaries"][1]["bytes"]
 
 
-def test_memory_is_told_without_a_run_and_grows_with_a_chunk_of_logits(tiny, capsys):
-    del tiny
+def test_memory_is_told_without_a_run_and_grows_with_a_chunk_of_logits(skewed, capsys):
+    del skewed
     chunked = last_line(capsys, "--analyse", "--vocabulary=4096")
     naive = last_line(capsys, "--analyse", "--vocabulary=4096", "--memory=chunk=1000000")
     assert "tokens_per_sec" not in chunked and chunked["vocabulary"] == 4096
@@ -68,7 +56,7 @@ def test_memory_is_told_without_a_run_and_grows_with_a_chunk_of_logits(tiny, cap
         (["--against=chunk=many"], "chunk"),
     ],
 )
-def test_bad_settings_are_one_message_and_status_2(tiny, arguments, wanted, capsys):
-    del tiny
+def test_bad_settings_are_one_message_and_status_2(skewed, arguments, wanted, capsys):
+    del skewed
     assert bench.main(["update", "--workload=skewed", *arguments]) == 2
     assert wanted in capsys.readouterr().err

@@ -64,7 +64,7 @@ class Tools:
     def __init__(self, folder: Path):
         self.folder = folder
         self._answers: list[dict[str, object]] = []
-        (folder / "bin").mkdir()
+        (folder / "bin").mkdir(parents=True)
         self._write()
 
     def answer(

@@ -1,6 +1,7 @@
 """launch/tpu_vm.sh against a gcloud that answers by list: what it does when, in which words."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -81,8 +82,8 @@ def test_after_a_preemption_a_new_vm_goes_on_with_the_same_command(tools):
     ]
     first, second = (call for call in tools.calls("gcloud") if "tpu_worker.sh run" in str(call))
     told = [shlex.split(next(w for w in call if "--command" in w)) for call in (first, second)]
-    assert told[0][4:] == told[1][4:] == list(RUN)
-    assert told[0][3] != told[1][3]  # another start, not a repeated one
+    assert told[0][5:] == told[1][5:] == list(RUN)
+    assert told[0][4] != told[1][4]  # another start, not a repeated one
 
 
 def test_a_preemption_while_installing_is_one_too(tools):
@@ -242,7 +243,10 @@ def test_arguments_reach_the_workers_word_by_word(tools):
     (command,) = (w for call in tools.calls("gcloud") for w in call if "tpu_worker.sh run" in w)
     # gcloud splits a command at blanks, ssh joins it again, and a shell of the worker reads it.
     joined = " ".join(command.removeprefix("--command=").split(" "))
-    assert shlex.split(joined)[4:] == words
+    revision, *_, identity = shlex.split(joined)[:5]
+    assert re.fullmatch(r"SCORE_JAX_REVISION=[0-9a-f]{40}(-dirty)?", revision)
+    assert re.fullmatch(r"\d+-0", identity)
+    assert shlex.split(joined)[5:] == words
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from score_jax.learner import step
 from score_jax.learner.parts import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
+from score_jax.rl.policy import Policy
 from tests import fakes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
+WHOLE = Policy()
 BATCH = fakes.batch(problems=8, max_attempt_tokens=12, seed=3)
 
 
@@ -27,10 +29,16 @@ def gradient(params, reference, batch, coefficients, *, choices, settings):
     )
 
 
-def arguments(family: str, estimator: str, sizes: tuple[int, int, int] | None):
+def arguments(
+    family: str,
+    estimator: str,
+    sizes: tuple[int, int, int] | None,
+    policy: Policy = WHOLE,
+    vocab_size: int = 6,  # which does not divide by 4 or 8
+):
     """Those of `gradient`, on a mesh of these sizes or on one device."""
-    model = fakes.model_of_family(family, vocab_size=6)
-    settings = fakes.learner_settings(model, chunk=8, max_attempt_tokens=12)
+    model = fakes.model_of_family(family, vocab_size=vocab_size)
+    settings = fakes.learner_settings(model, policy=policy, chunk=8, max_attempt_tokens=12)
     values = (fakes.params(model), fakes.params(model, seed=1), BATCH)
     if sizes:
         mesh = sharding.make_mesh(*sizes, jax.devices()[: np.prod(sizes)])
@@ -46,41 +54,47 @@ def arguments(family: str, estimator: str, sizes: tuple[int, int, int] | None):
 
 
 @functools.cache
-def on_one_device(family: str, estimator: str):
-    values, static = arguments(family, estimator, None)
+def on_one_device(family: str, estimator: str, policy: Policy):
+    values, static = arguments(family, estimator, None, policy)
     return gradient(*values, **static)
 
 
 @pytest.mark.parametrize(
-    ("family", "estimator", "sizes"),
+    ("family", "estimator", "sizes", "policy"),
     [
-        ("llama", "exact", (2, 2, 2)),
-        ("gemma2", "k1", (2, 2, 2)),
-        ("gemma2", "k1", (1, 8, 1)),
-        ("gemma2", "k1", (8, 1, 1)),
-        ("llama", "exact", (1, 1, 2)),
+        ("llama", "exact", (2, 2, 2), WHOLE),
+        ("gemma2", "k1", (2, 2, 2), WHOLE),
+        ("gemma2", "k1", (1, 8, 1), WHOLE),
+        ("gemma2", "k1", (8, 1, 1), WHOLE),
+        ("llama", "exact", (1, 1, 2), WHOLE),
+        ("llama", "k1", (2, 4, 1), Policy(temperature=0.7, top_k=4, top_p=0.8)),
     ],
     ids=str,
 )
-def test_the_gradient_is_that_of_one_device(family, estimator, sizes):
-    values, static = arguments(family, estimator, sizes)
-    ours, theirs = gradient(*values, **static), on_one_device(family, estimator)
+def test_the_gradient_is_that_of_one_device(family, estimator, sizes, policy):
+    values, static = arguments(family, estimator, sizes, policy)
+    ours, theirs = gradient(*values, **static), on_one_device(family, estimator, policy)
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         scale = np.max(np.abs(y)) + 1e-6
         np.testing.assert_allclose(x / scale, y / scale, atol=1e-5)
 
 
-def test_gradients_are_summed_and_never_activations_and_chunks_send_nothing():
-    values, static = arguments("gemma2", "k1", (2, 4, 1))
+def test_gradients_are_summed_and_never_activations_and_no_device_gets_the_whole_head():
+    values, static = arguments("llama", "k1", (2, 4, 1), vocab_size=40)
     plan = dataclasses.replace(static["settings"].plan, widths=1)
     static["settings"] = dataclasses.replace(static["settings"], plan=plan)
     text = gradient.lower(*values, **static).compile().as_text()
-    sent = re.findall(r"= (.*) (all-\w+|reduce-scatter|collective-permute)(?:-start)?\((.*)", text)
-    assert {kind for _, kind, _ in sent} == {"all-gather", "all-reduce", "reduce-scatter"}
-    columns = BATCH.tokens.shape[1]
+    sent = re.findall(r"= (.*) (all-[a-z-]+|reduce-scatter|collective-permute)\((.*)", text)
+    assert {kind for _, kind, _ in sent} >= {"all-gather", "all-reduce", "all-to-all"}
+    columns, head = BATCH.tokens.shape[1], values[0]["head"].shape
     for shapes, kind, rest in sent:
-        assert "shard_map/while" not in rest
-        sizes = {
-            int(size) for shape in re.findall(r"\[([\d,]+)\]", shapes) for size in shape.split(",")
-        }
-        assert kind == "all-gather" or not any(size % columns == 0 for size in sizes), shapes
+        arrays = [
+            tuple(int(size) for size in shape.split(","))
+            for shape in re.findall(r"\[([\d,]+)\]", shapes)
+        ]
+        for sizes in arrays:
+            assert sizes != head, (shapes, kind)
+            if "shard_map/while" in rest:  # of a chunk: hidden states, and numbers of each token
+                assert np.prod(sizes) <= 4 * 8 * head[0], (shapes, kind)
+            elif kind != "all-gather":
+                assert not any(size % columns == 0 for size in sizes), (shapes, kind)

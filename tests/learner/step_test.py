@@ -61,6 +61,17 @@ def flip_second_reward(batch):
     return batch.replace(reward=np.stack([batch.reward[:, 0], 1.0 - batch.reward[:, 1]], axis=1))
 
 
+def test_a_true_verdict_is_rewarded_beside_the_answer_whatever_bonus_and_discount():
+    true_BA = np.stack([np.zeros(ROWS), np.arange(ROWS) % 2], axis=1).astype(np.float32)
+    wrong = BATCH.replace(reward=np.zeros((ROWS, 2), np.float32))
+    stage = fakes.stage(bonus=10.0, discount=0.8, verdict=0.5, **NO_KL)
+    found, metrics = gradient(stage, wrong.replace(true_verdict=true_BA))
+    expected, _ = gradient(fakes.stage(**NO_KL), wrong.replace(reward=0.5 * true_BA))
+    assert np.any(expected)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert metrics["reward/attempt2"] == 0.0  # which is of answers alone
+
+
 # Exact expectations, over every episode there can be
 
 

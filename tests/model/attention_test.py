@@ -33,6 +33,27 @@ def test_a_token_attends_to_its_window_with_bounded_scores(window, softcap):
         np.testing.assert_allclose(out_BTHE[b, t, h], expected_E, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [0, 70])
+def test_values_and_gradients_in_blocks_of_queries_are_those_of_one_block(window, monkeypatch):
+    columns = 2 * attention.LEAST_BLOCK + 5
+    rng = np.random.default_rng(1)
+    q, k, v = (rng.normal(size=(1, columns, heads, E)).astype(np.float32) for heads in (H, K, K))
+
+    def found():
+        def weighed(q, k, v):
+            out_BTHE = attention.over_rows(q, k, v, window=jnp.int32(window))
+            return jnp.sum(jnp.sin(out_BTHE)), out_BTHE
+
+        gradients, out_BTHE = jax.jit(jax.grad(weighed, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+        return *gradients, out_BTHE
+
+    assert len(attention.blocks(columns)) == 3
+    in_blocks = found()
+    monkeypatch.setattr(attention, "LEAST_BLOCK", columns)
+    for one, other in zip(found(), in_blocks, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_a_cap_bounds_what_is_large_and_keeps_what_is_small():
     x = jnp.array([-1e9, -0.01, 0.0, 0.01, 1e9])
     np.testing.assert_allclose(attention.soft_cap(x, 30.0), [-30, -0.01, 0, 0.01, 30], atol=1e-7)

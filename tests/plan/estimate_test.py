@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from score_jax import config, sharding
+from score_jax.learner import likelihood
 from score_jax.plan import chips, estimate, shapes
 from tests.plan import flagships
 
@@ -59,6 +60,8 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     # 512 rows in 4 parts on 8: 16 rows.
     assert found["layers' inputs"] == 26 * 16 * columns * 2304 * 2
     assert found["attention scores"] == 3 * 16 * 4 * columns**2 * 4
+    # Two layers' in bfloat16; of the head a share, and its gradient in float32.
+    assert found["gathered weights"] == 2 * LAYER // 2 * 2 + 256_000 * 2304 // 8 * (2 + 4)
     assert found["logits"] == 3 * 64 * 128_000 * 4
 
 
@@ -78,6 +81,17 @@ def test_factored_moments_are_small_and_lie_on_all_chips():
     assert 0 < found["optimizer"] < found["weights"] / 10
 
 
+def test_logits_are_those_of_the_chunk_that_an_update_chooses():
+    terms, what = reckoned("v5e:4x4", settings(memory={"chunk": 0}))
+    chosen = likelihood.chunk_tokens(0, what.model)
+    assert chosen == 256  # a large vocabulary, in a model wider than 512
+    assert {term.name: term.bytes for term in terms}["logits"] == 3 * 256 * 256_000 * 4
+    narrow = dataclasses.replace(what.model, width=128)
+    assert likelihood.chunk_tokens(0, narrow) == 64  # half its width
+    assert likelihood.chunk_tokens(0, dataclasses.replace(narrow, vocab_size=2**14)) == 256
+    assert likelihood.chunk_tokens(7, narrow) == 7
+
+
 def test_flops_are_two_for_each_weight_and_token_and_pass():
     made = settings(rollout={"max_prompt_tokens": 100, "max_attempt_tokens": 200})
     _, what = reckoned("v5e:4x4", made)
@@ -85,8 +99,8 @@ def test_flops_are_two_for_each_weight_and_token_and_pass():
     head = 2 * 256_000 * 2304 * rows * 2 * 200  # written tokens only
     seen = columns * (columns + 1) / 2  # no row is longer than a window
     forward = 2 * 26 * LAYER * rows * columns + 26 * 4 * 8 * 256 * rows * seen
-    # Forward, backward (2) and the layers again, the reference's forward; the head again as well.
-    assert estimate.flops(made, what) == 5 * forward + 5 * head
+    # Forward, backward (2), the reference's forward; the layers again, which the head is not.
+    assert estimate.flops(made, what) == 5 * forward + 4 * head
 
 
 def test_the_largest_terms_of_what_does_not_fit_each_say_what_to_change():

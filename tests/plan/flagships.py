@@ -6,7 +6,7 @@ from score_jax import commandline, config
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANNED = {
-    "math_gemma2_2b": "v6e:4x4",
+    "math_gemma2_2b": "v5e:4x4",
     "math_gemma2_9b": "v5p:2x2x4",
     "math_llama31_8b": "v5p:2x2x4",
     "mbpp_gemma2_9b": "v5p:2x2x4",

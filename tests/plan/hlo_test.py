@@ -40,7 +40,7 @@ HloModule jit_step, is_scheduled=true
   %s = (pred[]{:T(512)}, f32[16]{0:T(128)}) parameter(0)
   %more = pred[]{:T(512)} get-tuple-element(%s), index=0
   %value = f32[16]{0:T(128)} get-tuple-element(%s), index=1
-  %summed = f32[16]{0:T(128)} all-reduce(%value), channel_id=9, replica_groups={{0,1}}, to_apply=%plus
+  %summed = f32[16]{0:T(128)} all-reduce(%value), channel_id=1, replica_groups={{0,1}}, to_apply=%plus
   ROOT %u = (pred[]{:T(512)}, f32[16]{0}) tuple(%more, %summed)
 }
 
@@ -51,12 +51,12 @@ HloModule jit_step, is_scheduled=true
 
 %first_half (h: f32[8]) -> f32[32] {
   %h = f32[8]{0:T(128)} parameter(0)
-  ROOT %gather = f32[32]{0:T(128)} all-gather(%h), channel_id=7, dimensions={0}, replica_groups=[1,4]<=[4]
+  ROOT %gather = f32[32]{0:T(128)} all-gather(%h), channel_id=7, dimensions={0}, replica_groups=[1,4]<=[4], frontend_attributes={chain_id="3"}
 }
 
 %second_half (i: f32[8]) -> f32[32] {
   %i = f32[8]{0:T(128)} parameter(0)
-  ROOT %gather.2 = f32[32]{0:T(128)} all-gather(%i), channel_id=7, dimensions={0}, replica_groups=[1,4]<=[4]
+  ROOT %gather.2 = f32[32]{0:T(128)} all-gather(%i), channel_id=7, dimensions={0}, replica_groups=[1,4]<=[4], frontend_attributes={chain_id="3"}
 }
 
 ENTRY %main (x: f32[16,32], y: f32[4,16], z: f32[8]) -> f32[4,32] {
@@ -68,6 +68,7 @@ ENTRY %main (x: f32[16,32], y: f32[4,16], z: f32[8]) -> f32[4,32] {
   %tokens = (pred[]{:T(512)}, f32[16]{0}) while(%begin), condition=%data, body=%while_tokens
   %one = f32[32]{0:T(128)} fusion(%z), kind=kLoop, calls=%first_half
   %other = f32[32]{0:T(128)} fusion(%z), kind=kLoop, calls=%second_half
+  %least = f32[8]{0:T(128)} all-reduce(%z), channel_id=1, replica_groups={{0,1}}, to_apply=%minimum
   ROOT %out = f32[4,32]{1,0:T(8,128)} fusion(%x, %y), kind=kOutput, calls=%sums
 }
 """
@@ -76,14 +77,15 @@ ENTRY %main (x: f32[16,32], y: f32[4,16], z: f32[8]) -> f32[4,32] {
 def test_loops_count_as_often_as_they_run_and_a_collective_in_two_fusions_once():
     found = hlo.cost(SNIPPET)
     # 0, 2, 4: three turns, as each takes two steps of the counter.
-    assert found.count == {"collective-permute": 3, "all-gather": 1, "all-reduce": 1}
+    # What shard_map asks for are all on channel 1, and still two.
+    assert found.count == {"collective-permute": 3, "all-gather": 1, "all-reduce": 2}
     assert found.bytes == {
         "collective-permute": 3 * 8 * 4 * 16 * 2,
         "all-gather": 32 * 4,
-        "all-reduce": 16 * 4,
+        "all-reduce": 16 * 4 + 8 * 4,
     }
     # A ring's: all but its own share of a gather, of a sum that twice, of a permutation all.
-    assert found.sent == 3 * 8 * 4 * 16 * 2 + 32 * 4 * 3 / 4 + 2 * 16 * 4 / 2
+    assert found.sent == 3 * 8 * 4 * 16 * 2 + 32 * 4 * 3 / 4 + 2 * (16 + 8) * 4 / 2
     assert found.per_turn == {"all-reduce": 1}  # how often is data
     assert found.flops == 2 * 4 * 32 * 16
 

@@ -71,6 +71,19 @@ def test_a_folder_with_config_json_alone_is_enough(folder):
     assert made.trained["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
 
 
+def test_without_a_tokenizer_the_template_is_plain_and_the_prompt_is_still_checked(folder):
+    plain = of_source(folder, template="plain")
+    assert of_source(folder, template="chatml", thinking=True).columns == plain.columns
+    made = flagships.settings("math_gemma2_2b")
+    unknown = dataclasses.replace(
+        made,
+        model=dataclasses.replace(made.model, source=folder),
+        problems=dataclasses.replace(made.problems, prompt="maths"),
+    )
+    with pytest.raises(InputError, match=r"prompt='maths' is unknown. Did you mean 'math'"):
+        shapes.of_config(unknown, MESH)
+
+
 def test_a_recipe_that_samples_nothing_is_refused(folder):
     made = flagships.settings("math_gemma2_2b")
     stages = {"base": dataclasses.replace(made.stages["stage1"], objective="sft")}

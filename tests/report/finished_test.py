@@ -25,6 +25,20 @@ def test_runs_of_different_problems_are_not_compared(tmp_path):
         finished.difference(*finished.read([tmp_path]), 1)
 
 
+def test_a_run_that_is_not_finished_is_left_out_and_named(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        fake_results.run(tmp_path / name, "score", 1, rewards(0.5, 0.75))
+    finished.read([tmp_path])
+    assert not capsys.readouterr().err
+    for name in ("a", "c"):
+        (tmp_path / name / "report" / "summary.json").unlink()
+    assert [run.folder.name for run in finished.read([tmp_path])] == ["b"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith(
+        f"left out: {tmp_path / 'a'}, {tmp_path / 'c'}\n"
+    )
+
+
 def test_a_damaged_run_is_named(tmp_path):
     fake_results.run(tmp_path / "a", "score", 1, rewards(0.5, 0.75))
     (tmp_path / "a" / "config.json").write_text("{}")
