@@ -21,24 +21,31 @@ import jax.numpy as jnp
 
 from score_jax.model.families import ModelConfig
 
+# Added to a score, it leaves no weight. Not infinite, so that layers can have different ones.
+HIDDEN = -1e30
+
 
 class ByHead(flax.struct.PyTreeNode):
     key: jax.Array  # [B, K, E, S]
     value: jax.Array  # [B, K, S, E]
+    number: int = flax.struct.field(pytree_node=False, default=0)  # of the layer; see mask
 
     SLOT_AXES = (3, 2)  # of key and value
 
     @classmethod
-    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: str) -> "ByHead":
+    def empty(
+        cls, config: ModelConfig, rows: int, slots: int, dtype: str, number: int = 0
+    ) -> "ByHead":
         k, e = config.kv_heads, config.head_width
-        return cls(jnp.zeros((rows, k, e, slots), dtype), jnp.zeros((rows, k, slots, e), dtype))
+        key, value = jnp.zeros((rows, k, e, slots), dtype), jnp.zeros((rows, k, slots, e), dtype)
+        return cls(key, value, number)
 
     def stored(self, k_BNKE: jax.Array, v_BNKE: jax.Array) -> tuple[jax.Array, jax.Array]:
         """New keys and values in the order of axes of the arrays, N in the place of S."""
         return k_BNKE.transpose(0, 2, 3, 1), v_BNKE.transpose(0, 2, 1, 3)
 
     def scores(self, q_BNHE: jax.Array) -> jax.Array:
-        """Every query with every key of its head, [B, H, N, S] float32."""
+        """Every query with every key of its head, [B, H, N, S] float32; H in an own order."""
         b, n, h, e = q_BNHE.shape
         k = self.key.shape[1]
         # Heads of a group and tokens as one axis M = G * N, so that both products are plain
@@ -48,12 +55,22 @@ class ByHead(flax.struct.PyTreeNode):
         score_BKMS = _product("BKME,BKES->BKMS", q_BKME, self.key)
         return score_BKMS.reshape(b, h, n, -1)
 
-    def mixed(self, weight_BHNS: jax.Array, total_BHN1) -> jax.Array:
-        """Values summed with these weights, [B, H, N, E] float32."""
+    def mask(self, visible: jax.Array) -> jax.Array:
+        """What added to a score leaves it where it is visible, and otherwise ends its weight.
+
+        XLA:CPU takes a mask into the product of scores only if nobody else reads it; one that all
+        layers share would be written out for every head and read whole by every layer. So each
+        layer hides with a number of its own.
+        """
+        return jnp.where(visible, 0.0, HIDDEN * (1 + self.number))
+
+    def mean(self, weight_BHNS: jax.Array, total_BHN1: jax.Array) -> jax.Array:
+        """Values weighed so and divided by the total, [B, H, N, E] float32; weights as `scores`."""
         b, h, n, s = weight_BHNS.shape
         k = self.value.shape[1]
         weight_BKMS = weight_BHNS.reshape(b, k, h // k * n, s)
-        return _product("BKMS,BKSE->BKME", weight_BKMS, self.value).reshape(b, h, n, -1) / total_BHN1
+        out_BKME = _product("BKMS,BKSE->BKME", weight_BKMS, self.value)
+        return out_BKME.reshape(b, h, n, -1) / total_BHN1
 
 
 class ByRow(flax.struct.PyTreeNode):
@@ -64,7 +81,10 @@ class ByRow(flax.struct.PyTreeNode):
     SLOT_AXES = (1, 1)
 
     @classmethod
-    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: str) -> "ByRow":
+    def empty(
+        cls, config: ModelConfig, rows: int, slots: int, dtype: str, number: int = 0
+    ) -> "ByRow":
+        del number
         shape = (rows, slots, config.kv_heads * config.head_width)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), config.kv_heads)
 
@@ -78,25 +98,26 @@ class ByRow(flax.struct.PyTreeNode):
             q_BNKGE = q_BNHE.reshape(b, n, self.kv_heads, -1, e)
             score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
             return score_BKGNS.reshape(b, h, n, -1)
-        # A query of all heads' width that is zero outside its own head.
+        # A query of all heads' width that is zero outside its own head. Heads lie in the order G, K:
+        # the K queries of a group are then one line of C numbers, copied K times under masks.
         q_BGKE = q_BNHE.reshape(b, self.kv_heads, -1, e).swapaxes(1, 2)
-        q_BGC = q_BGKE.reshape(b, -1, self.width)
-        wide_BGKC = jnp.where(self._own, q_BGC[:, :, None], 0)
-        wide_BHC = wide_BGKC.reshape(b, h, self.width)
-        score_BHS = _product("BHC,BSC->BHS", wide_BHC, self.key)
-        return score_BHS[:, :, None]
+        q_BG1C = q_BGKE.reshape(b, -1, 1, self.width)
+        wide_BHC = jnp.where(self._own_KC(), q_BG1C, 0).reshape(b, h, self.width)
+        return _product("BHC,BSC->BHS", wide_BHC, self.key)[:, :, None]
 
-    def mixed(self, weight_BHNS: jax.Array, total_BHN1) -> jax.Array:
+    def mask(self, visible: jax.Array) -> jax.Array:
+        return jnp.where(visible, 0.0, HIDDEN)
+
+    def mean(self, weight_BHNS: jax.Array, total_BHN1: jax.Array) -> jax.Array:
         b, h, n, s = weight_BHNS.shape
         if n > 1:
             weight_BKGNS = weight_BHNS.reshape(b, self.kv_heads, -1, n, s)
             out_BKGNE = _product("BKGNS,BSKE->BKGNE", weight_BKGNS, self._by_head(self.value))
             return out_BKGNE.reshape(b, h, n, -1) / total_BHN1
-        # All heads' values, of which each query keeps its own head's.
-        out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value)
-        out_BHC = out_BHC / total_BHN1[..., 0]
+        # All heads' values, of which each query keeps its own head's; back from the order G, K.
+        out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value) / total_BHN1[:, :, 0]
         out_BGKC = out_BHC.reshape(b, -1, self.kv_heads, self.width)
-        out_BGC = jnp.sum(jnp.where(self._own, out_BGKC, 0), axis=2)
+        out_BGC = jnp.sum(jnp.where(self._own_KC(), out_BGKC, 0), axis=2)
         out_BGKE = out_BGC.reshape(b, h // self.kv_heads, self.kv_heads, -1)
         return out_BGKE.swapaxes(1, 2).reshape(b, h, 1, -1)
 
@@ -104,15 +125,15 @@ class ByRow(flax.struct.PyTreeNode):
         b, s, _ = x_BSC.shape
         return x_BSC.reshape(b, s, self.kv_heads, -1)
 
+    def _own_KC(self) -> jax.Array:
+        """Whether a number of all heads' width is a head's own."""
+        head_C = jnp.arange(self.width) // (self.width // self.kv_heads)
+        return jnp.arange(self.kv_heads)[:, None] == head_C
+
     @property
     def width(self) -> int:
         """C: of all heads."""
         return self.key.shape[-1]
-
-    @property
-    def _own(self):
-        own = jnp.arange(self.width) // (self.width // self.kv_heads)
-        return jnp.arange(self.kv_heads)[:, None] == own
 
 
 LAYOUTS: dict[str, type[ByHead] | type[ByRow]] = {"by_head": ByHead, "by_row": ByRow}

@@ -59,12 +59,12 @@ def new_tokens(heads: int, tokens: int, rows: int = ROWS):
 def slow_attend(
     layer_cache, q_HE: np.ndarray, row: int, seen: list[int], softcap: float = 0.0
 ) -> np.ndarray:
-    """One token's output, [H, E]. Head h reads key/value head h // (H / K)."""
+    """One token's output, [H, E]; queries are scaled. Head h reads key/value head h // (H / K)."""
     key_BKES, value_BKSE = by_head(layer_cache)
     out_HE = np.zeros_like(q_HE)
     for h in range(len(q_HE)):
         k = h // (len(q_HE) // KV_HEADS)
-        score_S = q_HE[h] @ key_BKES[row, k][:, seen] / np.sqrt(WIDTH)
+        score_S = q_HE[h] @ key_BKES[row, k][:, seen]
         if softcap:
             score_S = softcap * np.tanh(score_S / softcap)
         weight_S = np.exp(score_S - score_S.max())
