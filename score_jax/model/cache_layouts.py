@@ -98,8 +98,8 @@ class ByRow(flax.struct.PyTreeNode):
             q_BNKGE = q_BNHE.reshape(b, n, self.kv_heads, -1, e)
             score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
             return score_BKGNS.reshape(b, h, n, -1)
-        # A query of all heads' width that is zero outside its own head. Heads lie in the order G, K:
-        # the K queries of a group are then one line of C numbers, copied K times under masks.
+        # A query of all heads' width, zero outside its own head. With heads in the order G, K the
+        # queries of a group are one line of C numbers, copied K times under masks.
         q_BGKE = q_BNHE.reshape(b, self.kv_heads, -1, e).swapaxes(1, 2)
         q_BG1C = q_BGKE.reshape(b, -1, 1, self.width)
         wide_BHC = jnp.where(self._own_KC(), q_BG1C, 0).reshape(b, h, self.width)
