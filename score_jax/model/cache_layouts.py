@@ -7,7 +7,7 @@
                                               batched matmuls whatever the order of the axes
 
 Compiled for a TPU v5e, a decode step of the benchmark's small model moves 4.0 times the bytes of
-params and cache by head and 1.4 times by row: there, lanes are filled 128 at a time and the step's
+params and cache by head and 1.3 times by row: there, lanes are filled 128 at a time and the step's
 in-place write fixes an order of axes in which products by head need the cache transposed. On a CPU
 the products by row cost K times the FLOPs, which a matrix unit has to spare for one token and a CPU
 has not.
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from score_jax.model.families import ModelConfig
 
+LANES = 128  # of a TPU's line of numbers
 # Added to a score, it leaves no weight. Not infinite, so that layers can have different ones.
 HIDDEN = -1e30
 
@@ -98,12 +99,7 @@ class ByRow(flax.struct.PyTreeNode):
             q_BNKGE = q_BNHE.reshape(b, n, self.kv_heads, -1, e)
             score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
             return score_BKGNS.reshape(b, h, n, -1)
-        # A query of all heads' width, zero outside its own head. With heads in the order G, K the
-        # queries of a group are one line of C numbers, copied K times under masks.
-        q_BGKE = q_BNHE.reshape(b, self.kv_heads, -1, e).swapaxes(1, 2)
-        q_BG1C = q_BGKE.reshape(b, -1, 1, self.width)
-        wide_BHC = jnp.where(self._own_KC(), q_BG1C, 0).reshape(b, h, self.width)
-        return _product("BHC,BSC->BHS", wide_BHC, self.key)[:, :, None]
+        return _product("BHC,BSC->BHS", self._wide(q_BNHE[:, 0]), self.key)[:, :, None]
 
     def mask(self, visible: jax.Array) -> jax.Array:
         return jnp.where(visible, 0.0, HIDDEN)
@@ -114,16 +110,39 @@ class ByRow(flax.struct.PyTreeNode):
             weight_BKGNS = weight_BHNS.reshape(b, self.kv_heads, -1, n, s)
             out_BKGNE = _product("BKGNS,BSKE->BKGNE", weight_BKGNS, self._by_head(self.value))
             return out_BKGNE.reshape(b, h, n, -1) / total_BHN1
-        # All heads' values, of which each query keeps its own head's; back from the order G, K.
         out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value) / total_BHN1[:, :, 0]
-        out_BGKC = out_BHC.reshape(b, -1, self.kv_heads, self.width)
-        out_BGC = jnp.sum(jnp.where(self._own_KC(), out_BGKC, 0), axis=2)
-        out_BGKE = out_BGC.reshape(b, h // self.kv_heads, self.kv_heads, -1)
-        return out_BGKE.swapaxes(1, 2).reshape(b, h, 1, -1)
+        return self._own(out_BHC)[:, :, None]
 
     def _by_head(self, x_BSC: jax.Array) -> jax.Array:
         b, s, _ = x_BSC.shape
         return x_BSC.reshape(b, s, self.kv_heads, -1)
+
+    # For one token: queries of all heads' width, each zero outside its own head, and of results of
+    # that width each query's own. Heads that fill a TPU's lines of 128 numbers are cut out and
+    # joined. Narrower ones would be moved within lines; they are put into the order G, K instead,
+    # where the queries of a group are one line of C numbers, and masked.
+
+    def _wide(self, q_BHE: jax.Array) -> jax.Array:
+        b, h, e = q_BHE.shape
+        if e % LANES == 0:
+            ends = [(k * e, self.width - (k + 1) * e) for k in range(self.kv_heads)]
+            parts = jnp.split(q_BHE, self.kv_heads, axis=1)
+            wide = [jnp.pad(q, ((0, 0), (0, 0), end)) for q, end in zip(parts, ends, strict=True)]
+            return jnp.concatenate(wide, axis=1)
+        q_BGKE = q_BHE.reshape(b, self.kv_heads, -1, e).swapaxes(1, 2)
+        q_BG1C = q_BGKE.reshape(b, -1, 1, self.width)
+        return jnp.where(self._own_KC(), q_BG1C, 0).reshape(b, h, self.width)
+
+    def _own(self, out_BHC: jax.Array) -> jax.Array:
+        b, h, _ = out_BHC.shape
+        k, e = self.kv_heads, self.width // self.kv_heads
+        if e % LANES == 0:
+            parts = jnp.split(out_BHC, k, axis=1)
+            own = [out[:, :, i * e : (i + 1) * e] for i, out in enumerate(parts)]
+            return jnp.concatenate(own, axis=1)
+        out_BGKC = out_BHC.reshape(b, h // k, k, self.width)
+        out_BGC = jnp.sum(jnp.where(self._own_KC(), out_BGKC, 0), axis=2)
+        return out_BGC.reshape(b, h // k, k, e).swapaxes(1, 2).reshape(b, h, e)
 
     def _own_KC(self) -> jax.Array:
         """Whether a number of all heads' width is a head's own."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from score_jax.model import cache as kv
+from score_jax.model import cache_layouts
 from score_jax.model.cache_layouts import LAYOUTS, ByHead, ByRow
 from tests import fakes
 
@@ -108,11 +109,13 @@ def test_what_lies_behind_a_row_is_never_read(layout):
 
 
 @pytest.mark.parametrize(
-    "slot, window, softcap", [(0, 0, 0.0), (1, 0, 0.0), (5, 0, 0.0), (1, 2, 0.7)]
+    "slot, window, softcap, lanes",
+    [(0, 0, 0.0, 128), (1, 0, 0.0, 128), (5, 0, 0.0, 128), (1, 2, 0.7, 128), (5, 2, 0.7, WIDTH)],
 )
 def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(
-    layout, slot, window, softcap
+    layout, slot, window, softcap, lanes, monkeypatch
 ):
+    monkeypatch.setattr(cache_layouts, "LANES", lanes)  # heads that fill them go another way
     before, new = full_layer(layout), new_tokens(4, 1)
     length_B, live_B = np.array([2, 5, 0]), np.array([True, False, True])
     visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B), window)
