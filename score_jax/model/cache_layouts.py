@@ -119,12 +119,12 @@ class ByRow(flax.struct.PyTreeNode):
 
     # For one token: queries of all heads' width, each zero outside its own head, and of results of
     # that width each query's own. Heads that fill a TPU's lines of 128 numbers are cut out and
-    # joined. Narrower ones would be moved within lines; they are put into the order G, K instead,
-    # where the queries of a group are one line of C numbers, and masked.
+    # joined. Narrower ones that fill them together would be moved within lines; they are put into
+    # the order G, K instead, where the queries of a group are lines of C numbers, and masked.
 
     def _wide(self, q_BHE: jax.Array) -> jax.Array:
         b, h, e = q_BHE.shape
-        if e % LANES == 0:
+        if self._cut():
             ends = [(k * e, self.width - (k + 1) * e) for k in range(self.kv_heads)]
             parts = jnp.split(q_BHE, self.kv_heads, axis=1)
             wide = [jnp.pad(q, ((0, 0), (0, 0), end)) for q, end in zip(parts, ends, strict=True)]
@@ -136,13 +136,17 @@ class ByRow(flax.struct.PyTreeNode):
     def _own(self, out_BHC: jax.Array) -> jax.Array:
         b, h, _ = out_BHC.shape
         k, e = self.kv_heads, self.width // self.kv_heads
-        if e % LANES == 0:
+        if self._cut():
             parts = jnp.split(out_BHC, k, axis=1)
             own = [out[:, :, i * e : (i + 1) * e] for i, out in enumerate(parts)]
             return jnp.concatenate(own, axis=1)
         out_BGKC = out_BHC.reshape(b, h // k, k, self.width)
         out_BGC = jnp.sum(jnp.where(self._own_KC(), out_BGKC, 0), axis=2)
         return out_BGC.reshape(b, h // k, k, e).swapaxes(1, 2).reshape(b, h, e)
+
+    def _cut(self) -> bool:
+        narrow = self.width // self.kv_heads % LANES > 0
+        return not (narrow and self.width % LANES == 0)
 
     def _own_KC(self) -> jax.Array:
         """Whether a number of all heads' width is a head's own."""

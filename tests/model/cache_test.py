@@ -110,12 +110,12 @@ def test_what_lies_behind_a_row_is_never_read(layout):
 
 @pytest.mark.parametrize(
     "slot, window, softcap, lanes",
-    [(0, 0, 0.0, 128), (1, 0, 0.0, 128), (5, 0, 0.0, 128), (1, 2, 0.7, 128), (5, 2, 0.7, WIDTH)],
+    [(0, 0, 0.0, 1), (1, 0, 0.0, 8), (5, 0, 0.0, 8), (1, 2, 0.7, 8), (5, 2, 0.7, 128)],
 )
 def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(
     layout, slot, window, softcap, lanes, monkeypatch
 ):
-    monkeypatch.setattr(cache_layouts, "LANES", lanes)  # heads that fill them go another way
+    monkeypatch.setattr(cache_layouts, "LANES", lanes)  # C = 8 fills them, or its heads do
     before, new = full_layer(layout), new_tokens(4, 1)
     length_B, live_B = np.array([2, 5, 0]), np.array([True, False, True])
     visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B), window)
