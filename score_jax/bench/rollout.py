@@ -58,7 +58,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
         "fed_tokens": int(counted.fed_tokens[0]),
         **_steps(counted),
         **_bandwidth(work, counted, statistics.median(seconds["rollout"])),
-        **_decode_step(work),
+        **decode_step(work),
     }
     if skewed:
         _, others = calls["lock_step"]()
@@ -82,7 +82,7 @@ def compile_for(work: Workload, name: str) -> dict[str, Any]:
         "workload": work.name,
         "topology": name,
         "dtype": work.settings.dtype,
-        **_decode_step(work, one_chip),
+        **decode_step(work, one_chip),
         "versions": timing.where()["versions"],
     }
 
@@ -125,7 +125,7 @@ def _size(tree: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def _decode_step(work: Workload, sharding=None) -> dict[str, Any]:
+def decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     """The least FLOPs and bytes per token, and, where XLA can count them, the decode step's.
 
     Least: every matrix once per token (FLOPs) or once per step (bytes), and the cache of the slots

@@ -40,6 +40,7 @@ def over_rows(
 ) -> jax.Array:
     """Each token attends to itself and what is before it in its row. Returns: out_BTHE.
 
+    q_BTHE: scaled, so that a score is its product with a key.
     window: scalar; tokens that one sees, itself included, 0 for all. It may be traced, so that
         layers of both kinds are one program. None: all, and no mask is made.
     windows: the values that `window` may have, which a kernel is compiled for.
@@ -51,7 +52,7 @@ def over_rows(
         return _by_kernel(attend, q_BTHE, k_BTKE, v_BTKE, window, windows, mesh)
     b, t, h, e = q_BTHE.shape
     kv_heads = k_BTKE.shape[2]
-    q_BTKGE = (q_BTHE * e**-0.5).reshape(b, t, kv_heads, h // kv_heads, e)
+    q_BTKGE = q_BTHE.reshape(b, t, kv_heads, h // kv_heads, e)
     q_BKGTE = q_BTKGE.transpose(0, 2, 3, 1, 4)
     k_BKSE, v_BKSE = jnp.swapaxes(k_BTKE, 1, 2), jnp.swapaxes(v_BTKE, 1, 2)
     visible_TT = _visible(t, window)

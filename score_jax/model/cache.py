@@ -36,7 +36,9 @@ Cache = tuple[LayerCache, ...]
 
 def empty(config: ModelConfig, rows: int, slots: int, dtype: str, layout: str = "by_head") -> Cache:
     """A cache of zeros for `rows` rows of at most `slots` tokens; `layout` is one of LAYOUTS."""
-    return tuple(LAYOUTS[layout].empty(config, rows, slots, dtype) for _ in range(config.layers))
+    return tuple(
+        LAYOUTS[layout].empty(config, rows, slots, dtype, number) for number in range(config.layers)
+    )
 
 
 def slots_of(cache: Cache) -> int:
@@ -173,11 +175,14 @@ def _written(layer: LayerCache, k_BNKE: jax.Array, v_BNKE: jax.Array, write) -> 
 def _attend(
     layer: LayerCache, q_BNHE: jax.Array, visible_BNS: jax.Array, softcap: float
 ) -> jax.Array:
-    """Softmax attention of grouped heads, out_BNHE. Source of the groups: arXiv 2305.13245."""
-    score_BHNS = soft_cap(layer.scores(q_BNHE * q_BNHE.shape[-1] ** -0.5), softcap)
-    score_BHNS += jnp.where(visible_BNS[:, None], 0.0, -jnp.inf)
+    """Softmax attention of grouped heads, out_BNHE; queries come scaled, as rotate leaves them.
+
+    Source of the groups: arXiv 2305.13245.
+    """
+    score_BHNS = soft_cap(layer.scores(q_BNHE), softcap)
+    score_BHNS += layer.mask(visible_BNS[:, None])
     # Softmax in float32, divided by its sum last, where it is E wide and not S.
     weight_BHNS = jnp.exp(score_BHNS - jnp.max(score_BHNS, axis=-1, keepdims=True))
     total_BHN1 = jnp.sum(weight_BHNS, axis=-1, keepdims=True)
-    out_BHNE = layer.mixed(weight_BHNS.astype(layer.value.dtype)) / total_BHN1
+    out_BHNE = layer.mean(weight_BHNS.astype(layer.value.dtype), total_BHN1)
     return out_BHNE.astype(q_BNHE.dtype).transpose(0, 2, 1, 3)

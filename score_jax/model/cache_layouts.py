@@ -7,7 +7,7 @@
                                               batched matmuls whatever the order of the axes
 
 Compiled for a TPU v5e, a decode step of the benchmark's small model moves 4.0 times the bytes of
-params and cache by head and 1.4 times by row: there, lanes are filled 128 at a time and the step's
+params and cache by head and 1.3 times by row: there, lanes are filled 128 at a time and the step's
 in-place write fixes an order of axes in which products by head need the cache transposed. On a CPU
 the products by row cost K times the FLOPs, which a matrix unit has to spare for one token and a CPU
 has not.
@@ -21,24 +21,32 @@ import jax.numpy as jnp
 
 from score_jax.model.families import ModelConfig
 
+LANES = 128  # of a TPU's line of numbers
+# Added to a score, it leaves no weight. Not infinite, so that layers can have different ones.
+HIDDEN = -1e30
+
 
 class ByHead(flax.struct.PyTreeNode):
     key: jax.Array  # [B, K, E, S]
     value: jax.Array  # [B, K, S, E]
+    number: int = flax.struct.field(pytree_node=False, default=0)  # of the layer; see mask
 
     SLOT_AXES = (3, 2)  # of key and value
 
     @classmethod
-    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: str) -> "ByHead":
+    def empty(
+        cls, config: ModelConfig, rows: int, slots: int, dtype: str, number: int = 0
+    ) -> "ByHead":
         k, e = config.kv_heads, config.head_width
-        return cls(jnp.zeros((rows, k, e, slots), dtype), jnp.zeros((rows, k, slots, e), dtype))
+        key, value = jnp.zeros((rows, k, e, slots), dtype), jnp.zeros((rows, k, slots, e), dtype)
+        return cls(key, value, number)
 
     def stored(self, k_BNKE: jax.Array, v_BNKE: jax.Array) -> tuple[jax.Array, jax.Array]:
         """New keys and values in the order of axes of the arrays, N in the place of S."""
         return k_BNKE.transpose(0, 2, 3, 1), v_BNKE.transpose(0, 2, 1, 3)
 
     def scores(self, q_BNHE: jax.Array) -> jax.Array:
-        """Every query with every key of its head, [B, H, N, S] float32."""
+        """Every query with every key of its head, [B, H, N, S] float32; H in an own order."""
         b, n, h, e = q_BNHE.shape
         k = self.key.shape[1]
         # Heads of a group and tokens as one axis M = G * N, so that both products are plain
@@ -48,12 +56,22 @@ class ByHead(flax.struct.PyTreeNode):
         score_BKMS = _product("BKME,BKES->BKMS", q_BKME, self.key)
         return score_BKMS.reshape(b, h, n, -1)
 
-    def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
-        """Values summed with these weights, [B, H, N, E] float32."""
+    def mask(self, visible: jax.Array) -> jax.Array:
+        """What added to a score leaves it where it is visible, and otherwise ends its weight.
+
+        XLA:CPU takes a mask into the product of scores only if nobody else reads it; one that all
+        layers share would be written out for every head and read whole by every layer. So each
+        layer hides with a number of its own.
+        """
+        return jnp.where(visible, 0.0, HIDDEN * (1 + self.number))
+
+    def mean(self, weight_BHNS: jax.Array, total_BHN1: jax.Array) -> jax.Array:
+        """Values weighed so and divided by the total, [B, H, N, E] float32; weights as `scores`."""
         b, h, n, s = weight_BHNS.shape
         k = self.value.shape[1]
         weight_BKMS = weight_BHNS.reshape(b, k, h // k * n, s)
-        return _product("BKMS,BKSE->BKME", weight_BKMS, self.value).reshape(b, h, n, -1)
+        out_BKME = _product("BKMS,BKSE->BKME", weight_BKMS, self.value)
+        return out_BKME.reshape(b, h, n, -1) / total_BHN1
 
 
 class ByRow(flax.struct.PyTreeNode):
@@ -64,7 +82,10 @@ class ByRow(flax.struct.PyTreeNode):
     SLOT_AXES = (1, 1)
 
     @classmethod
-    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: str) -> "ByRow":
+    def empty(
+        cls, config: ModelConfig, rows: int, slots: int, dtype: str, number: int = 0
+    ) -> "ByRow":
+        del number
         shape = (rows, slots, config.kv_heads * config.head_width)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), config.kv_heads)
 
@@ -78,40 +99,64 @@ class ByRow(flax.struct.PyTreeNode):
             q_BNKGE = q_BNHE.reshape(b, n, self.kv_heads, -1, e)
             score_BKGNS = _product("BNKGE,BSKE->BKGNS", q_BNKGE, self._by_head(self.key))
             return score_BKGNS.reshape(b, h, n, -1)
-        # A query of all heads' width that is zero outside its own head.
-        wide = [
-            jnp.pad(q_BNHE[:, 0, own_H], ((0, 0), (0, 0), (own_C.start, self.width - own_C.stop)))
-            for own_H, own_C in self._own(h)
-        ]
-        score_BHS = _product("BHC,BSC->BHS", jnp.concatenate(wide, axis=1), self.key)
-        return score_BHS[:, :, None]
+        return _product("BHC,BSC->BHS", self._wide(q_BNHE[:, 0]), self.key)[:, :, None]
 
-    def mixed(self, weight_BHNS: jax.Array) -> jax.Array:
+    def mask(self, visible: jax.Array) -> jax.Array:
+        return jnp.where(visible, 0.0, HIDDEN)
+
+    def mean(self, weight_BHNS: jax.Array, total_BHN1: jax.Array) -> jax.Array:
         b, h, n, s = weight_BHNS.shape
         if n > 1:
             weight_BKGNS = weight_BHNS.reshape(b, self.kv_heads, -1, n, s)
             out_BKGNE = _product("BKGNS,BSKE->BKGNE", weight_BKGNS, self._by_head(self.value))
-            return out_BKGNE.reshape(b, h, n, -1)
-        # All heads' values, of which each query keeps its own head's.
-        out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value)
-        own = [out_BHC[:, own_H, own_C] for own_H, own_C in self._own(h)]
-        return jnp.concatenate(own, axis=1)[:, :, None]
+            return out_BKGNE.reshape(b, h, n, -1) / total_BHN1
+        out_BHC = _product("BHS,BSC->BHC", weight_BHNS[:, :, 0], self.value) / total_BHN1[:, :, 0]
+        return self._own(out_BHC)[:, :, None]
 
     def _by_head(self, x_BSC: jax.Array) -> jax.Array:
         b, s, _ = x_BSC.shape
         return x_BSC.reshape(b, s, self.kv_heads, -1)
 
+    # For one token: queries of all heads' width, each zero outside its own head, and of results of
+    # that width each query's own. Heads that fill a TPU's lines of 128 numbers are cut out and
+    # joined. Narrower ones that fill them together would be moved within lines; they are put into
+    # the order G, K instead, where the queries of a group are lines of C numbers, and masked.
+
+    def _wide(self, q_BHE: jax.Array) -> jax.Array:
+        b, h, e = q_BHE.shape
+        if self._cut():
+            ends = [(k * e, self.width - (k + 1) * e) for k in range(self.kv_heads)]
+            parts = jnp.split(q_BHE, self.kv_heads, axis=1)
+            wide = [jnp.pad(q, ((0, 0), (0, 0), end)) for q, end in zip(parts, ends, strict=True)]
+            return jnp.concatenate(wide, axis=1)
+        q_BGKE = q_BHE.reshape(b, self.kv_heads, -1, e).swapaxes(1, 2)
+        q_BG1C = q_BGKE.reshape(b, -1, 1, self.width)
+        return jnp.where(self._own_KC(), q_BG1C, 0).reshape(b, h, self.width)
+
+    def _own(self, out_BHC: jax.Array) -> jax.Array:
+        b, h, _ = out_BHC.shape
+        k, e = self.kv_heads, self.width // self.kv_heads
+        if self._cut():
+            parts = jnp.split(out_BHC, k, axis=1)
+            own = [out[:, :, i * e : (i + 1) * e] for i, out in enumerate(parts)]
+            return jnp.concatenate(own, axis=1)
+        out_BGKC = out_BHC.reshape(b, h // k, k, self.width)
+        out_BGC = jnp.sum(jnp.where(self._own_KC(), out_BGKC, 0), axis=2)
+        return out_BGC.reshape(b, h // k, k, e).swapaxes(1, 2).reshape(b, h, e)
+
+    def _cut(self) -> bool:
+        narrow = self.width // self.kv_heads % LANES > 0
+        return not (narrow and self.width % LANES == 0)
+
+    def _own_KC(self) -> jax.Array:
+        """Whether a number of all heads' width is a head's own."""
+        head_C = jnp.arange(self.width) // (self.width // self.kv_heads)
+        return jnp.arange(self.kv_heads)[:, None] == head_C
+
     @property
     def width(self) -> int:
         """C: of all heads."""
         return self.key.shape[-1]
-
-    def _own(self, heads: int) -> list[tuple[slice, slice]]:
-        """Of each key/value head: the query heads that read it, and its part of C."""
-        g, e = heads // self.kv_heads, self.width // self.kv_heads
-        return [
-            (slice(k * g, (k + 1) * g), slice(k * e, (k + 1) * e)) for k in range(self.kv_heads)
-        ]
 
 
 LAYOUTS: dict[str, type[ByHead] | type[ByRow]] = {"by_head": ByHead, "by_row": ByRow}

@@ -2,8 +2,9 @@
 
     KERNELS[name](q_BTHE, k_BTKE, v_BTKE, window=..., softcap=...) -> out_BTHE
 
-Both are causal, and neither makes the scores of a whole row. A kernel's window is part of its
-program, so `window` is a plain number here; attention.py chooses between those of a model's layers.
+Queries come scaled. Both are causal, and neither makes the scores of a whole row. A kernel's window
+is part of its program, so `window` is a plain number here; attention.py chooses between those of a
+model's layers.
 
 cudnn    GPUs; bfloat16 or float16; no soft-cap, and heads of 128 at most on older cards
 splash   TPUs; jax.experimental.pallas.ops.tpu.splash_attention, in blocks of up to 512 tokens
@@ -27,6 +28,7 @@ def cudnn(q_BTHE, k_BTKE, v_BTKE, *, window: int, softcap: float) -> jax.Array:
         q_BTHE,
         k_BTKE,
         v_BTKE,
+        scale=1.0,
         is_causal=True,
         local_window_size=(window - 1, 0) if window else None,
         implementation="cudnn",
@@ -75,7 +77,7 @@ def splash(
         x_BTHE = jnp.pad(x_BTHE, padding)
         return jnp.moveaxis(x_BTHE.reshape(b, columns, kv_heads, -1, x_BTHE.shape[-1]), 1, 3)
 
-    q_BKGTE = heads_first(q_BTHE * e**-0.5)
+    q_BKGTE = heads_first(q_BTHE)
     k_BKTE, v_BKTE = heads_first(k_BTKE)[:, :, 0], heads_first(v_BTKE)[:, :, 0]
     out_BKGTE = jax.vmap(jax.vmap(attend))(q_BKGTE, k_BKTE, v_BKTE)
     return jnp.moveaxis(out_BKGTE, 3, 1).reshape(b, columns, h, -1)[:, :t, :, :e]

@@ -79,7 +79,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 Angles = tuple[jax.Array, jax.Array]  # cosines and sines
 
-# (q_BNHE, k_BNKE, v_BNKE) -> (out_BNHE, whatever the caller wants back)
+# (q_BNHE scaled, k_BNKE, v_BNKE) -> (out_BNHE, whatever the caller wants back)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
@@ -115,9 +115,9 @@ def rotary_angles(config: ModelConfig, position_BN: jax.Array, *, local: bool = 
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x_BNHE: jax.Array, angles: Angles) -> jax.Array:
-    """Turns the pair (i, i + E/2) of every head by its position's angle."""
-    cos, sin = angles
+def rotate(x_BNHE: jax.Array, angles: Angles, scale: float = 1.0) -> jax.Array:
+    """Turns the pair (i, i + E/2) of every head by its position's angle, times `scale`."""
+    cos, sin = (scale * x for x in angles)
     a, b = jnp.split(x_BNHE.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BNHE.dtype)
 
@@ -160,9 +160,9 @@ class Block(nn.Module):
             v_BNKE += self.param("value_bias", nn.initializers.zeros, (k, e))
         if c.qk_norms:
             q_BNHE, k_BNKE = norm("query_norm", q_BNHE), norm("key_norm", k_BNKE)
-        if c.query_scalar:
-            q_BNHE *= (e / c.query_scalar) ** 0.5  # `attend` divides by sqrt(E)
-        out_BNHE, kept = attend(rotate(q_BNHE, angles), rotate(k_BNKE, angles), v_BNKE)
+        # Scores' divisor is in the angles: behind them it would be a pass over the queries.
+        q_BNHE = rotate(q_BNHE, angles, (c.query_scalar or e) ** -0.5)
+        out_BNHE, kept = attend(q_BNHE, rotate(k_BNKE, angles), v_BNKE)
         out_BND = _summed(c, linear(out_BNHE, w_output, inputs=2))
         x_BND += norm("attention_post_norm", out_BND) if c.post_norms else out_BND
 

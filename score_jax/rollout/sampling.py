@@ -35,26 +35,34 @@ def sample(
     top_B1 = jnp.max(distorted_BV, axis=-1, keepdims=True)
     if split_over:
         top_B1 = jax.lax.pmax(top_B1, split_over)
-    vocabulary = distorted_BV.shape[-1]
-    padding = ((0, 0), (0, -vocabulary % BLOCK))
-    padded_BV = jnp.pad(distorted_BV, padding, constant_values=-jnp.inf)
+    # Logits are kept as weights: XLA:CPU makes them of the product in one go, both levels of the
+    # search read them, and a log-prob is the logarithm of one. Where a token can be drawn, it is
+    # exact to the last digits.
+    weight_BV = jnp.exp(distorted_BV - top_B1)
+    vocabulary = weight_BV.shape[-1]
+    padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocabulary % BLOCK)))
     blocks = padded_BV.reshape(len(padded_BV), -1, BLOCK)
     here = blocks.shape[1]  # blocks on this device
-    of_block = jnp.sum(jnp.exp(blocks - top_B1[..., None]), axis=-1)
+    # Blocks before rows, for a TPU: it sums and looks them up without a copy in another order.
+    of_block = jnp.sum(blocks.swapaxes(0, 1), axis=-1).T
     if split_over:
         of_block = jax.lax.all_gather(of_block, split_over, axis=1, tiled=True)
     # The last of the cumulated sums: XLA makes one sum of a sum of sums, over all the vocabulary.
     total_B = jnp.cumsum(of_block, axis=-1)[:, -1]
     before_B, rest_B = _step(of_block, uniform_B * total_B)
-    block = jnp.take_along_axis(blocks, (before_B % here)[:, None, None], axis=1)[:, 0]
+    block = _taken(blocks.swapaxes(0, 1), (before_B % here)[None, :, None], axis=0)[0]
     if split_over:
         is_here_B = before_B // here == jax.lax.axis_index(split_over)
-        block = jax.lax.pmax(jnp.where(is_here_B[:, None], block, -jnp.inf), split_over)
-    block -= top_B1
-    within_B, _ = _step(jnp.exp(block), rest_B)
-    chosen_B = jnp.take_along_axis(block, within_B[:, None], axis=-1)[:, 0]
+        block = jax.lax.pmax(jnp.where(is_here_B[:, None], block, 0.0), split_over)
+    within_B, _ = _step(block, rest_B)
+    chosen_B = _taken(block, within_B[:, None], axis=1)[:, 0]
     token_B = before_B // here * vocabulary + before_B % here * BLOCK + within_B
-    return token_B, chosen_B - jnp.log(total_B)
+    return token_B, jnp.log(chosen_B) - jnp.log(total_B)
+
+
+def _taken(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
+    """take_along_axis of indices that are within the axis."""
+    return jnp.take_along_axis(x, index, axis=axis, mode="promise_in_bounds")
 
 
 def _argmax(logits_BV: jax.Array, split_over: str) -> jax.Array:
@@ -68,14 +76,18 @@ def _argmax(logits_BV: jax.Array, split_over: str) -> jax.Array:
 
 
 def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First index whose cumulated weight exceeds the target, and the target less what is before."""
+    """First index whose cumulated weight exceeds the target, and the target less what is before.
+
+    If none does, as sums in another order differ in the last digits: the last that has weight.
+    """
     total = jnp.cumsum(weight, axis=-1)
-    # A long sum is rounded in an order of its own and can grow over a zero: never stop there.
-    reach = jnp.where(weight > 0, total, -1.0)
-    # Sums in another order differ in the last digits: keep the target inside this one's range.
-    target_B = jnp.clip(target_B, 0.0, jnp.nextafter(jnp.max(reach, axis=-1), 0.0))
-    index_B = jnp.argmax(reach > target_B[:, None], axis=-1).astype(jnp.int32)
-    before_B = jnp.where(
-        index_B > 0, jnp.take_along_axis(total, index_B[:, None] - 1, axis=-1)[:, 0], 0.0
-    )
-    return index_B, target_B - before_B
+    size = weight.shape[-1]
+    index = jnp.arange(size)
+    # One minimum finds either: those that exceed the target rank by their index, all others behind
+    # them and backwards. A long sum is rounded in an order of its own and can grow over a zero:
+    # never stop there.
+    rank = jnp.where(total > target_B[:, None], index, 2 * size - index)
+    rank_B = jnp.min(jnp.where(weight > 0, rank, 2 * size), axis=-1)
+    index_B = jnp.where(rank_B < size, rank_B, 2 * size - rank_B)
+    before_B = _taken(total, jnp.maximum(index_B - 1, 0)[:, None], axis=1)[:, 0]
+    return index_B, target_B - jnp.where(index_B > 0, before_B, 0.0)

@@ -1,5 +1,6 @@
 """The rollout benchmark on a tiny model: what it reports, and what it is compared with."""
 
+import importlib.util
 import json
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from score_jax.bench import __main__ as bench
-from score_jax.bench import rollout, timing
+from score_jax.bench import rollout, timing, workloads
 from score_jax.model import transformer
 from score_jax.peaks import Peak
 from score_jax.rollout.slots import Work
@@ -49,6 +50,41 @@ def test_the_last_line_is_one_json_object_with_the_contract_s_keys(skewed, capsy
         found = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert {"tokens_per_sec", "spread", "compile_sec", "peak_memory_bytes"} <= found.keys()
         assert {"workload", "versions", "device"} <= found.keys()
+
+
+@pytest.fixture
+def as_it_runs(quick_compile):
+    """Programs compiled with all of XLA's optimisations, whatever the module asks for."""
+    del quick_compile
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+# Where one of these bounds breaks, list the step's instructions by their bytes and look for a copy,
+# or a pass over scores or logits, that is new. A newer XLA may fuse otherwise.
+
+
+@pytest.mark.usefixtures("as_it_runs")
+def test_a_decode_step_on_a_cpu_moves_less_than_thirteen_tenths_of_the_least():
+    found = rollout.decode_step(workloads.named("small", shapes=True))
+    assert 1.0 < found["bytes_over_least"] < 1.3
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="TPU's compiler (libtpu) is not installed: launch/test.sh installs it on Linux",
+)
+@pytest.mark.parametrize(
+    "workload, dtype",
+    [("small", "float32"), pytest.param("real", "bfloat16", marks=pytest.mark.slow)],
+)
+@pytest.mark.usefixtures("as_it_runs")
+def test_so_does_one_for_a_tpu_that_rounds_factors_to_bfloat16(workload, dtype):
+    work = workloads.named(workload, dtype=dtype, shapes=True)
+    with jax.default_matmul_precision("default"):
+        found = rollout.compile_for(work, "v5e:2x2")
+    assert 1.0 < found["bytes_over_least"] < 1.3
 
 
 @pytest.mark.parametrize(

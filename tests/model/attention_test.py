@@ -25,7 +25,7 @@ def test_a_token_attends_to_its_window_with_bounded_scores(window, softcap):
     out_BTHE = jax.jit(lambda window: attend(Q, KEY, VALUE, window=window))(traced)
     for b, t, h in np.ndindex(B, T, H):
         seen = range(max(0, t + 1 - window) if window else 0, t + 1)
-        score_S = np.array([Q[b, t, h] @ KEY[b, s, h // (H // K)] for s in seen]) / 2
+        score_S = np.array([Q[b, t, h] @ KEY[b, s, h // (H // K)] for s in seen])
         if softcap:
             score_S = softcap * np.tanh(score_S / softcap)
         weight_S = np.exp(score_S) / np.exp(score_S).sum()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from score_jax.model import cache as kv
+from score_jax.model import cache_layouts
 from score_jax.model.cache_layouts import LAYOUTS, ByHead, ByRow
 from tests import fakes
 
@@ -59,12 +60,12 @@ def new_tokens(heads: int, tokens: int, rows: int = ROWS):
 def slow_attend(
     layer_cache, q_HE: np.ndarray, row: int, seen: list[int], softcap: float = 0.0
 ) -> np.ndarray:
-    """One token's output, [H, E]. Head h reads key/value head h // (H / K)."""
+    """One token's output, [H, E]; queries are scaled. Head h reads key/value head h // (H / K)."""
     key_BKES, value_BKSE = by_head(layer_cache)
     out_HE = np.zeros_like(q_HE)
     for h in range(len(q_HE)):
         k = h // (len(q_HE) // KV_HEADS)
-        score_S = q_HE[h] @ key_BKES[row, k][:, seen] / np.sqrt(WIDTH)
+        score_S = q_HE[h] @ key_BKES[row, k][:, seen]
         if softcap:
             score_S = softcap * np.tanh(score_S / softcap)
         weight_S = np.exp(score_S - score_S.max())
@@ -108,11 +109,13 @@ def test_what_lies_behind_a_row_is_never_read(layout):
 
 
 @pytest.mark.parametrize(
-    "slot, window, softcap", [(0, 0, 0.0), (1, 0, 0.0), (5, 0, 0.0), (1, 2, 0.7)]
+    "slot, window, softcap, lanes",
+    [(0, 0, 0.0, 1), (1, 0, 0.0, 8), (5, 0, 0.0, 8), (1, 2, 0.7, 8), (5, 2, 0.7, 128)],
 )
 def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(
-    layout, slot, window, softcap
+    layout, slot, window, softcap, lanes, monkeypatch
 ):
+    monkeypatch.setattr(cache_layouts, "LANES", lanes)  # C = 8 fills them, or its heads do
     before, new = full_layer(layout), new_tokens(4, 1)
     length_B, live_B = np.array([2, 5, 0]), np.array([True, False, True])
     visible_B1S = kv.visible_in_ring(SLOTS, jnp.int32(slot), jnp.array(length_B), window)
