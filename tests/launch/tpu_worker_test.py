@@ -60,7 +60,9 @@ class Worker:
         return len(path.read_text()) if path.exists() else 0
 
     def end(self, status: int) -> None:
-        (self.folder / "end").write_text(str(status))
+        half = self.folder / "half an end"
+        half.write_text(str(status))
+        half.rename(self.folder / "end")  # at once: the training may be looking
 
 
 def test_the_training_gets_its_words_and_gives_its_log_and_status(worker):
