@@ -17,7 +17,6 @@ REFUSED = {
     "math/train/number_theory/7117": "no_answer",  # the box is empty
     # "So our final answer is ..." stands in the working, and is taken for the answer sentence.
     "math/train/geometry/6139": "unequal",
-    "math/train/prealgebra/1662": "unequal",
 }
 
 
@@ -146,6 +145,6 @@ def test_sample_of_the_train_answers_is_right_in_their_published_solutions():
 
 
 @pytest.mark.slow
-def test_all_answers_are_right_in_their_published_solutions_but_four():
+def test_all_answers_are_right_in_their_published_solutions_but_three():
     assert refused("train") == REFUSED
     assert refused("test") == {}
