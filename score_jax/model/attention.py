@@ -42,7 +42,7 @@ def over_rows(
 
     q_BTHE: scaled, so that a score is its product with a key.
     window: scalar; tokens that one sees, itself included, 0 for all. It may be traced, so that
-        layers of both kinds are one program. None: all, and no mask is made.
+        layers of both kinds are one program. None: all, as 0 without a comparison.
     windows: the values that `window` may have, which a kernel is compiled for.
     kernel: or a key of KERNELS.
     mesh: that rows and heads are split over; XLA sees that by itself, for its own attention.
