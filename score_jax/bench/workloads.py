@@ -26,9 +26,10 @@ from score_jax.config import (
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment, multiply_as_told
-from score_jax.model import transformer
+from score_jax.model import config_formats, transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
+from score_jax.plan.shapes import PUBLISHED
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
@@ -74,24 +75,7 @@ GEMMA3_270M = ModelConfig(
     windows=((512,) * 5 + (0,)) * 3,
     **FAMILIES["gemma3_text"].fields,
 )
-GEMMA2_2B = ModelConfig(
-    family="gemma2",
-    vocab_size=256_000,
-    layers=26,
-    width=2304,
-    heads=8,
-    kv_heads=4,
-    head_width=256,
-    mlp_width=9216,
-    norm_epsilon=1e-6,
-    tied=True,
-    max_positions=8192,
-    attention_softcap=50.0,
-    logit_softcap=30.0,
-    query_scalar=256.0,
-    windows=(4096, 0) * 13,
-    **FAMILIES["gemma2"].fields,
-)
+GEMMA2_2B = config_formats.from_huggingface(PUBLISHED["google/gemma-2-2b"])
 PROMPT_TOKENS, INSTRUCTION_TOKENS, SKEWED_MEAN = 64, 32, 0.25
 
 
