@@ -107,6 +107,7 @@ def _settled(cache: kv.Cache) -> kv.Cache:
 
 
 def _pass(state: State) -> State:
+    """The state as it is, its cache settled."""
     return state.replace(cache=_settled(state.cache))
 
 
@@ -196,7 +197,7 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
     (slot_W,) = jnp.nonzero(state.status == WAITING, size=rows, fill_value=slots)
 
     def feed(state: State) -> State:
-        state = state.replace(cache=_settled(state.cache))
+        state = _pass(state)
         row_W = state.row.at[slot_W].get(mode="fill", fill_value=samples)
         start_W = state.length.at[slot_W].get(mode="fill", fill_value=0)
         attempt_W = state.attempt.at[slot_W].get(mode="fill", fill_value=1)
@@ -246,7 +247,7 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
     slot_W = jnp.where(taken_W, slot_W, slots)
 
     def load(state: State) -> State:
-        state = state.replace(cache=_settled(state.cache))
+        state = _pass(state)
         problem_W = of.at[row_W].get(mode="clip")
         length_W = length_Q[problem_W]
         contiguous = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
