@@ -16,7 +16,7 @@ the same instruction. Programs are run in the sandbox of rewards/.
 Repair of wrong programs, a stand-in for the paper's MBPP-R (data/repair.py), by the checkpoint of a
 run; attempt 1 of this evaluation is the repair:
 
-    python -m score_jax.data.repair mutated MBPP_FOLDER --split=test --out=repair.jsonl
+    python -m score_jax.data.repair.attempts mutated MBPP_FOLDER --split=test --out=repair.jsonl
     python -m score_jax.main --config=configs/mbpp_gemma2_9b.py --workdir=runs/mbpp_gemma2_9b \\
         --mode=evaluate --config.problems.test.name=mbpp_repair \\
         --config.problems.test.path=repair.jsonl --config.problems.test.prompt=mbpp
@@ -35,7 +35,7 @@ it as permutations of weights while they are used. A step of full rows takes at 
 of rollout, 4.6 s of update. Expected result: not measured.
 """
 
-from score_jax.config import (
+from score_jax.config.settings import (
     CheckpointSettings,
     EvaluationSettings,
     MemorySettings,

@@ -1,4 +1,4 @@
-"""Writes settings.md, the reference of all settings, from the dataclasses of score_jax/config.py.
+"""Writes settings.md, the reference of all settings, from score_jax/config/settings.py.
 
     python docs/make_settings.py            writes the page; a test compares it with the code
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from score_jax import config
+from score_jax.config import settings
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
@@ -25,7 +25,7 @@ HEAD = """# Settings
 Every setting that a config has, as `config.GROUP.NAME`. Each can be overridden on the command line
 by that path, such as `--config.stages.stage2.bonus=5`; tuples as in Python, in quotes:
 `--config.rollout.prompt_buckets="(64,)"`. A config file builds `Settings(…)` of
-`score_jax/config.py`; settings without a default must be in it.
+`score_jax/config/settings.py`; settings without a default must be in it.
 
 `python docs/make_settings.py` writes this page from that file.
 """
@@ -33,7 +33,7 @@ by that path, such as `--config.stages.stage2.bonus=5`; tuples as in Python, in 
 
 def page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([HEAD, *_group(config.Settings, "config")])
+    return "\n".join([HEAD, *_group(settings.Settings, "config")])
 
 
 def comments(cls: type) -> dict[str, tuple[str, str]]:
@@ -90,7 +90,7 @@ def _group(cls: type, path: str) -> Iterator[str]:
 
 
 # Groups that are described at a neighbour of the same kind.
-_SAME: dict[tuple[type, str], str] = {(config.ProblemSettings, "mixture"): "test"}
+_SAME: dict[tuple[type, str], str] = {(settings.ProblemSettings, "mixture"): "test"}
 
 
 def _inner(hint: Any) -> type | None:
@@ -122,7 +122,7 @@ def _default(field: dataclasses.Field) -> str:
 
 
 def _values(cls: type, name: str) -> str:
-    choices, least = config.CHOICES.get((cls, name)), config.MINIMA.get((cls, name))
+    choices, least = settings.CHOICES.get((cls, name)), settings.MINIMA.get((cls, name))
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     return f"≥ {least:g}" if least is not None else ""

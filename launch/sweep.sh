@@ -62,4 +62,4 @@ for seed in $(seq "$first" "$last"); do
   done < <(lines)
 done
 wait
-"$venv_python" -m score_jax.report.tables --runs="runs/$sweep"
+"$venv_python" -m score_jax.report.comparison.tables --runs="runs/$sweep"

@@ -15,18 +15,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from score_jax import sharding
-from score_jax.config import Settings, StageSettings, nearest
-from score_jax.learner import lora, parts
-from score_jax.learner.likelihood import LikelihoodSettings
+from score_jax.config.settings import Settings, StageSettings, nearest
+from score_jax.learner import lora, micro_batches
+from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
-from score_jax.model import families, runs, transformer, weights
+from score_jax.model import families, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
+from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
+from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
@@ -53,7 +54,7 @@ class Experiment:
         """Loads tokenizer and weights, and checks that they fit each other and the settings."""
         multiply_as_told(settings.model.dtype)
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
-        _, text_source = runs.origin(settings.model.source, settings.model.tokenizer)
+        _, text_source = saved_params.origin(settings.model.source, settings.model.tokenizer)
         text = tokenizer.load(text_source)
         template = template_of(settings, text)
         frozen = settings.model.lora.rank > 0
@@ -167,7 +168,7 @@ class Experiment:
         s = self.settings
         sampled = stage.objective == "rl"
         rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
-        plan = parts.plan(
+        plan = micro_batches.plan(
             s.memory,
             self.model,
             rows=rows if sampled else stage.documents_per_step or rows,

@@ -16,9 +16,10 @@ from types import FrameType
 from absl import flags
 
 import score_jax
-from score_jax import commandline, heap
-from score_jax.config import Settings, nearest
+from score_jax.config import command_line
+from score_jax.config.settings import Settings, nearest
 from score_jax.problem import InputError
+from score_jax.runtime import heap
 
 BAD_INPUT = 2
 
@@ -64,7 +65,7 @@ def console() -> None:
 def _flags() -> flags.FlagValues:
     """The flags there are, unparsed. Overrides of the config are read off sys.argv."""
     values = flags.FlagValues()
-    commandline.define_config(values)
+    command_line.define_config(values)
     flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
     flags.DEFINE_string(
@@ -89,7 +90,7 @@ def _flags() -> flags.FlagValues:
 
 def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     """Parses the flags; --help and --version print and end the program. Raises: InputError."""
-    settings = commandline.parse(given, argv)
+    settings = command_line.parse(given, argv)
     if given.help:
         described = [f"  --{name:<16} {given[name].help}" for name in given]
         print(USAGE, *described, sep="\n")
@@ -99,7 +100,7 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
         print(f"score-jax {score_jax.__version__} (jax {jax}, Python {platform.python_version()})")
         raise SystemExit(0)
     if settings is None:
-        raise InputError(f"--config=FILE is missing. {commandline.known_configs()}")
+        raise InputError(f"--config=FILE is missing. {command_line.known_configs()}")
     return settings
 
 
@@ -116,7 +117,7 @@ def _check_folders(given: flags.FlagValues) -> None:
 
 def _join_others(given: flags.FlagValues) -> None:
     """Finds the other processes of this run, if it has several. Raises: InputError."""
-    from score_jax import hosts
+    from score_jax.runtime import hosts
 
     hosts.join(given.coordinator, given.processes, given.process)
     # Whoever joins takes SIGTERM for jax's own notice of preemption; a mode may want it.
@@ -125,27 +126,27 @@ def _join_others(given: flags.FlagValues) -> None:
 
 def _train(settings: Settings, given: flags.FlagValues) -> int:
     stop = _stop_on_signals()  # first: importing takes seconds
-    from score_jax import train
+    from score_jax import loop
 
-    return train.train(settings, given.workdir, base_from=given.base_from, stop=stop)
+    return loop.train(settings, given.workdir, base_from=given.base_from, stop=stop)
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import modes
+    from score_jax.modes import evaluate_weights
 
-    return modes.evaluate_latest(settings, given.workdir)
+    return evaluate_weights.evaluate_latest(settings, given.workdir)
 
 
 def _scale(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import modes
+    from score_jax.modes import evaluate_weights
 
-    return modes.scale_latest(settings, given.workdir)
+    return evaluate_weights.scale_latest(settings, given.workdir)
 
 
 def _export(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import modes
+    from score_jax.modes import evaluate_weights
 
-    return modes.export_latest(
+    return evaluate_weights.export_latest(
         settings,
         given.workdir,
         given.export_dir,
@@ -155,9 +156,9 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _try(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax import modes
+    from score_jax.modes import evaluate_weights
 
-    return modes.ask_latest(settings, given.workdir, given.question)
+    return evaluate_weights.ask_latest(settings, given.workdir, given.question)
 
 
 def _plan(settings: Settings, given: flags.FlagValues) -> int:
@@ -167,7 +168,7 @@ def _plan(settings: Settings, given: flags.FlagValues) -> int:
             "v5p:2x2x4 or v6e:8x8."
         )
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; read when jax is imported
-    from score_jax.plan import plan
+    from score_jax.modes.plan import plan
 
     return plan.plan(settings, given.topology)
 

@@ -14,18 +14,20 @@ import functools
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
-from score_jax import compiles, hosts, sharding, workdir
-from score_jax.compiles import Watch
-from score_jax.config import Settings, StageSettings
+from score_jax import checkpoints as checkpoint
+from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
-from score_jax.learner import checkpoint, step
+from score_jax.learner import step
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
-from score_jax.runlog import RunLog
+from score_jax.runtime import compiles, hosts, sharding
+from score_jax.runtime.compiles import Watch
+from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
-from score_jax.watchdog import Watchdog
+from score_jax.workdir import settings_check
+from score_jax.workdir.runlog import RunLog
 
 
 def watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
@@ -99,7 +101,7 @@ class Run:
     def position(self) -> tuple[int, int]:
         """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
         recipe = self.settings.recipe
-        index, at_step = hosts.lead_says(lambda: workdir.position(self.folder, recipe))
+        index, at_step = hosts.lead_says(lambda: settings_check.position(self.folder, recipe))
         return index, at_step
 
     def checkpoints(self, stage: str) -> checkpoint.StageCheckpoints:
@@ -117,7 +119,7 @@ class Run:
 
     def best_step(self, stage: str) -> int | None:
         """The step of the best evaluation within a stage, or None."""
-        return hosts.lead_says(lambda: workdir.best_step(self.folder, stage))
+        return hosts.lead_says(lambda: settings_check.best_step(self.folder, stage))
 
     def evaluates(self, stage: StageSettings, number: int) -> bool:
         """Whether step `number` of a stage is evaluated; its last one is when the stage ends."""

@@ -8,17 +8,23 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from score_jax import batches, commandline, config, jsonfiles, modes, runlog, train
-from score_jax.config import SourceSettings
+from score_jax import jsonfiles, loop
+from score_jax.batches import documents
+from score_jax.config import command_line
+from score_jax.config import settings as config
+from score_jax.config.settings import SourceSettings
 from score_jax.model import families, weights
+from score_jax.modes import evaluate_weights
 from score_jax.problem import InputError
-from score_jax.rewards import programs, sandbox
-from score_jax.rewards.checker import Job
+from score_jax.rewards.programs import grade as programs
+from score_jax.rewards.sandbox import start
+from score_jax.rewards.sandbox.tester import Job
 from score_jax.run import Run
 from score_jax.text import prompts
+from score_jax.workdir import runlog
 from tests import fakes
 from tests.data.real import REAL, needs_real_data
-from tests.rewards import sandboxes
+from tests.rewards.sandbox import sandboxes
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = needs_real_data
@@ -62,7 +68,7 @@ def source(tmp_path_factory) -> str:
 
 def settings(name: str, source: str, *, prompt_tokens: int, **problems) -> config.Settings:
     """The experiment of that name, made small in what costs time."""
-    whole = commandline.settings_of([f"--config={ROOT / 'configs' / name}.py"])
+    whole = command_line.settings_of([f"--config={ROOT / 'configs' / name}.py"])
 
     def smaller(part, **changes):
         return dataclasses.replace(part, **changes)
@@ -101,7 +107,7 @@ STEPS = [("stage1", 1), ("stage1", 2), ("stage2", 1), ("stage2", 2)]
 
 def test_math_runs_on_the_real_problems(source, tmp_path):
     made = settings("math_gemma2_2b", source, prompt_tokens=300, path=str(REAL / "math"))
-    assert train.train(made, str(tmp_path)) == train.DONE
+    assert loop.train(made, str(tmp_path)) == loop.DONE
     assert stages_of(tmp_path) == STEPS
     left_out = {row["prompts_left_out"] for row in runlog.read_metrics(tmp_path)}
     assert len(left_out) == 1 and left_out != {0}
@@ -113,7 +119,7 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
 def drawn(made: config.Settings, stage: int) -> dict:
     """What the data position of a stage says of how its problems are drawn."""
     run = Run.start(made, Path("unused"), None, None)  # type: ignore[arg-type]
-    return batches.Episodes(run, stage).get_state()
+    return documents.Episodes(run, stage).get_state()
 
 
 def test_curriculum_and_mixture_reach_the_loop(source):
@@ -136,15 +142,15 @@ def ran(monkeypatch):
     sandboxes.need_any()
     programs._decided.clear()
     jobs: list[Job] = []
-    run = sandbox.run
+    run = start.run
 
     def spy(asked, *arguments, **settings):
         jobs.extend(asked)
         return run(asked, *arguments, **settings)
 
-    monkeypatch.setattr(sandbox, "run", spy)
+    monkeypatch.setattr(start, "run", spy)
     yield jobs
-    sandbox.close()
+    start.close()
     sandboxes.close()
 
 
@@ -162,7 +168,7 @@ def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     source, tmp_path, ran, capsys
 ):
     made = mbpp(source)
-    assert train.train(made, str(tmp_path)) == train.DONE
+    assert loop.train(made, str(tmp_path)) == loop.DONE
     assert stages_of(tmp_path) == STEPS
     assert transcript(tmp_path, "stage2")[0]["id"] == "humaneval/0"
     # HumanEval's check behind its prompt's helpers, and MBPP's asserts.
@@ -171,7 +177,7 @@ def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     assert reasons <= {"truncated", "syntax", "error", "failed", "no_program"}
     kinds = {row["sandbox"] for row in runlog.read_metrics(tmp_path)}
     kinds |= {json.loads((tmp_path / "evaluations" / "stage2.json").read_text())["sandbox"]}
-    assert kinds == {sandbox.shared().kind}
+    assert kinds == {start.shared().kind}
 
     # Another test set does not make another run.
     row = {
@@ -187,7 +193,7 @@ def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     jsonfiles.write_lines(file, [row | {"id": f"mbpp_repair/{n}"} for n in range(8)])
     test = SourceSettings("mbpp_repair", str(file), prompt="mbpp")
     made = dataclasses.replace(made, problems=dataclasses.replace(made.problems, test=test))
-    assert modes.evaluate_latest(made, str(tmp_path)) == train.DONE
+    assert evaluate_weights.evaluate_latest(made, str(tmp_path)) == loop.DONE
     assert "stage2 at step 2" in capsys.readouterr().out
     assert transcript(tmp_path, "latest")[7]["id"] == "mbpp_repair/7"
 
@@ -198,6 +204,6 @@ def test_a_set_for_evaluation_only_can_be_evaluated_and_not_trained_on(source, t
         made.problems, name="humaneval", path=str(REAL / "humaneval"), test=SourceSettings()
     )
     made = dataclasses.replace(made, problems=dataclasses.replace(alone, prompt="humaneval"))
-    assert modes.evaluate_latest(made, str(tmp_path)) == train.DONE
+    assert evaluate_weights.evaluate_latest(made, str(tmp_path)) == loop.DONE
     with pytest.raises(InputError, match="evaluation only"):
-        train.train(made, str(tmp_path / "other"))
+        loop.train(made, str(tmp_path / "other"))

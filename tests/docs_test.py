@@ -18,11 +18,13 @@ from unittest import mock
 
 import pytest
 
-from score_jax import commandline, compiles, config, main
+from score_jax import main
 from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
-from score_jax.plan.chips import slice_of
-from score_jax.report import page as run_page
+from score_jax.config import command_line, settings
+from score_jax.modes.plan.chips import slice_of
+from score_jax.report.run_page import page as run_page
+from score_jax.runtime import compiles
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "BENCHMARKS.md", *(ROOT / "docs").glob("*.md")])
@@ -34,7 +36,7 @@ RUN = {
     f"{QUICKSTART} --mode=evaluate": "stage2 at step 1",
     f'{QUICKSTART} --mode=try --question="3+8+6+5+6"': "Attempt 2",
     f"{QUICKSTART} --mode=export": "export",
-    "python -m score_jax.report.page runs/quickstart": "",
+    "python -m score_jax.report.run_page.page runs/quickstart": "",
 }
 SMALL = (
     "--config.stages.base.steps=2",
@@ -151,7 +153,7 @@ def test_the_commands_of_a_first_hour_run(tmp_path, monkeypatch, capsys):
     try:
         for command, printed in {QUICKSTART: "The run page: runs/quickstart/", **RUN}.items():
             module, arguments = MODULE.match(f"{command} ")[1], shlex.split(command)[3:]
-            if module == "score_jax.report.page":
+            if module == "score_jax.report.run_page.page":
                 assert [str(run_page.write(folder)) for folder in arguments]
                 continue
             argv = ["score_jax", *arguments, *SMALL]
@@ -178,7 +180,7 @@ def test_other_commands_name_files_flags_and_settings_that_exist(command, monkey
         given = main._flags()
         argv = ["score_jax", *arguments]
         with mock.patch.object(sys, "argv", argv):
-            assert isinstance(commandline.parse(given, argv), config.Settings)
+            assert isinstance(command_line.parse(given, argv), settings.Settings)
         assert given.mode in main.MODES
         assert slice_of(given.topology).chips if given.mode == "plan" else given.workdir
     elif module == "score_jax.bench":

@@ -5,12 +5,13 @@ import dataclasses
 import jax
 import pytest
 
-from score_jax import config, experiment
+from score_jax import experiment
+from score_jax.config import settings as config
 from score_jax.experiment import Experiment
 from score_jax.model.families import PRESETS
 from score_jax.problem import InputError
 from score_jax.text import tokenizer
-from tests.train_test import tiny_settings
+from tests.loop_test import tiny_settings
 
 CHARACTERS = 16  # tokens of the quickstart's tokenizer
 

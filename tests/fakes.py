@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
-from score_jax.learner.likelihood import LikelihoodSettings
-from score_jax.learner.parts import Plan
+from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
+from score_jax.learner.loss.token_logprobs import LikelihoodSettings
+from score_jax.learner.micro_batches import Plan
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer
 from score_jax.model.families import FAMILIES, ModelConfig

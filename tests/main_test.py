@@ -11,7 +11,8 @@ import jax
 import pytest
 
 import score_jax
-from score_jax import main, watchdog
+from score_jax import main
+from score_jax.runtime import watchdog
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = "--config=configs/quickstart.py"

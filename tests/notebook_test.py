@@ -9,7 +9,7 @@ import nbclient
 import nbformat
 import pytest
 
-from score_jax import commandline
+from score_jax.config import command_line
 from tests.docs_test import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ def test_the_command_for_a_published_model_is_one_that_runs(executed, monkeypatc
         words = shlex.split(given(executed, "TRAIN = False"))
         assert words[:3] == ["python", "-m", "score_jax.main"]
         assert words[4].startswith("--workdir=")
-        settings = commandline.settings_of([f"--config=configs/{config}.py", *words[5:]])
+        settings = command_line.settings_of([f"--config=configs/{config}.py", *words[5:]])
         assert settings.problems.name == "gsm8k" and settings.evaluation.every == 50
 
 

@@ -8,15 +8,19 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import alarms, batches, collect, config, sampler, train
-from score_jax.compiles import Watch
-from score_jax.config import resolve
+from score_jax import loop
+from score_jax.batches import collected, documents
+from score_jax.batches import episodes as sampler
+from score_jax.config import settings as config
+from score_jax.config.settings import resolve
 from score_jax.problem import Grade, InputError
 from score_jax.rewards import selective
 from score_jax.rl import adaptive
 from score_jax.run import Run
+from score_jax.runtime.compiles import Watch
+from score_jax.workdir import alarms
 from tests import fakes
-from tests.train_test import ROOT, AfterCalls, Crash, metrics_of
+from tests.loop_test import ROOT, AfterCalls, Crash, metrics_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -58,14 +62,14 @@ def even_length(problem, texts, gold):
 @pytest.fixture(autouse=True)
 def no_report():
     """Page and plots have tests of their own, and take longer than these steps."""
-    with mock.patch.object(train.page, "write"), mock.patch.object(train.plots, "write"):
+    with mock.patch.object(loop.page, "write"), mock.patch.object(loop.plots, "write"):
         yield
 
 
 @pytest.mark.parametrize("recipe", SPEC["RECIPES"])
 def test_every_recipe_runs(recipe, tmp_path):
     settings = tiny(recipe)
-    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
     steps = [(row["stage"], row["step"]) for row in metrics_of(tmp_path)]
     assert steps == [
         (name, i + 1) for name in settings.recipe for i in range(settings.stages[name].steps)
@@ -99,7 +103,7 @@ def test_a_star_iteration_starts_from_the_base_model_and_samples_from_the_one_be
     settings = tiny("star_plus")
     last = dataclasses.replace(settings.stages["star3"], learning_rate=0.0)
     settings = dataclasses.replace(settings, stages={**settings.stages, "star3": last})
-    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
     base = weights(settings, tmp_path, "base")
     np.testing.assert_array_equal(weights(settings, tmp_path, "star3"), base)
     assert np.any(weights(settings, tmp_path, "star2") != base)
@@ -109,26 +113,26 @@ def test_a_star_iteration_starts_from_the_base_model_and_samples_from_the_one_be
     asked = []
     with (
         mock.patch.object(Run, "params_of", lambda self, stage: asked.append(stage)),
-        mock.patch.object(collect, "Sampler", side_effect=Crash),
+        mock.patch.object(collected, "Sampler", side_effect=Crash),
         pytest.raises(Crash),
     ):
-        collect.documents_of(run_of(settings, tmp_path / "empty"), index)
+        collected.documents_of(run_of(settings, tmp_path / "empty"), index)
     assert asked == ["star1"]
 
 
 def test_a_collection_that_is_stopped_goes_on_to_the_same_documents(tmp_path):
     settings = tiny("pair_sft_plus")
-    assert train.train(settings, str(tmp_path / "whole")) == train.DONE
+    assert loop.train(settings, str(tmp_path / "whole")) == loop.DONE
     # Asked: before base's evaluation and in it, at base's step, and before each rollout.
     stopped = AfterCalls(4)
-    assert train.train(settings, str(tmp_path / "stopped"), stop=stopped) == train.STOPPED
+    assert loop.train(settings, str(tmp_path / "stopped"), stop=stopped) == loop.STOPPED
     part = tmp_path / "stopped" / "collected" / "pair_sft.part.jsonl"
     lines = part.read_text().splitlines(keepends=True)
     assert len(lines) == 16 and json.loads(lines[0])["rollout"] == 1
     # Killed while it wrote the second: one line is whole and one is torn.
     second = lines[0].replace('"rollout": 1', '"rollout": 2')
     part.write_text("".join(lines) + second + second[:40])
-    assert train.train(settings, str(tmp_path / "stopped")) == train.DONE
+    assert loop.train(settings, str(tmp_path / "stopped")) == loop.DONE
     assert not part.exists()
     ours, theirs = (
         (tmp_path / name / "collected" / "pair_sft.jsonl").read_text()
@@ -140,9 +144,9 @@ def test_a_collection_that_is_stopped_goes_on_to_the_same_documents(tmp_path):
 
 def test_documents_are_the_episodes_ids_laid_out_as_the_sampler_did(tmp_path):
     settings = tiny("star_plus")
-    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
     run = run_of(settings, tmp_path)
-    source = batches.source(run, 1, None)
+    source = documents.source(run, 1, None)
     source.prepare(None)
     batch, _ = source.collect(1)
     text = run.experiment.template.tokenizer
@@ -166,7 +170,7 @@ def test_no_documents_left_is_told(tmp_path):
     settings = tiny("star")
     rewards = dataclasses.replace(settings.rewards, function="tests.recipes_test:never")
     with pytest.raises(InputError, match="left none of the episodes of 2 rollouts"):
-        train.train(dataclasses.replace(settings, rewards=rewards), str(tmp_path))
+        loop.train(dataclasses.replace(settings, rewards=rewards), str(tmp_path))
 
 
 def never(problem, texts, gold):
@@ -211,7 +215,7 @@ def test_offline_rows_go_on_behind_the_references_first_attempts(tmp_path):
 
 def test_an_adaptive_kl_coefficient_is_part_of_the_checkpoint(tmp_path):
     settings = with_stages(tiny("score"), kl_target=1e-3, steps=3)
-    assert train.train(settings, str(tmp_path / "whole")) == train.DONE
+    assert loop.train(settings, str(tmp_path / "whole")) == loop.DONE
     rows = {(r["stage"], r["step"]): r for r in metrics_of(tmp_path / "whole")}
     held = [rows["stage1", i]["kl_coefficient"] for i in (1, 2, 3)]
     assert held[0] == settings.stages["stage1"].kl_attempt1
@@ -220,14 +224,14 @@ def test_an_adaptive_kl_coefficient_is_part_of_the_checkpoint(tmp_path):
         assert held[i] == pytest.approx(adaptive.next_coefficient(held[i - 1], kl, 1e-3))
     assert rows["stage2", 1]["kl_coefficient"] == settings.stages["stage2"].kl_attempt1
     with pytest.raises(Crash):  # in stage1, after step 2
-        train.train(settings, str(tmp_path / "killed"), stop=AfterCalls(5, Crash))
-    assert train.train(settings, str(tmp_path / "killed")) == train.DONE
+        loop.train(settings, str(tmp_path / "killed"), stop=AfterCalls(5, Crash))
+    assert loop.train(settings, str(tmp_path / "killed")) == loop.DONE
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
 
 
 def test_the_kl_terms_of_stage_1b_are_against_stage_1a(tmp_path):
     settings = tiny("three_attempts")
-    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
     rows = {(r["stage"], r["step"]): r for r in metrics_of(tmp_path)}
     assert abs(rows["stage1b", 1]["kl/attempt1"]) < 1e-5
     assert abs(rows["stage2", 1]["kl/attempt1"]) > 1e-4
@@ -236,7 +240,7 @@ def test_the_kl_terms_of_stage_1b_are_against_stage_1a(tmp_path):
 
 def test_answers_and_verdicts_are_graded_apart(tmp_path):
     settings = tiny("selective")
-    assert train.train(settings, str(tmp_path)) == train.DONE
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
     row = next(row for row in metrics_of(tmp_path) if row["stage"] == "stage1")
     assert 0.0 <= row["verdict_right"] <= 1.0
     details = json.loads((tmp_path / "evaluations" / "stage2.json").read_text())["details"]
@@ -251,7 +255,7 @@ def test_answers_and_verdicts_are_graded_apart(tmp_path):
     cut_B = selective.cut_off(graded.texts, graded.sampled.truncated, marks)[:, 1]
     np.testing.assert_array_equal(graded.reward_BA[:, 1], np.where(cut_B, 0.0, answered_B))
     np.testing.assert_array_equal(graded.true_BA, true_BA)
-    batch, _ = batches.Episodes(run, settings.recipe.index("stage1")).collect(
+    batch, _ = documents.Episodes(run, settings.recipe.index("stage1")).collect(
         episodes.dispatch(run.params_of("base"), 1)
     )
     assert batch.true_verdict.shape == batch.reward.shape
@@ -259,13 +263,13 @@ def test_answers_and_verdicts_are_graded_apart(tmp_path):
 
 def test_verdicts_need_a_prompt_that_asks_for_them(tmp_path):
     with pytest.raises(InputError, match=r"verdict=0.5 rewards verdicts, and the prompt"):
-        train.train(with_stages(tiny("score"), verdict=0.5), str(tmp_path))
+        loop.train(with_stages(tiny("score"), verdict=0.5), str(tmp_path))
 
 
 def test_an_alarm_is_told_in_the_log_once_a_stage(tmp_path, capsys):
     found = [alarms.Alarm("copying", "second attempts repeat the first", "Do something.")]
-    with mock.patch.object(train.alarms, "of_steps", lambda rows, dtype: found * (len(rows) > 1)):
-        assert train.train(with_stages(tiny("score"), steps=3), str(tmp_path)) == train.DONE
+    with mock.patch.object(loop.alarms, "of_steps", lambda rows, dtype: found * (len(rows) > 1)):
+        assert loop.train(with_stages(tiny("score"), steps=3), str(tmp_path)) == loop.DONE
     said = [line for line in capsys.readouterr().out.splitlines() if "ALARM" in line]
     assert said == [
         f"ALARM in {stage}: second attempts repeat the first. Do something."

@@ -17,11 +17,12 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import sampler, sharding, train
-from score_jax.commandline import settings_of
-from score_jax.learner import checkpoint
+from score_jax import checkpoints, loop
+from score_jax.batches import episodes
+from score_jax.config.command_line import settings_of
 from score_jax.run import Run
-from tests.train_test import metrics_of
+from score_jax.runtime import sharding
+from tests.loop_test import metrics_of
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -130,17 +131,17 @@ def run_on(sizes: tuple[int, int, int], folder: Path) -> tuple[Found, list[np.nd
     )
     settings = settings_of([f"--config={folder / 'two.py'}", *flags])
     ids: list[np.ndarray] = []
-    collect = sampler.Sampler.collect
+    collect = episodes.Sampler.collect
 
     def noted(self, dispatched, began):
         ids.append(jax.device_get(dispatched.sampled.tokens))
         return collect(self, dispatched, began)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler.Sampler, "collect", noted)
+        patch.setattr(episodes.Sampler, "collect", noted)
         made = functools.partial(sharding.make_mesh, devices=jax.devices()[: np.prod(sizes)])
         patch.setattr(sharding, "make_mesh", made)
-        assert train.train(settings, str(folder / "run")) == train.DONE
+        assert loop.train(settings, str(folder / "run")) == loop.DONE
         run = Run.start(settings, folder / "run", None, None)
         state = run.fresh_state("stage2", run.experiment.initial_params())
         with run.checkpoints("stage2") as saved:
@@ -200,7 +201,7 @@ def test_two_processes_stop_at_one_step_and_end_as_one_device_does(
     stopped = in_two_processes(tmp_path, *more, SIGTERM_IN=where)
     assert stopped.returncode == 75, stopped.stdout + stopped.stderr
     run = tmp_path / "run"
-    assert checkpoint.latest_step(run / "checkpoints" / "stage1") == 3
+    assert checkpoints.latest_step(run / "checkpoints" / "stage1") == 3
     assert [row["step"] for row in metrics_of(run)] == [1, 2, 3]
     finished = in_two_processes(tmp_path, *more)
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -23,9 +23,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from score_jax import heap
-from score_jax.config import MemorySettings, build, nearest
+from score_jax.config.settings import MemorySettings, build, nearest
 from score_jax.problem import InputError
+from score_jax.runtime import heap
 
 BAD_INPUT = 2
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _workload(given, overrides: list[str]):
     from score_jax.bench import workloads
-    from score_jax.commandline import settings_of
+    from score_jax.config.command_line import settings_of
 
     if given.config:
         return workloads.of_config(settings_of([f"--config={given.config}", *overrides]))

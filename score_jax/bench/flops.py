@@ -8,8 +8,8 @@ computed again to save memory is not counted.
 import jax
 import numpy as np
 
-from score_jax import peaks
 from score_jax.model.families import ModelConfig
+from score_jax.runtime import peaks
 from score_jax.structs import Batch
 
 

@@ -14,8 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from score_jax.rewards import answers, pool, programs, sandbox
-from score_jax.rewards.checker import Job
+from score_jax.rewards.answers import grade as answers
+from score_jax.rewards.programs import grade as programs
+from score_jax.rewards.sandbox import start
+from score_jax.rewards.sandbox.tester import Job
+from score_jax.rewards.workers import pool
 
 PROGRAMS, NUMBERS, FORMULAS = 300, 2_000, 200  # of one repetition
 TIMEOUT_SEC = 30.0
@@ -61,7 +64,7 @@ def measure(reps: int, mbpp: str = "") -> dict[str, Any]:
         "formulas": _answers(_formulas()),
     }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    result: dict[str, Any] = {"sandbox": sandbox.shared().kind, "cores": cores}
+    result: dict[str, Any] = {"sandbox": start.shared().kind, "cores": cores}
     for name, (count, once) in work.items():
         rates, right = [], 0
         for repetition in range(1 + reps):
@@ -138,4 +141,4 @@ def _forget() -> None:
 def close() -> None:
     """Ends the processes that grading started."""
     pool.close()
-    sandbox.close()
+    start.close()

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 
-from score_jax import peaks
-from score_jax.bench import timing, topology
+from score_jax.bench import timing
 from score_jax.bench.workloads import Workload
 from score_jax.model import cache as kv
 from score_jax.model import transformer
@@ -24,6 +23,7 @@ from score_jax.rollout import episode
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import Work
+from score_jax.runtime import peaks, topology
 
 
 def measure(work: Workload, reps: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from score_jax.runlog import package_versions
+from score_jax.workdir.runlog import package_versions
 
 
 def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax import sharding
-from score_jax.bench import flops, temporaries, timing, topology
+from score_jax.bench import flops, temporaries, timing
 from score_jax.bench.workloads import Workload
-from score_jax.config import MemorySettings, StageSettings
-from score_jax.learner import parts, step
-from score_jax.learner.likelihood import LikelihoodSettings
+from score_jax.config.settings import MemorySettings, StageSettings
+from score_jax.learner import micro_batches, step
+from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
+from score_jax.runtime import sharding, topology
 from score_jax.structs import Batch
 
 STAGE = StageSettings(
@@ -106,10 +106,10 @@ def _platform(chip: jax.sharding.SingleDeviceSharding | None) -> str:
     return "tpu" if chip else jax.default_backend()
 
 
-def plan(work: Workload, memory: MemorySettings, platform: str) -> parts.Plan:
+def plan(work: Workload, memory: MemorySettings, platform: str) -> micro_batches.Plan:
     """How the rows are learned from in parts."""
     s = work.settings
-    return parts.plan(
+    return micro_batches.plan(
         memory,
         s.model,
         rows=len(work.prompts.tokens) * s.samples,

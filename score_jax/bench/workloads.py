@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from score_jax.config import (
+from score_jax.config.settings import (
     LoraSettings,
     MemorySettings,
     OptimizerSettings,
@@ -26,10 +26,11 @@ from score_jax.config import (
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment, multiply_as_told
-from score_jax.model import config_formats, transformer
+from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
-from score_jax.plan.shapes import PUBLISHED
+from score_jax.model.files import config_formats
+from score_jax.model.published import PUBLISHED
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings

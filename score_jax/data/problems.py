@@ -8,17 +8,9 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 
-from score_jax.config import ProblemSettings, SourceSettings, nearest
-from score_jax.data import (
-    arithmetic,
-    gsm8k,
-    humaneval,
-    jsonl,
-    math_problems,
-    mbpp,
-    own_tfds,
-    repair,
-)
+from score_jax.config.settings import ProblemSettings, SourceSettings, nearest
+from score_jax.data.repair import attempts
+from score_jax.data.sets import arithmetic, gsm8k, humaneval, jsonl, math_problems, mbpp, own_tfds
 from score_jax.problem import InputError, Problem
 from score_jax.text.prompts import PROMPTS
 
@@ -155,7 +147,7 @@ def _mbpp(path: str, split: str, seed: int) -> list[Problem]:
 
 def _mbpp_repair(path: str, split: str, seed: int) -> list[Problem]:
     del split, seed  # a file is one set, whatever is done with it
-    return repair.problems(path)
+    return attempts.problems(path)
 
 
 def _humaneval(path: str, split: str, seed: int) -> list[Problem]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from score_jax.config import LoraSettings
+from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora
-from score_jax.model import safetensors_file, tensor_names
 from score_jax.model.families import ModelConfig
+from score_jax.model.files import safetensors_file, tensor_names
 from score_jax.problem import InputError
 from score_jax.structs import Params
 

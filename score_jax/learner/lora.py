@@ -33,13 +33,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from score_jax import sharding
-from score_jax.config import LoraSettings
-from score_jax.model import lowrank, tensor_names, transformer
+from score_jax.config.settings import LoraSettings
+from score_jax.model import lowrank, transformer
 from score_jax.model.families import ModelConfig
+from score_jax.model.files import tensor_names
+from score_jax.model.files.tensor_names import Place
 from score_jax.model.lowrank import LowRank
-from score_jax.model.tensor_names import Place
 from score_jax.problem import InputError
+from score_jax.runtime import sharding
 from score_jax.structs import Params
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax.config import OptimizerSettings
+from score_jax.config.settings import OptimizerSettings
 
 
 def make(settings: OptimizerSettings) -> optax.GradientTransformation:

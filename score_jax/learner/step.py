@@ -16,10 +16,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from score_jax.config import LoraSettings, OptimizerSettings, StageSettings
-from score_jax.learner import likelihood, lora, optimizer
-from score_jax.learner.likelihood import LikelihoodSettings
-from score_jax.learner.parts import Plan, accumulate
+from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
+from score_jax.learner import lora, optimizer
+from score_jax.learner.loss import token_logprobs
+from score_jax.learner.loss.token_logprobs import LikelihoodSettings
+from score_jax.learner.micro_batches import Plan, accumulate
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, standardize
 from score_jax.rl.shaping import kl_coefficients, overlong, shape
@@ -164,7 +165,7 @@ def loss_gradient(
     """
     s = settings
     attempts = batch.reward.shape[1]
-    where = likelihood.written(batch.attempt, attempts * s.max_attempt_tokens)
+    where = token_logprobs.written(batch.attempt, attempts * s.max_attempt_tokens)
     behaviour_BN = where.take(batch.logp)
     reference_BN, reference_BND = behaviour_BN, None
     if reference is not None:
@@ -232,9 +233,9 @@ def _loss_gradient_of(params, base, reference, settings: LearnerSettings, choice
     def loss_sum(params, terms):
         where, tokens_BT = terms["where"], terms["tokens"]
         weights = _weights(params, base, settings)
-        hidden_BND = likelihood.hidden_before(weights, tokens_BT, where, settings.likelihood)
+        hidden_BND = token_logprobs.hidden_before(weights, tokens_BT, where, settings.likelihood)
         names = ("advantage", "behaviour", "importance_cap", "reference", "kl_coefficient")
-        return likelihood.loss(
+        return token_logprobs.loss(
             objective,
             weights,
             hidden_BND,
@@ -267,8 +268,8 @@ def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
     def part(x):
         tokens_BT, where = x
         s = settings.likelihood
-        hidden_BND = likelihood.hidden_before(reference, tokens_BT, where, s)
-        logp_BN, _ = likelihood.read(reference, hidden_BND, where.take(tokens_BT), where, s)
+        hidden_BND = token_logprobs.hidden_before(reference, tokens_BT, where, s)
+        logp_BN, _ = token_logprobs.read(reference, hidden_BND, where.take(tokens_BT), where, s)
         return (), (logp_BN, hidden_BND)
 
     _, found = accumulate(part, (batch.tokens, where), batch.length, settings.plan)

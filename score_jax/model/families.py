@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from score_jax.config import nearest
+from score_jax.config.settings import nearest
 from score_jax.problem import InputError
 
 

@@ -31,12 +31,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from score_jax import sharding
 from score_jax.model import attention, lowrank, rope
 from score_jax.model import cache as kv
 from score_jax.model.cache import Cache
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
+from score_jax.runtime import sharding
 from score_jax.structs import Params
 
 # Logical names of every param's axes; sharding.RULES maps them onto the mesh.

@@ -20,17 +20,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax.model import (
+from score_jax.model import families
+from score_jax.model.families import ModelConfig
+from score_jax.model.files import (
     config_formats,
-    families,
-    runs,
+    locate,
     safetensors_file,
-    sources,
+    saved_params,
     stored,
     tensor_names,
 )
-from score_jax.model.families import ModelConfig
-from score_jax.model.tensor_names import Place
+from score_jax.model.files.tensor_names import Place
 from score_jax.problem import InputError
 from score_jax.structs import Params
 
@@ -49,7 +49,7 @@ def load(
 
     Args:
       source: a folder with config.json and safetensors, a hub id ("owner/name"), a .gguf file, or
-        a run's work directory or a checkpoint in it (see runs.py).
+        a run's work directory or a checkpoint in it (see saved_params.py).
       dtype: one of DTYPES; quantised and 16-bit weights are converted while they are read.
       put: places each finished parameter, e.g. onto a mesh; by default onto the first device.
 
@@ -120,10 +120,10 @@ def save(
             size = sum(kind.itemsize * math.prod(shape) for shape in shapes.values())
             of_name = {name: file for file, names in files.items() for name in names}
             index = {"metadata": {"total_size": size}, "weight_map": of_name}
-            _write_json(folder / sources.INDEX, index)
-        for former in (sources.INDEX, sources.WEIGHTS, "model-?????-of-?????.safetensors"):
+            _write_json(folder / locate.INDEX, index)
+        for former in (locate.INDEX, locate.WEIGHTS, "model-?????-of-?????.safetensors"):
             for path in folder.glob(former):
-                if path.name not in files and not (path.name == sources.INDEX and len(files) > 1):
+                if path.name not in files and not (path.name == locate.INDEX and len(files) > 1):
                     path.unlink()
         _write_json(folder / "config.json", described | dict(extra or {}))
     except OSError as error:
@@ -147,7 +147,7 @@ def _files(
         shards[-1].append(name)
         size += more
     if len(shards) == 1:
-        return {sources.WEIGHTS: shards[0]}
+        return {locate.WEIGHTS: shards[0]}
     return {
         f"model-{i:05}-of-{len(shards):05}.safetensors": names
         for i, names in enumerate(shards, start=1)
@@ -168,16 +168,16 @@ def _known(dtype: str) -> str:
 
 def _open(source: str) -> tuple[ModelConfig, Read]:
     """A model's shape, checked against what is there, and what reads one parameter of it."""
-    path = sources.locate(source)
-    run = runs.find(path)
+    path = locate.locate(source)
+    run = saved_params.find(path)
     if run is None:
-        checkpoint = sources.open_at(path)
+        checkpoint = locate.open_at(path)
         _check(checkpoint)
         return checkpoint.config, functools.partial(_read, checkpoint)
     return _open_run(run)
 
 
-def _open_run(run: runs.Run) -> tuple[ModelConfig, Read]:
+def _open_run(run: saved_params.Run) -> tuple[ModelConfig, Read]:
     started_from, adapted = run.model.source, run.model.lora.rank > 0
     if started_from.startswith(families.PRESET):
         if adapted:
@@ -187,7 +187,7 @@ def _open_run(run: runs.Run) -> tuple[ModelConfig, Read]:
             )
         config, read_base = families.preset(started_from), None
     else:
-        with runs.of_run(run):
+        with saved_params.of_run(run):
             config, read_base = _open(started_from)
     run.check(config)
 
@@ -201,7 +201,7 @@ def _open_run(run: runs.Run) -> tuple[ModelConfig, Read]:
     return config, read
 
 
-def _check(checkpoint: sources.Checkpoint) -> None:
+def _check(checkpoint: locate.Checkpoint) -> None:
     """Every tensor accounted for, or all that are not in one message."""
     config, tensors = checkpoint.config, checkpoint.tensors
     expected = {
@@ -212,17 +212,17 @@ def _check(checkpoint: sources.Checkpoint) -> None:
     problems = []
     missing = [name for name in expected if name not in tensors]
     if missing:
-        problems.append(f"{len(missing)} missing: {sources.listed(missing)}")
+        problems.append(f"{len(missing)} missing: {locate.listed(missing)}")
     unexpected = [name for name in tensors if name not in expected]
     if unexpected:
-        problems.append(f"{len(unexpected)} unexpected: {sources.listed(unexpected)}")
+        problems.append(f"{len(unexpected)} unexpected: {locate.listed(unexpected)}")
     misshapen = [
         f"{name} is {list(tensors[name].shape)}, should be {list(shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
     if misshapen:
-        problems.append(f"{len(misshapen)} of another shape: {sources.listed(misshapen)}")
+        problems.append(f"{len(misshapen)} of another shape: {locate.listed(misshapen)}")
         embedding = checkpoint.names(tensor_names.places(config)[0])[0]
         rows = tensors[embedding].shape[0] if embedding in tensors else config.vocab_size
         if rows != config.vocab_size:
@@ -237,7 +237,7 @@ def _check(checkpoint: sources.Checkpoint) -> None:
         )
 
 
-def _read(checkpoint: sources.Checkpoint, place: Place, dtype: np.dtype) -> np.ndarray:
+def _read(checkpoint: locate.Checkpoint, place: Place, dtype: np.dtype) -> np.ndarray:
     """All layers of one parameter, in our layout."""
     parts = checkpoint.names(place)
     value = np.empty((len(parts), *tensor_names.shape(place, checkpoint.config)), dtype)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from score_jax.problem import Grade, InputError, Problem
-from score_jax.rewards import hatchery, pool, workers
+from score_jax.rewards.workers import deadlines, pool, spawner
 
 Function = Callable[[Problem, Sequence[str], str], Sequence[Any]]
 
@@ -47,7 +47,7 @@ def grade(
         (dataclasses.asdict(problem), list(texts))
         for problem, texts in zip(problems, texts_BA, strict=True)
     ]
-    answers = workers.ask(_work(function), questions, deadline_sec)
+    answers = deadlines.ask(_work(function), questions, deadline_sec)
     return [_grades(answer, len(texts)) for answer, texts in zip(answers, texts_BA, strict=True)]
 
 
@@ -62,7 +62,7 @@ def prepare(function: str, problem: Problem, attempts: int) -> None:
     except pool.HatcheryRefused as error:
         raise InputError(f"{where} cannot be used: {error}") from error
     question = (dataclasses.asdict(problem), [""] * attempts)
-    (answer,) = workers.ask(_work(function), [question], START_SEC)
+    (answer,) = deadlines.ask(_work(function), [question], START_SEC)
     if answer in ("timeout", "crash"):
         raise InputError(
             f"{where} ended with {answer!r} when it was called for problem {problem.id} with empty "
@@ -93,18 +93,18 @@ def _grades(answer: str, attempts: int) -> list[Grade]:
 
 
 def serve(control_fd: int, function: str, paths: str) -> None:
-    """Runs the hatchery of lanes that call the function; see hatchery.py."""
+    """Runs the hatchery of lanes that call the function; see spawner.py."""
     sys.path[:] = json.loads(paths)
     try:
         called = load(function)
     except InputError as error:
-        hatchery.refuse(control_fd, str(error))
+        spawner.refuse(control_fd, str(error))
         return
 
     def answer(problem: dict[str, Any], texts: list[str]) -> str:
         return json.dumps(_answer(called, Problem(**problem), texts))
 
-    hatchery.serve(control_fd, answer, memory_bytes=MEMORY_BYTES)
+    spawner.serve(control_fd, answer, memory_bytes=MEMORY_BYTES)
 
 
 def load(function: str) -> Function:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem
-from score_jax.rewards import functions, programs, sandbox
-from score_jax.rewards.answers import grade_answer, grade_answers
-from score_jax.rewards.workers import DEADLINE_SEC
+from score_jax.rewards import functions
+from score_jax.rewards.answers.grade import grade_answer, grade_answers
+from score_jax.rewards.programs import grade as programs
+from score_jax.rewards.sandbox import start
+from score_jax.rewards.workers.deadlines import DEADLINE_SEC
 
 
 def first_character(text: str, gold: str) -> Grade:
@@ -110,7 +112,7 @@ def prepare(
             raise InputError(f"problem {problem.id}: {error}") from error
     if not tasks:
         return ""
-    return sandbox.configure(sandbox_kind, allow_unsandboxed)
+    return start.configure(sandbox_kind, allow_unsandboxed)
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:

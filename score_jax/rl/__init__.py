@@ -1,0 +1,1 @@
+"""The method's arithmetic, on arrays alone: shaping, advantages, KL, loss, sampling policy."""

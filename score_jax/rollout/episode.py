@@ -39,7 +39,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from score_jax import sharding
 from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.rollout.settings import EpisodeSettings
@@ -54,6 +53,7 @@ from score_jax.rollout.slots import (
     too_many_left,
     write,
 )
+from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
 
 

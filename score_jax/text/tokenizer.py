@@ -72,7 +72,7 @@ def load(source: str) -> Tokenizer:
         a SentencePiece `.model` file; or a `.gguf` file.
     Raises: InputError if nothing is there, or it is incomplete or of an unknown kind."""
     # Imported here because these modules import this one; it also spares the quickstart their cost.
-    from score_jax.text import bytelevel, gguf_metadata, pieces
+    from score_jax.text.tokenizers import bytelevel, gguf_metadata, pieces
 
     if source == "characters":
         return characters()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from score_jax import peaks
 from score_jax.bench import flops
+from score_jax.runtime import peaks
 from tests import fakes
 
 

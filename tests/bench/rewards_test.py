@@ -1,7 +1,7 @@
 """The benchmark grades everything right, and counts."""
 
 from score_jax.bench import rewards
-from tests.rewards import sandboxes
+from tests.rewards.sandbox import sandboxes
 
 
 def test_all_is_graded_right_and_rates_are_positive(monkeypatch):

@@ -10,8 +10,8 @@ import pytest
 from score_jax.bench import __main__ as bench
 from score_jax.bench import rollout, timing, workloads
 from score_jax.model import transformer
-from score_jax.peaks import Peak
 from score_jax.rollout.slots import Work
+from score_jax.runtime.peaks import Peak
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from score_jax.config import ProblemSettings, SourceSettings
-from score_jax.data import arithmetic, gsm8k, jsonl, problems
+from score_jax.config.settings import ProblemSettings, SourceSettings
+from score_jax.data import problems
+from score_jax.data.sets import arithmetic, gsm8k, jsonl
 from score_jax.problem import InputError, Problem
 from tests.data.real import REAL, needs_real_data
 

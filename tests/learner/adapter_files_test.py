@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from score_jax.config import LoraSettings
+from score_jax.config.settings import LoraSettings
 from score_jax.learner import adapter_files
 from score_jax.problem import InputError
 from tests import fakes

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from score_jax import sharding
-from score_jax.config import LoraSettings
+from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora, step
-from score_jax.learner.parts import Plan
+from score_jax.learner.micro_batches import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
 from score_jax.problem import InputError
+from score_jax.runtime import sharding
 from score_jax.structs import Params
 from tests import fakes
 

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import sharding
 from score_jax.learner import step
-from score_jax.learner.parts import Plan
+from score_jax.learner.micro_batches import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
+from score_jax.runtime import sharding
 from tests import fakes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

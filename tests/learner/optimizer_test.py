@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import config
-from score_jax.config import OptimizerSettings, StageSettings
+from score_jax.config import settings as config
+from score_jax.config.settings import OptimizerSettings, StageSettings
 from score_jax.learner import optimizer
 from score_jax.learner.step import Coefficients
 from tests import fakes

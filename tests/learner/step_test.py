@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.config import StageSettings
+from score_jax.config.settings import StageSettings
 from score_jax.learner import step
-from score_jax.learner.parts import Plan
+from score_jax.learner.micro_batches import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
 from score_jax.structs import Batch
 from tests import fakes
-from tests.learner import exact, slow
+from tests.learner import slow
+from tests.learner.loss import exact
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

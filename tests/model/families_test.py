@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.model import config_formats, gguf_shape, rope, transformer, weights
+from score_jax.model import rope, transformer, weights
 from score_jax.model.families import ModelConfig
+from score_jax.model.files import config_formats, gguf_shape
 from score_jax.problem import InputError
 from tests import fakes
 from tests.model import fake_checkpoints

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from score_jax.problem import Grade, InputError, Problem
-from score_jax.rewards import functions, grader, pool
+from score_jax.rewards import functions, grader
+from score_jax.rewards.workers import pool
 
 PROBLEM = Problem("p/1", "Say please.", "please", tags={"level": "1"})
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader, workers
+from score_jax.rewards import grader
 from score_jax.rewards.grader import GRADERS, find_grader, grade
+from score_jax.rewards.workers import deadlines
 
 
 def problem(gold: str, name: str = "answer") -> Problem:
@@ -50,7 +51,7 @@ def test_same_hard_question_is_asked_once(monkeypatch):
         asked.extend(pairs)
         return ["equal"] * len(pairs)
 
-    monkeypatch.setattr(workers, "decide", decide)
+    monkeypatch.setattr(deadlines, "decide", decide)
     texts = [[rf"a \boxed{{\frac{{{n % 2}+z}}{{\sqrt{{17}}}}}}"] for n in range(8)]
     reward_BA, _ = grade([problem(r"\frac{z}{\sqrt{17}}+0")] * 8, texts)
     assert len(asked) == 2

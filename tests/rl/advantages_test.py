@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import config
-from score_jax.config import StageSettings
+from score_jax.config import settings
+from score_jax.config.settings import StageSettings
 from score_jax.rl import advantages
 
 SHAPED_QGA = jnp.array(np.random.default_rng(0).normal(size=(3, 4, 2)), jnp.float32)
@@ -60,7 +60,7 @@ def test_standardized_advantages_have_unit_deviation_and_equal_samples_none():
 
 
 def test_settings_know_every_baseline():
-    assert set(config.CHOICES[StageSettings, "baseline"]) == set(advantages.NAMES)
+    assert set(settings.CHOICES[StageSettings, "baseline"]) == set(advantages.NAMES)
 
 
 def test_siblings_are_compared_behind_one_first_attempt_and_first_attempts_by_family():

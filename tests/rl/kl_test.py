@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import config
-from score_jax.config import StageSettings
+from score_jax.config import settings
+from score_jax.config.settings import StageSettings
 from score_jax.rl import kl
 
 _DRAW = np.random.default_rng(0)
@@ -92,4 +92,4 @@ def test_what_stands_where_nobody_wrote_is_never_read():
 
 
 def test_settings_know_every_estimator():
-    assert config.CHOICES[StageSettings, "kl_estimator"] == kl.ESTIMATORS
+    assert settings.CHOICES[StageSettings, "kl_estimator"] == kl.ESTIMATORS

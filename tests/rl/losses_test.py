@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import config
-from score_jax.config import StageSettings
+from score_jax.config import settings
+from score_jax.config.settings import StageSettings
 from score_jax.rl import losses
 
 LOGP_BN = jnp.array([[-1.0, -2.0, -4.0], [-8.0, np.nan, -16.0]], jnp.float32)
@@ -47,4 +47,4 @@ def test_an_unknown_normalizer_is_answered_with_the_known_ones():
 
 
 def test_settings_know_every_normalizer():
-    assert config.CHOICES[StageSettings, "normalizer"] == losses.NORMALIZERS
+    assert settings.CHOICES[StageSettings, "normalizer"] == losses.NORMALIZERS

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from score_jax import sharding
-from score_jax.learner import likelihood
+from score_jax.learner.loss import token_logprobs
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
 from score_jax.rollout.settings import EpisodeSettings
+from score_jax.runtime import sharding
 from score_jax.structs import Episode, PromptBatch
 from tests import fakes
 
@@ -191,9 +191,9 @@ def test_log_probs_of_every_family_equal_the_learners(family):
     settings = dataclasses.replace(PLAIN, model=model, policy=policy, attempts=1, samples=1)
     params = fakes.params(model)
     rows = episode.run(params, prompts(), jax.random.key(KEY), settings=settings)
-    where = likelihood.written(rows.attempt, PLAIN.max_attempt_tokens)
-    learner = likelihood.LikelihoodSettings(model, policy)
-    logp_BN, _ = jax.jit(likelihood.log_probs, static_argnums=3)(
+    where = token_logprobs.written(rows.attempt, PLAIN.max_attempt_tokens)
+    learner = token_logprobs.LikelihoodSettings(model, policy)
+    logp_BN, _ = jax.jit(token_logprobs.log_probs, static_argnums=3)(
         params, rows.tokens, where, learner
     )
     assert max(model.layer_windows) < rows.length.max() - 4, "windows are crossed"

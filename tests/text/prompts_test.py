@@ -1,6 +1,6 @@
 import pytest
 
-from score_jax.rewards.answers import grade_answer
+from score_jax.rewards.answers.grade import grade_answer
 from score_jax.text import prompts, templates, tokenizer
 
 

@@ -6,8 +6,9 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from score_jax.problem import InputError
-from score_jax.text import bytelevel, prompts, templates, tokenizer
-from tests.text import pieces_test
+from score_jax.text import prompts, templates, tokenizer
+from score_jax.text.tokenizers import bytelevel
+from tests.text.tokenizers import pieces_test
 
 PROBLEM = "Natalia sold clips to 48 of her friends.\n\nHow many?  (2 blanks, \\boxed{}, {x})"
 ATTEMPT = "48 + 24 = 72.\nFinal Answer: The final answer is $72$. I hope it is correct."

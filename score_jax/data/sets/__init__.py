@@ -1,0 +1,1 @@
+"""One file a problem set: what its rows hold, as Problems."""

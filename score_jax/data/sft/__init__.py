@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: documents packed into rows, and which episodes become documents."""

@@ -1,0 +1,102 @@
+"""Documents to learn from as they stand (SFT): a problem and its attempts, as rows of token ids."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from score_jax.data.sets import arithmetic
+from score_jax.data.sets.arithmetic import Document
+from score_jax.problem import InputError
+from score_jax.structs import Batch
+from score_jax.text.templates import Template
+
+# Problem sets that have documents, by how they are put: (seed, step, count) -> a step's documents.
+SOURCES: dict[tuple[str, str], Callable[[int, int, int], Sequence[Document]]] = {
+    (arithmetic.NAME, "arithmetic"): arithmetic.documents,
+    (arithmetic.NAME, "arithmetic_selective"): arithmetic.documents_with_verdicts,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A document as token ids."""
+
+    prompt: tuple[int, ...]  # up to where attempt 1 begins
+    attempts: tuple[tuple[int, ...], ...]  # end tokens included
+    truncated: tuple[bool, ...]  # whether the attempt was cut off, and has no end token
+    learned: tuple[float, ...]  # weight of the attempt in the loss
+
+
+def own(
+    name: str, prompt: str, template: Template, *, seed: int, step: int, rows: int
+) -> list[Row]:
+    """The problem set's own documents of one step, for that prompt; all attempts are learned."""
+    if (name, prompt) not in SOURCES:
+        known = ", ".join(f"{name} ({prompt})" for name, prompt in SOURCES)
+        raise InputError(
+            f"the problem set '{name}' has no documents for an SFT stage with the prompt "
+            f"'{prompt}'; those that have: {known}. Take the stage out of config.recipe, or let it "
+            "collect documents (config.stages.STAGE.collect)."
+        )
+    return [
+        Row(
+            prompt=tuple(template.first_turn(document.prompt)),
+            attempts=tuple(tuple(template.attempt_ids(text)) for text in document.attempts),
+            truncated=(False,) * len(document.attempts),
+            learned=(1.0,) * len(document.attempts),
+        )
+        for document in SOURCES[name, prompt](seed, step, rows)
+    ]
+
+
+def pack(
+    rows: Sequence[Row], template: Template, *, columns: int, max_attempt_tokens: int
+) -> Batch:
+    """Documents as a Batch, laid out as the sampler would have written them.
+
+    An attempt's reward is its weight in the loss.
+
+    Args:
+      columns: T; every document must fit, and every attempt into `max_attempt_tokens`.
+    """
+    text = template.tokenizer
+    shape = (len(rows), columns)
+    tokens_BT = np.full(shape, text.pad_id, np.int32)
+    attempt_BT = np.zeros(shape, np.int32)
+    length_B = np.zeros(len(rows), np.int32)
+    for b, row in enumerate(rows):
+        ids, marks = list(row.prompt), [0] * len(row.prompt)
+        for a, written in enumerate(row.attempts, start=1):
+            if a > 1:
+                turn = [*template.turn_end_ids] if row.truncated[a - 2] else []
+                turn += template.instruction_ids
+                ids += turn
+                marks += [0] * len(turn)
+            if len(written) > max_attempt_tokens:
+                raise InputError(
+                    f"a document's attempt has {len(written)} tokens, end token included, and "
+                    f"config.rollout.max_attempt_tokens={max_attempt_tokens}: raise it. The "
+                    f"attempt begins: {text.decode(list(written))[:80]!r}"
+                )
+            ids += written
+            marks += [a] * len(written)
+        if len(ids) > columns:
+            raise InputError(
+                f"a document of {len(ids)} tokens does not fit a row of {columns}: raise "
+                f"config.rollout.max_prompt_tokens. It begins: "
+                f"{text.decode(list(row.prompt))[:80]!r}"
+            )
+        tokens_BT[b, : len(ids)] = ids
+        attempt_BT[b, : len(ids)] = marks
+        length_B[b] = len(ids)
+    fields: dict[str, Any] = {  # numpy; the caller puts them onto devices
+        "tokens": tokens_BT,
+        "attempt": attempt_BT,
+        "logp": np.zeros(shape, np.float32),
+        "length": length_B,
+        "reward": np.array([row.learned for row in rows], np.float32),
+        "truncated": np.array([row.truncated for row in rows], bool),
+    }
+    return Batch(**fields)

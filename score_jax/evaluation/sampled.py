@@ -1,0 +1,73 @@
+"""What several samples of a problem say together: majority votes, averages, pass@k.
+
+A vote is over stated answers; whoever states none does not vote. `None` stands for no answer.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from score_jax.evaluation.metrics import Interval
+
+_RESAMPLES = 10_000
+
+
+def majority(answers: Sequence[str | None]) -> int:
+    """The position of the first sample that states what most state; ties go to the answer seen
+    first. 0 if nobody states anything."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0
+    most = max(votes.values())
+    return next(i for i, answer in enumerate(answers) if votes.get(answer or "", 0) == most)
+
+
+def pass_at_k(right: int, samples: int, k: int) -> float:
+    """Chance that of k samples, drawn from all without putting back, one at least is right.
+
+    Unbiased for k fresh samples.  Source: Chen et al. 2021, arXiv 2107.03374, equation 1.
+    """
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def sampled_metrics(reward_NGA: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+    """Averages over the G samples of each of N problems (avg@G), and pass@k of each attempt.
+
+    Returns: `samples`, `accuracy_attempt1` …, `delta` (attempt 2 less attempt 1), intervals of
+      these by a bootstrap over problems, and `pass_attempt1` …: {k: pass@k} for k = 1, 2, 4, … G.
+    """
+    problems, samples, attempts = reward_NGA.shape
+    mean_NA = reward_NGA.mean(axis=1)
+    found: dict[str, Any] = {"n": problems, "samples": samples}
+    values = {f"accuracy_attempt{a + 1}": mean_NA[:, a] for a in range(attempts)}
+    if attempts > 1:
+        values["delta"] = mean_NA[:, 1] - mean_NA[:, 0]
+    found |= {name: float(value_N.mean()) for name, value_N in values.items()}
+    found["interval"] = {
+        name: bootstrap_interval(value_N, seed=seed) for name, value_N in values.items()
+    }
+    for a in range(attempts):
+        right_N = reward_NGA[:, :, a].sum(axis=1).astype(int).tolist()
+        found[f"pass_attempt{a + 1}"] = {
+            str(k): float(np.mean([pass_at_k(right, samples, k) for right in right_N]))
+            for k in doublings(samples)
+        }
+    return found
+
+
+def doublings(most: int) -> list[int]:
+    """1, 2, 4, … up to `most`."""
+    return [2**i for i in range(most.bit_length()) if 2**i <= most]
+
+
+def bootstrap_interval(value_N: np.ndarray, *, seed: int = 0) -> Interval:
+    """95 % percentile interval of a mean over problems, resampling problems."""
+    draw = np.random.default_rng(seed)
+    # Values repeat (a mean of G zeros and ones): their counts are drawn, not the problems.
+    distinct, counts = np.unique(value_N, return_counts=True)
+    drawn = draw.multinomial(len(value_N), counts / len(value_N), size=_RESAMPLES)
+    low, high = np.quantile(drawn @ distinct / len(value_N), [0.025, 0.975])
+    return [float(low), float(high)]

@@ -1,0 +1,204 @@
+"""What more samples buy: many first attempts, against half as many that are each corrected once.
+
+For every budget of 2, 4, 8, … solutions of a problem, sampled at `scaling.temperature`:
+
+    parallel         2K first attempts, majority vote
+    sequential       K first attempts, each followed by a second one; vote over the K second ones
+    sequential_all   the same samples; vote over all 2K answers
+
+Written tokens are counted beside solutions; a second attempt also reads the row before it again,
+which costs no writing and is counted apart (`read`). The paper does not say over which answers it
+votes, so both are here. Ties go to the answer seen first.
+
+Source: SCoRe, arXiv 2409.12917, section 6.2 and figure 1.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from score_jax.config.settings import ScalingSettings
+from score_jax.data import pipeline
+from score_jax.evaluation import sampled
+from score_jax.evaluation.evaluate import grade_rows
+from score_jax.evaluation.metrics import mcnemar_p, paired_bootstrap_interval, wilson_interval
+from score_jax.experiment import Experiment
+from score_jax.problem import InputError, Problem
+from score_jax.rewards import selective
+from score_jax.rewards.answers import voting
+from score_jax.rl.policy import Policy
+from score_jax.rollout import episode
+from score_jax.runtime import hosts
+from score_jax.structs import Params, PromptBatch
+
+WAYS = ("parallel", "sequential", "sequential_all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Samples of all problems: N problems, G samples, A attempts."""
+
+    answers: list[list[list[str | None]]]  # [N][G][A], as stated
+    reward_NGA: np.ndarray
+    tokens_NGA: np.ndarray  # written
+    read_NG: np.ndarray  # tokens before the second attempt; 0 where there is none
+
+
+def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -> dict[str, Any]:
+    """Samples every problem and works out all budgets.
+
+    Raises: InputError for problems whose answers cannot be voted on.
+    """
+    settings = experiment.settings.scaling
+    unknown = {p.grader for p in problems} - set(voting.GRADERS)
+    if unknown or experiment.settings.rewards.function:
+        raise InputError(
+            "--mode=scale votes over stated answers, and these problems have none that can be "
+            f"compared (graders: {', '.join(sorted(unknown)) or 'a function of your own'}). "
+            f"Problems graded by {' or '.join(voting.GRADERS)} have."
+        )
+    problems = problems[: settings.problems or None]
+    half = settings.solutions // 2
+    pairs = _sample(experiment, params, problems, attempts=2, samples=half, stream=0)
+    others = _sample(experiment, params, problems, attempts=1, samples=half, stream=1)
+    return {
+        "n": len(problems),
+        "temperature": settings.temperature,
+        "budgets": budgets(pairs, others),
+        "sampled": sampled.sampled_metrics(pairs.reward_NGA, seed=experiment.settings.seed),
+    }
+
+
+def budgets(pairs: Pool, others: Pool) -> list[dict[str, Any]]:
+    """A row for every budget: accuracy of each way with its interval, tokens, and differences.
+
+    pairs: two attempts a sample. others: one; together with the pairs' first attempts they are the
+      first attempts of the parallel way.
+    """
+    n, half = pairs.reward_NGA.shape[:2]
+    rows = []
+    for budget in sampled.doublings(2 * half)[1:]:
+        k = budget // 2
+        right: dict[str, np.ndarray] = {way: np.zeros(n, bool) for way in WAYS}
+        for i in range(n):
+            firsts = [g[0] for g in pairs.answers[i]] + [g[0] for g in others.answers[i]]
+            rewards = np.concatenate([pairs.reward_NGA[i, :, 0], others.reward_NGA[i, :, 0]])
+            right["parallel"][i] = rewards[sampled.majority(firsts[:budget])] > 0
+            revised = [g[1] for g in pairs.answers[i][:k]]
+            right["sequential"][i] = pairs.reward_NGA[i, sampled.majority(revised), 1] > 0
+            # In the order in which they are written: both attempts of a sample, then the next.
+            both = [answer for g in pairs.answers[i][:k] for answer in g]
+            rewards = pairs.reward_NGA[i, :k].reshape(-1)
+            right["sequential_all"][i] = rewards[sampled.majority(both)] > 0
+        row: dict[str, Any] = {"solutions": budget}
+        for way in WAYS:
+            hits = int(right[way].sum())
+            row[way] = {"accuracy": hits / n, "interval": wilson_interval(hits, n)}
+        first_NG = np.concatenate([pairs.tokens_NGA[..., 0], others.tokens_NGA[..., 0]], axis=1)
+        row["parallel"]["tokens"] = float(first_NG[:, :budget].sum(axis=1).mean())
+        written = float(pairs.tokens_NGA[:, :k].sum(axis=(1, 2)).mean())
+        for way in WAYS[1:]:
+            row[way] |= {"tokens": written, "read": float(pairs.read_NG[:, :k].sum(axis=1).mean())}
+            gained = int((right[way] & ~right["parallel"]).sum())
+            lost = int((~right[way] & right["parallel"]).sum())
+            row[way]["above_parallel"] = {
+                "difference": (gained - lost) / n,
+                "interval": paired_bootstrap_interval(gained, lost, n),
+                "mcnemar_p": mcnemar_p(gained, lost),
+            }
+        rows.append(row)
+    return rows
+
+
+def table(study: dict[str, Any]) -> str:
+    """The budgets as rows of plain text, in per cent."""
+    lines = [
+        f"{'solutions':>9}  {'parallel':>8} {'tokens':>7}  {'K + K':>8} {'all 2K':>8} {'tokens':>7}"
+        f" {'read':>7}  K + K above parallel"
+    ]
+    for row in study["budgets"]:
+        parallel, sequential, all_ = (row[way] for way in WAYS)
+        above = sequential["above_parallel"]
+        low, high = (f"{100 * bound:+.1f}" for bound in above["interval"])
+        lines.append(
+            f"{row['solutions']:>9}  {100 * parallel['accuracy']:>8.1f} {parallel['tokens']:>7.0f}"
+            f"  {100 * sequential['accuracy']:>8.1f} {100 * all_['accuracy']:>8.1f}"
+            f" {sequential['tokens']:>7.0f} {sequential['read']:>7.0f}"
+            f"  {100 * above['difference']:+.1f} [{low}, {high}], p={above['mcnemar_p']:.2g}"
+        )
+    lines.append(f"n={study['n']}, temperature {study['temperature']}; tokens are a problem's.")
+    return "\n".join(lines)
+
+
+def _sample(
+    experiment: Experiment,
+    params: Params,
+    problems: Sequence[Problem],
+    *,
+    attempts: int,
+    samples: int,
+    stream: int,
+) -> Pool:
+    s, settings = experiment.settings, experiment.settings.scaling
+    rollout = experiment.episode_settings(
+        policy=Policy(temperature=settings.temperature), attempts=attempts, samples=samples
+    )
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(s.seed), _SCALING), stream)
+    parts = []
+    for prompts, valid in pipeline.evaluation_batches(
+        problems,
+        experiment.template.first_turn,
+        batch=_batch(experiment, settings, len(problems)),
+        max_prompt_tokens=s.rollout.max_prompt_tokens,
+        pad_id=experiment.template.tokenizer.pad_id,
+    ):
+        rows = episode.run(params, prompts, key, settings=rollout, mesh=experiment.mesh)
+        parts.append(_graded(experiment, rows, prompts, valid, samples))
+    arrays = (np.concatenate([getattr(p, f) for p in parts]) for f in _ARRAYS)
+    return Pool([answers for part in parts for answers in part.answers], *arrays)
+
+
+_SCALING = 2**31 + 1  # folded into the seed's key; apart from what experiment.py draws
+_ARRAYS = ("reward_NGA", "tokens_NGA", "read_NG")
+
+
+def _batch(experiment: Experiment, settings: ScalingSettings, problems: int) -> int:
+    parts = experiment.mesh.shape["data"] * experiment.mesh.shape["fsdp"]
+    return max(parts, min(settings.batch, problems) // parts * parts)
+
+
+def _graded(
+    experiment: Experiment, rows: episode.Episode, prompts: PromptBatch, valid: int, samples: int
+) -> Pool:
+    """The first `valid` problems of a batch; each process grades the rows that are its own."""
+    own, row_N = hosts.own_rows(rows)
+    row_N = row_N[row_N < valid * samples]
+    own = jax.tree.map(lambda x: x[: len(row_N)], own)  # rows are in order
+    problems = [prompts.problems[row // samples] for row in row_N]
+    texts = experiment.texts(own)
+    reward_NA, _ = grade_rows(experiment, own, problems, texts)
+    if experiment.marks:
+        texts = [selective.standing(row, experiment.marks) for row in texts]
+    attempts = own.truncated.shape[1]
+    tokens_NA = np.stack([(own.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
+    # All of the row but the second attempt itself is read before it.
+    read_N = own.length - tokens_NA[:, -1] if attempts > 1 else np.zeros(len(row_N), int)
+    answers = [
+        [
+            None if own.truncated[n, a] else voting.stated(problem.grader, texts[n][a])
+            for a in range(attempts)
+        ]
+        for n, problem in enumerate(problems)
+    ]
+    found_N = (answers, reward_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
+    all_rows = hosts.in_order(row_N, list(zip(*found_N, strict=True)))
+    answers_B, reward_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
+    return Pool(
+        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(valid)],
+        np.array(reward_BA, np.float32).reshape(valid, samples, attempts),
+        np.array(tokens_BA).reshape(valid, samples, attempts),
+        np.array(read_B).reshape(valid, samples),
+    )

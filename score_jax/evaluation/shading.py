@@ -1,0 +1,92 @@
+"""How likely each token of an evaluation's attempts was, for the run page to shade.
+
+Greedy decoding draws nothing and knows no probabilities, so the first rows of an evaluation are
+read once more, by the model and by the base it is compared with. Of a bounded number of rows: with
+a number or two per token, transcripts grow several times.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from score_jax.experiment import Experiment
+from score_jax.learner.loss import token_logprobs
+from score_jax.runtime import hosts
+from score_jax.structs import Episode, Params
+
+ROWS = 64  # of an evaluation
+
+Shading = dict[str, list[Any]]
+
+
+def of_first_rows(
+    experiment: Experiment, params: Params, reference: Params | None, sampled: Episode, rows: int
+) -> list[list[Shading]]:
+    """Of the first `rows` rows, at most ROWS: for each attempt
+
+        ends        characters of its text up to the end of each piece; a piece is a token, or
+                    several that make one character only together
+        logp        log-prob of each piece under the policy, at the temperature of training
+        base_logp   the same under the reference, if there is one
+
+    An end token is the last piece, and has no text.
+    """
+    settings = experiment.likelihood_settings(experiment.policy)
+    limit = sampled.truncated.shape[1] * experiment.settings.rollout.max_attempt_tokens
+    models = {"logp": params} | ({} if reference is None else {"base_logp": reference})
+    where = token_logprobs.written(sampled.attempt, limit)
+    found = {
+        name: _log_probs(weights, sampled.tokens, where, settings=settings)
+        for name, weights in models.items()
+    }
+    # Wherever a row was sampled, every process reads the same values.
+    found, attempt_BN, tokens_BN = hosts.whole((found, where.attempt, where.take(sampled.tokens)))
+    decode = experiment.template.tokenizer.decode
+    ends = set(experiment.template.tokenizer.end_ids)
+
+    def shading(b: int, a: int) -> Shading:
+        own_N = attempt_BN[b] == a
+        ids = tokens_BN[b, own_N].tolist()
+        values = {name: logp_BN[b, own_N].tolist() for name, logp_BN in found.items()}
+        return pieces(ids, values, decode, ended=bool(ids) and ids[-1] in ends)
+
+    attempts = range(1, sampled.truncated.shape[1] + 1)
+    return [[shading(b, a) for a in attempts] for b in range(min(rows, ROWS))]
+
+
+def pieces(
+    ids: Sequence[int],
+    values: dict[str, list[float]],
+    decode: Callable[[Sequence[int]], str],
+    *,
+    ended: bool,
+) -> Shading:
+    """The shading of one attempt; values of tokens without characters go to the piece after them.
+
+    ended: the last token ends the attempt and is not in its text.
+    """
+    written = len(ids) - ended
+    text = decode(ids[:written])
+    made: Shading = {"ends": [], **{name: [] for name in values}}
+    end, start, read = 0, 0, 0  # characters; first token of the last piece, first of the next one
+    for k in range(len(ids)):
+        if k < written - 1:
+            # From the last piece on, not from the next: some vocabularies drop a leading blank.
+            before, now = decode(ids[start:read]), decode(ids[start : k + 1])
+            if len(now) <= len(before) or now.endswith("\N{REPLACEMENT CHARACTER}"):
+                continue  # a part of a character
+            end = min(end + len(now) - len(before), len(text))
+        else:
+            end = len(text)
+        made["ends"].append(end)
+        for name, logp in values.items():
+            made[name].append(round(sum(logp[read : k + 1]), 3))
+        start, read = read, k + 1
+    return made
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _log_probs(params, tokens_BT, where, *, settings: token_logprobs.LikelihoodSettings):
+    return token_logprobs.log_probs(params, tokens_BT, where, settings)[0]

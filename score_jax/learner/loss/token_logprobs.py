@@ -1,0 +1,202 @@
+"""Log-prob and entropy of the tokens the policy wrote, without logits for a whole batch.
+
+Only positions that the policy wrote are projected to the vocabulary, a chunk of tokens at a time,
+and a chunk's gradient is taken while its logits are there (vocab_chunks.py). So [B, T, V] never
+exists, and memory does not grow with tokens times vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from score_jax.learner.loss import split_vocab, vocab_chunks
+from score_jax.model import transformer
+from score_jax.model.families import ModelConfig
+from score_jax.rl import kl
+from score_jax.rl.policy import Policy, distort
+from score_jax.runtime import sharding
+from score_jax.structs import Params
+
+# Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
+# large vocabulary more, for a product that is not bound by reading the head, up to half its size.
+_CHUNK_LOGITS, _LARGE_CHUNK = 2**22, 256
+
+
+# (logp_BN, kl_BN or None, mask_BN, *inputs_BN) -> a sum over the tokens in the mask
+Objective = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodSettings:
+    """What the log-probs are of, and how they are computed. Static under jit."""
+
+    model: ModelConfig
+    policy: Policy
+    dtype: str = "float32"  # of the forward and backward matmuls
+    chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
+    remat: str = "products"  # a key of transformer.REMAT
+    attention: str = "xla"  # or a key of kernels.KERNELS
+    mesh: Mesh | None = None  # that rows and params are split over; None: one device
+
+    @property
+    def split_over(self) -> str:
+        """The mesh axis over which the vocabulary's projection is split; "": none."""
+        return "fsdp" if self.mesh and self.mesh.shape["fsdp"] > 1 else ""
+
+
+class Written(flax.struct.PyTreeNode):
+    """Where the policy wrote, gathered to the front: N columns are enough for every row.
+
+    For tokens  p p a a i b .   with attempts  0 0 1 1 0 2 0:   column 2 3 5 .   attempt 1 1 2 0
+    """
+
+    column: jax.Array  # [B, N] int32, 1..T-1; 1 where there is none
+    attempt: jax.Array  # [B, N] int32, 1..A; 0 where there is none
+
+    @property
+    def mask(self) -> jax.Array:
+        """[B, N] bool."""
+        return self.attempt > 0
+
+    def take(self, x_BT: jax.Array) -> jax.Array:
+        """Per-column values at these columns: [B, N]."""
+        return jnp.take_along_axis(x_BT, self.column, axis=1)
+
+
+def written(attempt_BT: jax.Array, limit: int) -> Written:
+    """Gathers the columns that the policy wrote; `limit` (N) bounds how many a row can have."""
+    limit = min(limit, attempt_BT.shape[1])
+    order_BT = jnp.argsort(attempt_BT == 0, axis=1, stable=True)  # written first, in order
+    column_BN = order_BT[:, :limit]
+    attempt_BN = jnp.take_along_axis(attempt_BT, column_BN, axis=1)
+    return Written(column=jnp.where(attempt_BN > 0, column_BN, 1), attempt=attempt_BN)
+
+
+def log_probs(
+    params: Params, tokens_BT: jax.Array, where: Written, settings: LikelihoodSettings
+) -> tuple[jax.Array, jax.Array]:
+    """Log-prob and entropy of each written token under the policy, given all tokens before it.
+
+    Returns: logp_BN and entropy_BN, float32 nats; 0 where the mask is 0. They have no gradient; the
+      sum that `loss` makes of them has.
+    """
+    hidden_BND = hidden_before(params, tokens_BT, where, settings)
+    return read(params, hidden_BND, where.take(tokens_BT), where, settings)
+
+
+def hidden_before(
+    params: Params, tokens_BT: jax.Array, where: Written, settings: LikelihoodSettings
+) -> jax.Array:
+    """The hidden states that predict the written tokens, [B, N, D]."""
+    params = _cast(params, settings)
+    hidden_BTD = transformer.hidden(
+        settings.model,
+        params,
+        tokens_BT,
+        remat=settings.remat,
+        kernel=settings.attention,
+        mesh=settings.mesh,
+    )
+    return jnp.take_along_axis(hidden_BTD, where.column[..., None] - 1, axis=1)
+
+
+def read(
+    params: Params,
+    hidden_BND: jax.Array,
+    target_BN: jax.Array,
+    where: Written,
+    settings: LikelihoodSettings,
+) -> tuple[jax.Array, jax.Array]:
+    """`log_probs` from the hidden states."""
+    s = settings
+
+    def score(head, _, mask_BN, hidden_BND, target_BN):
+        logits_BNV = split_vocab.project(s.model, head, hidden_BND, s.split_over)
+        logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
+        return jnp.float32(0.0), (logp_BN, entropy_BN)
+
+    head = transformer.head(s.model, params)
+    _, found = vocab_chunks.values(_loop(score, s), head, None, where.mask, hidden_BND, target_BN)
+    return found
+
+
+def loss(
+    objective: Objective,
+    params: Params,
+    hidden_BND: jax.Array,
+    target_BN: jax.Array,
+    where: Written,
+    settings: LikelihoodSettings,
+    inputs_BN: tuple[jax.Array, ...],
+    *,
+    reference: Params | None = None,
+    reference_BND: jax.Array | None = None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """objective(logp_BN, kl_BN, mask_BN, *inputs_BN) over all written tokens, a chunk at a time.
+
+    Args:
+      objective: a sum over tokens of what depends on each alone.
+      reference: given, kl_BN is KL(policy || reference) of the distribution each token was drawn
+        from, before top-k and top-p, under which it could be infinite; else kl_BN is None.
+      reference_BND: `hidden_before` of the reference.
+
+    Returns: the sum, which has a gradient with respect to params and hidden states alone, and
+      `read`'s logp_BN and entropy_BN, without.
+    """
+    s = settings
+    whole = Policy(temperature=s.policy.temperature)
+
+    def score(head, reference_head, mask_BN, hidden_BND, target_BN, reference_BND, *inputs_BN):
+        logits_BNV = split_vocab.project(s.model, head, hidden_BND, s.split_over)
+        logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
+        kl_BN = None
+        if reference_head is not None:
+            reference_BNV = split_vocab.project(
+                s.model, reference_head, reference_BND, s.split_over
+            )
+            both = (
+                distort(split_vocab.whole(x, s.split_over, s.model.vocab_size), whole)
+                for x in (logits_BNV, reference_BNV)
+            )
+            kl_BN = kl.exact(*both)
+        return objective(logp_BN, kl_BN, mask_BN, *inputs_BN), (logp_BN, entropy_BN)
+
+    head = transformer.head(s.model, params)
+    frozen = None if reference is None else transformer.head(s.model, reference)
+    # Where there is no reference, its hidden states are nothing that is looked at.
+    given = (target_BN, target_BN if reference_BND is None else reference_BND, *inputs_BN)
+    summed, found = vocab_chunks.total(
+        _loop(score, s), head, frozen, where.mask, hidden_BND, *given
+    )
+    return summed, jax.lax.stop_gradient(found)
+
+
+def chunk_tokens(chunk: int, model: ModelConfig) -> int:
+    """Tokens projected to the vocabulary at once on a device: `chunk`, or chosen where it is 0."""
+    large = min(_LARGE_CHUNK, model.width // 2)
+    return chunk or max(large, _CHUNK_LOGITS // model.vocab_size)
+
+
+def _cast(params: Params, settings: LikelihoodSettings) -> Params:
+    return jax.tree.map(lambda x: x.astype(settings.dtype), params)
+
+
+def _score(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
+    axis = settings.split_over
+    if settings.policy.truncates:
+        logits_BNV, axis = split_vocab.whole(logits_BNV, axis, settings.model.vocab_size), ""
+    distorted_BNV = distort(logits_BNV, settings.policy, drawn=target_BN)
+    found = split_vocab.log_prob_and_entropy(distorted_BNV, target_BN, axis)
+    return tuple(jnp.where(mask_BN, x_BN, 0.0) for x_BN in found)
+
+
+def _loop(score, settings: LikelihoodSettings) -> vocab_chunks.Loop:
+    tokens = chunk_tokens(settings.chunk, settings.model)
+    # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
+    split = settings.mesh and sharding.batch_size(settings.mesh) > 1
+    mesh = settings.mesh if split else None
+    return vocab_chunks.Loop(score, tokens, settings.dtype, mesh, settings.split_over)

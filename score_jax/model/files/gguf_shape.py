@@ -1,0 +1,141 @@
+"""A model's shape from GGUF metadata. Source of keys and defaults: llama.cpp."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from score_jax.model import rope
+from score_jax.model.families import FAMILIES, Family, ModelConfig
+from score_jax.model.files.config_formats import (
+    MOST_LAYERS,
+    Numbers,
+    checked,
+    known_family,
+    scaling,
+)
+from score_jax.problem import InputError
+
+
+def from_gguf(
+    metadata: Mapping[str, Any],
+    *,
+    tied: bool = False,
+    rope_divisors: np.ndarray | None = None,
+    where: str = "the GGUF file",
+) -> ModelConfig:
+    """The shape that GGUF metadata describes, with the two things that only tensors tell.
+
+    Args:
+      tied: the file has no head of its own (tensor output.weight).
+      rope_divisors: [E/2], tensor rope_freqs.weight, where Llama 3.1 files keep their stretching.
+    """
+    known = {family.gguf: name for name, family in FAMILIES.items()}
+    found = metadata.get("general.architecture")
+    name = known[known_family(found, known, "general.architecture", where)]
+    family = FAMILIES[name]
+    prefix = f"{family.gguf}."
+    stated = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
+    number = Numbers(stated, where, prefix)
+    heads, width = number("attention.head_count"), number("embedding_length")
+    layers = number("block_count", most=MOST_LAYERS)
+    head_width = number("attention.key_length", number("rope.dimension_count", width // heads))
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if number(key, head_width) != head_width:
+            raise InputError(
+                f"{where}: {prefix}{key} = {number(key)} but its heads are {head_width} wide: "
+                "heads that turn only in part, or values of another width, are not supported."
+            )
+    tokens = metadata.get("tokenizer.ggml.tokens") or ()
+    vocab_size = number("vocab_size", len(tokens) or None)
+    if len(tokens) > vocab_size:
+        raise InputError(
+            f"{where}: its vocabulary has {len(tokens)} tokens but its embedding {vocab_size} "
+            "rows, so some tokens would have no embedding. The file was converted wrongly: get "
+            "another."
+        )
+    theta = _shortest(stated.get("rope.freq_base", family.defaults.get("rope_theta", 10_000.0)))
+    local_theta = family.defaults.get("rope_local_base_freq", 0.0)
+    positions = number("context_length", 2048)
+    rotary = {
+        "rope_type": stated.get("rope.scaling.type", "none"),
+        "factor": stated.get("rope.scaling.factor"),
+    }
+    stretched = scaling(rotary, positions, where)
+    if rope_divisors is not None:
+        stretched = _llama3_scaling(rope_divisors, theta, where)
+    wide = layers == family.gguf_wide_scores
+    return checked(
+        ModelConfig(
+            family=name,
+            vocab_size=vocab_size,
+            layers=layers,
+            width=width,
+            heads=heads,
+            kv_heads=number("attention.head_count_kv", heads),
+            head_width=head_width,
+            mlp_width=number("feed_forward_length"),
+            rope_theta=theta,
+            norm_epsilon=_shortest(stated.get("attention.layer_norm_rms_epsilon", 1e-5)),
+            tied=tied,
+            max_positions=positions,
+            rope_scaling=stretched,
+            query_scalar=width / heads if wide else 0.0,
+            attention_softcap=_softcap(stated, "attn_logit_softcapping", family),
+            logit_softcap=_softcap(stated, "final_logit_softcapping", family),
+            windows=_windows(stated, family, layers, number),
+            local_rope_theta=_shortest(stated.get("rope.freq_base_swa", local_theta)),
+            **family.fields,
+        ),
+        where,
+    )
+
+
+def _softcap(stated: Mapping[str, Any], key: str, family: Family) -> float:
+    return _shortest(stated.get(key, family.defaults.get(key, 0.0)))
+
+
+def _windows(
+    stated: Mapping[str, Any], family: Family, layers: int, number: Numbers
+) -> tuple[int, ...]:
+    """The window of every layer; empty where none has one."""
+    if not family.window_period:
+        return ()
+    window = number("attention.sliding_window", family.defaults["sliding_window"])
+    pattern = stated.get("attention.sliding_window_pattern")
+    if isinstance(pattern, list):  # of every layer, whether it slides
+        sliding = [bool(slides) for slides in pattern]
+    else:
+        period = number("attention.sliding_window_pattern", family.window_period)
+        sliding = [(layer + 1) % period > 0 for layer in range(layers)]
+    if len(sliding) != layers:
+        raise InputError(
+            f"{number.where}: {number.prefix}attention.sliding_window_pattern has {len(sliding)} "
+            f"entries for {layers} layers. Fetch the file again."
+        )
+    return tuple(window if slides else 0 for slides in sliding) if any(sliding) else ()
+
+
+def _shortest(value: float) -> float:
+    """GGUF keeps float32: 1e-5 is meant where 9.99999975e-06 is read."""
+    return float(str(np.float32(value)))
+
+
+def _llama3_scaling(
+    divisors: np.ndarray, theta: float, where: str
+) -> tuple[tuple[str, float | str], ...]:
+    """The settings behind a table of divisors: all of Meta's releases share all but the factor."""
+    scaling: dict[str, float | str] = {
+        "rope_type": "llama3",
+        "factor": float(divisors.max()),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    frequency = theta ** (-np.arange(len(divisors)) / len(divisors))
+    if not np.allclose(rope.divisors(frequency, scaling), divisors, rtol=1e-3):
+        raise InputError(
+            f"{where}: the rotary frequencies in rope_freqs.weight are not those of Llama 3, the "
+            "only ones known. Load the checkpoint from its Hugging Face folder instead."
+        )
+    return tuple(scaling.items())

@@ -1,0 +1,130 @@
+"""Safetensors files, read by rows and written tensor by tensor.
+
+The format is eight bytes (length of the header, little endian), a JSON header that gives each
+tensor's dtype, shape and place, and the values. It is read and written here and not through its
+library because numpy has no bfloat16, because reading in blocks of rows keeps the host's memory
+flat, and because a writer that takes tensors one by one never holds the model twice. Not handled:
+8-bit floats, integers, packed 4-bit types; they are refused by name.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.model.files import stored
+from score_jax.problem import InputError
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(jnp.bfloat16),
+}
+MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
+
+
+def read(path: Path) -> dict[str, stored.StoredTensor]:
+    """The file's tensors by name; their values are read later, by rows.
+
+    Raises: InputError when the file is cut short, is not safetensors, or holds an unknown dtype.
+    """
+    header, start = _read_header(path)
+    size = path.stat().st_size
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            kind, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+            first, last = (int(n) for n in entry["data_offsets"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(_damaged(path, f"its header's entry of {name} is not valid")) from None
+        dtype = DTYPES.get(kind)
+        if dtype is None:
+            raise InputError(
+                f"{path}: tensor {name} has dtype {kind}, which is not read; "
+                f"known: {', '.join(DTYPES)}. Convert the checkpoint to one of these."
+            )
+        if first < 0 or last - first != dtype.itemsize * int(np.prod(shape)):
+            problem = f"tensor {name} has shape {list(shape)} of {kind} but {last - first} bytes"
+            raise InputError(_damaged(path, problem))
+        if start + last > size:
+            problem = f"tensor {name} ends at byte {start + last} but the file has {size} bytes"
+            raise InputError(_damaged(path, problem))
+        read_rows = functools.partial(_read_rows, path, start + first, dtype, shape)
+        tensors[name] = stored.StoredTensor(name, shape, read_rows)
+    return tensors
+
+
+def write(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: Any,
+    values: Callable[[str], np.ndarray],
+) -> None:
+    """Writes tensors of one dtype, asking `values(name)` for each in turn.
+
+    The file appears under its name only when it is complete.
+    """
+    dtype = np.dtype(dtype)
+    kind = next(name for name, known in DTYPES.items() if known == dtype)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers insists on it
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + dtype.itemsize * int(np.prod(shape))
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that values are aligned
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name, shape in shapes.items():
+                value = np.asarray(values(name), dtype)
+                assert value.shape == tuple(shape), (name, value.shape, shape)
+                np.ascontiguousarray(value).view(np.uint8).tofile(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header, and where the values start."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
+            problem = f"the file has {size} bytes but its header should end at byte {8 + length}"
+            raise InputError(_damaged(path, problem))
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except ValueError:
+        raise InputError(_damaged(path, "its header is not JSON")) from None
+    if not isinstance(header, dict):
+        raise InputError(_damaged(path, "its header is not a JSON object"))
+    return header, 8 + length
+
+
+def _read_rows(
+    path: Path, start: int, dtype: np.dtype, shape: tuple[int, ...], first: int, last: int
+) -> np.ndarray:
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+    data = stored.read_bytes(path, start + first * row_bytes, (last - first) * row_bytes)
+    return data.view(dtype).reshape(last - first, *shape[1:])
+
+
+def _damaged(path: Path, problem: str) -> str:
+    return (
+        f"{path} is not a whole safetensors file: {problem}. "
+        "A download or copy was probably cut short: fetch the file again."
+    )

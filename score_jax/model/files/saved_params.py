@@ -1,0 +1,195 @@
+"""Our own runs as a source of weights: a work directory, or a checkpoint in it.
+
+    find(path)      -> the checkpoint that a path means; None where it is no run
+    origin(source)  -> the published files, or the preset, that a source goes back to
+
+A checkpoint holds params and no shape, so the run's config.json is asked what it started from.
+That may be a run again; at the end are published files or a preset, which give the shape and the
+tokenizer. Of a run with LoRA the checkpoint holds adapters, which are merged into the weights that
+it started from. Params are read one by one, never with the optimizer's state beside them.
+
+Left out: a run with LoRA over a preset, whose random weights are in no file.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from score_jax.config.settings import LoraSettings, ModelSettings
+from score_jax.model import lowrank
+from score_jax.model.families import PRESET, ModelConfig
+from score_jax.model.files import locate, tensor_names
+from score_jax.model.files.tensor_names import Place
+from score_jax.problem import InputError
+
+CHECKPOINTS = "checkpoints"
+# What Orbax raises of a damaged checkpoint.
+_FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A checkpoint, and what its run's settings say of the model."""
+
+    path: Path  # DIR/checkpoints/STAGE/STEP
+    model: ModelSettings  # the run's own: what it started from, and how
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The params that the checkpoint holds, by path such as "layers/query"."""
+        try:
+            tree = ocp.PyTreeCheckpointHandler().metadata(self.path / "state").tree["params"]
+        except _FAULTS as error:
+            raise InputError(self._damaged(error)) from error
+        return {"/".join(keys): tuple(leaf.shape) for keys, leaf in _leaves(tree)}
+
+    def read(self, path: str, dtype: Any) -> np.ndarray:
+        """One of the params."""
+        wanted: Any = 0
+        how: Any = ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype)
+        for key in reversed(("params", *path.split("/"))):
+            wanted, how = {key: wanted}, {key: how}
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        try:
+            tree = ocp.PyTreeCheckpointHandler().restore(self.path / "state", args=arguments)
+        except _FAULTS as error:
+            raise InputError(self._damaged(error)) from error
+        ((_, value),) = _leaves(tree)
+        return value
+
+    def merged(self, place: Place, weight: np.ndarray) -> np.ndarray:
+        """The weight of all layers with its adapters added in place, if it has any."""
+        path = place.path.rpartition("/")[2]
+        if f"{path}/down" not in self.shapes():
+            return weight
+        down, up = (self.read(f"{path}/{side}", np.float32) for side in ("down", "up"))
+        scale = self.model.lora.alpha / self.model.lora.rank
+        for layer, factors in enumerate(zip(down, up, strict=True)):
+            weight[layer] = lowrank.merged(lowrank.LowRank(weight[layer], *factors, scale))
+        return weight
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises: InputError naming every parameter that is not as a model of that shape has it."""
+        found = self.shapes()
+        places = {place.path: place for place in tensor_names.places(config)}
+        if self.model.lora.rank:
+            unfit = [name for name in found if f"layers/{name.split('/')[0]}" not in places]
+        else:
+            shapes = {
+                path: ((config.layers,) if place.stacked else ())
+                + tensor_names.shape(place, config)
+                for path, place in places.items()
+            }
+            unfit = [
+                f"{path} is {found.get(path, 'missing')}, should be {shapes.get(path, 'absent')}"
+                for path in sorted(shapes.keys() | found.keys())
+                if shapes.get(path) != found.get(path)
+            ]
+        if unfit:
+            raise InputError(
+                f"{self.path} does not hold the weights of {self.model.source}, from which its "
+                f"run says that it started: {locate.listed(unfit)}. Put back what was there."
+            )
+
+    def _damaged(self, error: Exception) -> str:
+        return (
+            f"the checkpoint {self.path} cannot be read ({type(error).__name__}: "
+            f"{str(error)[:300]}), so there are no weights to start from. It may have been copied "
+            "only in part: copy it again, or name another step."
+        )
+
+
+def find(path: Path) -> Run | None:
+    """The checkpoint that a path means: DIR, DIR/checkpoints/STAGE, or a STEP in it.
+
+    Of a work directory it is the newest of the last stage that has one, of a stage its newest.
+    Raises: InputError for a work directory without a complete checkpoint.
+    """
+    parts = path.absolute().parts
+    for depth in range(min(4, len(parts))):
+        folder, below = Path(*parts[: len(parts) - depth]), parts[len(parts) - depth :]
+        if not below or below[0] == CHECKPOINTS:
+            settings = _settings(folder / "config.json")
+            if settings:
+                return _newest(folder, settings, *below[1:])
+    return None
+
+
+def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str = "") -> Run:
+    """The checkpoint of a work directory, of a stage there, or of a step of it."""
+    described = folder / "config.json"
+    try:
+        stages = [stage] if stage else [str(name) for name in reversed(settings["recipe"])]
+        model = settings["model"]
+        model = ModelSettings(**model | {"lora": LoraSettings(**model["lora"])})
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{described} does not say what its run started from ({error}). It is of another "
+            "version of score_jax: export there, and name the exported folder."
+        ) from error
+    for name in stages:
+        newest = step or latest_step(folder / CHECKPOINTS / name)
+        path = folder / CHECKPOINTS / name / str(newest)
+        if path.is_dir():
+            return Run(path, model)
+    raise InputError(
+        f"{'/'.join(filter(None, (str(folder / CHECKPOINTS), stage, step)))} holds no complete "
+        "checkpoint, so there are no weights to start from. Let that run train on, or name another."
+    )
+
+
+def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
+    """What a source goes back to (files or a preset), and what its tokenizer is read from.
+
+    tokenizer: in place of the one that belongs to the source.
+    """
+    if not source.startswith(PRESET):
+        path = locate.locate(source)
+        if run := find(path):
+            with of_run(run):
+                return origin(run.model.source, tokenizer or run.model.tokenizer)
+        source = str(path)
+    return source, tokenizer or source
+
+
+@contextlib.contextmanager
+def of_run(run: Run) -> Iterator[None]:
+    """Errors about what a run started from say that this is what they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"{run.path} was trained from {run.model.source}, which its shape and tokenizer are "
+            f"taken from: {error}"
+        ) from error
+
+
+def latest_step(folder: Path) -> int | None:
+    """The newest complete checkpoint's step in DIR/checkpoints/STAGE, or None."""
+    steps = []
+    with contextlib.suppress(FileNotFoundError):
+        # A step's folder gets its name when it is complete.
+        steps = [int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
+    return max(steps, default=None)
+
+
+def _settings(described: Path) -> dict[str, Any] | None:
+    """The settings that a run's config.json holds; None where it is another config.json."""
+    try:
+        value = json.loads(described.read_text())
+    except (OSError, ValueError):
+        return None
+    return value.get("settings") if isinstance(value, dict) else None
+
+
+def _leaves(tree: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not isinstance(tree, dict):
+        yield keys, tree
+        return
+    for key, value in tree.items():
+        yield from _leaves(value, *keys, key)

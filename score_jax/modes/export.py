@@ -1,0 +1,128 @@
+"""A trained model as a Hugging Face folder, for transformers, vLLM and whatever else reads those.
+
+    write(experiment, params, folder)            -> what a user should know about it, in words
+    write_adapters(experiment, params, folder)   -> the same, of LoRA's adapters alone
+
+Weights and config.json are written anew. The tokenizer's files are copied from where it was read,
+as it does not change. A GGUF has no such files: they are made of the vocabulary in it.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from score_jax import jsonfiles
+from score_jax.experiment import Experiment
+from score_jax.learner import adapter_files
+from score_jax.model import weights
+from score_jax.model.files import saved_params
+from score_jax.problem import InputError
+from score_jax.structs import Params
+from score_jax.text.tokenizers import gguf_tokenizer
+
+GENERATION = "generation_config.json"
+# What transformers looks for beside the weights.
+TOKENIZER = ("tokenizer.json", "tokenizer.model")
+BESIDE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    GENERATION,
+)
+
+
+def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = "") -> str:
+    """Writes a folder that AutoModelForCausalLM.from_pretrained loads.
+
+    Args:
+      params: what was trained; adapters are merged into the weights under them.
+      dtype: of the weights, as in weights.save.
+
+    Returns: what was written and what is missing, for the user.
+    Raises: InputError if the folder cannot be written, or is the one that was trained from.
+    """
+    settings = experiment.settings.model
+    source, text = saved_params.origin(settings.source, settings.tokenizer)
+    if Path(source).resolve() == folder.resolve():
+        raise InputError(
+            f"{folder} is config.model.source: exporting there would replace the weights that "
+            "training started from. Choose another --export_dir."
+        )
+    if (folder / saved_params.CHECKPOINTS).exists():
+        raise InputError(
+            f"{folder} is the work directory of a run: exporting there would replace its "
+            "config.json, and it could not go on. Choose another --export_dir, e.g. its export/."
+        )
+    ids = _token_ids(experiment, Path(source))
+    weights.save(folder, experiment.model, experiment.merged(params), dtype=dtype, extra=ids)
+    # What ends an answer is looked up there; a source's own replaces it.
+    jsonfiles.write(folder / GENERATION, {k: v for k, v in ids.items() if v is not None})
+    said = f"{folder}: a {experiment.model.family} model, loaded by transformers as it stands."
+    return f"{said} {_write_tokenizer(text, folder)}"
+
+
+def write_adapters(experiment: Experiment, params: Params, folder: Path) -> str:
+    """Writes LoRA adapters as PeftModel.from_pretrained loads them; returns words for the user."""
+    settings = experiment.settings.model
+    adapter_files.save_adapters(
+        folder, experiment.model, params, settings.lora, source=settings.source
+    )
+    return f"{folder}: adapters in PEFT's layout, for {settings.source}."
+
+
+def _token_ids(experiment: Experiment, source: Path) -> dict[str, int | list[int] | None]:
+    """Begin, end and padding, for config.json: as the source has it, or as they are used here."""
+    text = experiment.template.tokenizer
+    ends = list(text.end_ids)
+    ids: dict[str, int | list[int] | None] = {
+        "bos_token_id": text.bos_id,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
+        "pad_token_id": text.pad_id,
+    }
+    if source.is_dir():
+        stated = json.loads((source / "config.json").read_text())
+        ids |= {key: stated[key] for key in ids if key in stated}
+    return ids
+
+
+def _write_tokenizer(named: str, folder: Path) -> str:
+    """Writes or copies the files of the tokenizer read from `named`; says what there is."""
+    origin = Path(named).expanduser()
+    try:
+        if origin.suffix == ".gguf":
+            return _of_gguf(origin, folder)
+        if origin.suffix == ".model":
+            copied = [origin, *_present(origin.parent, BESIDE)]
+            targets = ["tokenizer.model", *(path.name for path in copied[1:])]
+        elif origin.is_dir():
+            copied = _present(origin, (*TOKENIZER, *BESIDE))
+            targets = [path.name for path in copied]
+        else:
+            return "No tokenizer: that of the characters has no files that others read."
+        for path, target in zip(copied, targets, strict=True):
+            shutil.copyfile(path, folder / target)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the tokenizer's files cannot be written, as they are in {origin} "
+            f"({error.strerror or error}). Free space or choose another --export_dir."
+        ) from None
+    return f"Tokenizer, copied: {', '.join(targets)}."
+
+
+def _of_gguf(origin: Path, folder: Path) -> str:
+    written = gguf_tokenizer.write(origin, folder)
+    if written:
+        return f"Tokenizer, made of the vocabulary in {origin.name}: {', '.join(written)}."
+    return (
+        f"No tokenizer: the vocabulary in {origin.name} would give other ids as {TOKENIZER[0]}. "
+        "Copy the tokenizer's files of the original model into the folder, or set "
+        "config.model.tokenizer to a folder that holds them."
+    )
+
+
+def _present(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]

@@ -1,0 +1,184 @@
+"""What a step needs on one chip, by arithmetic alone: no compiler, no device, no weights.
+
+    terms(settings, shapes)   -> the terms, each with the setting that makes it smaller
+    needed(terms)             -> bytes of the rollout and of the update, what stays included
+    flops(settings, shapes)   -> of one update, over all chips
+
+Weights and optimizer are exact: the sizes of the very shapes and shardings that a run has. The rest
+is the large values only, named below; compiling (compiled.py) finds the others.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from score_jax.config.settings import Settings
+from score_jax.learner.loss import token_logprobs
+from score_jax.model.families import ModelConfig
+from score_jax.modes.plan.shapes import Shapes, device_bytes
+from score_jax.runtime import sharding
+
+STAYS, ROLLOUT, UPDATE = "stays", "rollout", "update"  # when a term is there
+
+_FSDP = "mesh.fsdp over more chips"
+_ADVICE = {
+    "weights": f"{_FSDP}; model.lora.rank trains adapters only",
+    "optimizer": f"{_FSDP}; optimizer.name=adafactor; model.lora.rank",
+    "reference": f"{_FSDP}; model.lora.rank needs no copy",
+    "decode weights": "model.dtype=bfloat16; mesh.tensor",
+    "cache": "fewer rollout.slots; shorter max_prompt_tokens, max_attempt_tokens",
+    "prompts' cache": "more chips under mesh.data or mesh.fsdp; shorter max_prompt_tokens",
+    "prompts' attention": "more chips under mesh.data or mesh.fsdp; shorter max_prompt_tokens",
+    "gradients": f"{_FSDP}; model.lora.rank",
+    "weights in model.dtype": f"{_FSDP}; model.dtype=bfloat16",
+    "gathered weights": "mesh.tensor",
+    "layers' inputs": "more memory.micro_batches; memory.remat=full",
+    "attention scores": "more memory.micro_batches; model.attention=splash; mesh.tensor",
+    "MLP of a layer": "more memory.micro_batches; mesh.tensor",
+    "logits": "a smaller memory.chunk; mesh.tensor",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """Bytes on one chip."""
+
+    name: str
+    when: str  # STAYS, ROLLOUT or UPDATE
+    bytes: int
+
+    @property
+    def advice(self) -> str:
+        """The settings that make it smaller."""
+        return _ADVICE[self.name]
+
+
+def terms(settings: Settings, shapes: Shapes) -> list[Term]:
+    """All terms of a config on the mesh that the shapes lie on."""
+    return [
+        Term("weights", STAYS, device_bytes(shapes.trained)),
+        Term("optimizer", STAYS, device_bytes(shapes.opt_state)),
+        Term("reference", STAYS, device_bytes(shapes.frozen)),
+        *_rollout(settings, shapes),
+        *_update(settings, shapes),
+    ]
+
+
+def needed(terms: Sequence[Term]) -> dict[str, int]:
+    """Bytes on one chip while each of the two programs runs."""
+
+    def total(*whens: str) -> int:
+        return sum(term.bytes for term in terms if term.when in whens)
+
+    return {program: total(STAYS, program) for program in (ROLLOUT, UPDATE)}
+
+
+def largest(terms: Sequence[Term], program: str, count: int = 3) -> list[Term]:
+    """The terms that weigh most while a program runs."""
+    there = [term for term in terms if term.when in (STAYS, program)]
+    return sorted(there, key=lambda term: -term.bytes)[:count]
+
+
+def queue(s: Settings, shapes: Shapes) -> int:
+    """How many samples a slot decodes, one after the other."""
+    _, samples, slots = _on_chip(s, shapes)
+    return -(-samples // slots)
+
+
+def _on_chip(s: Settings, shapes: Shapes) -> tuple[int, int, int]:
+    """Problems, samples and slots of a step on one chip."""
+    problems = -(-s.rollout.problems_per_step // sharding.batch_size(shapes.mesh))
+    samples = problems * s.rollout.samples_per_problem
+    return problems, samples, min(s.rollout.slots or samples, samples)
+
+
+def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
+    m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
+    tensor = shapes.mesh.shape["tensor"]
+    problems, _, slots = _on_chip(s, shapes)
+    prompt = s.rollout.max_prompt_tokens
+    token = 2 * m.layers * m.kv_heads // tensor * m.head_width * width
+    return [
+        # Every chip, or those that share it by `tensor`, has the whole model to decode with.
+        Term("decode weights", ROLLOUT, parameters(m) // tensor * width),
+        Term("cache", ROLLOUT, slots * shapes.columns * token),
+        Term("prompts' cache", ROLLOUT, problems * prompt * token),
+        # Scores and softmax of one layer, float32.
+        Term("prompts' attention", ROLLOUT, 2 * problems * m.heads // tensor * prompt**2 * 4),
+    ]
+
+
+def _update(s: Settings, shapes: Shapes) -> list[Term]:
+    m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
+    split, tensor = sharding.batch_size(shapes.mesh), shapes.mesh.shape["tensor"]
+    fsdp = shapes.mesh.shape["fsdp"]
+    rows = -(-shapes.rows // (split * max(1, s.memory.micro_batches)))
+    tokens = rows * shapes.columns
+    heads, mlp = (m.heads + m.kv_heads) * 2 * m.head_width // tensor, m.mlp_width // tensor
+    # What the backward pass keeps of each token in each layer.
+    kept = (
+        m.width
+        + {"full": 0, "products": heads + m.width + 2 * mlp, "none": 3 * heads + 6 * mlp}[
+            s.memory.remat
+        ]
+    )
+    trained = device_bytes(shapes.trained)
+    layer = (parameters(m) - _embeddings(m)) // m.layers // tensor
+    chunk = token_logprobs.chunk_tokens(s.memory.chunk, m)
+    scores = 0
+    if s.model.attention == "xla":
+        # Scores, softmax and the gradient of one layer, float32.
+        scores = 3 * rows * (m.heads // tensor) * shapes.columns**2 * 4
+    found = [
+        # Of one part and, with several, their sum.
+        Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
+        # Frozen weights lie in it as they are.
+        Term("weights in model.dtype", UPDATE, 0 if shapes.lora.rank else trained // 4 * width),
+        # This layer's and the next one's, and a share of the head with its gradient in float32.
+        Term(
+            "gathered weights",
+            UPDATE,
+            2 * layer * width + m.vocab_size * m.width // (tensor * fsdp) * (width + 4),
+        ),
+        Term("layers' inputs", UPDATE, m.layers * tokens * kept * width),
+        Term("attention scores", UPDATE, scores),
+        Term("MLP of a layer", UPDATE, 4 * tokens * mlp * width),
+        Term("logits", UPDATE, 3 * chunk * m.vocab_size // tensor * 4),
+    ]
+    return [term for term in found if term.bytes]
+
+
+def parameters(model: ModelConfig) -> int:
+    """Weights of a model, norms and biases left out."""
+    m = model
+    attention = 2 * (m.heads + m.kv_heads) * m.head_width * m.width
+    return m.layers * (attention + 3 * m.width * m.mlp_width) + _embeddings(m)
+
+
+def _embeddings(model: ModelConfig) -> int:
+    return model.vocab_size * model.width * (1 if model.tied else 2)
+
+
+def flops(settings: Settings, shapes: Shapes) -> float:
+    """Of an update over all chips if every row is full: nothing computed twice but what remat asks.
+
+    Policy forward and backward and the reference's forward; with remat=full each layer's forward
+    once more. The head reads written tokens only, and its gradient is taken on the way forward.
+    """
+    m, rows, columns = shapes.model, shapes.rows, shapes.columns
+    again = settings.memory.remat == "full"
+    layers = 2 * (parameters(m) - _embeddings(m)) * rows * columns
+    attention = 4 * m.heads * m.head_width * rows * sum(_seen(columns, w) for w in m.layer_windows)
+    written = rows * settings.rollout.attempts * settings.rollout.max_attempt_tokens
+    head = 2 * m.width * m.vocab_size * written
+    return (4 + again) * (layers + attention) + 4 * head
+
+
+@functools.cache
+def _seen(columns: int, window: int) -> float:
+    """Pairs of a token and one that it sees, in a row."""
+    reach = min(columns, window) if window else columns
+    return math.fsum((reach * (reach + 1) / 2, (columns - reach) * reach))

@@ -1,0 +1,69 @@
+"""`--mode=plan`: what a config needs of a TPU slice that nobody has rented yet.
+
+First by arithmetic, at once; then by TPU's own compiler, which needs no TPU and some minutes: the
+config's rollout and its train step, each compiled as a run compiles them. Weights are shapes only.
+
+Left out: evaluation (it decodes one greedy sample of each of `evaluation.batch` problems, which is
+less than a training step does in all configs here), and the host's memory.
+"""
+
+from collections.abc import Sequence
+
+import jax
+
+from score_jax.config.settings import Settings
+from score_jax.modes.plan import chips, compiled, estimate, shapes, table
+from score_jax.modes.plan.chips import Slice
+from score_jax.modes.plan.estimate import Term
+from score_jax.problem import InputError
+from score_jax.runtime import sharding, topology
+
+FITS = 0
+
+
+def plan(settings: Settings, topology_name: str) -> int:
+    """Prints the plan of a config for the topology of that name; returns the exit status.
+
+    Raises: InputError if it does not fit, with the three largest terms and what to change; if the
+      topology, the model's shape or the compiler is not known.
+    """
+    where = chips.slice_of(topology_name)
+    mesh = settings.mesh
+    sizes = sharding.axis_sizes(mesh.data, mesh.fsdp, mesh.tensor, where.chips)
+    reckoned = shapes.of_config(
+        settings, jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    )
+    terms = estimate.terms(settings, reckoned)
+    print(table.first(where, sizes, terms), flush=True)
+
+    here = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor, topology.devices(topology_name))
+    print("\nCompiling the update and the rollout; this takes some minutes.", flush=True)
+    found = {}
+    for program in compiled.programs(settings, shapes.of_config(settings, here)):
+        try:
+            found[program.name] = compiled.compile_one(program)
+        except compiled.NoRoomError as error:
+            raise InputError(_does_not_fit(where, terms, program.name, f"{error}")) from error
+        print(f"{program.name}: compiled in {found[program.name].seconds:.0f} s", flush=True)
+    print(f"\n{table.both(where, terms, found)}\n\n{table.collectives(found)}\n")
+    print(table.bounds(where, settings, reckoned, terms, found))
+    needed = table.needed(terms, found)
+    for name, size in needed.items():
+        if size > where.chip.usable_bytes:
+            told = f"{size / chips.GIB:.2f} GiB of {where.chip.usable_bytes / chips.GIB:.2f}"
+            raise InputError(_does_not_fit(where, terms, name, f"it needs {told}"))
+    most = max(needed.values()) / where.chip.usable_bytes
+    spare = "" if most <= 1 - table.SPARE else f", with less than {table.SPARE:.0%} to spare"
+    print(f"\nIt fits {where.rented_as}{spare}.")
+    return FITS
+
+
+def _does_not_fit(where: Slice, terms: Sequence[Term], program: str, why: str) -> str:
+    largest = "; ".join(
+        f"{term.name} {term.bytes / chips.GIB:.2f} GiB ({term.advice})"
+        for term in estimate.largest(terms, program)
+    )
+    return (
+        f"the {program} does not fit a chip of {where.rented_as}: {why.rstrip('.')}. Its largest "
+        f"terms by arithmetic, and what makes them smaller: {largest}."
+    )

@@ -1,0 +1,182 @@
+"""Everything large that a config puts on chips, as shapes with shardings: no weights, no network.
+
+    of_config(settings, mesh)   -> Shapes
+
+A local source is asked for its own shape and tokenizer; of a hub id the shape must be in
+model/published.py, and a stand-in estimates how many tokens a text has.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from score_jax.config.settings import LoraSettings, Settings, StageSettings, nearest
+from score_jax.experiment import template_of
+from score_jax.learner import lora, optimizer
+from score_jax.model import families, transformer
+from score_jax.model.families import PRESET, ModelConfig
+from score_jax.model.files import config_formats, locate, saved_params
+from score_jax.model.published import PUBLISHED
+from score_jax.problem import InputError
+from score_jax.runtime import sharding
+from score_jax.structs import Params
+from score_jax.text import tokenizer
+from score_jax.text.templates import Template
+from score_jax.text.tokenizer import Tokenizer
+
+# At most this many tokens has a text of the prompts in a vocabulary of 32,000 or more: one for
+# every three characters (English has some four), and what a template puts around it. A test holds
+# this against a real tokenizer and all prompts.
+CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS = 3, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What stays on the chips of a mesh, as shapes with shardings, and the size of a batch."""
+
+    model: ModelConfig
+    template: Template
+    mesh: Any  # a Mesh; an AbstractMesh where nothing is compiled
+    stage: StageSettings  # the last that samples
+    trained: Params
+    opt_state: Any
+    frozen: Params  # the reference; with LoRA, the weights under the adapters, which are that too
+    lora: LoraSettings
+    rows: int  # of an update
+    columns: int  # of a row
+
+    @property
+    def weights(self) -> Params:
+        """What the rollout is given."""
+        return lora.attach(self.frozen, self.trained, self.lora) if self.lora.rank else self.trained
+
+
+def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
+    """The shapes of a config on a mesh, whose devices need not be here.
+
+    Raises: InputError for a hub id whose shape is unknown, a recipe without an RL stage, or sizes
+      that do not divide by the mesh.
+    """
+    rl = [s for s in map(settings.stages.get, settings.recipe) if s and s.objective == "rl"]
+    if not rl:
+        raise InputError(
+            f"the recipe {', '.join(settings.recipe)} has no RL stage, and --mode=plan is about "
+            "such a stage's rollout and update. Plan a config that has one."
+        )
+    model, text = _model(settings.model.source, settings.model.tokenizer)
+    template = _template(settings, model, text)
+    adapters, rollout = settings.model.lora, settings.rollout
+    frozen = weights(model, mesh, settings.model.dtype if adapters.rank else "float32")
+    trained = lora.shapes(model, adapters, mesh) if adapters.rank else frozen
+    opt_state = jax.eval_shape(optimizer.make(settings.optimizer).init, trained)
+    turn = len(template.turn_end_ids) + len(template.instruction_ids)
+    return Shapes(
+        model=model,
+        template=template,
+        mesh=mesh,
+        stage=rl[-1],
+        trained=trained,
+        opt_state=_as_params(opt_state, trained, mesh),
+        frozen=frozen,
+        lora=adapters,
+        rows=rollout.problems_per_step * rollout.samples_per_problem,
+        columns=rollout.max_prompt_tokens
+        + rollout.attempts * rollout.max_attempt_tokens
+        + (rollout.attempts - 1) * turn,
+    )
+
+
+def device_bytes(tree) -> int:
+    """Bytes of a tree of shapes on one device."""
+    return sum(
+        jnp.dtype(x.dtype).itemsize * math.prod(x.sharding.shard_shape(x.shape))
+        for x in jax.tree.leaves(tree)
+    )
+
+
+def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | None]:
+    """A source's shape, and its tokenizer if that is here."""
+    if source.startswith(PRESET):
+        return families.preset(source), tokenizer.load(own_tokenizer or source)
+    if source in PUBLISHED:
+        return config_formats.from_huggingface(PUBLISHED[source], source), None
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"the shape of {source} is not known here, and --mode=plan fetches nothing. Save its "
+            "config.json in a folder and name that as --config.model.source. "
+            f"{nearest(source, PUBLISHED)}"
+        )
+    if run := saved_params.find(path):
+        with saved_params.of_run(run):
+            return _model(run.model.source, own_tokenizer or run.model.tokenizer)
+    described = path / "config.json"
+    if described.exists() and not list(path.glob("*.safetensors")):
+        return config_formats.from_huggingface(json.loads(described.read_text()), str(path)), None
+    return locate.open_at(path).config, tokenizer.load(own_tokenizer or source)
+
+
+def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Template:
+    if text:
+        return template_of(s, text)
+    # What a template of the model's own puts around a text, `reckoning` counts with the text.
+    s = dataclasses.replace(
+        s,
+        model=dataclasses.replace(s.model, template="plain", thinking=False),
+        problems=dataclasses.replace(s.problems, system=""),
+    )
+    return template_of(s, reckoning(model))
+
+
+def reckoning(model: ModelConfig) -> Tokenizer:
+    """In place of a tokenizer that is not here: as many tokens as a text has at most."""
+
+    def encode(text: str) -> list[int]:
+        return [0] * (len(text) // CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS)
+
+    return Tokenizer(
+        encode_start=encode,
+        encode_continued=encode,
+        decode_ids=lambda ids: "",
+        vocab_size=model.vocab_size,
+        pad_id=0,
+        end_ids=(1, 2),
+        bos_id=None,
+        special={},
+    )
+
+
+def weights(model: ModelConfig, mesh: sharding.AnyMesh, dtype: str) -> Params:
+    """Shapes and shardings of all weights of a model."""
+    shapes = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
+    shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shapes, shardings
+    )
+
+
+def _as_params(opt_state, params: Params, mesh):
+    """Moments lie as the params do; what is of another shape is copied to every device."""
+    known = {_keys(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+    def place(path, x):
+        like = known.get(_keys(path))
+        if like is None or like.shape != x.shape:
+            return _placed(x, sharding.replicated(mesh))
+        return _placed(x, like.sharding)
+
+    return jax.tree_util.tree_map_with_path(place, opt_state)
+
+
+def _keys(path) -> tuple[str, ...]:
+    """The names of a path that are those of params: dict keys."""
+    return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
+def _placed(x, where) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)

@@ -1,0 +1,117 @@
+"""What a plan says, as text: the estimate, then what was compiled, and what does not fit."""
+
+from collections.abc import Mapping, Sequence
+
+from score_jax.config.settings import Settings
+from score_jax.modes.plan import estimate
+from score_jax.modes.plan.chips import GIB, Slice
+from score_jax.modes.plan.compiled import Compiled
+from score_jax.modes.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
+from score_jax.modes.plan.shapes import Shapes
+
+SPARE = 0.1  # of a chip's memory; a plan with less is told so
+PROGRAMS = (ROLLOUT, UPDATE)
+
+
+def first(where: Slice, mesh: Mapping[str, int], terms: Sequence[Term]) -> str:
+    """The estimate."""
+    sizes = " x ".join(f"{name}={size}" for name, size in mesh.items())
+    usable = where.chip.usable_bytes
+    rows = [f"{where.rented_as} ({where.topology}): {where.chips} chips, mesh {sizes}", ""]
+    rows += [f"{'by arithmetic, GiB on each chip':34}{ROLLOUT:>9}{UPDATE:>9}"]
+    for term in terms:
+        values = (term.bytes if term.when in (STAYS, program) else None for program in PROGRAMS)
+        rows.append(_row(term.name, values))
+    needed = estimate.needed(terms)
+    rows.append(_row("sum", [needed[program] for program in PROGRAMS]))
+    rows.append(_shares([needed[program] / usable for program in PROGRAMS], usable))
+    return "\n".join(rows)
+
+
+def both(where: Slice, terms: Sequence[Term], found: Mapping[str, Compiled]) -> str:
+    """What the compiler says of both programs; of the temporaries the cache is told apart."""
+    usable = where.chip.usable_bytes
+    stays = [term for term in terms if term.when == STAYS]
+    cache = sum(term.bytes for term in terms if term.name == "cache")
+    rows = [f"{'compiled, GiB on each chip':34}{ROLLOUT:>9}{UPDATE:>9}"]
+    rows += [_row(term.name, [term.bytes] * 2) for term in stays]
+    rows += [
+        _row("cache", [cache, None]),
+        _row(
+            "other temporaries",
+            [found[ROLLOUT].temporaries - cache, found[UPDATE].temporaries],
+        ),
+        _row("prompts and episodes", [found[program].others for program in PROGRAMS]),
+        _row("code of both", [_code(found)] * 2),
+        _row("sum", [needed(terms, found)[program] for program in PROGRAMS]),
+        _shares([needed(terms, found)[program] / usable for program in PROGRAMS], usable),
+    ]
+    return "\n".join(rows)
+
+
+def needed(terms: Sequence[Term], found: Mapping[str, Compiled]) -> dict[str, int]:
+    """Bytes of one chip while each program runs, all that stays included."""
+    stays = sum(term.bytes for term in terms if term.when == STAYS)
+    return {
+        program: stays + one.temporaries + one.others + _code(found)
+        for program, one in found.items()
+    }
+
+
+def collectives(found: Mapping[str, Compiled]) -> str:
+    """By program and kind: how often, how much, and what of it is in loops whose length is data."""
+    rows = [f"{'collectives on each chip':34}{'count':>9}{'GiB':>9}"]
+    for program, one in found.items():
+        for kind, count in sorted(one.cost.count.items()):
+            inner = one.cost.per_turn.get(kind, 0)
+            told = f"   {inner:.0f} in loops whose length is data, one turn each" if inner else ""
+            rows.append(
+                f"{program + ': ' + kind:34}{count:>9.0f}{one.cost.bytes[kind] / GIB:>9.2f}{told}"
+            )
+        if not one.cost.count:
+            rows.append(f"{program + ': none':34}")
+    return "\n".join(rows)
+
+
+def bounds(
+    where: Slice,
+    settings: Settings,
+    shapes: Shapes,
+    terms: Sequence[Term],
+    found: Mapping[str, Compiled],
+) -> str:
+    """The least time that a step can take if every attempt runs to its limit, from the peaks."""
+    chip, rollout = where.chip, settings.rollout
+    flops = estimate.flops(settings, shapes) / where.chips
+    sent = found[UPDATE].cost.sent
+    read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
+    turn = read / chip.peak.bytes_per_sec
+    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(settings, shapes)
+    compute, send = flops / chip.peak.flops, sent / chip.ici_bytes_per_sec
+    return "\n".join(
+        [
+            "least time of a step of full rows, from the chip's peaks",
+            f"  update    {max(compute, send):8.1f} s: {flops:.2e} FLOPs a chip take {compute:.1f} "
+            f"s, {sent / 1e9:.0f} GB over ICI {send:.1f} s",
+            f"  rollout   {turn * turns:8.1f} s: {turns} token steps that each read "
+            f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
+            f"  step      {max(compute, send) + turn * turns:8.1f} s, grading not counted",
+            f"FLOPs a chip of the compiled update: {found[UPDATE].cost.flops:.2e}, one turn of the "
+            "loops over the vocabulary",
+        ]
+    )
+
+
+def _row(name: str, values) -> str:
+    return f"{name:34}" + "".join(
+        f"{'-':>9}" if value is None else f"{value / GIB:>9.2f}" for value in values
+    )
+
+
+def _shares(shares: Sequence[float], usable: float) -> str:
+    name = f"share of {usable / GIB:.2f} GiB"
+    return f"{name:34}" + "".join(f"{share:>9.0%}" for share in shares)
+
+
+def _code(found: Mapping[str, Compiled]) -> int:
+    return sum(one.code for one in found.values())

@@ -1,0 +1,1 @@
+"""Many runs: tables and figures over seeds and recipes, with intervals and claims."""

@@ -1,0 +1,349 @@
+"""RESULTS.md from work directories: tables, figures and statements, nothing of it typed by hand.
+
+    python -m score_jax.report.comparison.results --runs=runs/recipes --sensitivity=runs/sensitivity
+
+Writes RESULTS.md and docs/results_*.png. A section whose runs are missing is left out.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from score_jax.problem import InputError
+from score_jax.report.comparison import claims, figures, finished, tables
+from score_jax.report.comparison.finished import Finished
+from score_jax.workdir import settings_check
+
+EDITS = ("star_plus", "pair_sft", "multi_turn_rl", "no_shaping", "score")  # besides base
+SCALED = ("base", "multi_turn_rl", "score")
+VARIANTS = {"three_attempts_short": "three_attempts"}  # a run that is no recipe -> what it varies
+# What a reader must know of how a kind of run came about.
+NOTES = {
+    "three_attempts_short": "`three_attempts_short` was added after `three_attempts` had been seen "
+    "on these seeds: its second attempts were all right, which left nothing to a third.",
+}
+AT = "@"  # in the name of a run of a sensitivity sweep: setting@value
+ROBUST = 0.05  # Acc@t2 may be so much below the default's before a value is called bad
+
+
+def write(runs: Sequence[Finished], varied: Sequence[Finished], target: Path, command: str) -> None:
+    """Writes `target` and its figures in docs/ beside it.
+
+    Args:
+      varied: runs of a sensitivity sweep; may be empty.
+      command: what makes the file, quoted in it.
+    """
+    folder = target.parent / "docs"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [_head(runs, command), _tables(runs), _claims(runs)]
+    parts += [_three_attempts(runs), _selective(runs), _scaling(runs, folder)]
+    parts += [_edits(runs, folder)]
+    parts += [_sensitivity(runs, varied, folder), _cost([*runs, *varied])]
+    target.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def _head(runs: Sequence[Finished], command: str) -> str:
+    seeds = sorted({run.seed for run in runs})
+    task = runs[0].config["settings"]["problems"]["name"]
+    return f"""# Results
+
+Everything here is written by one command from the work directories of finished runs:
+
+```bash
+{command}
+```
+
+The task is `{task}` (`configs/quickstart.py`), made so that the effect shows within minutes on two
+cores; README says what was built into it, and the config what each recipe is.
+Seeds {", ".join(map(str, seeds))}, while README names those that settings were chosen on; runs of
+a seed share their base model. Greedy decoding of held-out problems, per cent; in brackets 95 %
+intervals over seeds (Student's t: wide with few of them, and cut at 0 and 100). All recipes but the
+base model have the same number of updates, and of sampled episodes."""
+
+
+def _tables(runs: Sequence[Finished]) -> str:
+    parts = []
+    for number, title, rows in (
+        ("2", "Approaches (layout of the paper's Table 2)", tables.TABLE_2),
+        ("4", "Ablations (layout of the paper's Table 4)", tables.TABLE_4),
+    ):
+        found = tables.layout(runs, rows)
+        if found:
+            parts.append(
+                f"## {title}\n\n{tables.markdown(found)}\n\n"
+                f"`python -m score_jax.report.comparison.tables --runs=… --table={number}`"
+            )
+    return "\n\n".join(parts)
+
+
+def _claims(runs: Sequence[Finished]) -> str:
+    found = claims.of(runs)
+    if not found:
+        return ""
+    return f"""## Which claims of the paper hold here
+
+Each claim is looked at in every seed; differences are paired by problem, and "above" is a bootstrap
+interval over problems that lies above 0.
+
+{claims.markdown(found)}"""
+
+
+def _three_attempts(runs: Sequence[Finished]) -> str:
+    mine = [run for run in runs if "accuracy_attempt3" in run.last]
+    if not mine:
+        return ""
+    lines = []
+    for name, kind in finished.by_name(mine).items():
+        for stage in kind[0].recipe[1:]:
+            found = [[run.stages[stage][f"accuracy_attempt{a}"] for a in (1, 2, 3)] for run in kind]
+            rising = sum(first <= second <= third for first, second, third in found)
+            gains = " ".join(f"{100 * (third - second):+.1f}" for _, second, third in found)
+            lines.append(
+                f"- {name}, after {stage}: Acc@t1 ≤ Acc@t2 ≤ Acc@t3 in {rising} of {len(found)} "
+                f"runs; Acc@t3 − Acc@t2 {gains} points."
+            )
+    notes = [note for name, note in NOTES.items() if any(run.name == name for run in mine)]
+    return f"""## Three attempts
+
+{" ".join(["Stage I(a), I(b) and II with three attempts.", *notes])}
+
+{chr(10).join(lines)}
+
+{tables.markdown(tables.stages(mine), first="run")}"""
+
+
+def _selective(runs: Sequence[Finished]) -> str:
+    """Verdicts beside plain SCoRe, and what either costs."""
+    named = finished.by_name(runs)
+    if "selective" not in named:
+        return ""
+    lines = [
+        "| run | runs | Acc@t1 | Acc@t2 | true verdicts | kept | tokens written for a problem |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("score", "selective"):
+        mine = named.get(name, [])
+        if not mine:
+            continue
+        first, second = (
+            " ".join(f"{100 * run.last[f'accuracy_attempt{a}']:.1f}" for run in mine)
+            for a in (1, 2)
+        )
+        found = [run.last.get("details", {}).get("selective") for run in mine]
+        verdicts, kept = (
+            " ".join(f"{100 * one[key]:.1f}" for one in found) if all(found) else "–"
+            for key in ("verdict_accuracy", "kept")
+        )
+        tokens = " ".join(f"{run.tokens():.1f}" for run in mine)
+        lines.append(
+            f"| {name} | {len(mine)} | {first} | {second} | {verdicts} | {kept} | {tokens} |"
+        )
+    return (
+        "## Selective revision\n\nThe second attempt opens with a verdict on the first and stops "
+        "there if it keeps it; Acc@t2 is of what then stands. Another corpus, of the same task and "
+        "budget, so another base model. By seed:\n\n" + "\n".join(lines)
+    )
+
+
+def _scaling(runs: Sequence[Finished], folder: Path) -> str:
+    parts = []
+    for name in SCALED:
+        studies = [
+            study for run in runs if run.name == name and (study := run.scaling()) is not None
+        ]
+        if not studies:
+            continue
+        path = figures.scaling(studies, folder / f"results_scaling_{name}.png")
+        n, temperature = studies[0]["n"], studies[0]["temperature"]
+        parts.append(
+            f"### {name}\n\n{len(studies)} runs, n={n}, temperature {temperature}; the last column "
+            f"by seed.\n\n{_budgets(studies)}\n\n![Votes of {name}](docs/{path.name})"
+        )
+    if not parts:
+        return ""
+    return (
+        "## More samples: in parallel, or corrected\n\nMajority votes over 2K first attempts, "
+        "over K second attempts, and over all 2K answers of the K pairs (`--mode=scale`).\n\n"
+        + "\n\n".join(parts)
+    )
+
+
+def _budgets(studies: Sequence[Mapping[str, Any]]) -> str:
+    """A row per budget, means over studies."""
+    lines = [
+        "| solutions | 2K parallel | tokens | K + K | all 2K | tokens | K + K above parallel |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rows in zip(*(study["budgets"] for study in studies), strict=True):
+
+        def mean(way: str, key: str, rows=rows) -> float:
+            return statistics.fmean(row[way][key] for row in rows)
+
+        parallel, sequential, both = (
+            f"{100 * mean(way, 'accuracy'):.1f}"
+            for way in ("parallel", "sequential", "sequential_all")
+        )
+        above = " ".join(
+            f"{100 * row['sequential']['above_parallel']['difference']:+.1f}" for row in rows
+        )
+        lines.append(
+            f"| {rows[0]['solutions']} | {parallel} | {mean('parallel', 'tokens'):.0f} | "
+            f"{sequential} | {both} | {mean('sequential', 'tokens'):.0f} | {above} |"
+        )
+    return "\n".join(lines)
+
+
+def _edits(runs: Sequence[Finished], folder: Path) -> str:
+    key = "edit_ratio_histogram"
+    histograms = {"base": [m[key] for m in finished.bases(runs) if key in m]}
+    named = finished.by_name(runs)
+    histograms |= {
+        name: [r.last[key] for r in named.get(name, ()) if key in r.last] for name in EDITS
+    }
+    histograms = {name: found for name, found in histograms.items() if found}
+    if not histograms:
+        return ""
+    path = figures.edit_ratios(histograms, folder / "results_edits.png")
+    shares = ", ".join(
+        f"{name} {100 * statistics.fmean(run[0] / sum(run) for run in found):.0f} %"
+        for name, found in histograms.items()
+    )
+    return f"""## How much second attempts rewrite
+
+Share of problems in the lowest bin (next to nothing changed): {shares}.
+
+![Histograms of edit ratios](docs/{path.name})"""
+
+
+def _sensitivity(runs: Sequence[Finished], varied: Sequence[Finished], folder: Path) -> str:
+    mine = [run for run in varied if AT in run.name]
+    if not mine:
+        return ""
+    seeds = {run.seed for run in mine}
+    defaults = [run for run in runs if run.name == "score" and run.seed in seeds]
+    settings: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for run in mine:
+        setting, value = run.name.split(AT)
+        settings.setdefault(setting, {}).setdefault(value, []).append(_pair(run))
+    for setting, values in settings.items():
+        value = default_of(setting, defaults)
+        if value:
+            values[value] = [_pair(run) for run in defaults]
+    path = figures.sensitivity(settings, folder / "results_sensitivity.png")
+    rows = {f"score (default), {len(defaults)} seeds": [run.last for run in defaults]}
+    rows |= {name: [r.last for r in found] for name, found in finished.by_name(mine).items()}
+    return f"""## Sensitivity
+
+One setting of SCoRe is changed at a time; seeds {", ".join(map(str, sorted(seeds)))}.
+
+![Both attempts by setting](docs/{path.name})
+
+{tables.markdown({k: v for k, v in rows.items() if v}, first="setting@value")}
+
+{advice(settings, [_pair(run) for run in defaults])}"""
+
+
+def default_of(setting: str, runs: Sequence[Finished]) -> str:
+    """The value that plain runs have for a setting that a sweep varies; empty if not known."""
+    if not runs:
+        return ""
+    settings = runs[0].config["settings"]
+    stages, rollout = settings["stages"], settings["rollout"]
+    known = {
+        "alpha": lambda: stages["stage2"]["bonus"],
+        "beta1": lambda: stages["stage2"]["kl_attempt2"],
+        "beta2": lambda: stages["stage1"]["kl_attempt1"],
+        "learning_rate": lambda: stages["stage1"]["learning_rate"],
+        "K": lambda: rollout["samples_per_problem"],
+        "stage1_steps": lambda: stages["stage1"]["steps"],
+    }
+    return f"{known[setting]():g}" if setting in known else ""
+
+
+def advice(
+    settings: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    defaults: Sequence[tuple[float, float]],
+) -> str:
+    """Which values keep Acc@t2 within ROBUST of the default's in every seed, and which do not."""
+    if not defaults:
+        return ""
+    least = min(second for _, second in defaults) - ROBUST
+    lines = []
+    for setting, values in settings.items():
+        order = sorted(values, key=float)
+        good = [value for value in order if min(second for _, second in values[value]) >= least]
+        bad = [value for value in order if value not in good]
+        said = f"{', '.join(good) or 'no value'} kept Acc@t2 within {100 * ROBUST:.0f} points"
+        if bad:
+            said += f"; {', '.join(bad)} did not"
+        lines.append(f"- `{setting}`: {said}.")
+    return "Of the default's lowest seed:\n\n" + "\n".join(lines)
+
+
+def _pair(run: Finished) -> tuple[float, float]:
+    return run.last["accuracy_attempt1"], run.last["accuracy_attempt2"]
+
+
+def _cost(runs: Sequence[Finished]) -> str:
+    lines = ["| runs | seeds | wall time, s | flags |", "|---|---|---|---|"]
+    named = finished.by_name(runs)
+    for name, mine in named.items():
+        seconds = [run.wall_sec for run in mine]
+        plain = "score" if AT in name else VARIANTS.get(name, name)
+        flags = [
+            f"--config=configs/quickstart.py:{plain}",
+            *(_overrides(mine[0], named[plain][0]) if plain in named else ()),
+        ]
+        lines.append(
+            f"| {name} | {len(mine)} | {statistics.fmean(seconds):.0f} ({min(seconds):.0f} to "
+            f"{max(seconds):.0f}) | `{' '.join(flags)}` |"
+        )
+    config = runs[0].config
+    versions = ", ".join(
+        f"{name} {config['versions'][name]}"
+        for name in ("python", "jax", "flax", "optax", "numpy")
+        if name in config["versions"]
+    )
+    revisions = ", ".join(sorted({str(run.config.get("git_revision"))[:12] for run in runs}))
+    return f"""## Commands, time and versions
+
+`bash launch/sweep.sh recipes FIRST LAST` and `bash launch/sweep.sh sensitivity FIRST LAST` make the
+runs, one thread each: `python -m score_jax.main --config.seed=SEED --workdir=DIR FLAGS`, with
+`--base_from` for what begins behind a base model that is there. The same with `--mode=scale` makes
+the votes. Wall time holds the base model's, compiling, evaluations and reports.
+
+{chr(10).join(lines)}
+
+Device: {config["device"]}. Versions: {versions}. Revisions: {revisions}."""
+
+
+def _overrides(run: Finished, plain: Finished) -> list[str]:
+    """The flags that make the settings of `run` from those of `plain`."""
+    ours, theirs = (settings_check.flat(dict(one.config["settings"])) for one in (run, plain))
+    return [
+        f"--config.{key}={value}"
+        for key, value in ours.items()
+        if value != theirs.get(key, value) and key not in ("name", "seed")
+    ]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reads the flags and writes the file."""
+    parser = argparse.ArgumentParser(description="RESULTS.md from work directories.")
+    parser.add_argument("--runs", action="append", required=True, help="as of report.tables")
+    parser.add_argument("--sensitivity", action="append", default=[], help="runs of that sweep")
+    parser.add_argument("--out", default="RESULTS.md")
+    given = parser.parse_args(arguments)
+    varied = finished.read(given.sensitivity) if given.sensitivity else []
+    command = " ".join(["python -m score_jax.report.comparison.results", *arguments])
+    write(finished.read(given.runs), varied, Path(given.out), command)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"score_jax: {error}")

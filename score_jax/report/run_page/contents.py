@@ -1,0 +1,237 @@
+"""A work directory -> what its run page shows, as plain JSON values.
+
+Read from the files alone, so that a running job, a finished one and one of another machine are
+shown in the same way. Curves are thinned to POINTS per stage. Transcripts are those of base, of
+each stage's end and of the newest evaluation, within a budget of characters; the page says how many
+of how many it holds.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from score_jax.problem import InputError
+from score_jax.workdir import alarms, runlog
+
+POINTS = 300  # of a curve, per stage
+TRANSCRIPT_CHARACTERS = 40_000_000  # on the page, of all evaluations together
+_PARTS = ("rollout", "grade", "update")  # of a step's time
+
+
+def of(
+    workdir: str | os.PathLike[str], transcript_characters: int = TRANSCRIPT_CHARACTERS
+) -> dict[str, Any]:
+    """Everything the page shows.
+
+    Raises: InputError if config.json is missing, or a file is not what a run writes.
+    """
+    folder = Path(workdir)
+    config = _config(folder)
+    settings = config["settings"]
+    plan = _plan(settings)
+    rows = runlog.read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
+    by_stage = {stage["name"]: [r for r in rows if r["stage"] == stage["name"]] for stage in plan}
+    evaluations = _evaluations(folder, plan)
+    stages = [{**stage, **_curves(by_stage[stage["name"]])} for stage in plan]
+    for stage, seconds in zip(stages, _times([by_stage[s["name"]] for s in plan]), strict=True):
+        stage["seconds"] = seconds
+    return {
+        "name": folder.resolve().name,
+        "written": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "finished": {stage["name"] for stage in plan} <= {e["name"] for e in evaluations},
+        "wall_sec": rows[-1].get("wall_sec") if rows else None,
+        "config": config,
+        "stages": stages,
+        "evaluations": evaluations,
+        "alarms": list(_alarms(plan, by_stage, evaluations, settings["model"]["dtype"])),
+        "transcripts": _transcripts(folder, evaluations, transcript_characters),
+    }
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        _plan(config["settings"])
+        config["settings"]["model"]["dtype"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}), so there is no page to "
+            "make. Name a --workdir that a run has been started in."
+        ) from error
+    return config
+
+
+def _plan(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The recipe's stages; `before` counts the steps of all earlier ones."""
+    plan: list[dict[str, Any]] = []
+    before = 0
+    for name in settings["recipe"]:
+        stage = settings["stages"][name]
+        plan.append(
+            {
+                "name": name,
+                "steps": stage["steps"],
+                "before": before,
+                "objective": stage["objective"],
+            }
+        )
+        before += stage["steps"]
+    return plan
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each metric as means over `per_point` neighbouring steps; null where none has a value."""
+    per_point = -(-len(rows) // POINTS) or 1
+    bins = [rows[i : i + per_point] for i in range(0, len(rows), per_point)]
+    keys = sorted({key for row in rows for key, value in row.items() if _is_number(value)})
+    return {
+        "per_point": per_point,
+        "step": [part[-1]["step"] for part in bins],
+        "metrics": {
+            key: [_mean([row.get(key) for row in part]) for part in bins]
+            for key in keys
+            if key not in ("step", "wall_sec")
+        },
+    }
+
+
+def _times(rows_by_stage: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[dict[str, float]]:
+    """Seconds of each stage by part; `other` is what its clock shows besides."""
+    clock = 0.0
+    for rows in rows_by_stage:
+        seconds = {part: sum(row.get(f"sec/{part}") or 0.0 for row in rows) for part in _PARTS}
+        ended = (rows[-1].get("wall_sec") or 0.0) if rows else clock
+        # Evaluation, compiling, saving. Parts that overlap can exceed the clock.
+        seconds["other"] = max(0.0, ended - clock - sum(seconds.values()))
+        clock = max(clock, ended)
+        yield {part: round(value, 3) for part, value in seconds.items()}
+
+
+def _evaluations(folder: Path, plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations of base and of each stage, within it and at its end, in their order.
+
+    `stage` is the recipe's stage they belong to, None for the weights that training began with;
+    `step` counts from the beginning of the run.
+    """
+    found = []
+    for path in (folder / "evaluations").glob("*.json"):
+        place = _place(path.stem, plan)
+        if place is None:
+            continue  # `latest`, or of another recipe
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            metrics["n"], metrics["interval"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no evaluation ({error}). Remove it and run the same command again."
+            ) from error
+        found.append({"name": path.stem, **place, **metrics})
+    return sorted(found, key=lambda e: (e["step"], e["within"]))
+
+
+def _place(name: str, plan: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Where an evaluation of that name stands; None if it is not of this recipe."""
+    for stage in plan:
+        if name == stage["name"]:
+            ended = stage["before"] + stage["steps"]
+            return {"stage": name, "step": ended, "within": False}
+        stem, _, step = name.rpartition("-")
+        if stem == stage["name"] and step.isdecimal():
+            return {"stage": stem, "step": stage["before"] + int(step), "within": True}
+    return {"stage": None, "step": 0, "within": False} if name == "base" else None
+
+
+def _alarms(
+    plan: Sequence[Mapping[str, Any]],
+    by_stage: Mapping[str, Sequence[Mapping[str, Any]]],
+    evaluations: Sequence[Mapping[str, Any]],
+    dtype: str,
+) -> Iterator[dict[str, str]]:
+    base = next((e for e in evaluations if e["name"] == "base"), None)
+    for stage in plan:
+        name = stage["name"]
+        if stage["objective"] != "rl":
+            continue
+        found = alarms.of_steps(by_stage[name], dtype)
+        own = [e for e in evaluations if e["stage"] == name]
+        if base and own:
+            found += alarms.of_evaluations(base, own[-1])
+        for alarm in found:
+            yield {"stage": name, "what": alarm.what, "advice": alarm.advice}
+
+
+def _transcripts(
+    folder: Path, evaluations: Sequence[Mapping[str, Any]], characters: int
+) -> dict[str, Any]:
+    """Problems once, and for each evaluation that is shown what was answered to the first of them.
+
+    A row is [problem's index, edit ratio, attempt …], an attempt [text, reward, reason, tokens,
+    truncated], and where there is a shading also [ends, logp, base_logp], as in shading.py.
+    """
+    problems: list[list[Any]] = []
+    index: dict[str, int] = {}
+    shown = []
+    wanted = [e for e in evaluations[:-1] if not e["within"]] + list(evaluations[-1:])
+    paths = [folder / "transcripts" / f"{e['name']}.jsonl" for e in wanted]
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+    for evaluation, path, share in zip(wanted, paths, _shares(sizes, characters), strict=True):
+        rows = []
+        for row in _first_rows(path, share):
+            if row["id"] not in index:
+                index[row["id"]] = len(problems)
+                problems.append([row["id"], row["problem"], row["gold"], row.get("tags") or {}])
+            attempts = map(_attempt, row["attempts"])
+            rows.append([index[row["id"]], row.get("edit_ratio"), *attempts])
+        shown.append({"name": evaluation["name"], "n": evaluation["n"], "rows": rows})
+    return {"problems": problems, "evaluations": shown}
+
+
+def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
+    told = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
+    if shading := attempt.get("shading"):
+        told.append([shading["ends"], shading["logp"], shading.get("base_logp")])
+    return told
+
+
+def _shares(sizes: Sequence[int], budget: int) -> list[int]:
+    """What each of several files may take of a budget: all that small ones need, the others alike.
+
+    So that the same problems are found in all evaluations, as far as they go.
+    """
+    shares = [0] * len(sizes)
+    for done, i in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        shares[i] = min(sizes[i], budget // (len(sizes) - done))
+        budget -= shares[i]
+    return shares
+
+
+def _first_rows(path: Path, characters: int) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            characters -= len(line)
+            if characters < 0:
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputError(
+                    f"{path} has a line that is not JSON ({error}). Remove the file, and its "
+                    "evaluation, and run the same command again."
+                ) from error
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    # Five digits: a curve is looked at, and the page stays small.
+    return float(f"{statistics.fmean(numbers):.5g}") if numbers else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

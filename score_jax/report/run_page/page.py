@@ -1,0 +1,100 @@
+"""The run page: report/index.html, one file that opens from disk, without a server or a network.
+
+    python -m score_jax.report.run_page.page runs/quickstart
+
+joins the sources in page/ (HTML, CSS, plain JavaScript) with what contents.py read. It is written
+at every evaluation, so that a running job can be looked at.
+
+What a model wrote is hostile: it reaches the page as JSON in which no character can end the script
+element around it, and page/*.js put it on the page as text only. The content security policy names
+the style and the script by their hashes, so that nothing else would run or load even then.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from score_jax.problem import InputError
+from score_jax.report.run_page import contents
+
+# In the order in which they rely on each other.
+SCRIPTS = (
+    "elements.js",
+    "diff.js",
+    "charts.js",
+    "overview.js",
+    "curves.js",
+    "changes.js",
+    "speed.js",
+    "settings.js",
+    "shading.js",
+    "transcripts.js",
+    "page.js",
+)
+
+
+def write(workdir: str | os.PathLike[str]) -> Path:
+    """Writes report/index.html anew from the work directory's files, and returns its path.
+
+    Raises: InputError as contents.of.
+    """
+    path = Path(workdir) / "report" / "index.html"
+    text = render(contents.of(workdir))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:  # moved in whole: somebody may be looking
+        part.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page that shows `data`, made as by contents.of."""
+    style = _source("page.css")
+    script = "\n".join(map(_source, SCRIPTS))
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    parts = {
+        "title": html.escape(f"{data['name']} · score_jax"),
+        "policy": html.escape(policy, quote=False),
+        "style": style,
+        "script": script,
+        "data": embedded(data),
+    }
+    # In one pass: what is put in may hold braces too.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _source("page.html"))
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a script element: in ASCII, and without < > &."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _source(name: str) -> str:
+    assets = resources.files("score_jax.report.run_page") / "assets"
+    return (assets / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+if __name__ == "__main__":
+    try:
+        for folder in sys.argv[1:]:
+            print(write(folder))
+    except InputError as error:
+        sys.exit(f"score_jax: {error}")

@@ -1,0 +1,151 @@
+"""Whether an answer says the same as the gold, as far as that needs no symbolic algebra.
+
+Rules: numbers compare exactly; where the gold is an integer the answer must be a number written
+out, not arithmetic still to be done; lists and sets are unordered, tuples ordered, one value too
+many is wrong; brackets, bases and names of letters must agree; a unit, degree or percent sign may
+be missing on either side but not differ; words compare as words. What is left goes to `leaf`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from score_jax.rewards.answers.numbers import units_agree
+from score_jax.rewards.answers.parse import Value, text_form
+from score_jax.rewards.answers.spelling import tight
+
+Leaf = Callable[[str, str], bool]  # (gold, answer) LaTeX expressions → equal or not
+
+
+class Undecided(Exception):
+    """Raised by a leaf that cannot tell: the comparison needs the worker."""
+
+
+class Refused(Exception):
+    """The answer is of a kind that is never looked into."""
+
+
+def undecided(gold: str, answer: str) -> bool:
+    """The leaf of a process that does no algebra."""
+    raise Undecided
+
+
+def same(gold: Value, answer: Value, leaf: Leaf) -> bool:
+    """Whether `answer` says what `gold` says. Raises: Refused, or what `leaf` raises."""
+    if gold.name and answer.name and gold.name != answer.name:
+        # "y = x" may be answered "x = y", but "x = 5" not "y = 5".
+        both_numbers = gold.kind == "number" or answer.kind == "number"
+        return False if both_numbers else leaf(gold.source, answer.source)
+    if "text" in (gold.kind, answer.kind):
+        return text_form(gold) == text_form(answer)
+    if "list" in (gold.kind, answer.kind):
+        return gold.kind == answer.kind and _same_unordered(gold.items, answer.items, leaf)
+    if gold.kind == answer.kind == "union":
+        return _same_unordered(gold.items, answer.items, leaf)
+    if gold.kind == answer.kind and gold.kind in ("tuple", "matrix"):
+        if gold.form != answer.form or len(gold.items) != len(answer.items):
+            return False
+        return _all_same(gold.items, answer.items, leaf)
+    if gold.kind == answer.kind == "based":
+        return (gold.body, gold.form) == (answer.body, answer.form)
+    if "relation" in (gold.kind, answer.kind):
+        # "y = 2x + 3" reads as a named expression; both sides have to be equations of some kind.
+        equations = all(value.kind == "relation" or value.name for value in (gold, answer))
+        return equations and leaf(gold.source, answer.source)
+    if gold.kind == answer.kind == "number":
+        return _same_number(gold, answer)
+    scalars = ("number", "expression")
+    if gold.kind in scalars and answer.kind in scalars:
+        if (
+            not _may_need_algebra(gold, answer)
+            or not units_agree(gold.unit, answer.unit)
+            or not _same_letters(gold.body, answer.body)
+        ):
+            return False
+        if tight(gold.body) == tight(answer.body):
+            return True
+        letters = _ONE_LETTER.fullmatch(gold.body) and _ONE_LETTER.fullmatch(answer.body)
+        return not letters and leaf(gold.body, answer.body)
+    sets = ("tuple", "union", "expression")
+    if gold.kind in sets and answer.kind in sets:
+        written = [value.source for value in (gold, answer) if value.kind == "expression"]
+        return any(_SET.search(one) for one in written) and leaf(gold.source, answer.source)
+    return False
+
+
+_SET = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset|begin)(?![A-Za-z])")
+_ARITHMETIC = re.compile(r"[+*/]|(?<=[^\s{(])\s*-|\\cdot|\\times|\\div")
+_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z]")
+_ONE_LETTER = re.compile(r"[A-Za-z]")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+
+
+def _same_number(gold: Value, answer: Value) -> bool:
+    if gold.exact is None or answer.exact is None or not units_agree(gold.unit, answer.unit):
+        return False
+    if gold.exact == answer.exact:
+        return True
+    # 50% is 50 without its sign, and it is also 0.5.
+    if gold.unit == "%" and answer.unit == "":
+        return gold.exact / 100 == answer.exact
+    if answer.unit == "%" and gold.unit == "":
+        return answer.exact / 100 == gold.exact
+    return False
+
+
+def _may_need_algebra(gold: Value, answer: Value) -> bool:
+    """False if no algebra can make a written-out number of the answer; and the gold is one.
+
+    Raises: Refused for arithmetic left undone: copying the problem into the box must not pay.
+    """
+    if gold.kind != "number" or gold.exact is None:
+        return True
+    whole = gold.exact.denominator == 1
+    if _letters(answer.body):
+        return not whole
+    if whole or _ARITHMETIC.search(answer.body):
+        raise Refused("unevaluated arithmetic")
+    return True
+
+
+def _letters(body: str) -> set[str]:
+    return set(_LETTER.findall(_COMMAND.sub(" ", body)))
+
+
+def _same_letters(gold: str, answer: str) -> bool:
+    """False where the letters differ in case only: x is not X."""
+    ours, theirs = _letters(gold), _letters(answer)
+    return ours == theirs or {c.lower() for c in ours} != {c.lower() for c in theirs}
+
+
+def _all_same(gold: Sequence[Value], answer: Sequence[Value], leaf: Leaf) -> bool:
+    """Item by item, those that need no algebra first: most wrong answers differ there."""
+    late = []
+    for ours, theirs in zip(gold, answer, strict=True):
+        try:
+            if not same(ours, theirs, undecided):
+                return False
+        except Undecided:
+            late.append((ours, theirs))
+    return all(same(ours, theirs, leaf) for ours, theirs in late)
+
+
+def _same_unordered(gold: Sequence[Value], answer: Sequence[Value], leaf: Leaf) -> bool:
+    """Whether every item of one has its own equal in the other."""
+    if len(gold) != len(answer):
+        return False
+    refusal: Refused | None = None
+    left = list(answer)
+    # Numbers first: they match exactly or not at all, and then need no algebra.
+    for ours in sorted(gold, key=lambda value: value.kind != "number"):
+        for theirs in sorted(left, key=lambda value: value.kind != ours.kind):
+            try:
+                if same(ours, theirs, leaf):
+                    left.remove(theirs)
+                    break
+            except Refused as error:
+                refusal = error
+        else:
+            if refusal is not None:
+                raise refusal
+            return False
+    return True

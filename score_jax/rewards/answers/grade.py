@@ -1,0 +1,118 @@
+r"""Grades one stated answer against its gold: 1 for the same value, else 0 with the reason.
+
+In rising order of cost: find the answer (extract.py), compare spellings (spelling.py), compare
+exact numbers and shapes (compare.py), and only then algebra, in a process that is killed at a
+deadline (workers.py). An answer is never an exception: whatever it holds, it costs at most the
+deadline.
+
+Reasons: equal, unequal, no_answer (none stated), too_long (over 300 characters), refused
+(arithmetic left undone, towers of exponents, anything that is no formula), unparseable, timeout,
+crash.
+"""
+
+import functools
+from collections.abc import Sequence
+
+from score_jax.problem import Grade
+from score_jax.rewards.answers.compare import Refused, Undecided, same, undecided
+from score_jax.rewards.answers.extract import extract
+from score_jax.rewards.answers.limits import refusal, too_deep, unbalanced
+from score_jax.rewards.answers.parse import Value, read
+from score_jax.rewards.answers.spelling import normalise, tight
+from score_jax.rewards.workers import deadlines
+
+MAX_ANSWER_CHARS = 300
+_UNDECIDED = "undecided"
+# Timeouts and crashes depend on the machine's load, so they are not remembered.
+_REMEMBERED = ("equal", "unequal", "unparseable", "refused")
+
+
+def grade_answer(text: str, gold: str) -> Grade:
+    """Whether the final answer that `text` states is `gold`.
+
+    gold: the right answer, or a GSM8K solution that ends in "#### answer".
+    Safe from any process and thread; takes at most workers.DEADLINE_SEC, the first call that
+    needs algebra a few seconds more, in which the processes start.
+    """
+    return grade_answers([(text, gold)])[0]
+
+
+def grade_answers(
+    pairs: Sequence[tuple[str, str]], deadline_sec: float = deadlines.DEADLINE_SEC
+) -> list[Grade]:
+    """Grades (text, gold) pairs together: equal questions once, hard ones side by side.
+
+    deadline_sec: wall clock for one hard answer, and for all hanging ones of the call together.
+    """
+    stated = [(_gold_of(gold), extract(text)) for text, gold in pairs]
+    reason_of = {question: _reason(*question) for question in dict.fromkeys(stated)}
+    hard = {
+        (normalise(gold), normalise(answer)): ""
+        for (gold, answer), reason in reason_of.items()
+        if reason == _UNDECIDED and answer is not None
+    }
+    if hard:
+        questions = list(hard)
+        hard = dict(zip(questions, deadlines.decide(questions, deadline_sec), strict=True))
+        for question, reason in reason_of.items():
+            gold, answer = question
+            if reason == _UNDECIDED and answer is not None:
+                reason_of[question] = reason = hard[normalise(gold), normalise(answer)]
+                if reason in _REMEMBERED:
+                    _remember((gold, answer), reason)
+    return [
+        Grade(float(reason_of[question] == "equal"), reason_of[question]) for question in stated
+    ]
+
+
+def _gold_of(gold: str) -> str:
+    return gold.rsplit("####", 1)[1].strip() if "####" in gold else gold
+
+
+_decided: dict[tuple[str, str], str] = {}  # verdicts that cost algebra, oldest first
+_DECIDED_ENTRIES = 20_000
+
+
+def _remember(question: tuple[str, str], reason: str) -> None:
+    # Threads may race here; at worst an entry is dropped early or decided twice.
+    while len(_decided) >= _DECIDED_ENTRIES:
+        _decided.pop(next(iter(_decided), question), None)
+    _decided[question] = reason
+
+
+def _reason(gold: str, answer: str | None) -> str:
+    """The reason as far as it needs no algebra; else _UNDECIDED."""
+    if answer is None:
+        return "no_answer"
+    if len(answer) > MAX_ANSWER_CHARS:
+        return "too_long"
+    known = _decided.get((gold, answer))
+    return known if known is not None else _quick_reason(gold, answer)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _quick_reason(gold: str, answer: str) -> str:
+    ours, theirs = normalise(gold), normalise(answer)
+    if not theirs:
+        return "no_answer"
+    if tight(ours) == tight(theirs):
+        return "equal"
+    if not theirs.isascii() or not theirs.isprintable():
+        return "refused"
+    if unbalanced(theirs):
+        return "unparseable"
+    if too_deep(theirs):
+        return "refused"
+    try:
+        return "equal" if same(_read_gold(ours), read(theirs), undecided) else "unequal"
+    except Refused:
+        return "refused"
+    except Undecided:
+        return "refused" if refusal(theirs) else _UNDECIDED
+    except RecursionError:
+        return "refused"
+
+
+@functools.lru_cache(maxsize=4_096)
+def _read_gold(normalised: str) -> Value:
+    return read(normalised)

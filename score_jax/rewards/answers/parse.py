@@ -1,0 +1,203 @@
+r"""The shape of an answer: number, text, list, tuple or interval, union, matrix, relation, formula.
+
+Reading the shape here, and not in a symbolic library, keeps apart what such libraries merge: (2, 1)
+and [2, 1], {1, 2} and (1, 2), 2516_8 and 2516_9, 3:30 and 4:40, "8 = 7" and 7, "tea" and "eat".
+Input has been through notation.normalise.
+"""
+
+import dataclasses
+import re
+from fractions import Fraction
+
+from score_jax.rewards.answers.numbers import literal, split_unit
+from score_jax.rewards.answers.spelling import matching
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One answer, read."""
+
+    kind: str  # number, based, text, list, tuple, union, matrix, relation, expression
+    source: str  # all of it
+    body: str  # without its name and its unit
+    exact: Fraction | None = None  # kind number
+    items: tuple["Value", ...] = ()  # kinds list, tuple (intervals too), union, matrix
+    form: str = ""  # tuple: its brackets; matrix: "2x3"; based: the base
+    name: str = ""  # "x" of "x = 5"
+    unit: str = ""
+
+
+_AND_OR = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
+_NAME = re.compile(
+    r"(?:\\text\{[A-Za-z ]{1,30}\}|\\angle ?[A-Z]{1,3}|[A-Z]{2,4}"
+    r"|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z, ]{1,8}\))?|\|[A-Za-z]{1,2}\|)"
+)
+_MEMBER = re.compile(r"([A-Za-z]) ?\\in(?![A-Za-z]) ?")
+_BASED = re.compile(r"([0-9A-Za-z]+) ?_ ?\{? ?([0-9]{1,2}) ?\}?", re.ASCII)
+_MATRIX = re.compile(r"\\begin ?\{([pbB]?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL)
+_RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|=|\\approx|\\equiv|\\sim(?![A-Za-z])")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
+_REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\mathbf ?\{? ?R ?\}?|\\R(?![A-Za-z])")
+_CLOSERS = {"<": False, ">": False, r"\leq": True, r"\geq": True}
+
+
+def read(text: str) -> Value:
+    """The value that `text` writes; anything unknown is an expression."""
+    text = _peel(text)
+    body, unit = split_unit(text) if text else (text, "")
+    exact = literal(body)
+    if exact is not None:
+        return Value("number", text, body, exact=exact, unit=unit)
+    inner = _only_text(text)
+    if inner is not None:
+        read_inner = read(inner)
+        if read_inner.kind in ("number", "list"):
+            return read_inner
+        return Value("text", text, inner)
+    if ":" in text:
+        return Value("text", text, text)
+    parts = _split_list(text)
+    if len(parts) > 1:
+        return _list(text, [read(part) for part in parts])
+    if text.startswith("\\{") and _closes_at_end(text):
+        return _list(text, [read(part) for part in _split(text[2:-2], ",;")])
+    if _REALS.fullmatch(text):
+        return read(r"(-\infty,\infty)")
+    member = _MEMBER.match(text)
+    if member:
+        return read(text[member.end() :])
+    if _RELATION.search(text):
+        return _relation(text)
+    unions = _split(text, "∪") if "\\cup" in text else []
+    if len(unions) > 1:
+        return Value("union", text, text, items=tuple(read(part) for part in unions))
+    if text[:1] in ("(", "[") and _closes_at_end(text):
+        items = tuple(read(part) for part in _split(text[1:-1], ",;"))
+        return Value("tuple", text, text, items=items, form=text[0] + text[-1])
+    matrix = _MATRIX.fullmatch(text)
+    if matrix:
+        return _matrix(text, matrix[2])
+    based = _BASED.fullmatch(text)
+    if based and any(char.isdigit() for char in based[1]):
+        return Value("based", text, based[1].upper(), form=based[2])
+    if _WORDS.fullmatch(text) and re.search(r"[A-Za-z]{3}", text):
+        return Value("text", text, text)
+    if "\\pm" in body or "\\mp" in body:
+        both = [
+            body.replace("\\pm", plus).replace("\\mp", minus)
+            for plus, minus in (("+", "-"), ("-", "+"))
+        ]
+        return _list(text, [read(one) for one in both])
+    return Value("expression", text, body, unit=unit)
+
+
+def text_form(value: Value) -> str:
+    """What is compared of words: no case, spaces, full stops, quotes or brackets round a letter."""
+    plain = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", value.source)
+    plain = re.sub(r"[\s.'\"`]|\\ ", "", plain).lower()
+    return re.sub(r"^\(([a-z])\)$", r"\1", plain)
+
+
+def _list(text: str, values: list[Value]) -> Value:
+    """A flat list; a list of one value is that value."""
+    flat: list[Value] = []
+    for value in values:
+        flat.extend(value.items if value.kind == "list" else (value,))
+    return flat[0] if len(flat) == 1 else Value("list", text, text, items=tuple(flat))
+
+
+def _peel(text: str) -> str:
+    """Without braces and parentheses that hold one value and nothing else."""
+    while True:
+        text = text.strip().rstrip(",;").strip()
+        inside = text[1:-1]
+        round_one = text[:1] == "(" and text[-1:] == ")" and len(_split(inside, ",;")) == 1
+        if not ((text[:1] == "{" and text[-1:] == "}") or round_one) or not _closes_at_end(text):
+            return text
+        text = inside
+
+
+def _closes_at_end(text: str) -> bool:
+    return matching(text, 0) == len(text) - 1
+
+
+def _only_text(text: str) -> str | None:
+    r"""The content if `text` is one `\text{…}` and nothing else."""
+    match = re.fullmatch(r"\\text ?\{([^{}]*)\}", text)
+    return match[1].strip() if match else None
+
+
+def _split(text: str, separators: str) -> list[str]:
+    r"""Parts between separators that stand outside of brackets; `∪` stands for `\cup`."""
+    parts, start, position = [], 0, 0
+    while position < len(text):
+        char = text[position]
+        if char in "([{" or text.startswith("\\{", position):
+            # An interval may open with one bracket and close with another; matching() allows it.
+            end = matching(text, position)
+            position = len(text) if end is None else end + 1
+            continue
+        width = 1
+        if "∪" in separators and text.startswith("\\cup", position):
+            char, width = "∪", 4
+        elif char == "\\":
+            width = 2
+        if char in separators:
+            parts.append(text[start:position])
+            start = position + width
+        position += width
+    parts.append(text[start:])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _split_list(text: str) -> list[str]:
+    """Parts between commas, semicolons, "and", "or"; commas of thousands stay in longer lists."""
+    spoken = _AND_OR.sub(" ; ", text)
+    if spoken != text or ", " in text:
+        spoken = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", spoken)
+    return _split(spoken, ",;")
+
+
+def _relation(text: str) -> Value:
+    sides = [side.strip() for side in _RELATION.split(text)]
+    signs = _RELATION.findall(text)
+    if len(signs) == 1 and signs[0] == "=" and _NAME.fullmatch(sides[0]) and sides[1]:
+        value = read(sides[1])
+        return dataclasses.replace(value, source=text, name=sides[0].replace(" ", ""))
+    interval = _interval(sides, signs)
+    return Value("relation", text, text) if interval is None else read(interval)
+
+
+def _interval(sides: list[str], signs: list[str]) -> str | None:
+    """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None for what bounds no single letter."""
+    if not all(sign in _CLOSERS for sign in signs) or not all(sides):
+        return None
+    down = all(sign in (">", r"\geq") for sign in signs)
+    if not down and any(sign in (">", r"\geq") for sign in signs):
+        return None
+    if down:
+        sides, signs = sides[::-1], signs[::-1]
+    letter = re.compile(r"[A-Za-z]")
+    if len(sides) == 3 and letter.fullmatch(sides[1]):
+        low, high = sides[0], sides[2]
+        brackets = "[" if _CLOSERS[signs[0]] else "(", "]" if _CLOSERS[signs[1]] else ")"
+    elif len(sides) == 2 and letter.fullmatch(sides[0]) and not re.search(r"[a-z]", sides[1]):
+        low, high = r"-\infty", sides[1]
+        brackets = "(", "]" if _CLOSERS[signs[0]] else ")"
+    elif len(sides) == 2 and letter.fullmatch(sides[1]) and not re.search(r"[a-z]", sides[0]):
+        low, high = sides[0], r"\infty"
+        brackets = "[" if _CLOSERS[signs[0]] else "(", ")"
+    else:
+        return None
+    return f"{brackets[0]}{low},{high}{brackets[1]}"
+
+
+def _matrix(text: str, inside: str) -> Value:
+    inside = re.sub(r"^ ?\{[lcr|]*\}", "", inside)
+    rows = [row for row in re.split(r"\\\\", inside) if row.strip()]
+    cells = [row.split("&") for row in rows]
+    if len({len(row) for row in cells}) != 1:
+        return Value("expression", text, text)
+    form = f"{len(rows)}x{len(cells[0])}"
+    items = tuple(read(cell) for row in cells for cell in row)
+    return Value("matrix", text, text, items=items, form=form)

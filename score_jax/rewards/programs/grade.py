@@ -1,0 +1,169 @@
+"""Grades programs: 1 if all tests hold, else 0 with the reason; programs run in the sandbox.
+
+The tests run in a process of their own, where the program never is (tester.py); the program runs
+in another, which can reach nothing (forkserver.py). What either does costs at most its deadline.
+
+Reasons: passed, failed (a test did not hold), error (the program, or a test with it, raised),
+syntax, exit (the program asked to end), crash (its process ended), timeout, memory, no_program
+(none in the text), refused (no text that Python would read), too_long.
+
+The gold of a problem whose grader is "program" is a JSON object:
+
+    {"tests": ["assert add(1, 2) == 3", …],  statements; run one after the other
+     "setup": "import math",                 run before them, on their side
+     "prelude": "def poly(xs, x): …",        helpers that the prompt gives: the program gets them,
+                                             and the tests trust these and not the program's own
+     "stub": "def add(a, b):\\n"}            a text that only goes on from here is put behind it
+
+Only "tests" must be there. A prelude must not define what the program is to write.
+"""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+
+from score_jax.problem import Grade, InputError
+from score_jax.rewards.programs.extract import program_of
+from score_jax.rewards.sandbox import start
+from score_jax.rewards.sandbox.tester import Job
+
+TIMEOUT_SEC = 5.0
+MAX_PROGRAM_CHARS = 2_000_000
+# Timeouts, crashes and shortage of memory depend on the machine's load, so they are not remembered.
+_REMEMBERED = ("passed", "failed", "error", "syntax", "exit")
+
+
+def grade_program(
+    program: str,
+    tests: Sequence[str],
+    setup: str = "",
+    timeout_sec: float = TIMEOUT_SEC,
+    *,
+    prelude: str = "",
+) -> Grade:
+    """Whether a program passes tests.
+
+    tests: statements, such as MBPP's asserts, or HumanEval's check and a call of it.
+    setup, prelude: see the gold above. timeout_sec: wall clock for program and tests together.
+    Safe from any process and thread; the first call starts the sandbox, which takes a second.
+    Raises: InputError where no sandbox works on this machine; see sandbox.configure.
+    """
+    if isinstance(tests, str):
+        tests = [tests]
+    job = Job(program, tuple(tests), setup, prelude)
+    return _grade([job], timeout_sec, overtime=False)[0]
+
+
+def grade_programs(jobs: Sequence[Job], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
+    """Grades programs together: equal ones once, many at a time, each within its own deadline.
+
+    A hundred that never end delay the others by one deadline, not by a hundred. On a busy
+    machine a program that waited for a core may go on past its deadline, so that rewards do not
+    depend on the load.
+    """
+    return _grade(jobs, timeout_sec, overtime=True)
+
+
+def _grade(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool) -> list[Grade]:
+    reason_of: dict[Job, str] = {}
+    to_run: list[Job] = []
+    for job in dict.fromkeys(jobs):
+        reason = _unrunnable(job) or _decided.get(_digest(job))
+        if reason is None:
+            to_run.append(job)
+        else:
+            reason_of[job] = reason
+    if to_run:
+        reasons = start.run(to_run, timeout_sec, overtime=overtime)
+        for job, reason in zip(to_run, reasons, strict=True):
+            reason_of[job] = reason
+            if reason in _REMEMBERED:
+                _remember(_digest(job), reason)
+    return [Grade(float(reason_of[job] == "passed"), reason_of[job]) for job in jobs]
+
+
+def grade_text(text: str, gold: str) -> Grade:
+    """Whether the program that an attempt states passes the gold's tests."""
+    return grade_texts([(text, gold)])[0]
+
+
+def grade_texts(pairs: Sequence[tuple[str, str]], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
+    """Grades (text, gold) pairs together. Raises: InputError for a gold that is none."""
+    jobs = []
+    for text, gold in pairs:
+        task = read_gold(gold)
+        program = program_of(text)
+        if task.stub and program[:1] in (" ", "\t", "\n"):
+            program = task.stub + program
+        jobs.append(dataclasses.replace(task.job, program=program))
+    return grade_programs(jobs, timeout_sec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a gold says."""
+
+    job: Job  # its program is empty
+    stub: str = ""
+
+
+@functools.lru_cache(maxsize=20_000)
+def read_gold(gold: str) -> Task:
+    """The tests that a problem's gold holds. Raises: InputError for one that cannot be used."""
+    try:
+        fields = json.loads(gold)
+        tests = fields["tests"]
+        texts = {name: fields.get(name, "") for name in ("setup", "prelude", "stub")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the gold of a program must be a JSON object with a list 'tests', and {gold[:80]!r} "
+            f"is not ({error})."
+        ) from error
+    if not (
+        isinstance(tests, list)
+        and tests
+        and all(isinstance(one, str) for one in (*tests, *texts.values()))
+    ):
+        raise InputError(
+            "the gold of a program needs 'tests', a list of at least one statement as text, and "
+            f"its 'setup', 'prelude' and 'stub' are text; {gold[:80]!r} is not so."
+        )
+    for source in (*tests, texts["setup"], texts["prelude"]):
+        try:
+            ast.parse(source)
+        except (SyntaxError, ValueError) as error:
+            raise InputError(
+                f"a test does not compile ({error}), so no program can pass it: {source[:200]!r}."
+            ) from error
+    job = Job("", tuple(tests), texts["setup"], texts["prelude"])
+    return Task(job, texts["stub"])
+
+
+def _unrunnable(job: Job) -> str | None:
+    """The reason of a program that needs not be run."""
+    if not job.program.strip():
+        return "no_program"
+    if len(job.program) > MAX_PROGRAM_CHARS:
+        return "too_long"
+    if "\x00" in job.program or any("\ud800" <= one <= "\udfff" for one in job.program):
+        return "refused"
+    return None
+
+
+_decided: dict[bytes, str] = {}  # oldest first
+_DECIDED_ENTRIES = 50_000
+
+
+def _digest(job: Job) -> bytes:
+    fields = [job.program, list(job.tests), job.setup, job.prelude]
+    return hashlib.sha256(json.dumps(fields).encode()).digest()
+
+
+def _remember(digest: bytes, reason: str) -> None:
+    # Threads may race here; at worst an entry is dropped early or decided twice.
+    while len(_decided) >= _DECIDED_ENTRIES:
+        _decided.pop(next(iter(_decided), digest), None)
+    _decided[digest] = reason

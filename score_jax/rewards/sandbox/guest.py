@@ -1,0 +1,154 @@
+"""The side of the sandbox: holds one program and does with its objects what the checker asks.
+
+Nothing in this file guards anything. The program runs beside it in one process and may rewrite it;
+all it can gain is to send other values than it would have returned. What it never sees are the
+tests: only names it must define, and the arguments of calls.
+
+    {"load": [prelude, program, names]}       → {"value": {name: value, …}}
+    {"do": operation, "args": […], "kwargs": {…}} → {"value": …, "changed": [[n, contents], …]}
+    or, to either, {"raised": [name of a built-in exception, text]}
+
+"changed" are lists, dicts and sets among the arguments that the call left different.
+"""
+
+import builtins
+import json
+import operator
+import os
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from score_jax.rewards.sandbox import protocol
+
+MODULE = "program"  # not __main__: a main guard would wait for input
+
+_EXCEPTIONS = {
+    kind: name
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type) and issubclass(kind, BaseException) and kind.__name__ == name
+}
+
+
+def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "call": _call,
+    "attribute": getattr,
+    "assign": setattr,
+    "item": operator.getitem,
+    "store": operator.setitem,
+    "iterate": iter,
+    "next": next,
+    "length": len,
+    "truth": bool,
+    "text": str,
+    "repr": repr,
+    "equal": operator.eq,
+    "instance": isinstance,
+}
+
+
+class _Objects:
+    """What was handed out by number, and is kept alive for it."""
+
+    def __init__(self) -> None:
+        self._known: list[Any] = []
+        self._number: dict[int, int] = {}
+
+    def number(self, value: Any) -> int:
+        if id(value) not in self._number:
+            self._number[id(value)] = len(self._known)
+            self._known.append(value)
+        return self._number[id(value)]
+
+    def __call__(self, number: int) -> Any:
+        return self._known[number]
+
+
+def serve(fd: int) -> None:
+    """Answers until the checker is gone."""
+    line = protocol.Line(fd)
+    objects = _Objects()
+    while True:
+        try:
+            request = line.receive()
+        except protocol.Malformed:
+            return
+        try:
+            reply = _load(request, objects) if "load" in request else _do(request, objects)
+        except BaseException as error:
+            reply = {"raised": _describe(error)}
+        try:
+            line.send(reply)
+        except protocol.Unsendable as error:
+            line.send({"raised": _describe(error)})
+
+
+def _load(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
+    """Runs the program, after the prompt's own code, and gives the objects of those names."""
+    prelude, program, names = request["load"]
+    module = types.ModuleType(MODULE)
+    sys.modules[MODULE] = module
+    for source in (prelude, program):
+        exec(compile(source, f"<{MODULE}>", "exec", dont_inherit=True), module.__dict__)
+    found = module.__dict__
+    return {"value": {name: _packed(found[name], objects) for name in names if name in found}}
+
+
+def _do(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
+    graph = protocol.Graph()
+    args = [protocol.unpack(one, graph, objects) for one in request["args"]]
+    kwargs = {
+        key: protocol.unpack(one, graph, objects) for key, one in request.get("kwargs", {}).items()
+    }
+    given = list(graph.values)
+    before = _snapshots(given, objects)
+    value = _OPERATIONS[request["do"]](*args, **kwargs)
+    after = _snapshots(given, objects)
+    changed = [
+        [number, protocol.contents(given[number], graph, objects.number)]
+        for number, (old, new) in enumerate(zip(before, after, strict=True))
+        if old != new
+    ]
+    known = len(graph.values)
+    try:
+        packed = protocol.pack(value, graph, objects.number)
+    except (protocol.Unsendable, RuntimeError):  # RuntimeError: a dict that grows meanwhile
+        del graph.values[known:]
+        packed = {"object": objects.number(value)}
+    return {"value": packed, "changed": changed}
+
+
+def _packed(value: Any, objects: _Objects) -> Any:
+    try:
+        return protocol.pack(value, protocol.Graph(), objects.number)
+    except protocol.Unsendable:
+        return {"object": objects.number(value)}
+
+
+def _snapshots(values: list[Any], objects: _Objects) -> list[str]:
+    return [
+        json.dumps(protocol.contents(value, protocol.Graph(values), objects.number))
+        for value in values
+    ]
+
+
+def _describe(error: BaseException) -> list[str]:
+    kinds = (kind for kind in type(error).__mro__ if kind in _EXCEPTIONS)
+    try:
+        text = str(error)[:1000]
+    except BaseException:
+        text = ""
+    return [_EXCEPTIONS[next(kinds)], text]
+
+
+def main(fd: int) -> None:
+    """Serves, and ends the process without the program's exit handlers."""
+    try:
+        serve(fd)
+    finally:
+        os._exit(0)

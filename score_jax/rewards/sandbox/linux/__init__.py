@@ -1,0 +1,1 @@
+"""What confines a process on Linux: namespaces, landlock, seccomp, and their system calls."""

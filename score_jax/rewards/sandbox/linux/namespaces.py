@@ -1,0 +1,142 @@
+"""A world of its own for model-written programs: namespaces, made by unshare(2), no helper program.
+
+enter() moves this process into new user, mount, PID, network, IPC, host name and cgroup namespaces
+and gives it a file system that holds the standard library and shared libraries, read-only, an empty
+/tmp, and four devices; no /proc, no home, no network device, no other process. Then each program
+gets PID, mount and IPC namespaces of its own (split(), private_tmp()): it sees only itself, and
+what it writes goes with it.
+
+Works as root, and as any user where the kernel lets users make namespaces (Linux 5.12 and later).
+As root, programs run as nobody; as a user, as that user, whom the namespaces leave nothing to own.
+"""
+
+import os
+
+from score_jax.rewards.sandbox.linux import syscalls, visible_files
+
+NOBODY = 65534
+TMP_BYTES = 16 << 20
+TMP_FILES = 2_000
+_ROOT = "/tmp"  # where the new root is put together; any folder that exists would do
+
+_APART = (
+    syscalls.CLONE_NEWUSER
+    | syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWPID
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWUTS
+    | syscalls.CLONE_NEWCGROUP
+)
+
+
+def enter() -> int:
+    """Returns in a child of the calling process, first in its namespaces; the caller waits for it.
+
+    Returns: a descriptor of the PID namespace, for split().
+    Raises: OSError where the kernel refuses one of the steps.
+    """
+    _unshare_with_users()
+    child = os.fork()
+    if child:
+        _wait(child)
+    syscalls.die_with_parent()
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.keep_mounts_private()
+    _build_root()
+    return own
+
+
+def _wait(child: int) -> None:
+    """Ends as the child ends, and with this process the child."""
+    syscalls.die_with_parent()
+    os.closerange(0, 1 << 16)  # above all the control socket, whose end of file the child reads
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0x7F)
+
+
+def _unshare_with_users() -> None:
+    """Enters the namespaces, with the users in them that programs will run as.
+
+    A map of two users can only be written from outside, so a fork of root stays there to write it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid:
+        syscalls.unshare(_APART)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {uid} 1")
+        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        return
+    wait, go = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        try:
+            os.close(go)
+            os.read(wait, 1)
+            for name in ("uid_map", "gid_map"):
+                _write(f"/proc/{os.getppid()}/{name}", f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    try:
+        syscalls.unshare(_APART)
+    finally:
+        os.close(wait)
+        os.close(go)
+        _, status = os.waitpid(writer, 0)
+    if status:
+        raise OSError("the users of the namespace could not be set")
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _build_root() -> None:
+    mounts = [(path, syscalls.copy_mount(path)) for path in visible_files.folders()]
+    files = [(path, syscalls.copy_mount(os.path.realpath(path))) for path in visible_files.files()]
+    devices = [
+        (path, syscalls.copy_mount(path, device=True))
+        for path in visible_files.DEVICES
+        if os.path.exists(path)
+    ]
+    links, hidden = visible_files.links(), visible_files.hidden()
+    syscalls.mount_tmpfs(_ROOT, "size=1m,mode=755")
+    for path, fd in mounts:
+        os.makedirs(_ROOT + path, 0o755, exist_ok=True)
+        syscalls.attach_mount(fd, _ROOT + path)
+    for path, fd in (*files, *devices):
+        os.makedirs(os.path.dirname(_ROOT + path), 0o755, exist_ok=True)
+        os.close(os.open(_ROOT + path, os.O_CREAT | os.O_WRONLY, 0o644))
+        syscalls.attach_mount(fd, _ROOT + path)
+    for path, target in links:
+        os.makedirs(os.path.dirname(_ROOT + path), 0o755, exist_ok=True)
+        os.symlink(target, _ROOT + path)
+    for path in hidden:
+        syscalls.mount_tmpfs(_ROOT + path, "size=4k,mode=755")
+        syscalls.protect_mount(_ROOT + path)
+    os.mkdir(_ROOT + "/tmp", 0o755)
+    os.mkdir(_ROOT + "/proc", 0o755)
+    syscalls.change_root(_ROOT)
+    syscalls.protect_mount("/")
+
+
+def split(own: int) -> None:
+    """The next fork is the first process of a PID namespace; own: what enter() returned."""
+    syscalls.join(own, syscalls.CLONE_NEWPID)
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+
+
+def private_tmp() -> None:
+    """Called in that process: a /tmp that nobody else sees and that ends with it."""
+    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
+    syscalls.mount_tmpfs(
+        "/tmp",
+        f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=1777",
+        syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC,
+    )
+    os.chdir("/tmp")

@@ -1,0 +1,186 @@
+"""Which system calls a model's program may make: a filter that the kernel applies, seccomp.
+
+A list of what is allowed; all else answers "no such call" (ENOSYS), as an older kernel would, and
+so is every call added to Linux later. Allowed: reading and writing what is open, opening files (how
+far is the file system's or Landlock's to say), memory, threads, clocks, own signals. Not allowed:
+new processes, other programs, signals to anyone, connections, changes of rights, owners, times,
+limits of other processes. Five calls are looked at more closely, by their arguments.
+
+Known machines: x86_64 and aarch64. On others there is no filter, so no sandbox.
+Source of the numbers: Linux 6.1, asm/unistd_64.h and asm-generic/unistd.h.
+"""
+
+import ctypes
+import functools
+import os
+
+from score_jax.rewards.sandbox.linux import syscalls
+
+# name:number on x86_64:number on aarch64, where it has one
+_ALLOWED = """
+    read:0:63 write:1:64 readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68 preadv:295:69
+    pwritev:296:70 lseek:8:62 close:3:57 close_range:436:436 dup:32:23 dup2:33: dup3:292:24
+    pipe:22: pipe2:293:59 flock:73:32 fsync:74:82 fdatasync:75:83 ftruncate:77:46
+    fadvise64:221:223 stat:4: fstat:5:80 lstat:6: newfstatat:262:79 statx:332:291 statfs:137:43
+    fstatfs:138:44 access:21: faccessat:269:48 faccessat2:439:439 readlink:89: readlinkat:267:78
+    getdents:78: getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50 umask:95:166 mkdir:83:
+    mkdirat:258:34 rmdir:84: unlink:87: unlinkat:263:35 rename:82: renameat:264:38
+    renameat2:316:276 symlink:88: symlinkat:266:36 mmap:9:222 mprotect:10:226 munmap:11:215
+    mremap:25:216 msync:26:227 madvise:28:233 brk:12:214 membarrier:324:283 poll:7: ppoll:271:73
+    select:23: pselect6:270:72 epoll_create1:291:20 epoll_ctl:233:21 epoll_wait:232:
+    epoll_pwait:281:22 eventfd2:290:19 recvfrom:45:207 shutdown:48:210 rt_sigaction:13:134
+    rt_sigprocmask:14:135 rt_sigreturn:15:139 rt_sigpending:127:136 rt_sigtimedwait:128:137
+    rt_sigsuspend:130:133 sigaltstack:131:132 pause:34: alarm:37: getitimer:36:102
+    setitimer:38:103 restart_syscall:219:128 futex:202:98 get_robust_list:274:100
+    set_robust_list:273:99 set_tid_address:218:96 rseq:334:293 sched_yield:24:124
+    sched_getaffinity:204:123 sched_getparam:143:121 sched_getscheduler:145:120 getcpu:309:168
+    nanosleep:35:101 clock_nanosleep:230:115 clock_gettime:228:113 clock_getres:229:114
+    gettimeofday:96:169 time:201: times:100:153 getrusage:98:165 getpid:39:172 getppid:110:173
+    gettid:186:178 getuid:102:174 geteuid:107:175 getgid:104:176 getegid:108:177
+    getresuid:118:148 getresgid:120:150 getgroups:115:158 getpgid:121:155 getpgrp:111:
+    getsid:124:156 getpriority:140:141 getrlimit:97:163 uname:63:160 sysinfo:99:179
+    getrandom:318:278 wait4:61:260 waitid:247:95 exit:60:93 exit_group:231:94
+"""
+
+# What the machines call themselves in a filter, and the places of their numbers above.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
+# Calls that are looked into: their numbers on each machine.
+_CLOSER = {
+    "x86_64": {
+        "clone": 56,
+        "openat": 257,
+        "open": 2,
+        "fcntl": 72,
+        "ioctl": 16,
+        "prlimit64": 302,
+        "socketpair": 53,
+        "sendto": 44,
+    },
+    "aarch64": {
+        "clone": 220,
+        "openat": 56,
+        "fcntl": 25,
+        "ioctl": 29,
+        "prlimit64": 261,
+        "socketpair": 199,
+        "sendto": 206,
+    },
+}
+
+_CLONE_THREAD = 0x10000
+_FCNTL = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    1030,
+)  # duplicate, flags, locks; not F_SETOWN, which sends signals
+_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, blocking, inherited
+_AF_UNIX = 1
+
+# Instructions: load a word, compare it, and it with a mask, return.
+_LOAD, _EQUAL, _GREATER, _AND, _RETURN = 0x20, 0x15, 0x25, 0x54, 0x06
+_GROUP = 10  # of numbers that are looked for together
+_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 38  # 38: ENOSYS
+_NUMBER_AT, _ARCHITECTURE_AT = 0, 4
+
+_Instruction = tuple[int, int, int, int]  # code, skip if true, skip if false, operand
+
+
+def allowed(machine: str) -> dict[str, int]:
+    """The calls allowed whatever their arguments: name → number on that machine."""
+    place = _ARCHITECTURES[machine][1]
+    calls = (entry.split(":") for entry in _ALLOWED.split())
+    return {call[0]: int(call[place]) for call in calls if call[place]}
+
+
+def program(machine: str) -> list[_Instruction]:
+    """The filter for a machine. Raises: OSError where the machine is not known."""
+    if machine not in _ARCHITECTURES:
+        raise OSError(f"seccomp: the calls of {machine} are not known here")
+    rules = [
+        (_LOAD, 0, 0, _ARCHITECTURE_AT),
+        (_EQUAL, 1, 0, _ARCHITECTURES[machine][0]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER_AT),
+    ]
+    for name, number in _CLOSER[machine].items():
+        body = _closer(name)
+        rules += [(_EQUAL, 0, len(body), number), *body]
+    # In groups that are skipped as a whole: the kernel runs all of it for each of a thousand
+    # numbers when a filter is put up, which would take longer than the program.
+    numbers = sorted(allowed(machine).values())
+    for group in (numbers[at : at + _GROUP] for at in range(0, len(numbers), _GROUP)):
+        body = [rule for number in group for rule in _if_equal(number)]
+        rules += [(_GREATER, len(body) + 1, 0, group[-1]), *body, _otherwise()]
+    return [*rules, _otherwise()]
+
+
+def _closer(name: str) -> list[_Instruction]:
+    """What is done about one call, always ending in a verdict."""
+    if name == "clone":  # threads, not processes
+        return [*_masked(0, _CLONE_THREAD), *_if_equal(_CLONE_THREAD, _ALLOW), _otherwise(_REFUSE)]
+    if name in ("open", "openat"):
+        # O_TRUNC empties a file that is opened for reading, which Landlock overlooks before ABI 3.
+        how = 1 if name == "open" else 2
+        truncate = os.O_TRUNC
+        return [
+            *_masked(how, truncate | os.O_ACCMODE),
+            *_if_equal(truncate, _REFUSE),
+            _otherwise(_ALLOW),
+        ]
+    if name == "fcntl":
+        return [*_masked(1), *(r for one in _FCNTL for r in _if_equal(one, _ALLOW)), _otherwise()]
+    if name == "ioctl":
+        return [*_masked(1), *(r for one in _IOCTL for r in _if_equal(one, _ALLOW)), _otherwise()]
+    if name == "socketpair":  # an event loop wakes itself through one
+        return [*_masked(0), *_if_equal(_AF_UNIX, _ALLOW), _otherwise()]
+    if name == "prlimit64":  # of this process only
+        return [*_masked(0), *_if_equal(0, _ALLOW), _otherwise()]
+    if name == "sendto":  # to the other end, not to an address: both halves of the pointer are 0
+        high = (_LOAD, 0, 0, 16 + 8 * 4 + 4)
+        return [*_masked(4), (_EQUAL, 1, 0, 0), _otherwise(), high, *_if_equal(0), _otherwise()]
+    raise AssertionError(name)
+
+
+def _masked(argument: int, mask: int = 0xFFFFFFFF) -> list[_Instruction]:
+    """Loads the low half of an argument; the kernel reads no more of those that are numbers."""
+    load = (_LOAD, 0, 0, 16 + 8 * argument)
+    return [load] if mask == 0xFFFFFFFF else [load, (_AND, 0, 0, mask)]
+
+
+def _if_equal(value: int, verdict: int = _ALLOW) -> list[_Instruction]:
+    return [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, verdict)]
+
+
+def _otherwise(verdict: int = _REFUSE) -> _Instruction:
+    return (_RETURN, 0, 0, verdict)
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("rules", ctypes.c_void_p))
+
+
+@functools.cache
+def prepare() -> bytes:
+    """The filter of this machine as the kernel reads it; worked out once, before forks need it."""
+    return b"".join(
+        code.to_bytes(2, "little")
+        + bytes((if_true, if_false))
+        + (operand & 0xFFFFFFFF).to_bytes(4, "little")
+        for code, if_true, if_false, operand in program(syscalls.machine())
+    )
+
+
+def install() -> None:
+    """Puts this process under the filter for good. It needs no_new_privileges."""
+    packed = prepare()
+    buffer = ctypes.create_string_buffer(packed, len(packed))
+    filter_of = _Filter(len(packed) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    set_seccomp, mode_filter = ctypes.c_int(22), ctypes.c_ulong(2)
+    none = ctypes.c_ulong(0)
+    syscalls.call("prctl", set_seccomp, mode_filter, ctypes.byref(filter_of), none, none)

@@ -1,0 +1,290 @@
+"""The trusted side: runs the tests of one program, whose functions are calls into the sandbox.
+
+Tests and expected values stay in this process. Where a test names what the program defines, it gets
+plain data, or a Handle: calls, attributes, items and iteration go to the sandbox, and what comes
+back is plain data or another Handle. Every `==` and `assert` happens here, on plain data: a Handle
+equals no plain value, whatever its class says, and does no arithmetic, since that would show the
+expected value to the program. Two Handles are compared by the program.
+
+Whose a name is: what the tests, their setup and the prompt's own helpers define is theirs; so are
+the built-ins, and standard modules that a test uses without importing them. The program provides
+the rest. A built-in name is the program's only if nothing else is: `assert sum(10, 15) == 6`.
+
+Not handled: functions of the tests given to the program as arguments, tests that fork.
+"""
+
+import ast
+import builtins
+import dataclasses
+import importlib
+import symtable
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from score_jax.rewards.sandbox import protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One program and what it has to pass."""
+
+    program: str
+    tests: tuple[str, ...]  # statements
+    setup: str = ""  # run before the tests, on their side: it may call the program
+    prelude: str = ""  # the prompt's own code: given to the program, and trusted by the tests
+
+
+class Ended(BaseException):
+    """The program's process ended, or asked to end; no `except Exception` of a test catches it."""
+
+
+class Box:
+    """The sandbox as seen from here."""
+
+    def __init__(self, fd: int):
+        self._line = protocol.Line(fd)
+        self.failure = ""  # why no verdict but a bad one can be given any more
+
+    def load(self, job: Job, names: Sequence[str]) -> dict[str, Any]:
+        """Runs the program and returns what it defines of `names`."""
+        prelude = "\n".join([job.prelude, *_imports(job.setup)])
+        found = self._ask({"load": [prelude, job.program, list(names)]}).get("value")
+        if not isinstance(found, dict):
+            self._end("crash")
+        graph = protocol.Graph()
+        values = {}
+        for name in names:
+            if name in found:
+                values[name] = self._unpack(found[name], graph)
+                graph = protocol.Graph()
+        return values
+
+    def do(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """What an operation on the program's objects gives, or raises."""
+        graph = protocol.Graph()
+        message: dict[str, Any] = {
+            "do": operation,
+            "args": [protocol.pack(one, graph, _number_of) for one in args],
+        }
+        if kwargs:
+            message["kwargs"] = {
+                key: protocol.pack(one, graph, _number_of) for key, one in kwargs.items()
+            }
+        given = list(graph.values)
+        reply = self._ask(message)
+        try:
+            for number, contents in reply.get("changed", ()):
+                protocol.replace(given[number], contents, graph, self._handle)
+        except (protocol.Malformed, TypeError, ValueError, LookupError):
+            self._end("crash")
+        return self._unpack(reply.get("value"), graph)
+
+    def _ask(self, message: Any) -> dict[str, Any]:
+        if self.failure:
+            raise Ended
+        try:
+            self._line.send(message)
+            reply = self._line.receive()
+        except protocol.Malformed:
+            self._end("crash")
+        if not isinstance(reply, dict):
+            self._end("crash")
+        if "raised" in reply:
+            self._raise(reply["raised"])
+        return reply
+
+    def _unpack(self, data: Any, graph: protocol.Graph) -> Any:
+        try:
+            return protocol.unpack(data, graph, self._handle)
+        except protocol.Malformed:
+            self._end("crash")
+
+    def _handle(self, number: int) -> "Handle":
+        return Handle(self, number)
+
+    def _raise(self, raised: Any) -> NoReturn:
+        """Raises the built-in exception that the program raised."""
+        if not (
+            isinstance(raised, list)
+            and len(raised) == 2
+            and all(isinstance(one, str) for one in raised)
+        ):
+            self._end("crash")
+        name, text = raised
+        kind = vars(builtins).get(name)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            self._end("exit")
+        if kind is StopIteration:
+            raise _Exhausted
+        try:
+            error = kind(text)
+        except Exception:  # UnicodeDecodeError and the like take more than a text
+            error = Exception(text)
+        raise error
+
+    def _end(self, failure: str) -> NoReturn:
+        self.failure = self.failure or failure
+        raise Ended
+
+
+class _Exhausted(RuntimeError):
+    """The program raised StopIteration. Outside of `next` it may not end a loop of the tests."""
+
+
+class Handle:
+    """An object of the program. Its own names are all dunders, to leave the rest to the object."""
+
+    __slots__ = ("__box", "__number")
+
+    def __init__(self, box: Box, number: int):
+        object.__setattr__(self, "_Handle__box", box)
+        object.__setattr__(self, "_Handle__number", number)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__box.do("call", self, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__name__":
+            raise AttributeError(name)
+        return self.__box.do("attribute", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__box.do("assign", self, name, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.__box.do("item", self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.__box.do("store", self, key, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = self.__box.do("iterate", self)
+        return iterator if isinstance(iterator, Handle) else iter(iterator)
+
+    def __next__(self) -> Any:
+        try:
+            return self.__box.do("next", self)
+        except _Exhausted:
+            raise StopIteration from None
+
+    def __len__(self) -> int:
+        return self.__box.do("length", self)
+
+    def __bool__(self) -> bool:
+        return self.__box.do("truth", self) is True
+
+    def __str__(self) -> str:
+        return str(self.__box.do("text", self))
+
+    def __repr__(self) -> str:
+        return str(self.__box.do("repr", self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Handle):
+            return False
+        if self.__number == other.__number:
+            return True
+        return self.__box.do("equal", self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Handle, self.__number))
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, Handle) and self.__box.do("instance", instance, self) is True
+
+
+def _number_of(value: Any) -> int:
+    if type(value) is not Handle:
+        raise TypeError(f"a {type(value).__name__} of the tests cannot be given to the program")
+    return value._Handle__number  # type: ignore[attr-defined]
+
+
+def verdict(job: Job, fd: int) -> str:
+    """Runs the tests against the program that waits behind `fd`; returns the reason of the grade.
+
+    "passed" if all tests held; "failed" if an assertion did not; "syntax" or "error" if the program
+    cannot be run or raised; "exit" and "crash" if its process asked to end or ended.
+    """
+    box = Box(fd)
+    try:
+        reason = _run(job, box)
+    except AssertionError:
+        reason = "failed"
+    except SyntaxError:
+        reason = "syntax"
+    except Exception:
+        reason = "error"
+    except Ended:
+        reason = "crash"
+    return box.failure or reason
+
+
+def _run(job: Job, box: Box) -> str:
+    namespace: dict[str, Any] = {"__name__": "tests"}
+    exec(compile(job.prelude, "<prelude>", "exec", dont_inherit=True), namespace)
+    statements = [one for one in (job.setup, *job.tests) if one.strip()]
+    modules, wanted = names(statements, frozenset(namespace))
+    namespace.update((name, importlib.import_module(name)) for name in modules)
+    namespace.update(box.load(job, wanted))
+    for statement in statements:
+        exec(compile(statement, "<tests>", "exec", dont_inherit=True), namespace)
+    return "passed"
+
+
+def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
+    """The standard modules that the tests take for granted, and what the program must define.
+
+    known: names that are defined already. Raises: SyntaxError for a bad test.
+    """
+    defined: set[str] = set()
+    read: list[set[str]] = []
+    for statement in statements:
+        table = symtable.symtable(statement, "<tests>", "exec")
+        defined |= {one.get_name() for one in table.get_symbols() if one.is_assigned()}
+        defined |= {one.get_name() for one in table.get_symbols() if one.is_imported()}
+        read.append(_globals_read(table))
+    free = set().union(*read) - defined
+    trees = [ast.parse(statement) for statement in statements]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
+    dotted = Counter(
+        node.value.id
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    )
+    modules = {name for name in free & sys.stdlib_module_names if uses[name] == dotted[name]}
+    built_in = free & vars(builtins).keys()
+    wanted = free - modules - built_in
+    if not wanted and trees:
+        wanted = built_in.intersection(*(_called(tree) for tree in trees))
+    return sorted(modules - known), sorted(wanted - known)
+
+
+def _called(tree: ast.AST) -> set[str]:
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {function.id for function in calls if isinstance(function, ast.Name)}
+
+
+def _globals_read(table: symtable.SymbolTable) -> set[str]:
+    """Names that a piece of code looks up in its module, those inside its functions included."""
+    top = table.get_type() == "module"
+    found = {
+        symbol.get_name()
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and (top or symbol.is_global())
+    }
+    return found.union(*(_globals_read(child) for child in table.get_children()))
+
+
+def _imports(source: str) -> list[str]:
+    """The import statements at the top level of a test's setup: the program gets them too."""
+    return [
+        ast.unparse(node)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]

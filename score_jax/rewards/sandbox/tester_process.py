@@ -1,0 +1,128 @@
+"""Processes that run the tests of one program after another, forked from the warden.
+
+They hold tests and expected values, run no code of a model, and take nothing from it but plain data
+(tester.py). So one serves many programs: a fork costs more than the tests of most. It is given up,
+and another forked, when what a program sent has made it large, when its tests may have altered more
+than their own names, when it was killed at a deadline, and after MOST_JOBS in any case.
+"""
+
+import ast
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+
+from score_jax.rewards.sandbox import tester
+from score_jax.rewards.sandbox.linux import syscalls
+from score_jax.rewards.sandbox.tester import Job
+
+MOST_JOBS = 200
+BYTES = 2 << 30
+GROWN_BYTES = 16 << 20  # held beyond what it began with; less than the warden lets everybody hold
+
+# Modules without a state that tests could alter but by assigning to them.
+_STATELESS = {
+    *("cmath", "collections", "functools", "heapq", "itertools", "math", "operator", "re"),
+    *("string", "typing"),
+}
+_MODULES = sys.stdlib_module_names - _STATELESS
+_REACHING = {"setattr", "delattr", "globals", "vars", "exec", "eval", "getattr"}
+
+
+class Checker:
+    """One such process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        warden = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(theirs.fileno(), warden)
+        theirs.close()
+        self.socket = ours
+
+    def judge(self, job: Job, box: int) -> None:
+        """Has it run a job's tests against the program that waits behind the descriptor `box`.
+
+        Raises: OSError if it is gone.
+        """
+        message = json.dumps(vars(job)).encode() + b"\n"
+        sent = socket.send_fds(self.socket, [message], [box])
+        self.socket.sendall(message[sent:])
+
+    def verdict(self) -> tuple[str, bool]:
+        """The reason, once its socket can be read, and whether it goes on; no reason if it died."""
+        try:
+            reason, _, goes_on = self.socket.recv(64).decode().partition(" ")
+        except OSError:
+            reason, goes_on = "", ""
+        return reason, goes_on == "on"
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so still itself
+
+    def end(self) -> None:
+        """Kills it and waits until it is gone."""
+        self.kill()
+        os.waitpid(self.pid, 0)
+        self.socket.close()
+
+
+def _become(fd: int, warden: int) -> None:
+    """The fork: judges until the warden closes its socket. Never returns."""
+    try:
+        syscalls.die_with_parent(warden)
+        signal.set_wakeup_fd(-1)
+        os.dup2(fd, 3)
+        os.closerange(4, 1 << 16)
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with socket.socket(fileno=3) as asked:
+            _serve(asked)
+    finally:
+        os._exit(0)
+
+
+def _serve(asked: socket.socket) -> None:
+    began_bytes = _most_bytes()
+    for number in range(1, 1 + MOST_JOBS):
+        data, fds, _, _ = socket.recv_fds(asked, 1 << 16, 1)
+        parts = [data]
+        while parts[-1] and not parts[-1].endswith(b"\n"):
+            parts.append(asked.recv(1 << 20))
+        if not parts[-1]:
+            return
+        fields = json.loads(b"".join(parts))
+        job = Job(**{**fields, "tests": tuple(fields["tests"])})
+        random.seed(0)
+        reason = tester.verdict(job, fds[0])
+        os.close(fds[0])
+        grown = _most_bytes() > began_bytes + GROWN_BYTES
+        ends = grown or alters(job) or number == MOST_JOBS
+        asked.sendall(f"{reason} {'ends' if ends else 'on'}".encode())
+
+
+def alters(job: Job) -> bool:
+    """Whether a job's tests may leave a trace in their process: a module changed, for one."""
+    try:
+        tree = ast.parse("\n".join((job.prelude, job.setup, *job.tests)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    return any(_reaches_out(node) for node in ast.walk(tree))
+
+
+def _reaches_out(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return not isinstance(node.ctx, ast.Load) or node.attr.startswith("__")
+    if isinstance(node, ast.Name):
+        return node.id in _MODULES or node.id in _REACHING or node.id.startswith("__")
+    if isinstance(node, ast.Import):
+        return not {one.name for one in node.names} <= _STATELESS
+    return isinstance(node, ast.ImportFrom) and node.module not in _STATELESS
+
+
+def _most_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -1,0 +1,185 @@
+"""SentencePiece vocabularies: a `.model` file, or the same table inside a GGUF.
+
+A GGUF of kind "llama" holds the pieces, scores and types of a SentencePiece BPE model, with the
+same type numbers. So it is turned back into one and run by the `sentencepiece` library: its
+algorithm, ties included, is then the original's own.
+
+Not handled: unigram tables in a GGUF (kind "t5"), and normalisation rules there (BPE models that
+people train on have none).
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import sentencepiece
+import tokenizers
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2 as proto
+from tokenizers import decoders, models, normalizers
+
+from score_jax.problem import InputError
+from score_jax.text.tokenizer import MARKERS, Tokenizer, complete
+from score_jax.text.tokenizers import sidecar
+
+# The message classes are made when the module is imported, so type checkers cannot see them.
+_Model: Any = proto.ModelProto  # type: ignore[attr-defined]
+_Piece: Any = _Model.SentencePiece
+_BPE = 2  # TrainerSpec.ModelType
+_SPACE = "▁"
+
+
+def from_model(path: pathlib.Path) -> Tokenizer:
+    """Loads a SentencePiece `.model` file with what the files beside it say."""
+    model = _Model()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise InputError(
+            f"{path} is not a whole SentencePiece model ({error}). Fetch the file again; a "
+            "tokenizer.model of Llama 3 is of another kind: use its tokenizer.json."
+        ) from error
+    beside = sidecar.read(path.parent)
+    ids = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    # A model file does not say whether rows begin with bos; those of Llama 2 and Gemma do.
+    bos = ids.get(beside.bos or model.trainer_spec.bos_piece)
+    return _complete(
+        model,
+        ends=[ids.get(beside.eos or model.trainer_spec.eos_piece), *beside.end_ids],
+        pad=ids.get(beside.pad or model.trainer_spec.pad_piece),
+        bos=None if beside.add_bos is False else bos,
+        chat_template=beside.chat_template,
+        path=path,
+    )
+
+
+def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
+    """The SentencePiece model that a GGUF's metadata describes."""
+    stated = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
+    bos = stated.get("bos_token_id") if stated.get("add_bos_token", True) else None
+    return _complete(
+        _model_of_gguf(metadata, path),
+        ends=[stated.get("eos_token_id"), stated.get("eot_token_id")],
+        pad=stated.get("padding_token_id"),
+        bos=bos,
+        chat_template=metadata.get("tokenizer.chat_template", ""),
+        path=path,
+    )
+
+
+def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenizers.Tokenizer:
+    """The same for the `tokenizers` package, whose files transformers reads.
+
+    SentencePiece joins the two neighbours whose piece has the best score, the package those that
+    come first in a list; so the list holds every split of every piece, by score. Pieces of their
+    own right (runs of blanks, turn marks) are cut out before either begins.
+    """
+    model = _model_of_gguf(metadata, path)
+    vocabulary = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    joined = [piece for piece in model.pieces if piece.type == _Piece.NORMAL]
+    joined.sort(key=lambda piece: -piece.score)
+    merges = [
+        (piece.piece[:n], piece.piece[n:])
+        for piece in joined
+        for n in range(1, len(piece.piece))
+        if piece.piece[:n] in vocabulary and piece.piece[n:] in vocabulary
+    ]
+    unknown = next(piece.piece for piece in model.pieces if piece.type == _Piece.UNKNOWN)
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocabulary,
+            merges=merges,
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=model.trainer_spec.byte_fallback,
+        )
+    )
+    prefix = model.normalizer_spec.add_dummy_prefix
+    backend.normalizer = normalizers.Sequence(
+        [*([normalizers.Prepend(_SPACE)] if prefix else []), normalizers.Replace(" ", _SPACE)]
+    )
+    backend.decoder = decoders.Sequence(
+        [
+            *(decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()),
+            *([decoders.Strip(" ", 1, 0)] if prefix else []),
+        ]
+    )
+    for piece in model.pieces:
+        special = piece.type in (_Piece.CONTROL, _Piece.UNKNOWN) or piece.piece in MARKERS
+        if special or piece.type == _Piece.USER_DEFINED:
+            # Runs of blanks are found once blanks are visible; the rest in the text as it is.
+            token = tokenizers.AddedToken(
+                piece.piece, special=special, normalized=_SPACE in piece.piece
+            )
+            (backend.add_special_tokens if special else backend.add_tokens)([token])
+    return backend
+
+
+def _model_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Any:
+    stated = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
+    tokens, scores = stated.get("tokens", ()), stated.get("scores", ())
+    kinds = list(stated.get("token_type", ()))
+    if not tokens or not len(tokens) == len(scores) == len(kinds):
+        raise InputError(
+            f"{path} has {len(tokens)} tokens, {len(scores)} scores and {len(kinds)} token types; "
+            "SentencePiece needs one of each per token. Convert the model again."
+        )
+    if _Piece.UNKNOWN not in kinds:  # Gemma files list it as a control token
+        kinds[stated.get("unknown_token_id", 0)] = _Piece.UNKNOWN
+    model = _Model()
+    try:
+        for token, score, kind in zip(tokens, scores, kinds, strict=True):
+            # Runs of blanks come as blanks in some files; SentencePiece spells them visibly.
+            model.pieces.add(piece=token.replace(" ", _SPACE), score=score, type=kind)
+    except ValueError as error:
+        raise InputError(
+            f"{path} has a token of no known type: {error}. Fetch the file again."
+        ) from error
+    model.trainer_spec.model_type = _BPE
+    model.trainer_spec.byte_fallback = _Piece.BYTE in kinds
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.add_dummy_prefix = stated.get("add_space_prefix", True)
+    model.normalizer_spec.remove_extra_whitespaces = stated.get("remove_extra_whitespaces", False)
+    return model
+
+
+def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
+    for piece in model.pieces:
+        # Control pieces are never read out of a text; user-defined ones are (Gemma's turn marks).
+        if piece.piece in MARKERS:
+            piece.type = _Piece.CONTROL
+    special = {
+        piece.piece: i for i, piece in enumerate(model.pieces) if piece.type == _Piece.CONTROL
+    }
+    start = _processor(model, path)
+    continued = start
+    if model.normalizer_spec.add_dummy_prefix:
+        model.normalizer_spec.add_dummy_prefix = False
+        continued = _processor(model, path)
+    return complete(
+        encode=functools.partial(_encode, start),
+        encode_continued=functools.partial(_encode, continued),
+        decode=functools.partial(_decode, start),
+        vocab_size=len(model.pieces),
+        special=special,
+        path=path,
+        **stated,
+    )
+
+
+def _processor(model: Any, path: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter on the way to the former
+        raise InputError(
+            f"The SentencePiece vocabulary in {path} is not usable ({error}). Fetch the file again."
+        ) from error
+
+
+def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
+    return processor.encode(text)
+
+
+def _decode(processor: sentencepiece.SentencePieceProcessor, ids: list[int]) -> str:
+    return processor.decode(ids)

@@ -1,0 +1,348 @@
+"""What a run leaves on disk and tells the terminal while it goes.
+
+One `RunLog` per run writes the text files of the work directory (config.json, metrics.jsonl,
+tensorboard/, evaluations/, transcripts/), shows progress (progress.py), and sends the numbers to
+Weights & Biases where a setting says so (wandb_run.py).
+
+A resumed run restores its checkpoint and then calls `truncate_after`, so that metrics.jsonl has
+each step once; TensorBoard hides the repeated steps itself (purge step).
+Left out: checkpoints (learner/checkpoint.py) and the report made from these files (report/).
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+import tensorboardX
+import tensorboardX.summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from score_jax import jsonfiles
+from score_jax.problem import InputError
+from score_jax.workdir.progress import Progress
+from score_jax.workdir.wandb_run import WandbRun
+
+_PACKAGES = (
+    "score-jax",
+    "absl-py",
+    "flax",
+    "gguf",
+    "grain",
+    "jax",
+    "jaxlib",
+    "libtpu",
+    "math-verify",
+    "ml_collections",
+    "numpy",
+    "optax",
+    "orbax-checkpoint",
+    "safetensors",
+    "sentencepiece",
+    "tensorflow-datasets",
+    "tokenizers",
+)
+
+_TEXTS, _TEXT_CHARACTERS = 10, 4000  # transcripts on TensorBoard, and of an attempt
+
+
+class RunLog:
+    """Log of one run; use as a context manager, which closes the files and the bar.
+
+    Only one process of a run may write: pass `primary=False` in the others and every call does
+    nothing there.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        every: int = 1,
+        primary: bool = True,
+        stream: TextIO | None = None,
+        wandb: str = "",
+    ):
+        """Makes the work directory and checks that it can be written.
+
+        Args:
+          every: log every that many steps, and always a stage's first and last.
+          stream: where progress goes; standard output if not given.
+          wandb: a project of Weights & Biases to log to as well; empty for none.
+        Raises: InputError if the directory cannot be made or written, or wandb is missing.
+        """
+        self.workdir = Path(workdir)
+        self._every = every
+        self._primary = primary
+        self._progress = Progress(stream) if primary else None
+        self._start_sec = time.monotonic()
+        self._stage, self._steps, self._steps_before = "", 0, 0
+        self._stamped: dict[str, Any] = {}
+        self._events: tensorboardX.FileWriter | None = None
+        self._wandb = WandbRun(wandb, self.workdir) if wandb and primary else None
+        if primary:
+            _check_writable(self.workdir)
+            _drop_torn_tail(self.workdir / "metrics.jsonl")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the bar and flushes and closes the files; may be called twice."""
+        if self._progress is not None:
+            self._progress.close()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._wandb is not None:
+            self._wandb.close()
+
+    @property
+    def wall_sec(self) -> float:
+        """Seconds spent on this run, those before a resume included (see `truncate_after`)."""
+        return time.monotonic() - self._start_sec
+
+    def stamp(self, **values: Any) -> None:
+        """What config.json, every row of metrics and every evaluation say from now on as well.
+
+        For what a reader must not miss, whichever file he opens: how programs were kept in, say.
+        """
+        self._stamped |= values
+
+    def write_config(self, settings: Any, *, device: str) -> None:
+        """Writes config.json; call it after the checkpoint was found to fit the settings."""
+        self._write(
+            "config.json",
+            {
+                "settings": settings,
+                "versions": package_versions(),
+                "git_revision": git_revision(),
+                "device": device,
+                **self._stamped,
+            },
+        )
+        if self._wandb is not None:
+            self._wandb.start(settings)
+
+    def truncate_after(self, stage_order: Sequence[str], stage: str, step: int) -> None:
+        """Drops the lines of metrics.jsonl later than (stage, step), as a resumed run repeats them.
+
+        Clock time goes on from the last line kept. Lines that are not JSON (torn by a crash) are
+        dropped too. Call it before the first `log`; for a run that starts over pass step 0 of
+        the first stage.
+        Raises: InputError for a line of a stage that is not in `stage_order`.
+        """
+        path = self.workdir / "metrics.jsonl"
+        if not self._primary or not path.exists():
+            return
+        place = {name: i for i, name in enumerate(stage_order)}
+        rows = read_metrics(self.workdir)
+        for row in rows:
+            if row["stage"] not in place:
+                raise InputError(
+                    f"{path} has steps of stage {row['stage']!r}, which is not in this recipe "
+                    f"({', '.join(stage_order)}): it belongs to another run. "
+                    "Choose another --workdir, or move that file away."
+                )
+        last = (place[stage], step)
+        kept = [row for row in rows if (place[row["stage"]], row["step"]) <= last]
+        jsonfiles.write_lines(path, kept)
+        if kept:
+            self._start_sec = time.monotonic() - (kept[-1].get("wall_sec") or 0.0)
+
+    def start_stage(self, stage: str, *, steps: int, steps_before: int = 0) -> None:
+        """Names the stage of the steps to come.
+
+        Args:
+          steps: of this stage in all, the ones done before a resume included.
+          steps_before: steps of all earlier stages together; TensorBoard's x axis is
+            `steps_before + step`, so that it grows over the stages.
+        """
+        self._stage, self._steps, self._steps_before = stage, steps, steps_before
+        if self._progress is not None:
+            self._progress.start_stage(stage, steps)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Logs step 1..steps of the current stage: metrics.jsonl, TensorBoard and progress.
+
+        Numbers may be Python's, numpy's or jax's; one that is not finite is written as null.
+        """
+        if self._progress is None:
+            return
+        if step % self._every and step not in (1, self._steps):
+            return
+        row = jsonfiles.plain(
+            {
+                "stage": self._stage,
+                "step": step,
+                "wall_sec": self.wall_sec,
+                **self._stamped,
+                **values,
+            }
+        )
+        with open(self.workdir / "metrics.jsonl", "a", encoding="ascii") as file:
+            file.write(jsonfiles.line(row))
+        self._write_events(self._steps_before + step, row)
+        if self._wandb is not None:
+            self._wandb.log(self._steps_before + step, row)
+        self._progress.show(step, row)
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self._progress is not None:
+            self._progress.say(text)
+
+    def write_evaluation(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        """Writes evaluations/STAGE.json; stage is `base` or a stage's name."""
+        self._write(f"evaluations/{stage}.json", {**metrics, **self._stamped})
+
+    def write_transcripts(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes transcripts/NAME.jsonl, one object a line."""
+        if self._primary:
+            jsonfiles.write_lines(self.workdir / "transcripts" / f"{name}.jsonl", rows)
+
+    def show_evaluation(
+        self, global_step: int, metrics: Mapping[str, Any], transcripts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Puts an evaluation on TensorBoard: its shares, the lengths and edit ratios of all
+        problems as histograms, and the first transcripts as text. On Weights & Biases: its shares.
+
+        Args:
+          global_step: steps of all stages before it.
+          metrics, transcripts: as in evaluations/ and transcripts/.
+        """
+        if not self._primary:
+            return
+        if self._events is None:
+            # The step itself was logged before, maybe by an earlier process: it stays.
+            self._events = _start_events(self.workdir / "tensorboard", global_step + 1)
+        shares = {
+            f"evaluation/{key}": value
+            for key, value in metrics.items()
+            if isinstance(value, int | float)
+        }
+        self._events.add_summary(_scalars(shares), global_step)
+        if self._wandb is not None:
+            self._wandb.log(global_step, shares)
+        lengths = [sum(a["tokens"] for a in row["attempts"]) for row in transcripts]
+        edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
+        for name, values in (("tokens", lengths), ("edit_ratio", edits)):
+            if values:
+                made = tensorboardX.summary.histogram(f"evaluation/{name}", np.array(values), 30)
+                self._events.add_summary(made, global_step)
+        shown = "\n\n".join(map(_as_text, transcripts[:_TEXTS]))
+        self._events.add_summary(tensorboardX.summary.text("transcripts", shown), global_step)
+
+    def _write(self, name: str, value: Any) -> None:
+        if self._primary:
+            jsonfiles.write(self.workdir / name, value)
+
+    def _write_events(self, global_step: int, row: Mapping[str, Any]) -> None:
+        if self._events is None:
+            self._events = _start_events(self.workdir / "tensorboard", global_step)
+        numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
+        self._events.add_summary(_scalars(numbers), global_step)
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, oldest first; lines torn by a crash are left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            if isinstance(row, dict) and {"stage", "step"} <= row.keys():
+                rows.append(row)
+    return rows
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on, of those installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout this package runs from, `-dirty` if it was changed; or None.
+
+    Of a copy without .git, what whoever made it says in SCORE_JAX_REVISION.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed elsewhere: an outer repository is not ours
+        return os.environ.get("SCORE_JAX_REVISION") or None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude=*"]  # the commit itself, not a tag's name
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _scalars(values: Mapping[str, float]) -> Summary:
+    """One record for all: SummaryWriter.add_scalar costs 35 times as much."""
+    return Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()])
+
+
+def _as_text(transcript: Mapping[str, Any]) -> str:
+    """A transcript as an indented block, which TensorBoard's Markdown shows as it is."""
+    lines = [f"{transcript['id']}: {transcript['problem']}"]
+    for number, attempt in enumerate(transcript["attempts"], start=1):
+        lines.append(f"attempt {number} (reward {attempt['reward']:.0f}, {attempt['reason']}):")
+        lines += ["  " + line for line in attempt["text"][:_TEXT_CHARACTERS].splitlines()]
+    block = "\n".join("    " + line for part in lines for line in part.splitlines())
+    return block.encode("utf-8", "replace").decode()  # no lone surrogates in an event file
+
+
+def _check_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the work directory {workdir}: {error.strerror or error}. "
+            "Metrics and checkpoints go there; pass --workdir=DIR with a directory you may write."
+        ) from error
+
+
+def _drop_torn_tail(path: Path) -> None:
+    """Cuts a last line that a crash left without its end, lest the next one be glued to it."""
+    if path.exists():
+        whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            with open(path, "r+b") as file:
+                file.truncate(end)
+
+
+def _start_events(folder: Path, global_step: int) -> tensorboardX.FileWriter:
+    """A new event file that hides this step and later ones of an earlier, killed run."""
+    # Files are named by the second and read in the order of their names; without more digits a
+    # quick resume would overwrite the file before it.
+    suffix = f".{time.time_ns() % 10**9:09}"
+    events = tensorboardX.FileWriter(str(folder), flush_secs=10, filename_suffix=suffix)
+    start = SessionLog(status=SessionLog.START)
+    events.add_event(Event(step=global_step, file_version="brain.Event:2"))
+    events.add_event(Event(step=global_step, session_log=start))
+    return events

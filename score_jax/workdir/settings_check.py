@@ -1,0 +1,194 @@
+"""What a work directory says of the run in it: whose settings they are, how far it came.
+
+    check_same_settings(folder, settings)     refuses a folder of other settings
+    take_base(folder, other, settings)        begins a run behind the base model of another one
+    check_shared(folder)                      refuses a folder that not all processes see
+    position(folder, recipe)                  where to go on
+
+A work directory belongs to one set of settings (config.json); whoever comes with others is refused
+before anything is written.
+"""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from score_jax import checkpoints, jsonfiles
+from score_jax.config import settings as config
+from score_jax.config.settings import Settings
+from score_jax.problem import InputError
+from score_jax.runtime import hosts
+from score_jax.workdir import runlog
+
+# Settings that may differ when a run goes on: they change speed, output or memory, not the result.
+_FREE = (
+    "name",
+    "evaluation",
+    "scaling",
+    "problems.test",
+    "checkpoint",
+    "compile",
+    "watchdog",
+    "logging",
+    "mesh",
+    "memory",
+    "rollout.slots",
+    "rollout.turn_rows",
+    "rollout.shrink",
+    "rewards.sandbox",
+    "rewards.allow_unsandboxed",
+)
+SEEN_SEC = 60.0  # network file systems show a new file to other hosts after so long at most
+# What a base model does not depend on.
+_BEHIND_BASE = ("recipe", "stages.", "rollout.attempts", "rollout.siblings")
+
+
+def check_same_settings(folder: Path, settings: Settings) -> None:
+    """A work directory belongs to one set of settings. Raises: InputError naming what differs."""
+    if not (folder / "config.json").exists():
+        if any(folder.glob("checkpoints/*/*")):
+            raise InputError(
+                f"{folder} has checkpoints and no config.json, so it cannot be told which settings "
+                "they belong to. Choose another --workdir."
+            )
+        return
+    differing = _differing(folder, settings, _FREE)
+    if differing:
+        raise InputError(
+            f"{folder} belongs to a run with other settings; going on would mix the two. "
+            f"Use the same settings or another --workdir. Differing: {differing}"
+        )
+
+
+def take_base(folder: Path, other: Path, settings: Settings) -> None:
+    """Begins a run in `folder` with what the stage `base` of a run in `other` ended with.
+
+    Runs of several recipes and one seed thus share a base model that is trained once. Copied are
+    its last checkpoint, its steps in metrics.jsonl, and compiled programs; it is evaluated anew.
+    Does nothing if the run has begun.
+    Raises: InputError if `other` has no finished stage `base`, or made it with other settings.
+    """
+    if (folder / "config.json").exists():
+        return
+    if "base" not in settings.recipe:
+        raise InputError(
+            f"--base_from={other} is for recipes with a stage 'base', and config.recipe="
+            f"{settings.recipe} has none. Leave it out."
+        )
+    last = str(settings.stages["base"].steps)
+    made = other / "checkpoints" / "base" / last
+    if not made.exists():
+        raise InputError(
+            f"--base_from={other}: there is no {made}, the checkpoint that the stage 'base' ends "
+            "with. Train that run further, or name another."
+        )
+    free = [*_FREE, *_BEHIND_BASE]
+    if settings.stages["base"].documents_per_step:
+        free += ["rollout.problems_per_step", "rollout.samples_per_problem"]
+    differing = _differing(other, settings, tuple(free), ("stages.base.",))
+    if differing:
+        raise InputError(
+            f"--base_from={other} made its base model with other settings. Differing: {differing}"
+        )
+    shutil.copytree(made, folder / "checkpoints" / "base" / last)
+    rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
+    jsonfiles.write_lines(folder / "metrics.jsonl", rows)
+    if (other / "compile_cache").exists():
+        shutil.copytree(other / "compile_cache", folder / "compile_cache", dirs_exist_ok=True)
+
+
+def check_shared(folder: Path) -> None:
+    """Every process must see the folder that the lead writes. Raises: InputError on all of them."""
+    written = hosts.lead_says(lambda: (folder / "config.json").read_text())
+    deadline = time.monotonic() + SEEN_SEC
+    while not (seen := _reads(folder / "config.json", written)) and time.monotonic() < deadline:
+        time.sleep(1.0)
+    blind = [i for i, sees in enumerate(hosts.exchange(seen)) if not sees]
+    if blind:
+        raise InputError(
+            f"--workdir={folder} is another folder for process {', '.join(map(str, blind))} than "
+            "for process 0: checkpoints are written there by all of them. Name a folder on storage "
+            "that all hosts share."
+        )
+
+
+def _reads(path: Path, written: str) -> bool:
+    try:
+        return path.read_text() == written
+    except OSError:
+        return False
+
+
+def is_complete(folder: Path, last: str, names: Sequence[str], last_step: int) -> bool:
+    """Whether the `last` stage is trained, every one of `names` evaluated, the report written."""
+    return (
+        (folder / "report" / "summary.json").exists()
+        and all((folder / "evaluations" / f"{name}.json").exists() for name in names)
+        and checkpoints.latest_step(folder / "checkpoints" / last) == last_step
+    )
+
+
+def best_step(folder: Path, stage: str) -> int | None:
+    """The step whose evaluation within the stage was right most often at its last attempt.
+
+    None if there was none; of equal ones the newest.
+    """
+    found = []
+    for path in (folder / "evaluations").glob(f"{stage}-*.json"):
+        step = path.stem.removeprefix(f"{stage}-")
+        if step.isdigit():
+            metrics = json.loads(path.read_text())
+            last = max(key for key in metrics if key.startswith("accuracy_attempt"))
+            found.append((metrics[last], int(step)))
+    return max(found)[1] if found else None
+
+
+def position(folder: Path, recipe: Sequence[str]) -> tuple[int, int]:
+    """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
+    for i in reversed(range(len(recipe))):
+        saved = checkpoints.latest_step(folder / "checkpoints" / recipe[i])
+        if saved is not None:
+            return i, saved
+    return 0, 0
+
+
+def _differing(
+    folder: Path, settings: Settings, free: tuple[str, ...], but: tuple[str, ...] = ()
+) -> str:
+    """Settings that differ from the folder's, as a sentence; empty if none does.
+
+    free: beginnings of names that may differ, except those that begin with one of `but`.
+    """
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_text())["settings"]
+        with contextlib.suppress(InputError):  # settings of today that it lacks have their defaults
+            saved = config.to_dict(config.resolve(saved))
+        saved = flat(saved)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); it says which settings the checkpoints beside it "
+            "belong to. Choose another --workdir."
+        ) from error
+    ours = flat(config.to_dict(settings))
+    found = [
+        f"{key}: {saved.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
+        for key in sorted(saved.keys() | ours.keys())
+        if saved.get(key) != ours.get(key) and (key.startswith(but) or not key.startswith(free))
+    ]
+    more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
+    return "; ".join(found[:8]) + more + "." if found else ""
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """A tree of settings as {"rollout.attempts": 2, …}."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{path}.{key}" if path else key)
+    return leaves

@@ -1,0 +1,404 @@
+"""The loop from outside: what a run leaves on disk, and that it can be stopped anywhere."""
+
+import dataclasses
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import checkpoints, experiment, loop
+from score_jax.batches import episodes
+from score_jax.config import settings as config
+from score_jax.config.settings import resolve
+from score_jax.modes import evaluate_weights
+from score_jax.problem import InputError
+from score_jax.run import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("quick_compile")
+CLOCK = ("wall_sec", "sec/", "tokens_per_sec/")  # keys that differ from run to run
+
+
+def tiny_settings(**changes) -> config.Settings:
+    """The quickstart with a few steps of few rows."""
+    spec = {}
+    exec((ROOT / "configs" / "quickstart.py").read_text(), spec)
+    settings = resolve(spec["get_config"]())
+    stages = {
+        "base": dataclasses.replace(settings.stages["base"], steps=3, documents_per_step=8),
+        "stage1": dataclasses.replace(settings.stages["stage1"], steps=4),
+        "stage2": dataclasses.replace(settings.stages["stage2"], steps=2),
+    }
+    rollout = dataclasses.replace(
+        settings.rollout, problems_per_step=8, samples_per_problem=2, turn_rows=4
+    )
+    settings = dataclasses.replace(
+        settings,
+        stages=stages,
+        rollout=rollout,
+        evaluation=dataclasses.replace(settings.evaluation, problems=16, batch=8),
+        checkpoint=config.CheckpointSettings(every=2, keep=2),
+    )
+    return dataclasses.replace(settings, **changes)
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in rows]
+
+
+def final_params(folder: Path, settings: config.Settings):
+    run = Run.start(settings, folder, None, None)
+    return jax.device_get(run.params_at("stage2", settings.stages["stage2"].steps))
+
+
+class Crash(Exception):
+    """Stands for a process that dies."""
+
+
+class AfterCalls:
+    """A `stop` that stays false for `calls` questions, then says true or raises."""
+
+    def __init__(self, calls: int, error: type[Exception] | None = None):
+        self.calls, self.error = calls, error
+
+    def __call__(self) -> bool:
+        self.calls -= 1
+        if self.calls < 0 and self.error:
+            raise self.error
+        return self.calls < 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, quick_compile) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert loop.train(tiny_settings(), str(folder)) == loop.DONE
+    return folder
+
+
+def test_a_run_leaves_what_the_contract_names(whole):
+    rows = metrics_of(whole)
+    assert [(r["stage"], r["step"]) for r in rows] == [
+        *(("base", i) for i in (1, 2, 3)),
+        *(("stage1", i) for i in (1, 2, 3, 4)),
+        *(("stage2", i) for i in (1, 2)),
+    ]
+    keys = ("reward", "kl", "entropy", "length", "truncated")
+    wanted = {f"{key}/attempt{a}" for key in keys for a in (1, 2)}
+    wanted |= {"changed", "logp_gap", "loss", "grad_norm", "learning_rate"}
+    assert wanted <= rows[-1].keys()
+    raw = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    for kind in ("rollout", "update"):
+        assert raw[f"sec/{kind}"] > 0 and raw[f"tokens_per_sec/{kind}"] > 0
+    assert raw["sec/grade"] > 0
+    summary = json.loads((whole / "report" / "summary.json").read_text())
+    assert list(summary["stages"]) == ["base", "stage1", "stage2"]
+    for stage, m in summary["stages"].items():
+        assert m["n"] == 16
+        assert m["delta"] == m["incorrect_to_correct"] - m["correct_to_incorrect"]
+        transcripts = (whole / "transcripts" / f"{stage}.jsonl").read_text().splitlines()
+        assert len(transcripts) == 16
+        assert len(json.loads(transcripts[0])["attempts"]) == 2
+    saved = json.loads((whole / "config.json").read_text())
+    assert saved["settings"]["stages"]["stage2"]["bonus"] == 10.0
+    assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
+
+
+def test_a_run_leaves_a_page_and_plots(whole):
+    text = (whole / "report" / "index.html").read_text()
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert data["finished"]
+    assert [e["name"] for e in data["transcripts"]["evaluations"]] == ["base", "stage1", "stage2"]
+    assert len(data["transcripts"]["problems"]) == 16
+    assert all("edit_ratio_histogram" in e for e in data["evaluations"])
+    for name in ("accuracy", "policy"):
+        assert (whole / "report" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_a_page_that_cannot_be_written_does_not_stop_the_run(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run")
+    run = tmp_path / "run"
+    (run / "evaluations" / "stage2.json").unlink()
+    shutil.rmtree(run / "report")
+    (run / "report").mkdir()
+    (run / "report" / "index.html").mkdir()  # where the page should go
+    assert loop.train(tiny_settings(), str(run)) == loop.DONE
+    assert "score_jax.report.run_page.page failed: IsADirectoryError" in capsys.readouterr().out
+
+
+def test_the_trained_model_is_asked(whole, capsys):
+    assert evaluate_weights.ask_latest(tiny_settings(), str(whole), "3+4+5") == loop.DONE
+    said = capsys.readouterr().out
+    assert "after stage2, step 2" in said and "Attempt 2" in said
+
+
+def test_sampler_and_learner_agree_on_log_probs(whole):
+    gaps = [row["logp_gap"] for row in metrics_of(whole) if row["stage"] != "base"]
+    assert max(gaps) < 1e-5
+
+
+def test_kl_is_zero_while_the_policy_is_the_reference(whole):
+    first = next(row for row in metrics_of(whole) if row["stage"] == "stage1")
+    assert abs(first["kl/attempt1"]) < 1e-5 and abs(first["kl/attempt2"]) < 1e-5
+    later = [row for row in metrics_of(whole) if row["stage"] == "stage2"][-1]
+    assert abs(later["kl/attempt2"]) > 1e-4
+
+
+@pytest.fixture
+def copies(monkeypatch) -> list[int]:
+    """How many arrays of the embedding's shape are there after each update."""
+    found, update = [], loop.step.train_step
+
+    def counted(state, *args, **kwargs):
+        result = update(state, *args, **kwargs)
+        shape = result[0].params["embedding"].shape
+        gc.collect()
+        found.append(sum(x.shape == shape for x in jax.live_arrays()))
+        return result
+
+    monkeypatch.setattr(loop.step, "train_step", counted)
+    return found
+
+
+STATE_AND_REFERENCE = 3 + 1  # params and two moments; what a stage started from is gone
+
+
+def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
+    whole, tmp_path, monkeypatch
+):
+    rollout, sec = episodes.Sampler._rollout, 0.3
+
+    def led_by_the_host(*arguments):
+        time.sleep(sec)
+        return jax.block_until_ready(rollout(*arguments))
+
+    monkeypatch.setattr(episodes.Sampler, "_rollout", led_by_the_host)
+    monkeypatch.setattr(loop, "_dispatch_waits", lambda: True)
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["stage"] != "base":
+            assert row["sec/rollout"] > sec and (row["sec/update"] < sec or row["step"] == 1)
+
+
+# Questions are asked once before each evaluation, once per evaluation batch, and once per step.
+@pytest.mark.parametrize("calls", [1, 8, 13])
+def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
+    settings = tiny_settings()
+    assert loop.train(settings, str(tmp_path), stop=AfterCalls(calls)) == loop.STOPPED
+    assert not (tmp_path / "report" / "summary.json").exists()
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(tmp_path, settings),
+        final_params(whole, settings),
+    )
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_path, copies):
+    settings = tiny_settings()
+    with pytest.raises(Crash):  # in stage1, after step 3; the last checkpoint is of step 2
+        loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
+    assert checkpoints.latest_step(tmp_path / "checkpoints" / "stage1") == 2
+    copies.clear()
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    assert set(copies) == {STATE_AND_REFERENCE}
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(tmp_path, settings),
+        final_params(whole, settings),
+    )
+
+
+def test_a_finished_run_says_so_and_does_nothing(whole, capsys):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+    assert loop.train(tiny_settings(), str(whole)) == loop.DONE
+    assert "nothing to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_a_work_directory_of_other_settings_is_refused_untouched(whole):
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match=r"seed: 0 there, 1 now"):
+        loop.train(tiny_settings(seed=1), str(whole))
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_named(whole, tmp_path):
+    settings = tiny_settings()
+    with pytest.raises(Crash):
+        loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
+    victim = tmp_path / "checkpoints" / "stage1" / "2"
+    for path in victim.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="stage1/2 cannot be read"):
+        loop.train(settings, str(tmp_path))
+
+
+def test_more_evaluation_problems_than_there_are_is_an_error(tmp_path):
+    evaluation = config.EvaluationSettings(problems=5000, batch=8)
+    with pytest.raises(InputError, match="5000 and the test split has 2048"):
+        loop.train(tiny_settings(evaluation=evaluation), str(tmp_path))
+
+
+def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
+    settings = tiny_settings(recipe=("stage1",))
+    evaluation = dataclasses.replace(settings.evaluation, every=2)
+    settings = dataclasses.replace(settings, evaluation=evaluation)
+    # Stopped in the evaluation within stage1, which is made up for.
+    assert loop.train(settings, str(tmp_path), stop=AfterCalls(5)) == loop.STOPPED
+    assert [p.stem for p in (tmp_path / "evaluations").iterdir()] == ["base"]
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    written = sorted(p.stem for p in (tmp_path / "evaluations").iterdir())
+    assert written == ["base", "stage1", "stage1-2"]
+
+
+def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies):
+    settings = tiny_settings(recipe=("stage1",))
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    assert set(copies) == {STATE_AND_REFERENCE}
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert list(summary["stages"]) == ["base", "stage1"]
+    assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5
+
+
+def lora_settings(**changes) -> config.Settings:
+    """Two steps of each RL stage on adapters, after one of the stage that makes the reference."""
+    settings = tiny_settings(checkpoint=config.CheckpointSettings(every=1, keep=2), **changes)
+    stages = {
+        name: dataclasses.replace(stage, steps=1 if name == "base" else 2)
+        for name, stage in settings.stages.items()
+    }
+    model = dataclasses.replace(settings.model, lora=config.LoraSettings(rank=2, alpha=4.0))
+    return dataclasses.replace(settings, model=model, stages=stages)
+
+
+def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path):
+    settings = lora_settings()
+    for name, stop in (("whole", AfterCalls(1000)), ("killed", AfterCalls(5, Crash))):
+        try:
+            assert loop.train(settings, str(tmp_path / name), stop=stop) == loop.DONE
+        except Crash:  # in stage1, after step 2; the last checkpoint is of step 1
+            assert checkpoints.latest_step(tmp_path / name / "checkpoints" / "stage1") == 1
+            assert loop.train(settings, str(tmp_path / name)) == loop.DONE
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert metrics_of(killed) == metrics_of(whole)
+    ours = final_params(whole, settings)
+    jax.tree.map(np.testing.assert_array_equal, final_params(killed, settings), ours)
+
+    run = Run.start(settings, whole, None, None)
+    start = jax.device_get(run.experiment.initial_params())
+    assert jax.tree.structure(ours) == jax.tree.structure(start)
+    assert all(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (ours, start)), strict=True))
+    # What the stage named base learned is the reference, of the size of the adapters.
+    reference = jax.device_get(run.base_reference("stage1"))
+    assert jax.tree.structure(reference) == jax.tree.structure(start)
+    rows = {(row["stage"], row["step"]): row for row in metrics_of(whole)}
+    assert abs(rows["stage1", 1]["kl/attempt2"]) < 1e-5 < abs(rows["stage2", 2]["kl/attempt2"])
+    assert max(row["logp_gap"] for (stage, _), row in rows.items() if stage != "base") < 1e-5
+
+
+def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themselves(tmp_path):
+    settings = lora_settings(recipe=("stage1",))
+    run = Run.start(settings, tmp_path, None, None)
+    assert run.base_reference("stage1") == {}
+    full = dataclasses.replace(settings.model, lora=config.LoraSettings())
+    plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))
+    jax.tree.map(np.testing.assert_array_equal, run.experiment.base, plain.initial_params())
+    start = run.experiment.merged(run.experiment.initial_params())
+    jax.tree.map(np.testing.assert_array_equal, start, run.experiment.base)
+
+
+def test_sigterm_saves_and_exits_75_and_the_same_command_finishes(tmp_path):
+    command = [
+        *(sys.executable, "-m", "score_jax.main", "--config=configs/quickstart.py"),
+        f"--workdir={tmp_path}",
+        "--config.stages.base.steps=400",
+        "--config.stages.base.documents_per_step=8",
+        "--config.stages.stage1.steps=1",
+        "--config.stages.stage2.steps=1",
+        "--config.rollout.problems_per_step=4",
+        "--config.evaluation.problems=8",
+        "--config.evaluation.batch=8",
+    ]
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=120) == 75
+    steps = [row["step"] for row in metrics_of(tmp_path)]
+    assert 3 <= len(steps) < 400
+    assert checkpoints.latest_step(tmp_path / "checkpoints" / "base") == steps[-1]
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300)
+    assert second.returncode == 0, second.stderr.decode()
+    rows = metrics_of(tmp_path)
+    assert [row["step"] for row in rows if row["stage"] == "base"] == list(range(1, 401))
+
+
+def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_compiles_nothing(
+    tmp_path, monkeypatch
+):
+    # Most batches of 8 have a longest prompt of 4 tokens, some of 6, some of 10.
+    lengths = [4] * 112 + [6] * 8 + [10] * 8
+    lines = [
+        {"problem": "1" * (n - 1) + "=", "answer": "1", "id": f"p{i}"}
+        for i, n in enumerate(lengths)
+    ]
+    for split in ("train", "test"):
+        text = "\n".join(map(json.dumps, lines))
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    settings = tiny_settings(
+        recipe=("stage1", "stage2"),
+        compile=config.CompileSettings(after_warmup="fail"),
+        problems=config.ProblemSettings("jsonl", prompt="arithmetic", path=str(tmp_path)),
+        checkpoint=config.CheckpointSettings(every=1000, keep=1),
+    )
+    settings = dataclasses.replace(
+        settings,
+        rollout=dataclasses.replace(settings.rollout, prompt_buckets=(4, 6, 8)),
+        evaluation=dataclasses.replace(settings.evaluation, every=50),
+    )
+
+    def start(name: str, **steps: int) -> dict[str, int]:
+        jax.clear_caches()  # as a new process begins
+        stages = {
+            stage: dataclasses.replace(settings.stages[stage], steps=n)
+            for stage, n in steps.items()
+        }
+        run = dataclasses.replace(settings, stages=stages)
+        assert loop.train(run, str(tmp_path / name)) == loop.DONE
+        return json.loads((tmp_path / name / "report" / "summary.json").read_text())["compiles"]
+
+    widths = set()
+    sample = episodes.Sampler.sample
+
+    def noted(self, params, prompts, number, reference=None, tokens=0):
+        widths.add((prompts.tokens.shape[1], bool(tokens)))
+        return sample(self, params, prompts, number, reference, tokens)
+
+    monkeypatch.setattr(episodes.Sampler, "sample", noted)
+    first = start("first", stage1=120, stage2=80)
+    assert {width for width, warming in widths if not warming} == {4, 6, 10}
+    assert first["late"] == 0 and first["compiled"] > 0
+    shutil.copytree(tmp_path / "first" / "compile_cache", tmp_path / "second" / "compile_cache")
+    second = start("second", stage1=2, stage2=2)
+    assert (second["compiled"], second["late"]) == (0, 0)
+    assert second["from_cache"] > 0

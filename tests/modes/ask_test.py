@@ -1,0 +1,84 @@
+"""One question to a model at a terminal."""
+
+import io
+import itertools
+import sys
+
+import pytest
+import rich.console
+
+from score_jax.experiment import Experiment
+from score_jax.modes import ask
+from score_jax.modes.ask import Attempt
+from score_jax.problem import InputError
+from tests import fakes
+from tests.loop_test import tiny_settings
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture(scope="module")
+def model(quick_compile):
+    """The quickstart's model, untrained."""
+    experiment = Experiment.open(tiny_settings())
+    return experiment, fakes.params(experiment.model)
+
+
+def shown(attempts, *, width=70, **console) -> str:
+    stream = io.StringIO()
+    ask.show(rich.console.Console(file=stream, width=width, **console), attempts)
+    return stream.getvalue()
+
+
+def test_both_attempts_come_back_as_an_evaluation_would_decode_them(model):
+    experiment, params = model
+    attempts = ask.answer(experiment, params, "7 + 8+5")
+    assert len(attempts) == 2
+    limit = experiment.settings.rollout.max_attempt_tokens
+    assert all(1 <= attempt.tokens <= limit for attempt in attempts)
+    assert attempts == ask.answer(experiment, params, "7+8+5    =")
+
+
+@pytest.mark.parametrize("question", ["", "hello", "7", "1+2+3+4+5+6", "12+3", "7+٣"])
+def test_a_question_that_is_none_is_told(model, question):
+    with pytest.raises(InputError, match=r"add 2 to 5 one-digit numbers, e\.g\. 7\+8\+5"):
+        ask.answer(*model, question)
+
+
+def test_typed_questions_are_answered_one_by_one_and_a_bad_one_is_no_end(model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("3+4\n\nhello\n5+5+5\n"))
+    stream = io.StringIO()
+    ask.at_terminal(*model, stream=stream)
+    text = stream.getvalue()
+    assert text.count("Attempt 1") == text.count("Attempt 2") == 2
+    assert text.count("'hello' is no question") == 1
+
+
+def test_changed_words_are_coloured_or_where_there_is_no_colour_in_brackets():
+    attempts = [Attempt("so 3+4 is 8", 7, False), Attempt("so 3+4 is 7", 7, True)]
+    plain = shown(attempts)
+    assert "is [8]" in plain and "is [7]" in plain
+    assert "Attempt 2, 7 tokens, cut off" in plain and "Edit ratio 0.09." in plain
+    coloured = shown(attempts, force_terminal=True, color_system="256")
+    assert "[8]" not in coloured and "\x1b[1;34m8" in coloured
+
+
+def test_a_copy_is_called_one():
+    assert "The second repeats the first." in shown([Attempt("7", 1, False)] * 2)
+    assert "repeats" not in shown([Attempt("7", 1, False)])
+
+
+def test_attempts_stand_beside_each_other_where_there_is_room():
+    attempts = [Attempt("left", 1, False), Attempt("right", 1, False)]
+    wide = shown(attempts, width=120).splitlines()
+    assert any("left" in line and "right" in line for line in wide)
+    assert max(map(len, wide)) <= 120
+    assert not any("left" in line and "right" in line for line in shown(attempts).splitlines())
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal():
+    hostile = "\x1b]0;owned\x07 \x1b[2J \r \x9b31m \u202e back \ud800 [red]text[/red]"
+    text = shown([Attempt(hostile, 3, False), Attempt("b", 1, False)])
+    assert not set(text) & set(map(chr, itertools.chain(range(10), range(11, 32), range(127, 160))))
+    assert "\u202e" not in text and "\ud800" not in text and "[red]text[/red]" in text
+    text.encode()

@@ -1,0 +1,122 @@
+"""Terms against arithmetic by hand, and that the flagships fit their slices."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import pytest
+
+from score_jax.config import settings as config
+from score_jax.learner.loss import token_logprobs
+from score_jax.modes.plan import chips, estimate, shapes
+from score_jax.runtime import sharding
+from tests.modes.plan import flagships
+
+
+def reckoned(topology: str, settings: config.Settings):
+    """A config's terms by name, and what they were reckoned of."""
+    mesh = settings.mesh
+    count = chips.slice_of(topology).chips
+    sizes = sharding.axis_sizes(mesh.data, mesh.fsdp, mesh.tensor, count)
+    made = shapes.of_config(
+        settings, jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    )
+    return estimate.terms(settings, made), made
+
+
+def settings(**changes: Any) -> config.Settings:
+    """The experiment with Gemma 2 2B, whose numbers are used below, with other settings."""
+    made = flagships.settings("math_gemma2_2b")
+    groups = {
+        name: dataclasses.replace(getattr(made, name), **fields) for name, fields in changes.items()
+    }
+    return dataclasses.replace(made, **groups)
+
+
+# Gemma 2 2B: 26 layers of width 2304, 8 heads and 4 key/value heads of 256, MLP 9216, vocabulary
+# 256,000, tied.
+LAYER = 2304 * 256 * (8 + 4 + 4) + 8 * 256 * 2304 + 3 * 2304 * 9216
+NORMS = 26 * 4 * 2304 + 2304
+MATRICES = 26 * LAYER + 256_000 * 2304
+
+
+def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
+    mesh = {"data": 2, "fsdp": 4, "tensor": 2}
+    rollout = {"slots": 3, "max_prompt_tokens": 100, "max_attempt_tokens": 200}
+    made = settings(
+        mesh=mesh, rollout=rollout, memory={"micro_batches": 4, "remat": "full", "chunk": 64}
+    )
+    terms, what = reckoned("v5e:4x4", made)
+    found = {term.name: term.bytes for term in terms}
+    columns = 100 + 2 * 200 + what.columns - 500  # the last: instruction and turn
+    # Matrices are split over fsdp x tensor, norms are on all.
+    split = MATRICES // 8 + NORMS
+    assert found["weights"] == found["reference"] == 4 * split
+    assert found["optimizer"] == 2 * 4 * split + 4  # and a count
+    assert found["gradients"] == 2 * found["weights"]  # of a part, and their sum
+    assert found["decode weights"] == 2 * MATRICES // 2
+    token = 2 * 26 * 2 * 256 * 2  # keys and values of half the heads, bfloat16
+    assert found["cache"] == 3 * columns * token
+    assert found["prompts' cache"] == 16 * 100 * token  # 128 problems on 8 parts
+    # 512 rows in 4 parts on 8: 16 rows.
+    assert found["layers' inputs"] == 26 * 16 * columns * 2304 * 2
+    assert found["attention scores"] == 3 * 16 * 4 * columns**2 * 4
+    # Two layers' in bfloat16; of the head a share, and its gradient in float32.
+    assert found["gathered weights"] == 2 * LAYER // 2 * 2 + 256_000 * 2304 // 8 * (2 + 4)
+    assert found["logits"] == 3 * 64 * 128_000 * 4
+
+
+def test_adapters_need_no_optimizer_of_the_weights_and_no_reference():
+    adapted = settings(model={"lora": config.LoraSettings(rank=16)})
+    found = {term.name: term.bytes for term in reckoned("v5e:4x4", adapted)[0]}
+    whole = {term.name: term.bytes for term in reckoned("v5e:4x4", settings())[0]}
+    assert found["reference"] == whole["reference"] / 2  # the frozen weights, in bfloat16
+    assert found["optimizer"] < whole["optimizer"] / 10
+    assert found["gradients"] < whole["gradients"] / 10
+    assert "weights in model.dtype" not in found
+
+
+def test_factored_moments_are_small_and_lie_on_all_chips():
+    factored = settings(optimizer={"name": "adafactor"})
+    found = {term.name: term.bytes for term in reckoned("v5e:4x4", factored)[0]}
+    assert 0 < found["optimizer"] < found["weights"] / 10
+
+
+def test_logits_are_those_of_the_chunk_that_an_update_chooses():
+    terms, what = reckoned("v5e:4x4", settings(memory={"chunk": 0}))
+    chosen = token_logprobs.chunk_tokens(0, what.model)
+    assert chosen == 256  # a large vocabulary, in a model wider than 512
+    assert {term.name: term.bytes for term in terms}["logits"] == 3 * 256 * 256_000 * 4
+    narrow = dataclasses.replace(what.model, width=128)
+    assert token_logprobs.chunk_tokens(0, narrow) == 64  # half its width
+    assert token_logprobs.chunk_tokens(0, dataclasses.replace(narrow, vocab_size=2**14)) == 256
+    assert token_logprobs.chunk_tokens(7, narrow) == 7
+
+
+def test_flops_are_two_for_each_weight_and_token_and_pass():
+    made = settings(rollout={"max_prompt_tokens": 100, "max_attempt_tokens": 200})
+    _, what = reckoned("v5e:4x4", made)
+    rows, columns = 512, what.columns
+    head = 2 * 256_000 * 2304 * rows * 2 * 200  # written tokens only
+    seen = columns * (columns + 1) / 2  # no row is longer than a window
+    forward = 2 * 26 * LAYER * rows * columns + 26 * 4 * 8 * 256 * rows * seen
+    # Forward, backward (2), the reference's forward; the layers again, which the head is not.
+    assert estimate.flops(made, what) == 5 * forward + 4 * head
+
+
+def test_the_largest_terms_of_what_does_not_fit_each_say_what_to_change():
+    whole = settings(rollout={"slots": 0})
+    terms, _ = reckoned("v5e:4x4", whole)
+    assert estimate.needed(terms)["rollout"] > chips.CHIPS["v5e"].usable_bytes
+    largest = estimate.largest(terms, "rollout")
+    assert [term.name for term in largest] == ["cache", "decode weights", "optimizer"]
+    assert "rollout.slots" in largest[0].advice
+    assert all(term.advice for term in terms)
+
+
+@pytest.mark.parametrize("name", flagships.PLANNED)
+def test_every_flagship_fits_by_arithmetic_with_a_tenth_to_spare(name):
+    topology = flagships.PLANNED[name]
+    terms, _ = reckoned(topology, flagships.settings(name))
+    usable = chips.slice_of(topology).chip.usable_bytes
+    assert max(estimate.needed(terms).values()) <= 0.9 * usable

@@ -1,0 +1,134 @@
+"""The whole mode: a small config compiled for chips that are not here, and flagships (slow)."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from score_jax.config import settings
+from score_jax.modes.plan import compiled, plan
+from score_jax.problem import InputError
+from tests.modes.plan import flagships
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="TPU's compiler (libtpu) is not installed: launch/test.sh installs it on Linux",
+)
+
+
+def small(**model) -> settings.Settings:
+    """The quickstart with few and short rows, on the four chips of a v5e:2x2."""
+    made = flagships.settings("quickstart")
+    return dataclasses.replace(
+        made,
+        model=dataclasses.replace(made.model, **model),
+        rollout=dataclasses.replace(
+            made.rollout,
+            problems_per_step=4,
+            samples_per_problem=2,
+            max_prompt_tokens=16,
+            max_attempt_tokens=8,
+            shrink=0,
+        ),
+        memory=settings.MemorySettings(micro_batches=1, widths=1),
+        evaluation=dataclasses.replace(made.evaluation, batch=4),
+        mesh=settings.MeshSettings(data=2, fsdp=2),
+    )
+
+
+def executed(text: str) -> Counter[str]:
+    """How often a program runs each kind of collective, from the lines of its text upwards.
+
+    Loops of a constant length count as often as that says, others once.
+    """
+    lines: dict[str, list[str]] = {}  # of each computation
+    for row in text.splitlines():
+        if found := re.match(r"(?:ENTRY )?%(\S+) \(.*\{$", row):
+            lines[found[1]] = []
+        elif row.startswith("  "):
+            lines[next(reversed(lines))].append(row)
+    called: dict[str, list[tuple[str, int]]] = {}  # by whom, and how often a call
+    for name, rows in lines.items():
+        for row in rows:
+            limit = 1
+            if until := re.search(r" while\(.*condition=%([\w.\-]+)", row):
+                constants = re.findall(r"constant\((\d+)\)", "\n".join(lines[until[1]]))
+                limit = int(constants[0]) if len(constants) == 1 else 1
+            for callee in re.findall(r"(?:calls|body)=%([\w.\-]+)", row):
+                called.setdefault(callee, []).append((name, limit))
+
+    def times(name: str) -> int:
+        return sum(n * times(by) for by, n in called.get(name, [])) or 1
+
+    kinds = r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+    once = {}  # the parts of one that is spread over fusions name the same chain
+    for name, rows in lines.items():
+        for row in rows:
+            if kind := re.search(kinds, row):
+                chain = re.search(r'chain_id="\d+"', row)
+                once[chain[0] if chain else row] = (kind[1], times(name))
+    total: Counter[str] = Counter()
+    for kind, count in once.values():
+        total[kind] += count
+    return total
+
+
+@needs_libtpu
+def test_a_small_config_is_compiled_for_four_chips(capsys, monkeypatch):
+    texts, cost = [], compiled.hlo.cost
+    monkeypatch.setattr(compiled.hlo, "cost", lambda text: texts.append(text) or cost(text))
+    assert plan.plan(small(), "v5e:2x2") == plan.FITS
+    said = capsys.readouterr().out
+    # What the plan names is what runs, and all of it.
+    for program, text in zip(("update", "rollout"), texts, strict=True):
+        named = re.findall(rf"^{program}: ([a-z-]+) +(\d+)", said, re.MULTILINE)
+        assert {kind: int(count) for kind, count in named} == executed(text)
+    assert "v5e-4 (v5e:2x2): 4 chips, mesh data=2 x fsdp=2 x tensor=1" in said
+    for line in ("by arithmetic", "compiled,", "cache", "code of both"):
+        assert line in said
+    # No chip does another's work: what it computes is its share of the whole.
+    least, found = map(float, re.findall(r"(\d\.\d+e\+\d+)", said))
+    assert 0.9 * least < found < 1.3 * least
+    assert said.endswith("It fits v5e-4.\n")
+
+
+@needs_libtpu
+def test_what_does_not_fit_is_one_message_with_the_largest_terms_and_settings(tmp_path):
+    # One layer, and a vocabulary whose embedding alone is 64 GB.
+    described = {
+        "model_type": "llama",
+        "vocab_size": 2**22,
+        "hidden_size": 4096,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(InputError) as refused:
+        plan.plan(small(source=str(tmp_path), dtype="bfloat16"), "v5e:2x2")
+    (message,) = str(refused.value).splitlines()
+    assert message.startswith("the update does not fit a chip of v5e-4: Ran out of memory on HBM")
+    assert message.count(" GiB (") == 3 and "optimizer 128.26 GiB" in message
+    assert "optimizer.name=adafactor" in message and "model.lora.rank" in message
+
+
+def test_without_a_compiler_the_estimate_is_there_and_what_to_install(capsys, monkeypatch):
+    def absent(*_, **__):
+        raise RuntimeError("libtpu.so not found")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", absent)
+    with pytest.raises(InputError, match=r"libtpu\.so not found.*pip install '\.\[tpu\]'"):
+        plan.plan(small(), "v5e:2x2")
+    assert "share of 15.75 GiB" in capsys.readouterr().out
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", flagships.PLANNED)
+def test_every_flagship_compiles_and_fits_with_a_tenth_to_spare(name, capsys):
+    assert plan.plan(flagships.settings(name), flagships.PLANNED[name]) == plan.FITS
+    assert "to spare" not in capsys.readouterr().out

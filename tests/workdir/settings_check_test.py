@@ -1,0 +1,113 @@
+"""Whose settings a work directory is of, and runs that begin behind another one's base model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import jsonfiles, loop
+from score_jax.config import settings as config
+from score_jax.problem import InputError
+from score_jax.run import Run
+from score_jax.workdir import settings_check
+from tests.loop_test import metrics_of, tiny_settings
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def params_of(folder, settings, stage: str):
+    run = Run.start(settings, folder, None, None)  # type: ignore[arg-type]
+    return jax.device_get(run.params_of(stage))
+
+
+def changed(settings: config.Settings, stage: str, **changes) -> config.Settings:
+    stages = {**settings.stages, stage: dataclasses.replace(settings.stages[stage], **changes)}
+    return dataclasses.replace(settings, stages=stages)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick_compile):
+    folder = tmp_path_factory.mktemp("finished")
+    assert loop.train(tiny_settings(recipe=("base",)), str(folder)) == loop.DONE
+    return folder
+
+
+def test_a_run_begins_behind_the_base_model_of_another(finished, tmp_path):
+    settings = changed(tiny_settings(name="other", recipe=("base", "stage2")), "stage2", bonus=2.0)
+    assert loop.train(settings, str(tmp_path), base_from=str(finished)) == loop.DONE
+    rows = metrics_of(tmp_path)
+    assert [(r["stage"], r["step"]) for r in rows] == [
+        *(("base", i) for i in (1, 2, 3)),
+        *(("stage2", i) for i in (1, 2)),
+    ]
+    assert rows[:3] == metrics_of(finished)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        params_of(tmp_path, settings, "base"),
+        params_of(finished, tiny_settings(recipe=("base",)), "base"),
+    )
+    assert (tmp_path / "evaluations" / "base.json").exists()
+    # Once begun, the run is its own.
+    assert loop.train(settings, str(tmp_path), base_from="nowhere") == loop.DONE
+
+
+def test_how_much_later_stages_sample_is_no_matter_of_the_base_model(finished, tmp_path):
+    settings = tiny_settings()
+    rollout = dataclasses.replace(settings.rollout, samples_per_problem=4)
+    more = dataclasses.replace(settings, rollout=rollout)
+    settings_check.take_base(tmp_path / "more", finished, more)
+    assert (tmp_path / "more" / "checkpoints" / "base" / "3").exists()
+    # Without a number of its own, the stage has as many rows as an RL step.
+    with pytest.raises(InputError, match="samples_per_problem: 2 there, 4 now"):
+        own = changed(more, "base", documents_per_step=0)
+        settings_check.take_base(tmp_path / "own", finished, own)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (tiny_settings(recipe=("stage1",)), "has none"),
+        (tiny_settings(seed=1), "seed: 0 there, 1 now"),
+        (changed(tiny_settings(), "base", learning_rate=1.0), "base.learning_rate"),
+        (changed(tiny_settings(), "base", steps=9), "base/9"),
+    ],
+)
+def test_a_base_model_of_other_settings_is_refused(finished, tmp_path, settings, said):
+    with pytest.raises(InputError, match=said):
+        loop.train(settings, str(tmp_path / "run"), base_from=str(finished))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_that_is_newer_than_the_folder_has_its_default_there(finished, tmp_path):
+    saved = json.loads((finished / "config.json").read_text())
+    del saved["settings"]["scaling"], saved["settings"]["stages"]["stage1"]["kl_target"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    settings = tiny_settings(recipe=("base",))
+    settings_check.check_same_settings(tmp_path, settings)
+    with pytest.raises(InputError, match=r"stages.stage1.kl_target: 0.0 there, 1.0 now"):
+        settings_check.check_same_settings(tmp_path, changed(settings, "stage1", kl_target=1.0))
+
+
+def test_the_best_step_is_the_newest_of_those_with_the_best_last_attempt(tmp_path):
+    assert settings_check.best_step(tmp_path, "stage1") is None
+    for name, first, last in [
+        ("base", 0.9, 0.9),
+        ("stage1-20", 0.1, 0.5),
+        ("stage1-100", 0.1, 0.5),
+        ("stage1-40", 0.8, 0.4),
+        ("stage1-x-7", 0.9, 0.9),
+        ("stage1", 0.9, 0.9),
+    ]:
+        metrics = {"n": 4, "accuracy_attempt1": first, "accuracy_attempt2": last}
+        jsonfiles.write(tmp_path / "evaluations" / f"{name}.json", metrics)
+    assert settings_check.best_step(tmp_path, "stage1") == 100
+
+
+def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    settings_check.check_shared(tmp_path)
+    monkeypatch.setattr(settings_check.hosts, "exchange", lambda seen: [seen, True, False])
+    with pytest.raises(InputError, match=r"another folder for process 2 than for process 0"):
+        settings_check.check_shared(tmp_path)
