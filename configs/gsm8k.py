@@ -10,7 +10,7 @@ Adam's two moments, the float32 reference, a bfloat16 copy to decode with), the 
 and a micro-batch's activations. Problems: Cobbe et al. 2021, MIT. Expected result: not measured.
 """
 
-from score_jax.config.settings import (
+from score_jax.config import (
     CheckpointSettings,
     EvaluationSettings,
     MemorySettings,

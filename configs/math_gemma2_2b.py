@@ -30,7 +30,7 @@ Expected result: not measured. The paper's +4.4 of the second attempt over the f
 model, and its base lost 11 points there; re-implementations on open models found +2 to +3.
 """
 
-from score_jax.config.settings import (
+from score_jax.config import (
     CheckpointSettings,
     EvaluationSettings,
     MemorySettings,

@@ -35,7 +35,7 @@ it as permutations of weights while they are used. A step of full rows takes at 
 of rollout, 4.6 s of update. Expected result: not measured.
 """
 
-from score_jax.config.settings import (
+from score_jax.config import (
     CheckpointSettings,
     EvaluationSettings,
     MemorySettings,

@@ -29,7 +29,7 @@ the same base model (of a seed). single_turn_rl samples one attempt where the ot
 
 from dataclasses import replace
 
-from score_jax.config.settings import (
+from score_jax.config import (
     CheckpointSettings,
     CollectSettings,
     EvaluationSettings,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from score_jax.config.settings import Settings, StageSettings, nearest
+from score_jax.config.settings import Settings, StageSettings
 from score_jax.learner import lora, micro_batches
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings
@@ -23,7 +23,7 @@ from score_jax.model import families, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError
+from score_jax.problem import InputError, nearest
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings

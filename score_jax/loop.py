@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from score_jax.batches import documents
-from score_jax.config import settings as config
+from score_jax.config.build import to_dict
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.evaluation.evaluate import Interrupted, evaluate
 from score_jax.learner import step
@@ -59,7 +59,7 @@ def train(
         watch(settings, path, log) as watching,
     ):
         run = Run.start(settings, path, log, watching, stop=hosts.agree(stop))
-        log.write_config(config.to_dict(settings), device=_device())
+        log.write_config(to_dict(settings), device=_device())
         settings_check.check_shared(path)
         at, at_step = run.position()
         where = f"goes on at {stages[at]}, step {at_step}" if at_step else "begins"

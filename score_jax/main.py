@@ -17,8 +17,8 @@ from absl import flags
 
 import score_jax
 from score_jax.config import command_line
-from score_jax.config.settings import Settings, nearest
-from score_jax.problem import InputError
+from score_jax.config.settings import Settings
+from score_jax.problem import InputError, nearest
 from score_jax.runtime import heap
 
 BAD_INPUT = 2

@@ -4,7 +4,8 @@ Apart from structs.py, so that a grading worker process starts without loading j
 """
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,3 +31,11 @@ class Grade:
 
 class InputError(ValueError):
     """Bad settings or input files: what happened, why it matters, how to fix it; exit status 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known one, and all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(known)}."

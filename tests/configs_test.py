@@ -11,8 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from score_jax import jsonfiles, loop
 from score_jax.batches import documents
 from score_jax.config import command_line
-from score_jax.config import settings as config
-from score_jax.config.settings import SourceSettings
+from score_jax.config.settings import MeshSettings, Settings, SourceSettings
 from score_jax.model import families, weights
 from score_jax.modes import evaluate_weights
 from score_jax.problem import InputError
@@ -66,7 +65,7 @@ def source(tmp_path_factory) -> str:
     return str(folder)
 
 
-def settings(name: str, source: str, *, prompt_tokens: int, **problems) -> config.Settings:
+def settings(name: str, source: str, *, prompt_tokens: int, **problems) -> Settings:
     """The experiment of that name, made small in what costs time."""
     whole = command_line.settings_of([f"--config={ROOT / 'configs' / name}.py"])
 
@@ -87,7 +86,7 @@ def settings(name: str, source: str, *, prompt_tokens: int, **problems) -> confi
         ),
         memory=smaller(whole.memory, micro_batches=2),
         evaluation=smaller(whole.evaluation, problems=8, batch=8),
-        mesh=config.MeshSettings(),
+        mesh=MeshSettings(),
     )
 
 
@@ -116,7 +115,7 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
     assert all(len(row["attempts"]) == 2 for row in rows)
 
 
-def drawn(made: config.Settings, stage: int) -> dict:
+def drawn(made: Settings, stage: int) -> dict:
     """What the data position of a stage says of how its problems are drawn."""
     run = Run.start(made, Path("unused"), None, None)  # type: ignore[arg-type]
     return documents.Episodes(run, stage).get_state()
@@ -154,7 +153,7 @@ def ran(monkeypatch):
     sandboxes.close()
 
 
-def mbpp(source: str) -> config.Settings:
+def mbpp(source: str) -> Settings:
     return settings(
         "mbpp_gemma2_9b",
         source,

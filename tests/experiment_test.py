@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from score_jax import experiment
-from score_jax.config import settings as config
+from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
 from score_jax.model.families import PRESETS
 from score_jax.problem import InputError
@@ -47,7 +47,7 @@ def test_special_tokens_that_no_text_makes_may_lie_beyond_the_embedding(monkeypa
 
 
 def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
-    lora = config.LoraSettings(rank=2, targets="q_proj")
+    lora = LoraSettings(rank=2, targets="q_proj")
     with pytest.raises(InputError, match=r"'q_proj' matches no weight .*layers/query"):
         open_with(monkeypatch, lora=lora)
 

@@ -17,8 +17,15 @@ import pytest
 
 from score_jax import checkpoints, experiment, loop
 from score_jax.batches import episodes
-from score_jax.config import settings as config
-from score_jax.config.settings import resolve
+from score_jax.config.build import resolve
+from score_jax.config.settings import (
+    CheckpointSettings,
+    CompileSettings,
+    EvaluationSettings,
+    LoraSettings,
+    ProblemSettings,
+    Settings,
+)
 from score_jax.modes import evaluate_weights
 from score_jax.problem import InputError
 from score_jax.run import Run
@@ -28,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 CLOCK = ("wall_sec", "sec/", "tokens_per_sec/")  # keys that differ from run to run
 
 
-def tiny_settings(**changes) -> config.Settings:
+def tiny_settings(**changes) -> Settings:
     """The quickstart with a few steps of few rows."""
     spec = {}
     exec((ROOT / "configs" / "quickstart.py").read_text(), spec)
@@ -46,7 +53,7 @@ def tiny_settings(**changes) -> config.Settings:
         stages=stages,
         rollout=rollout,
         evaluation=dataclasses.replace(settings.evaluation, problems=16, batch=8),
-        checkpoint=config.CheckpointSettings(every=2, keep=2),
+        checkpoint=CheckpointSettings(every=2, keep=2),
     )
     return dataclasses.replace(settings, **changes)
 
@@ -56,7 +63,7 @@ def metrics_of(folder: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in rows]
 
 
-def final_params(folder: Path, settings: config.Settings):
+def final_params(folder: Path, settings: Settings):
     run = Run.start(settings, folder, None, None)
     return jax.device_get(run.params_at("stage2", settings.stages["stage2"].steps))
 
@@ -250,7 +257,7 @@ def test_a_damaged_checkpoint_is_named(whole, tmp_path):
 
 
 def test_more_evaluation_problems_than_there_are_is_an_error(tmp_path):
-    evaluation = config.EvaluationSettings(problems=5000, batch=8)
+    evaluation = EvaluationSettings(problems=5000, batch=8)
     with pytest.raises(InputError, match="5000 and the test split has 2048"):
         loop.train(tiny_settings(evaluation=evaluation), str(tmp_path))
 
@@ -276,14 +283,14 @@ def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_pa
     assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5
 
 
-def lora_settings(**changes) -> config.Settings:
+def lora_settings(**changes) -> Settings:
     """Two steps of each RL stage on adapters, after one of the stage that makes the reference."""
-    settings = tiny_settings(checkpoint=config.CheckpointSettings(every=1, keep=2), **changes)
+    settings = tiny_settings(checkpoint=CheckpointSettings(every=1, keep=2), **changes)
     stages = {
         name: dataclasses.replace(stage, steps=1 if name == "base" else 2)
         for name, stage in settings.stages.items()
     }
-    model = dataclasses.replace(settings.model, lora=config.LoraSettings(rank=2, alpha=4.0))
+    model = dataclasses.replace(settings.model, lora=LoraSettings(rank=2, alpha=4.0))
     return dataclasses.replace(settings, model=model, stages=stages)
 
 
@@ -316,7 +323,7 @@ def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themsel
     settings = lora_settings(recipe=("stage1",))
     run = Run.start(settings, tmp_path, None, None)
     assert run.base_reference("stage1") == {}
-    full = dataclasses.replace(settings.model, lora=config.LoraSettings())
+    full = dataclasses.replace(settings.model, lora=LoraSettings())
     plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))
     jax.tree.map(np.testing.assert_array_equal, run.experiment.base, plain.initial_params())
     start = run.experiment.merged(run.experiment.initial_params())
@@ -367,9 +374,9 @@ def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_comp
         (tmp_path / f"{split}.jsonl").write_text(text)
     settings = tiny_settings(
         recipe=("stage1", "stage2"),
-        compile=config.CompileSettings(after_warmup="fail"),
-        problems=config.ProblemSettings("jsonl", prompt="arithmetic", path=str(tmp_path)),
-        checkpoint=config.CheckpointSettings(every=1000, keep=1),
+        compile=CompileSettings(after_warmup="fail"),
+        problems=ProblemSettings("jsonl", prompt="arithmetic", path=str(tmp_path)),
+        checkpoint=CheckpointSettings(every=1000, keep=1),
     )
     settings = dataclasses.replace(
         settings,

@@ -11,8 +11,8 @@ import pytest
 from score_jax import loop
 from score_jax.batches import collected, documents
 from score_jax.batches import episodes as sampler
-from score_jax.config import settings as config
-from score_jax.config.settings import resolve
+from score_jax.config.build import resolve
+from score_jax.config.settings import CheckpointSettings, Settings
 from score_jax.problem import Grade, InputError
 from score_jax.rewards import selective
 from score_jax.rl import adaptive
@@ -28,7 +28,7 @@ SPEC: dict = {}
 exec((ROOT / "configs" / "quickstart.py").read_text(), SPEC)
 
 
-def tiny(recipe: str, **changes) -> config.Settings:
+def tiny(recipe: str, **changes) -> Settings:
     """Two steps of each stage on a few rows; the shapes are the same in all recipes."""
     s = resolve(SPEC["get_config"](recipe))
     stages = {}
@@ -49,7 +49,7 @@ def tiny(recipe: str, **changes) -> config.Settings:
         ),
         rewards=dataclasses.replace(s.rewards, function="tests.recipes_test:even_length"),
         evaluation=dataclasses.replace(s.evaluation, problems=8, batch=8),
-        checkpoint=config.CheckpointSettings(every=1, keep=2),
+        checkpoint=CheckpointSettings(every=1, keep=2),
     )
 
 
@@ -81,16 +81,16 @@ def test_every_recipe_runs(recipe, tmp_path):
             assert (tmp_path / "collected" / f"{name}.jsonl").exists()
 
 
-def run_of(settings: config.Settings, folder) -> Run:
+def run_of(settings: Settings, folder) -> Run:
     return Run.start(settings, folder, None, Watch(fail=False, say=print))  # type: ignore[arg-type]
 
 
-def weights(settings: config.Settings, folder, stage: str) -> np.ndarray:
+def weights(settings: Settings, folder, stage: str) -> np.ndarray:
     leaves = jax.tree.leaves(run_of(settings, folder).params_of(stage))
     return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
-def with_stages(settings: config.Settings, **changes) -> config.Settings:
+def with_stages(settings: Settings, **changes) -> Settings:
     """The settings with changes to all stages but base."""
     stages = {
         name: stage if name == "base" else dataclasses.replace(stage, **changes)

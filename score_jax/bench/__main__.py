@@ -23,8 +23,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from score_jax.config.settings import MemorySettings, build, nearest
-from score_jax.problem import InputError
+from score_jax.config.build import build
+from score_jax.config.settings import MemorySettings
+from score_jax.problem import InputError, nearest
 from score_jax.runtime import heap
 
 BAD_INPUT = 2

@@ -16,13 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from score_jax.config.settings import (
-    LoraSettings,
-    MemorySettings,
-    OptimizerSettings,
-    Settings,
-    nearest,
-)
+from score_jax.config.settings import LoraSettings, MemorySettings, OptimizerSettings, Settings
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment, multiply_as_told
@@ -31,7 +25,7 @@ from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.model.files import config_formats
 from score_jax.model.published import PUBLISHED
-from score_jax.problem import InputError
+from score_jax.problem import InputError, nearest
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Params, PromptBatch

@@ -13,7 +13,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from score_jax.config.settings import Settings, resolve
+from score_jax.config.build import resolve
+from score_jax.config.settings import Settings
 from score_jax.problem import InputError
 
 # What the flag library, or a config file, raises of whatever is wrong.

@@ -8,10 +8,10 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 
-from score_jax.config.settings import ProblemSettings, SourceSettings, nearest
+from score_jax.config.settings import ProblemSettings, SourceSettings
 from score_jax.data.repair import attempts
 from score_jax.data.sets import arithmetic, gsm8k, humaneval, jsonl, math_problems, mbpp, own_tfds
-from score_jax.problem import InputError, Problem
+from score_jax.problem import InputError, Problem, nearest
 from score_jax.text.prompts import PROMPTS
 
 SPLITS = ("train", "test")

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from score_jax.config.settings import nearest
-from score_jax.problem import InputError
+from score_jax.problem import InputError, nearest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,11 @@
 A grader takes (text, gold) and returns a Grade; it never raises for what a model wrote.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from score_jax.problem import Grade, InputError, Problem
+from score_jax.problem import Grade, InputError, Problem, nearest
 from score_jax.rewards import functions
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.programs import grade as programs
@@ -119,8 +118,7 @@ def find_grader(name: str) -> Callable[[str, str], Grade]:
     """The grader of that name. Raises: InputError with the nearest valid name."""
     if name in GRADERS:
         return GRADERS[name]
-    near = difflib.get_close_matches(name, GRADERS, n=1, cutoff=0.0)
     raise InputError(
         f"There is no grader {name!r}, so the problems that name it cannot be rewarded. "
-        f"Set the problem's grader to one of {sorted(GRADERS)}; the nearest is {near[0]!r}."
+        f"{nearest(name, GRADERS)}"
     )

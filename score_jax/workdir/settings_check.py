@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from score_jax import checkpoints, jsonfiles
-from score_jax.config import settings as config
+from score_jax.config.build import resolve, to_dict
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
@@ -167,14 +167,14 @@ def _differing(
     try:
         saved = json.loads(path.read_text())["settings"]
         with contextlib.suppress(InputError):  # settings of today that it lacks have their defaults
-            saved = config.to_dict(config.resolve(saved))
+            saved = to_dict(resolve(saved))
         saved = flat(saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); it says which settings the checkpoints beside it "
             "belong to. Choose another --workdir."
         ) from error
-    ours = flat(config.to_dict(settings))
+    ours = flat(to_dict(settings))
     found = [
         f"{key}: {saved.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
         for key in sorted(saved.keys() | ours.keys())

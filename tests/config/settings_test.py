@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from score_jax.config import settings as config
+from score_jax.config.build import resolve, to_config_dict, to_dict
 from score_jax.config.settings import (
+    CHOICES,
+    MINIMA,
     CollectSettings,
     EvaluationSettings,
+    LoraSettings,
     ModelSettings,
     ProblemSettings,
     RolloutSettings,
     Settings,
+    SourceSettings,
     StageSettings,
-    resolve,
-    to_config_dict,
 )
 from score_jax.problem import InputError
 
@@ -76,7 +78,7 @@ def test_settings_survive_the_way_to_a_config_and_back():
     assert resolve(to_config_dict(SETTINGS)) == SETTINGS
     assert resolve(dataclasses.asdict(SETTINGS)) == SETTINGS
     # config.json of a work directory is read back into the same settings.
-    assert resolve(json.loads(json.dumps(config.to_dict(SETTINGS)))) == SETTINGS
+    assert resolve(json.loads(json.dumps(to_dict(SETTINGS)))) == SETTINGS
 
 
 def test_every_setting_stands_in_the_config_so_that_flags_can_override_it():
@@ -142,11 +144,11 @@ COMPANIONS = {
 }
 
 
-@pytest.mark.parametrize("cls, name", config.CHOICES)
+@pytest.mark.parametrize("cls, name", CHOICES)
 def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
     groups |= {StageSettings: "stages__stage1", CollectSettings: "stages__stage1__collect"}
-    known = config.CHOICES[cls, name]
+    known = CHOICES[cls, name]
     path = f"{groups[cls]}__{name}"
     nearest = next(choice for choice in known if choice)
     assert_refused(f"Did you mean '{nearest}'?", *known, **{path: nearest + "x"})
@@ -155,12 +157,12 @@ def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
         resolve(changed(**COMPANIONS.get(choice, {}), **{path: choice}))
 
 
-@pytest.mark.parametrize("cls, name", config.MINIMA)
+@pytest.mark.parametrize("cls, name", MINIMA)
 def test_a_number_below_its_minimum_is_refused(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
-    groups |= {config.SourceSettings: "problems__test", config.LoraSettings: "model__lora"}
+    groups |= {SourceSettings: "problems__test", LoraSettings: "model__lora"}
     path = f"{groups.get(cls, 'stages__stage1')}__{name}"
-    least = config.MINIMA[cls, name]
+    least = MINIMA[cls, name]
     kind = typing.get_type_hints(cls)[name]
     below = kind(least - 1)
     assert_refused(f"config.{path.replace('__', '.')}={below} must be at least", **{path: below})
@@ -169,7 +171,7 @@ def test_a_number_below_its_minimum_is_refused(cls, name):
 
 
 def test_the_table_of_limits_names_settings_that_exist():
-    for cls, name in [*config.CHOICES, *config.MINIMA]:
+    for cls, name in [*CHOICES, *MINIMA]:
         assert name in {field.name for field in dataclasses.fields(cls)}
 
 
@@ -279,8 +281,8 @@ def test_a_config_finds_what_it_shares_with_others_wherever_the_command_is_run(t
 import sys
 sys.path = [path for path in sys.path if path not in ("", {str(root)!r})]
 sys.path.insert(0, {str(tmp_path)!r})
-from score_jax import commandline
-print(commandline.settings_of(["--config={root}/configs/gsm8k_qwen3_06b.py"]).model.source)
+from score_jax.config import command_line
+print(command_line.settings_of(["--config={root}/configs/gsm8k_qwen3_06b.py"]).model.source)
 """
     (tmp_path / "score_jax").symlink_to(root / "score_jax")
     done = subprocess.run(

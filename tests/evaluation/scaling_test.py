@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from score_jax.config import settings as config
+from score_jax.config.settings import ScalingSettings
 from score_jax.evaluation import scaling
 from score_jax.experiment import Experiment
 from score_jax.modes import evaluate_weights
@@ -46,7 +46,7 @@ def test_budgets_by_hand():
 
 
 def test_a_study_writes_its_table_and_plot(tmp_path, capsys):
-    settings = tiny_settings(scaling=config.ScalingSettings(problems=12, solutions=8, batch=8))
+    settings = tiny_settings(scaling=ScalingSettings(problems=12, solutions=8, batch=8))
     assert evaluate_weights.scale_latest(settings, str(tmp_path)) == evaluate_weights.DONE
     said = capsys.readouterr().out
     found = json.loads((tmp_path / "scaling" / "base.json").read_text())

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.config import settings as config
-from score_jax.config.settings import OptimizerSettings, StageSettings
+from score_jax.config.settings import CHOICES, OptimizerSettings, StageSettings
 from score_jax.learner import optimizer
 from score_jax.learner.step import Coefficients
 from tests import fakes
@@ -47,7 +46,7 @@ def test_a_warm_up_as_long_as_the_stage_divides_by_nothing():
     np.testing.assert_allclose(found, np.arange(1, 9) / 4)
 
 
-@pytest.mark.parametrize("schedule", config.CHOICES[StageSettings, "schedule"])
+@pytest.mark.parametrize("schedule", CHOICES[StageSettings, "schedule"])
 def test_every_schedule_of_the_settings_ends_where_it_should(schedule):
     stage = fakes.stage(steps=8, learning_rate=2.0, schedule=schedule, final_fraction=0.25)
     expected = 2.0 if schedule == "constant" else 0.5

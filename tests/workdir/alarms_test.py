@@ -7,7 +7,7 @@ import pytest
 
 from score_jax.workdir import alarms
 
-RECORDED = Path(__file__).parent / "recorded" / "quickstart_metrics.jsonl"
+RECORDED = Path(__file__).parents[1] / "recorded" / "quickstart_metrics.jsonl"
 
 
 def rows(count=40, **changes):

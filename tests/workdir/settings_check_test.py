@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from score_jax import jsonfiles, loop
-from score_jax.config import settings as config
+from score_jax.config.settings import Settings
 from score_jax.problem import InputError
 from score_jax.run import Run
 from score_jax.workdir import settings_check
@@ -22,7 +22,7 @@ def params_of(folder, settings, stage: str):
     return jax.device_get(run.params_of(stage))
 
 
-def changed(settings: config.Settings, stage: str, **changes) -> config.Settings:
+def changed(settings: Settings, stage: str, **changes) -> Settings:
     stages = {**settings.stages, stage: dataclasses.replace(settings.stages[stage], **changes)}
     return dataclasses.replace(settings, stages=stages)
 

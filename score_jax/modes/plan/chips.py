@@ -9,8 +9,7 @@ import dataclasses
 import math
 import re
 
-from score_jax.config.settings import nearest
-from score_jax.problem import InputError
+from score_jax.problem import InputError, nearest
 from score_jax.runtime.peaks import PEAKS, Peak
 
 GIB = 2**30

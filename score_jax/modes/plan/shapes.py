@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from score_jax.config.settings import LoraSettings, Settings, StageSettings, nearest
+from score_jax.config.settings import LoraSettings, Settings, StageSettings
 from score_jax.experiment import template_of
 from score_jax.learner import lora, optimizer
 from score_jax.model import families, transformer
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import config_formats, locate, saved_params
 from score_jax.model.published import PUBLISHED
-from score_jax.problem import InputError
+from score_jax.problem import InputError, nearest
 from score_jax.runtime import sharding
 from score_jax.structs import Params
 from score_jax.text import tokenizer

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import pytest
 
-from score_jax.config import settings as config
+from score_jax.config.settings import LoraSettings, Settings
 from score_jax.learner.loss import token_logprobs
 from score_jax.modes.plan import chips, estimate, shapes
 from score_jax.runtime import sharding
 from tests.modes.plan import flagships
 
 
-def reckoned(topology: str, settings: config.Settings):
+def reckoned(topology: str, settings: Settings):
     """A config's terms by name, and what they were reckoned of."""
     mesh = settings.mesh
     count = chips.slice_of(topology).chips
@@ -24,7 +24,7 @@ def reckoned(topology: str, settings: config.Settings):
     return estimate.terms(settings, made), made
 
 
-def settings(**changes: Any) -> config.Settings:
+def settings(**changes: Any) -> Settings:
     """The experiment with Gemma 2 2B, whose numbers are used below, with other settings."""
     made = flagships.settings("math_gemma2_2b")
     groups = {
@@ -67,7 +67,7 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
 
 
 def test_adapters_need_no_optimizer_of_the_weights_and_no_reference():
-    adapted = settings(model={"lora": config.LoraSettings(rank=16)})
+    adapted = settings(model={"lora": LoraSettings(rank=16)})
     found = {term.name: term.bytes for term in reckoned("v5e:4x4", adapted)[0]}
     whole = {term.name: term.bytes for term in reckoned("v5e:4x4", settings())[0]}
     assert found["reference"] == whole["reference"] / 2  # the frozen weights, in bfloat16

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from score_jax.config import command_line
-from score_jax.config import settings as config
+from score_jax.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 PLANNED = {
@@ -14,6 +14,6 @@ PLANNED = {
 }
 
 
-def settings(name: str) -> config.Settings:
+def settings(name: str) -> Settings:
     """A flagship's settings."""
     return command_line.settings_of([f"--config={ROOT / 'configs' / name}.py"])
