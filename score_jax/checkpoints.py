@@ -1,10 +1,20 @@
-"""Checkpoints of a stage: DIR/checkpoints/STAGE/STEP, written by Orbax.
+"""Checkpoints of a run, written by Orbax: DIR/checkpoints/STAGE/STEP.
 
-One checkpoint holds everything that the loop cannot recompute: params, optimizer state, step, the
-position in the data, counters. A step's folder appears under its name only when it is complete.
+    Checkpoints(folder, settings, shapes)     of a run: where to resume, and params alone
+    .of_stage(name)                           of one stage: save, and resume from a whole state
+
+One checkpoint holds all that the loop cannot compute again: params, optimizer state, step, position
+in the data, counters. A step's folder gets its name when it is complete. Where a run resumes:
+
+  1. the newest checkpoint of the last stage that has one;
+  2. the beginning.
+
+With several processes all of them call the same methods at the same points: each saves and restores
+its own shards, and process 0 looks which checkpoints there are.
 """
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,31 +24,91 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from score_jax.config.settings import Settings
 from score_jax.learner.step import TrainState
-from score_jax.model.files.saved_params import latest_step as latest_step
+from score_jax.model.files import saved_params
 from score_jax.problem import InputError
+from score_jax.runtime import hosts
+from score_jax.structs import Params
 
-# Orbax reports every save at INFO, on a terminal that shows progress.
+Deadline = Callable[[], AbstractContextManager]  # entered while storage or a process is waited for
+
+# Orbax logs every save at INFO, on a terminal that shows progress.
 logging.getLogger("absl").setLevel(logging.WARNING)
 
 
-class StageCheckpoints:
-    """The checkpoints of one stage; use as a context manager, which waits for the last save.
-
-    With several processes all of them save and restore at the same points, each its own shards.
-    """
+class Checkpoints:
+    """The checkpoints in a work directory."""
 
     def __init__(
         self,
         folder: Path,
+        settings: Settings,
+        shapes: Params,
         *,
-        keep: int,
-        deadline: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+        deadline: Deadline = contextlib.nullcontext,
     ):
         """Args:
 
+        folder: the work directory.
+        shapes: of the params that the run trains, with shardings; they are restored into these.
+        """
+        self._folder, self._settings, self._shapes = folder, settings, shapes
+        self._deadline = deadline
+
+    def position(self) -> tuple[int, int]:
+        """(index of the stage to resume in, its newest saved step); (0, 0) for a new run."""
+        return tuple(hosts.lead_says(self._position))  # type: ignore[return-value]
+
+    def latest_step(self, stage: str) -> int | None:
+        """The newest complete checkpoint of a stage, or None."""
+        return hosts.lead_says(lambda: saved_params.latest_step(self._of(stage)))
+
+    def best_step(self, stage: str) -> int | None:
+        """The step whose evaluation within the stage had the highest last accuracy, or None.
+
+        Of equal ones it is the newest.
+        """
+        return hosts.lead_says(lambda: _best_step(self._folder, stage))
+
+    def params(self, stage: str, at_step: int | None = None) -> Params:
+        """The params of a checkpoint, and nothing else of it; by default of the stage's last step.
+
+        Raises: InputError if it is damaged or of another model, or the last step's is missing.
+        """
+        if at_step is None:
+            at_step = self._settings.stages[stage].steps
+            if self.latest_step(stage) != at_step:
+                raise InputError(
+                    f"{self._of(stage)} lacks the checkpoint of the stage's last step {at_step}, "
+                    "which later stages start from. Start again in another --workdir."
+                )
+        with self._deadline():
+            return saved_params.restore(self._of(stage) / str(at_step), self._shapes)
+
+    def of_stage(self, stage: str) -> "StageCheckpoints":
+        """A stage's checkpoints, to be used as a context manager."""
+        keep = self._settings.checkpoint.keep
+        return StageCheckpoints(self._of(stage), keep=keep, deadline=self._deadline)
+
+    def _of(self, stage: str) -> Path:
+        return self._folder / saved_params.CHECKPOINTS / stage
+
+    def _position(self) -> tuple[int, int]:
+        for i, stage in reversed(list(enumerate(self._settings.recipe))):
+            saved = saved_params.latest_step(self._of(stage))
+            if saved is not None:
+                return i, saved
+        return 0, 0
+
+
+class StageCheckpoints:
+    """The checkpoints of one stage; use as a context manager, which waits for the last save."""
+
+    def __init__(self, folder: Path, *, keep: int, deadline: Deadline = contextlib.nullcontext):
+        """Args:
+
         folder: DIR/checkpoints/STAGE. keep: how many of the newest to keep.
-        deadline: entered while storage or the other processes are waited for.
         """
         self.folder = folder
         self._deadline = deadline
@@ -73,8 +143,11 @@ class StageCheckpoints:
                 ),
             )
 
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The state and `extra` of a step; `like` gives shapes, dtypes and shardings.
+    def state(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The state and `extra` of a step.
+
+        Args:
+          like: arrays, or shapes with shardings, that the state is restored into.
 
         Raises: InputError if the checkpoint is damaged or of another model.
         """
@@ -87,12 +160,8 @@ class StageCheckpoints:
                         state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
                     ),
                 )
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise InputError(
-                f"the checkpoint {self.folder / str(step)} cannot be read as this model's state: "
-                f"{str(error)[:500]}. If it was saved with other settings, use them or another "
-                "--workdir; if it is damaged, delete that folder and run the same command again."
-            ) from error
+        except saved_params.FAULTS as error:
+            raise saved_params.unreadable(self.folder / str(step), error) from error
         return like.replace(**restored["state"]), restored["extra"]
 
 
@@ -112,3 +181,14 @@ class _NewestAndBest:
 
 def _tree(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+
+
+def _best_step(folder: Path, stage: str) -> int | None:
+    found = []
+    for path in (folder / "evaluations").glob(f"{stage}-*.json"):
+        step = path.stem.removeprefix(f"{stage}-")
+        if step.isdigit():
+            metrics = json.loads(path.read_text())
+            last = max(key for key in metrics if key.startswith("accuracy_attempt"))
+            found.append((metrics[last], int(step)))
+    return max(found)[1] if found else None

@@ -1,24 +1,26 @@
-"""What every mode of a run shares, made once from its settings: model, text, problems, mesh.
+"""What every mode of a run shares, made once from its settings: model, text, mesh.
 
-Experiment.open(settings) -> shapes, tokenizer, template, mesh; nothing large yet
-.initial_params()         -> what training starts from: all weights, or LoRA adapters; on the mesh
-.weights(params)          -> what the model computes with, given what is trained
-.episode_settings(...)    -> what a rollout is compiled for
-.texts(episode)           -> what the policy wrote, per row and attempt
+    Experiment.open(settings) -> config, tokenizer, template, mesh; with LoRA, the frozen weights
+    .initial_params()         -> what training starts from, on the mesh: weights, or LoRA adapters
+    .weights(params)          -> what the model computes with, given what is trained
+    .episode_settings(...)    -> what a rollout is compiled for
+    .texts(episode)           -> what the policy wrote, per row and attempt
+
+Weights that a checkpoint will replace are never loaded: `param_shapes` and `state_shapes` say what
+a checkpoint is restored into.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from score_jax.config.settings import Settings, StageSettings
-from score_jax.learner import lora, micro_batches
+from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.step import LearnerSettings
+from score_jax.learner.step import LearnerSettings, TrainState
 from score_jax.model import families, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
@@ -47,24 +49,26 @@ class Experiment:
     model: ModelConfig
     template: templates.Template
     mesh: Mesh
-    source_params: Params | None  # on the mesh; None for a preset that is trained whole
+    base: Params | None  # with LoRA, the frozen weights, on the mesh; never donated. Else None
 
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
-        """Loads tokenizer and weights, and checks that they fit each other and the settings."""
+        """Loads what does not change in a run, and checks that it fits together.
+
+        Raises: InputError where model, tokenizer, settings and devices do not.
+        """
         multiply_as_told(settings.model.dtype)
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
-        _, text_source = saved_params.origin(settings.model.source, settings.model.tokenizer)
-        text = tokenizer.load(text_source)
-        template = template_of(settings, text)
-        frozen = settings.model.lora.rank > 0
-        model, params = _load(
-            settings.model.source, mesh, settings.model.dtype if frozen else "float32"
-        )
+        source = settings.model.source
+        _, text_source = saved_params.origin(source, settings.model.tokenizer)
+        template = template_of(settings, tokenizer.load(text_source))
+        preset = source.startswith(PRESET)
+        model = families.preset(source) if preset else weights.shape(source)
         _check(settings, model, template, mesh)
-        if frozen and params is None:
-            params = _random_params(model, mesh, settings)
-        return cls(settings, model, template, mesh, params)
+        opened = cls(settings, model, template, mesh, None)
+        if not settings.model.lora.rank:
+            return opened
+        return dataclasses.replace(opened, base=opened.source_params(settings.model.dtype))
 
     @classmethod
     def of_shapes(
@@ -83,24 +87,53 @@ class Experiment:
         _check(settings, model, template, mesh)
         return cls(settings, model, template, mesh, base)
 
-    @property
-    def base(self) -> Params | None:
-        """With LoRA, the frozen weights under all adapters; never donated. None without."""
-        return self.source_params if self.settings.model.lora.rank else None
+    def source_params(self, dtype: str = "float32") -> Params:
+        """The weights of `model.source`, read from its files onto the mesh; random for a preset."""
+        if self.settings.model.source.startswith(PRESET):
+            key = jax.random.fold_in(jax.random.key(self.settings.seed), _WEIGHTS)
+            return _initialiser(self.model, self.mesh)(key)
 
-    def initial_params(self) -> Params:
-        """What training starts from, on the mesh; new arrays, safe to donate."""
+        def put(path: str, value: np.ndarray) -> jax.Array:
+            axes = transformer.AXES[path.rsplit("/", 1)[-1]]
+            return sharding.place(value, sharding.of_axes(self.mesh, axes, value.shape))
+
+        return weights.load(self.settings.model.source, dtype, put=put)[1]
+
+    def initial_params(self, loaded: Params | None = None) -> Params:
+        """What training starts from, on the mesh; new arrays, safe to donate.
+
+        loaded: `initial_reference()`, if that is at hand: copied, and not read from files again.
+        """
         adapters = self.settings.model.lora
         if adapters.rank:
             key = jax.random.fold_in(jax.random.key(self.settings.seed), _ADAPTERS)
             return lora.init(key, self.model, adapters, self.mesh)
-        if self.source_params is None:
-            return _random_params(self.model, self.mesh, self.settings)
-        return jax.tree.map(jax.numpy.copy, self.source_params)
+        return jax.tree.map(jax.numpy.copy, loaded) if loaded else self.source_params()
 
     def initial_reference(self) -> Params:
-        """The policy of `initial_params` as a reference; no copy where there is one already."""
-        return {} if self.base else self.source_params or self.initial_params()
+        """The policy of `initial_params` as a reference; with LoRA it takes no memory."""
+        return {} if self.base else self.source_params()
+
+    def param_shapes(self) -> Params:
+        """Shapes and shardings of what is trained: all weights, or LoRA adapters."""
+        if self.settings.model.lora.rank:
+            return lora.shapes(self.model, self.settings.model.lora, self.mesh)
+        return weights.shapes(self.model, self.mesh, "float32")
+
+    def state_shapes(self, stage: StageSettings) -> TrainState:
+        """Shapes and shardings of a stage's TrainState."""
+        params, optimizing = self.param_shapes(), self.settings.optimizer
+        taken = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(self.mesh))
+        return TrainState(
+            step=taken,  # type: ignore[arg-type]
+            params=params,
+            opt_state=optimizer.shapes(optimizing, params, self.mesh),
+            settings=self.learner_settings(stage),
+        )
+
+    def first_state(self, stage: StageSettings, params: Params) -> TrainState:
+        """A stage's state at its first step, on the mesh; `params` are in it, not copied."""
+        return sharding.on_mesh(self.mesh, step.init(params, self.learner_settings(stage)))
 
     def weights(self, params: Params) -> Params:
         """What the model computes with when `params` are trained: they, or the base under them."""
@@ -216,11 +249,6 @@ class Experiment:
         return self.template.tokenizer.decode(ids)
 
 
-def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
-    """Rows whose second attempt reads differently from the first, [B] bool."""
-    return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])
-
-
 def template_of(
     settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
@@ -241,27 +269,12 @@ def template_of(
     )
 
 
-def _random_params(model: ModelConfig, mesh: Mesh, settings: Settings) -> Params:
-    """A preset's weights, on the mesh."""
-    return _initialiser(model, mesh)(jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS))
-
-
-@functools.cache  # a checkpoint is restored into the shape of such weights: compiled once, not each
+@functools.cache
 def _initialiser(model: ModelConfig, mesh: Mesh):
-    shapes = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
-    shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
+    """Makes a preset's weights on the mesh from a key; compiled once."""
+    shapes = weights.shapes(model, mesh, "float32")
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
     return jax.jit(functools.partial(transformer.init, model), out_shardings=shardings)
-
-
-def _load(source: str, mesh: Mesh, dtype: str) -> tuple[ModelConfig, Params | None]:
-    if source.startswith(PRESET):
-        return families.preset(source), None
-
-    def put(path: str, value: np.ndarray) -> jax.Array:
-        axes = transformer.AXES[path.rsplit("/", 1)[-1]]
-        return sharding.place(value, sharding.of_axes(mesh, axes, value.shape))
-
-    return weights.load(source, dtype, put=put)
 
 
 def _check(settings: Settings, model: ModelConfig, template: templates.Template, mesh: Mesh):

@@ -1,14 +1,13 @@
 """The training loop: every stage in order, evaluation before the first and after each.
 
-Running the same command again resumes. Where a run goes on, first match:
-  1. the newest checkpoint of the latest stage that has one (DIR/checkpoints/STAGE/STEP);
-  2. the beginning.
-A stage starts from the params its predecessor ended with, or the stage it names (`start`), and with
-a fresh optimizer. The reference of the KL terms is the base model, what the stage named "base" made
-or else the loaded weights, unless the stage names another one.
+Re-running the same command resumes from the newest checkpoint (checkpoints.py). A stage starts with
+a fresh optimizer, from the params that the stage before it ended with or the stage that it names
+(`start`). The reference of the KL terms is the base model (what the stage named "base" made, or the
+loaded weights), unless the stage names another one.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -19,15 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax.batches import documents
+from score_jax import batches
+from score_jax import run as runs
 from score_jax.config.build import to_dict
 from score_jax.config.settings import Settings, StageSettings
-from score_jax.evaluation.evaluate import Interrupted, evaluate
+from score_jax.evaluation.evaluate import evaluate
 from score_jax.learner import step
 from score_jax.report.run_page import page, plots, summary
 from score_jax.rl import adaptive
-from score_jax.run import Run, watch
+from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
+from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Params
 from score_jax.workdir import alarms, settings_check
 from score_jax.workdir.runlog import RunLog, package_versions, read_metrics
@@ -53,37 +54,32 @@ def train(
     names = stages if "base" in stages else ["base", *stages]
     if hosts.lead_says(lambda: _begin(path, settings, names, base_from)):
         return DONE
-    wandb = settings.logging.wandb
-    with (
-        RunLog(path, primary=hosts.is_lead(), wandb=wandb) as log,
-        watch(settings, path, log) as watching,
-    ):
-        run = Run.start(settings, path, log, watching, stop=hosts.agree(stop))
-        log.write_config(to_dict(settings), device=_device())
+    with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
+        run.log.write_config(to_dict(settings), device=_device())
         settings_check.check_shared(path)
-        at, at_step = run.position()
-        where = f"goes on at {stages[at]}, step {at_step}" if at_step else "begins"
-        log.say(f"{path}: {' → '.join(stages)} on {_device()}; {where}, compiling first …")
+        at, at_step = run.checkpoints.position()
+        where = f"resumes at {stages[at]}, step {at_step}" if at_step else "starts"
+        run.log.say(f"{path}: {' → '.join(stages)} on {_device()}; {where}, compiling first …")
         try:
             _all_stages(run)
         except Interrupted:
-            log.say(f"stopped by a signal and saved in {path}; the same command goes on.")
+            run.log.say(f"stopped by a signal and saved in {path}; re-running resumes.")
             return STOPPED
-        made = {
-            "compiled": watching.misses,
-            "from_cache": watching.hits,
-            "late": len(watching.late),
+        compiled = {
+            "compiled": run.watch.misses,
+            "from_cache": run.watch.hits,
+            "late": len(run.watch.late),
         }
         if hosts.is_lead():
-            result = summary.write(path, names, log.wall_sec, package_versions(), made)
-            log.say(summary.table(result))
+            result = summary.write(path, names, run.log.wall_sec, package_versions(), compiled)
+            run.log.say(summary.table(result))
             _report(run, page.write, plots.write)
-            log.say(f"The run page: {path / 'report' / 'index.html'}")
+            run.log.say(f"The run page: {path / 'report' / 'index.html'}")
     return DONE
 
 
 def _begin(path: Path, settings: Settings, names: list[str], base_from: str) -> bool:
-    """Looks into the work directory before anything is loaded; whether all is done already."""
+    """Checks the work directory before anything is loaded; whether the run is finished already."""
     settings_check.check_same_settings(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)
@@ -96,107 +92,114 @@ def _begin(path: Path, settings: Settings, names: list[str], base_from: str) -> 
 
 
 def _all_stages(run: Run) -> None:
-    """Every stage from where the run stands; Interrupted after saving if `stop` said so."""
+    """Every stage from where the run resumes. Raises: Interrupted, after saving, if asked to."""
     recipe = run.settings.recipe
-    first, at_step = run.position()
-    run.log.truncate_after(recipe, recipe[first], at_step)
-    params = run.params_after(recipe[first - 1]) if first else None
-    reference = run.base_reference(recipe[first])
-    if params is None:
-        params = run.experiment.initial_params()
-        if recipe[0] != "base":
-            _evaluate(run, "base", params, reference)
-    for i, name in enumerate(recipe[first:], start=first):
-        stage = run.settings.stages[name]
-        params = run.params_of(stage.start) if stage.start else params
-        against = run.params_of(stage.reference) if stage.reference else reference
-        params = _stage(run, i, params, against)
-        _evaluate(run, name, params, reference, run.steps_before(i + 1))
-        if name == "base":
+    index, at_step = run.checkpoints.position()
+    run.log.truncate_after(recipe, recipe[index], at_step)
+    reference = run.base_reference(recipe[index])
+    params: Params | None = None  # of the stage before; None where they are not loaded
+    if recipe[0] != "base" and not _is_evaluated(run, "base"):
+        params = run.experiment.initial_params(reference)
+        _evaluate(run, "base", params, reference)
+    for stage in run.stages[index:]:
+        if stage.settings.start:
+            params = None
+        named = stage.settings.reference
+        against = run.params_of(named) if named else reference
+        start = functools.partial(_start_of, run, stage, params, reference)
+        params = None  # the stage donates them
+        params = _stage(run, stage, start, against, reference)
+        _evaluate(run, stage.name, params, reference, stage.steps_before + stage.settings.steps)
+        if stage.name == "base":
             reference = jax.tree.map(jax.numpy.copy, params)
 
 
-def _stage(run: Run, index: int, params: Params, reference: Params | None) -> Params:
-    """Trains one stage from its newest checkpoint, or from `params`, to its end.
+def _start_of(run: Run, stage: Stage, params: Params | None, reference: Params | None) -> Params:
+    """What a stage starts from. params: of the stage before, where they are loaded."""
+    if stage.settings.start:
+        return run.params_of(stage.settings.start)
+    if params is None and stage.index:
+        return run.checkpoints.params(run.stages[stage.index - 1].name)
+    return run.experiment.initial_params(reference) if params is None else params
 
-    Its first update frees `params`, as the state is donated; they must not be the reference too.
+
+def _stage(
+    run: Run,
+    stage: Stage,
+    start: Callable[[], Params],
+    against: Params | None,
+    base: Params | None,
+) -> Params:
+    """Trains one stage from its newest checkpoint, or else from `start()`, to its end.
+
+    Args:
+      start: params that the first update frees, as the state is donated.
+      against: the reference of the KL terms; must be other arrays than the trained params.
+      base: the base model, which evaluations within the stage are compared with.
     """
-    name = run.settings.recipe[index]
-    stage = run.settings.stages[name]
-    state = run.fresh_state(name, params)
-    # Documents are learned as they stand: no KL holds them to anything.
-    against = reference if stage.objective == "rl" else None
-    source = documents.source(run, index, against)
-    anchor = _Anchor(stage.kl_attempt1, stage.kl_target)
-    alarm = _Alarm(run, name)
-    before = run.steps_before(index)
-
-    def follow(pending: _Pending) -> None:
-        with run.watchdog.phase("update"):
-            logged = pending.log(run.log)
-        anchor.follow(logged)
-        alarm.look(logged)
-
-    with run.checkpoints(name) as saved:
-        done = run.latest_step(name) or 0
+    name, settings, experiment = stage.name, stage.settings, run.experiment
+    against = against if settings.objective == "rl" else None  # SFT has no KL terms
+    source = batches.of_stage(run, stage, against)
+    anchor = _Anchor(settings.kl_attempt1, settings.kl_target)
+    updates = _Updates(run, stage, anchor)
+    with run.checkpoints.of_stage(name) as saved:
+        done = run.checkpoints.latest_step(name) or 0
         if done:
-            state, extra = saved.restore(done, state)
-            jax.tree.map(lambda x: x.delete(), params)  # whoever else holds them
+            state, extra = saved.state(done, experiment.state_shapes(settings))
             source.set_state(extra["data"])
             anchor.coefficient = extra["kl_attempt1"]
-        run.log.start_stage(name, steps=stage.steps, steps_before=before)
+        else:
+            state = experiment.first_state(settings, start())
+        del start
+        run.log.start_stage(name, steps=settings.steps, steps_before=stage.steps_before)
         source.prepare(state)
-        if run.evaluates(stage, done):  # it may have been stopped behind the save of this step
-            _evaluate(run, f"{name}-{done}", state.params, reference, before + done)
-        pending: _Pending | None = None
-        waits = _dispatch_waits()
-        for number in range(done + 1, stage.steps + 1):
+        every = run.settings.evaluation.every
+        if stage.evaluates(done, every):  # the run may have been stopped after saving this step
+            _evaluate(run, f"{name}-{done}", state.params, base, stage.steps_before + done)
+        for number in range(done + 1, settings.steps + 1):
             run.watchdog.at(name, number)
-            if pending and waits:
-                follow(pending)
-                pending = None
+            if _dispatch_waits():
+                updates.finish()
             began = time.perf_counter()
-            dispatched = source.dispatch(state.params, number)
-            if not waits:
-                if pending:
-                    # Step n-1's metrics, fetched when step n's rollout is already queued.
-                    follow(pending)
+            rollout = source.dispatch(state.params, number)  # problems -> rollout
+            if updates.finish():  # step n-1's metrics are fetched when step n's rollout is queued
                 began = time.perf_counter()
-            batch, measured = source.collect(dispatched, began)
+            batch, measured = source.batch(rollout, began)  # -> grade
             started = time.perf_counter()
-            with run.phase("update", name, batch.tokens.shape[1]):
+            with run.phase("update", name, batch.tokens.shape[1]):  # -> shape -> update
                 state, metrics = step.train_step(
-                    state, against, batch, stage=anchor.hold(stage), base=run.experiment.base
+                    state, against, batch, stage=anchor.hold(settings), base=experiment.base
                 )
                 stopping = run.stop()
-            measured |= {"kl_coefficient": anchor.coefficient} if stage.kl_target else {}
-            pending = _Pending(number, metrics, measured, started, batch.tokens.size)
-            last = number == stage.steps
-            evaluating = run.evaluates(stage, number)
+            measured |= {"kl_coefficient": anchor.coefficient} if settings.kl_target else {}
+            updates.pending = _Pending(number, metrics, measured, started, batch.tokens.size)
+            last, evaluating = number == settings.steps, stage.evaluates(number, every)
             if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
-                # A saved step is a logged step, and an evaluation's time is not an update's.
-                follow(pending)
-                pending = None
-                saved.save(state, _extra(source, anchor), best=run.best_step(name))
+                updates.finish()  # a saved step is a logged step
+                saved.save(state, _extra(source, anchor), best=run.checkpoints.best_step(name))
             if stopping and not last:
                 raise Interrupted
             if evaluating:
-                _evaluate(run, f"{name}-{number}", state.params, reference, before + number)
-        if not stage.steps:
+                _evaluate(run, f"{name}-{number}", state.params, base, stage.steps_before + number)
+        if not settings.steps:
             saved.save(state, _extra(source, anchor))
     return state.params
 
 
 def _extra(source: Any, anchor: "_Anchor") -> dict[str, Any]:
-    """What a checkpoint holds besides the train state."""
+    """What a checkpoint has besides the train state."""
     return {"data": source.get_state(), "kl_attempt1": anchor.coefficient}
+
+
+def _is_evaluated(run: Run, name: str) -> bool:
+    return hosts.lead_says((run.folder / "evaluations" / f"{name}.json").exists)
 
 
 def _evaluate(
     run: Run, name: str, params: Params, reference: Params | None, steps_before: int = 0
 ) -> None:
-    """Evaluates once; what an earlier run found stays."""
-    if hosts.lead_says((run.folder / "evaluations" / f"{name}.json").exists):
+    """Evaluates, unless an earlier process of this run has."""
+    if _is_evaluated(run, name):
         return
     if run.stop():
         raise Interrupted
@@ -222,7 +225,7 @@ def _evaluate(
 
 
 def _report(run: Run, *parts: Callable[[Path], Any]) -> None:
-    """Writes parts of the report anew. Whatever may go wrong there, the run goes on."""
+    """Writes parts of the report again. An error there is logged and does not end the run."""
     for write in parts if hosts.is_lead() else ():
         try:
             write(run.folder)
@@ -236,7 +239,7 @@ class _Pending:
 
     number: int
     metrics: dict[str, jax.Array]
-    measured: dict[str, float]  # what the host measured while making the batch
+    measured: dict[str, float]  # by the host, while it made the batch
     started: float
     tokens: int
 
@@ -247,9 +250,9 @@ class _Pending:
         for key in ("loss", "grad_norm"):
             if not np.isfinite(metrics[key]):
                 raise FloatingPointError(
-                    f"{key} is {metrics[key]} at step {self.number}: the update is lost and the "
-                    "params with it. Lower the stage's learning_rate, or raise its KL "
-                    "coefficients, and go on from the last checkpoint."
+                    f"{key} is {metrics[key]} at step {self.number}, so the params are lost. Lower "
+                    "the stage's learning_rate, or raise its KL coefficients, and resume from the "
+                    "last checkpoint."
                 )
         rate = {"sec/update": seconds, "tokens_per_sec/update": self.tokens / seconds}
         logged = {**metrics, **self.measured, **rate}
@@ -265,7 +268,7 @@ class _Anchor:
     target: float  # nats; 0: it does not adapt
 
     def hold(self, stage: StageSettings) -> StageSettings:
-        """The stage with the coefficient of now."""
+        """The stage with the present coefficient."""
         return dataclasses.replace(stage, kl_attempt1=self.coefficient)
 
     def follow(self, metrics: Mapping[str, float]) -> None:
@@ -276,30 +279,50 @@ class _Anchor:
             )
 
 
-class _Alarm:
-    """Tells each alarm of an RL stage once, in the step in which it comes (alarms.py)."""
+class _Updates:
+    """The update that runs on the device while the host goes on: logged one step later."""
 
-    def __init__(self, run: Run, stage: str):
+    def __init__(self, run: Run, stage: Stage, anchor: _Anchor):
+        self.pending: _Pending | None = None
+        self._run, self._anchor = run, anchor
+        self._alarms = _Alarms(run, stage)
+
+    def finish(self) -> bool:
+        """Waits for the pending update, if there is one, and logs it."""
+        if self.pending is None:
+            return False
+        with self._run.watchdog.phase("update"):
+            row = self.pending.log(self._run.log)
+        self.pending = None
+        self._anchor.follow(row)
+        self._alarms.look(row)
+        return True
+
+
+class _Alarms:
+    """Logs each alarm of an RL stage once, at the step that raises it (workdir/alarms.py)."""
+
+    def __init__(self, run: Run, stage: Stage):
         self._run, self._stage = run, stage
-        self._told: set[str] = set()
+        self._raised: set[str] = set()
         self._rows: list[Mapping[str, float]] = []
-        if (run.folder / "metrics.jsonl").exists():  # of before a resume
-            self._rows += [row for row in read_metrics(run.folder) if row["stage"] == stage]
+        if (run.folder / "metrics.jsonl").exists():  # of steps before a resume
+            self._rows += [row for row in read_metrics(run.folder) if row["stage"] == stage.name]
 
     def look(self, row: Mapping[str, float]) -> None:
         """After a step."""
-        settings = self._run.settings
         self._rows.append(row)
-        if settings.stages[self._stage].objective != "rl":
+        if self._stage.settings.objective != "rl":
             return
-        for found in alarms.of_steps(self._rows, settings.model.dtype):
-            if found.name not in self._told:
-                self._told.add(found.name)
-                self._run.log.say(f"ALARM in {self._stage}: {found.what}. {found.advice}")
+        for found in alarms.of_steps(self._rows, self._run.settings.model.dtype):
+            if found.name not in self._raised:
+                self._raised.add(found.name)
+                where = self._stage.name
+                self._run.log.say(f"ALARM in {where}: {found.what}. {found.advice}")
 
 
 def _dispatch_waits() -> bool:
-    """Whether to queue a rollout takes as long as it does: the host leads the loops of a GPU."""
+    """Whether dispatching a rollout waits for it: on a GPU the host runs the loop's condition."""
     return jax.default_backend() == "gpu"
 
 

@@ -1,8 +1,8 @@
 """Command line: `python -m score_jax.main --config=configs/NAME.py --workdir=DIR [--mode=M]`.
 
-Flags to settings to one of the modes, and nothing else. Exit status: 0 done; 2 bad settings or
-input, one message on standard error; 75 stopped by a signal after saving, and 76 ended by the
-watchdog because a step hung: run the same command again.
+Reads the flags, makes the settings and calls one mode. Exit status: 0 done; 2 bad settings or
+input, with one message on standard error; 75 stopped by a signal after saving; 76 ended by the
+watchdog because a step hung. After 75 and 76 re-running the same command resumes.
 """
 
 import importlib.metadata
@@ -11,6 +11,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 from absl import flags
@@ -21,16 +22,16 @@ from score_jax.config.settings import Settings
 from score_jax.problem import InputError, nearest
 from score_jax.runtime import heap
 
-BAD_INPUT = 2
+DONE, BAD_INPUT = 0, 2  # exit statuses
 
 USAGE = """SCoRe: trains a language model to correct its own first answer.
 
     score-jax --config=FILE --workdir=DIR [--mode=MODE] [--config.KEY=VALUE …]
 
 `python -m score_jax.main` is the same. Every setting of a config can be overridden by its path,
-e.g. --config.stages.stage2.bonus=5. The same command again resumes a run.
+e.g. --config.stages.stage2.bonus=5. Re-running the same command resumes a run.
 Exit status: 0 done; 2 bad settings or input; 75 stopped by a signal after saving; 76 ended by the
-watchdog because a step hung. After 75 and 76 the same command goes on.
+watchdog because a step hung. After 75 and 76, re-running resumes.
 """
 
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         if given.topology and given.mode != "plan":
             raise InputError("--topology is for --mode=plan; leave it out, or add that mode.")
         if not given.workdir and given.mode != "plan":
-            raise InputError("--workdir=DIR is missing: the run is kept there, e.g. runs/first.")
+            raise InputError("--workdir=DIR is missing: the folder of the run, e.g. runs/first.")
         _check_folders(given)
         if given.question and given.mode != "try":
             raise InputError("--question is for --mode=try; leave it out, or add that mode.")
@@ -63,40 +64,42 @@ def console() -> None:
 
 
 def _flags() -> flags.FlagValues:
-    """The flags there are, unparsed. Overrides of the config are read off sys.argv."""
+    """All flags, unparsed. Overrides of the config are read from sys.argv."""
     values = flags.FlagValues()
     command_line.define_config(values)
-    flags.DEFINE_string("workdir", None, "Where everything of the run is kept.", values)
+    flags.DEFINE_string(
+        "workdir", None, "The folder of the run: checkpoints, metrics, report.", values
+    )
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
     flags.DEFINE_string(
-        "base_from", "", "Begin with the base model of the run in this work directory.", values
+        "base_from", "", "Start with the base model of the run in this work directory.", values
     )
     flags.DEFINE_string("export_dir", "", "Where to export to; empty: WORKDIR/export.", values)
     flags.DEFINE_string("export_dtype", "", "float32 or bfloat16; empty: as trained.", values)
     flags.DEFINE_boolean(
-        "export_adapters", False, "Export LoRA's adapters alone, in PEFT's layout.", values
+        "export_adapters", False, "Export only LoRA's adapters, in PEFT's layout.", values
     )
-    flags.DEFINE_string("topology", "", "Of --mode=plan: a TPU slice, such as v5e:4x4.", values)
-    flags.DEFINE_string("question", "", "Of --mode=try: asked once; else it is typed.", values)
+    flags.DEFINE_string("topology", "", "For --mode=plan: a TPU topology, such as v5e:4x4.", values)
+    flags.DEFINE_string("question", "", "For --mode=try: the question; empty: you type it.", values)
     flags.DEFINE_string(
         "coordinator", "", "HOST:PORT of process 0, with several processes; see hosts.py.", values
     )
-    flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=values)
-    flags.DEFINE_integer("process", -1, "Which of them this is, from 0.", flag_values=values)
-    flags.DEFINE_boolean("version", False, "Show the version and end.", values)
-    flags.DEFINE_boolean("help", False, "Show this help and end.", values)
+    flags.DEFINE_integer("processes", 0, "How many processes the run has.", flag_values=values)
+    flags.DEFINE_integer("process", -1, "Index of this process, from 0.", flag_values=values)
+    flags.DEFINE_boolean("version", False, "Print the version.", values)
+    flags.DEFINE_boolean("help", False, "Print this help.", values)
     return values
 
 
 def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
-    """Parses the flags; --help and --version print and end the program. Raises: InputError."""
+    """Parses the flags; --help and --version print and exit. Raises: InputError."""
     settings = command_line.parse(given, argv)
     if given.help:
         described = [f"  --{name:<16} {given[name].help}" for name in given]
         print(USAGE, *described, sep="\n")
         raise SystemExit(0)
     if given.version:
-        jax = importlib.metadata.version("jax")  # asked of its files: importing it takes seconds
+        jax = importlib.metadata.version("jax")  # from its metadata: importing it takes seconds
         print(f"score-jax {score_jax.__version__} (jax {jax}, Python {platform.python_version()})")
         raise SystemExit(0)
     if settings is None:
@@ -105,22 +108,22 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
 
 
 def _check_folders(given: flags.FlagValues) -> None:
-    """A bucket's address would be taken for a folder here, and lost with it. Raises: InputError."""
+    """Refuses the address of a bucket, which would be taken for a folder. Raises: InputError."""
     for name in ("workdir", "base_from", "export_dir"):
         if "://" in (given[name].value or ""):
             raise InputError(
-                f"--{name}={given[name].value} is no folder, and runs are kept in files. Mount the "
+                f"--{name}={given[name].value} is not a folder, and a run needs one. Mount the "
                 "bucket, e.g. with gcsfuse, and name a folder in it (docs/operations.md says which "
-                "buckets will do), or name a local folder and copy it when the run is done."
+                "buckets work), or name a local folder and copy it when the run is done."
             )
 
 
 def _join_others(given: flags.FlagValues) -> None:
-    """Finds the other processes of this run, if it has several. Raises: InputError."""
+    """Joins the other processes of this run, if it has several. Raises: InputError."""
     from score_jax.runtime import hosts
 
     hosts.join(given.coordinator, given.processes, given.process)
-    # Whoever joins takes SIGTERM for jax's own notice of preemption; a mode may want it.
+    # Joining makes jax handle SIGTERM as a notice of preemption; a mode may handle it itself.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -132,48 +135,53 @@ def _train(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax.modes import evaluate_weights
+    from score_jax.modes import evaluate
 
-    return evaluate_weights.evaluate_latest(settings, given.workdir)
+    evaluate.evaluate_latest(settings, Path(given.workdir))
+    return DONE
 
 
 def _scale(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax.modes import evaluate_weights
+    from score_jax.modes import scale
 
-    return evaluate_weights.scale_latest(settings, given.workdir)
+    scale.scale_latest(settings, Path(given.workdir))
+    return DONE
 
 
 def _export(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax.modes import evaluate_weights
+    from score_jax.modes import export
 
-    return evaluate_weights.export_latest(
+    export.export_latest(
         settings,
-        given.workdir,
+        Path(given.workdir),
         given.export_dir,
         dtype=given.export_dtype,
         adapters=given.export_adapters,
     )
+    return DONE
 
 
 def _try(settings: Settings, given: flags.FlagValues) -> int:
-    from score_jax.modes import evaluate_weights
+    from score_jax.modes import ask
 
-    return evaluate_weights.ask_latest(settings, given.workdir, given.question)
+    ask.ask_latest(settings, Path(given.workdir), given.question)
+    return DONE
 
 
 def _plan(settings: Settings, given: flags.FlagValues) -> int:
     if not given.topology:
         raise InputError(
-            "--topology=SLICE is missing: what to plan for, such as v5e:4x4 (16 chips of v5e), "
+            "--topology=SLICE is missing: the TPU slice to plan for, such as v5e:4x4 (16 chips), "
             "v5p:2x2x4 or v6e:8x8."
         )
-    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; read when jax is imported
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs on a device; jax reads this when imported
     from score_jax.modes.plan import plan
 
-    return plan.plan(settings, given.topology)
+    plan.plan(settings, given.topology)
+    return DONE
 
 
-# Imported where used, so that a mistyped flag is reported before jax has loaded.
+# Modes import jax where they start, so that a mistyped flag is reported without that wait.
 MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -185,7 +193,7 @@ MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
 
 
 def _stop_on_signals() -> Callable[[], bool]:
-    """Whether SIGTERM or SIGUSR1 came; the second SIGTERM kills as usual."""
+    """Tells whether SIGTERM or SIGUSR1 came. A second one ends the process as usual."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,11 +1,10 @@
-"""What the stages of one run share, and what is read back from its work directory.
+"""One run: its settings, its work directory, and what is made from them once for all stages.
 
-    with watch(settings, folder, log) as watching:
-        run = Run.start(settings, folder, log, watching)
+    with opened(settings, folder) as run:
+        for stage in run.stages: ...
 
-`position` says where a run stands, `params_at` what a checkpoint holds, `base_reference` the policy
-that KL terms are against. With LoRA, params are adapters here; `Experiment.weights` puts them
-beside the weights.
+A `Stage` is made once and then handed on as a value. Params here are what is trained: with LoRA
+they are adapters, and `Experiment.weights` puts them beside the weights.
 """
 
 import contextlib
@@ -14,15 +13,15 @@ import functools
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
-from score_jax import checkpoints as checkpoint
+import jax
+
+from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment
-from score_jax.learner import step
-from score_jax.learner.step import TrainState
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
-from score_jax.runtime import compiles, hosts, sharding
+from score_jax.runtime import compiles, hosts
 from score_jax.runtime.compiles import Watch
 from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
@@ -30,15 +29,41 @@ from score_jax.workdir import settings_check
 from score_jax.workdir.runlog import RunLog
 
 
-def watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
-    """Keeps compiled programs in the work directory, and watches for those that come late."""
-    compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
-    return Watch(fail=settings.compile.after_warmup == "fail", say=log.say)
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe: its settings, and its place in the run."""
+
+    index: int  # in the recipe
+    name: str
+    settings: StageSettings
+    key: jax.Array  # all its samples draw from it
+    steps_before: int  # steps of all stages before it
+    rl_steps_before: int  # of these, steps of RL stages
+
+    def evaluates(self, number: int, every: int) -> bool:
+        """Whether step `number` is evaluated; the last step is when the stage ends.
+
+        every: evaluation.every.
+        """
+        return bool(every) and number % every == 0 and 0 < number < self.settings.steps
+
+
+def stages_of(settings: Settings) -> tuple[Stage, ...]:
+    """The stages of a recipe, in order."""
+    found: list[Stage] = []
+    steps = rl_steps = 0
+    for index, name in enumerate(settings.recipe):
+        stage = settings.stages[name]
+        key = jax.random.fold_in(jax.random.key(settings.seed), 1 + index)
+        found.append(Stage(index, name, stage, key, steps, rl_steps))
+        steps += stage.steps
+        rl_steps += stage.steps if stage.objective == "rl" else 0
+    return tuple(found)
 
 
 @dataclasses.dataclass
 class Run:
-    """One run: its settings, its folder, and what was made from them once."""
+    """A run whose model and problems are there."""
 
     settings: Settings
     folder: Path
@@ -51,6 +76,13 @@ class Run:
 
     def __post_init__(self) -> None:
         self.watchdog = Watchdog(self.settings.watchdog)
+        self.stages = stages_of(self.settings)
+        self.checkpoints = Checkpoints(
+            self.folder,
+            self.settings,
+            self.experiment.param_shapes(),
+            deadline=functools.partial(self.watchdog.phase, "save"),
+        )
 
     @classmethod
     def start(
@@ -98,67 +130,77 @@ class Run:
         with self.watchdog.phase(name), self.watch.phase(name, *shape):
             yield
 
-    def position(self) -> tuple[int, int]:
-        """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
-        recipe = self.settings.recipe
-        index, at_step = hosts.lead_says(lambda: settings_check.position(self.folder, recipe))
-        return index, at_step
-
-    def checkpoints(self, stage: str) -> checkpoint.StageCheckpoints:
-        """A stage's checkpoints, to be used as a context manager."""
-        return checkpoint.StageCheckpoints(
-            self.folder / "checkpoints" / stage,
-            keep=self.settings.checkpoint.keep,
-            deadline=functools.partial(self.watchdog.phase, "save"),
-        )
-
-    def latest_step(self, stage: str) -> int | None:
-        """The newest complete checkpoint of a stage, or None."""
-        folder = self.folder / "checkpoints" / stage
-        return hosts.lead_says(lambda: checkpoint.latest_step(folder))
-
-    def best_step(self, stage: str) -> int | None:
-        """The step of the best evaluation within a stage, or None."""
-        return hosts.lead_says(lambda: settings_check.best_step(self.folder, stage))
-
-    def evaluates(self, stage: StageSettings, number: int) -> bool:
-        """Whether step `number` of a stage is evaluated; its last one is when the stage ends."""
-        every = self.settings.evaluation.every
-        return bool(every) and number % every == 0 and 0 < number < stage.steps
-
-    def steps_before(self, index: int) -> int:
-        """Steps of all stages before that one."""
-        return sum(self.settings.stages[name].steps for name in self.settings.recipe[:index])
-
     def params_of(self, stage: str) -> Params:
         """The params that a finished stage ended with; "base" is the base model in any recipe."""
         if stage == "base" and self.settings.recipe[0] != "base":
             return self.experiment.initial_params()
-        return self.params_after(stage)
+        return self.checkpoints.params(stage)
+
+    def newest_params(self) -> tuple[Stage, int, Params]:
+        """The stage and step of the newest checkpoint, and its params.
+
+        Without a checkpoint: the first stage, step 0 and the loaded weights.
+        """
+        index, at_step = self.checkpoints.position()
+        stage = self.stages[index]
+        if not at_step:
+            return stage, 0, self.experiment.initial_params()
+        return stage, at_step, self.checkpoints.params(stage.name, at_step)
 
     def base_reference(self, stage: str) -> Params | None:
-        """The frozen base model at the start of `stage`; None while it is still being made."""
+        """The frozen base model at the start of `stage`; None while it is still being trained."""
         if self.settings.recipe[0] != "base":
             return self.experiment.initial_reference()
-        return None if stage == "base" else self.params_after("base")
+        return None if stage == "base" else self.checkpoints.params("base")
 
-    def params_after(self, stage: str) -> Params:
-        """The params that a finished stage ended with."""
-        steps = self.settings.stages[stage].steps
-        if self.latest_step(stage) != steps:
-            raise InputError(
-                f"{self.folder / 'checkpoints' / stage} lacks the checkpoint of the stage's last "
-                f"step {steps}, which later stages start from. Start again in another --workdir."
-            )
-        return self.params_at(stage, steps)
 
-    def params_at(self, stage: str, at_step: int) -> Params:
-        """The params of a checkpoint."""
-        state = self.fresh_state(stage, self.experiment.initial_params())
-        with self.checkpoints(stage) as saved:
-            return saved.restore(at_step, state)[0].params
+@contextlib.contextmanager
+def opened(
+    settings: Settings,
+    folder: Path,
+    *,
+    train: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Run]:
+    """A run with its log, and with its compiled programs kept in the work directory.
 
-    def fresh_state(self, stage: str, params: Params) -> TrainState:
-        """A stage's state at its first step, on the mesh."""
-        settings = self.experiment.learner_settings(self.settings.stages[stage])
-        return sharding.on_mesh(self.experiment.mesh, step.init(params, settings))
+    train: whether it trains; then it is logged to Weights & Biases too, if the settings say so.
+    """
+    with _logged(settings, folder, train=train) as (log, watch):
+        yield Run.start(settings, folder, log, watch, train=train, stop=stop)
+
+
+@contextlib.contextmanager
+def trained(
+    settings: Settings, folder: Path, mode: str
+) -> Iterator[tuple[Run, Stage, int, Params]]:
+    """A run without problems; stage, step and params of its newest checkpoint.
+
+    mode: what needs it, for messages.
+    Raises: InputError if there is no checkpoint.
+    """
+    if hosts.count() > 1:
+        raise InputError(
+            f"--mode={mode} is for one process, and this run has {hosts.count()}. Run it on one "
+            "host: a checkpoint is restored onto the devices that are there."
+        )
+    settings_check.check_same_settings(folder, settings)
+    if not any(folder.glob("checkpoints/*/*")):
+        raise InputError(
+            f"{folder} has no checkpoint: nothing has been trained there yet. Train first (the "
+            "same command without --mode), or name the --workdir of a run."
+        )
+    with _logged(settings, folder) as (log, watch):
+        run = Run(settings, folder, log, watch, Experiment.open(settings), None, [])
+        yield run, *run.newest_params()
+
+
+@contextlib.contextmanager
+def _logged(
+    settings: Settings, folder: Path, *, train: bool = False
+) -> Iterator[tuple[RunLog, Watch]]:
+    wandb = settings.logging.wandb if train else ""
+    with RunLog(folder, primary=hosts.is_lead(), wandb=wandb) as log:
+        compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
+        with Watch(fail=settings.compile.after_warmup == "fail", say=log.say) as watch:
+            yield log, watch

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import checkpoints as checkpoint
+from score_jax.checkpoints import StageCheckpoints
 from score_jax.learner import step
 from score_jax.model import transformer
+from score_jax.model.files.saved_params import latest_step
 from score_jax.runtime import sharding
 from tests import fakes
 
@@ -51,8 +52,8 @@ def saved(tmp_path_factory, quick_compile) -> tuple[Path, float]:
     state = state_on(mesh)
     for seed in (1, 2):
         state, _ = updated(mesh, state, seed)
-    with checkpoint.StageCheckpoints(folder, keep=2) as checkpoints:
-        checkpoints.save(state, {"data": {"next_batch": 2}})
+    with StageCheckpoints(folder, keep=2) as stage:
+        stage.save(state, {"data": {"next_batch": 2}})
     return folder, updated(mesh, state, 3)[1]
 
 
@@ -70,8 +71,8 @@ def saved(tmp_path_factory, quick_compile) -> tuple[Path, float]:
 def test_what_eight_devices_saved_goes_on_on_other_meshes(saved, sizes):
     folder, wanted = saved
     mesh = sharding.make_mesh(*sizes, jax.devices()[: np.prod(sizes)])
-    with checkpoint.StageCheckpoints(folder, keep=2) as checkpoints:
-        state, extra = checkpoints.restore(2, state_on(mesh, seed=9))
+    with StageCheckpoints(folder, keep=2) as stage:
+        state, extra = stage.state(2, state_on(mesh, seed=9))
     assert extra == {"data": {"next_batch": 2}}
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert len(moments) == 2 * len(jax.tree.leaves(state.params))
@@ -83,9 +84,9 @@ def test_what_eight_devices_saved_goes_on_on_other_meshes(saved, sizes):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     state = state_on(sharding.make_mesh(1, 1, 1, jax.devices()[:1]))
     folder = tmp_path / "stage1"
-    with checkpoint.StageCheckpoints(folder, keep=2) as checkpoints:
+    with StageCheckpoints(folder, keep=2) as stage:
         for number, best in ((1, None), (2, 1), (3, 1), (4, 3), (5, 3), (6, 3)):
-            checkpoints.save(state.replace(step=jax.numpy.int32(number)), {}, best=best)
+            stage.save(state.replace(step=jax.numpy.int32(number)), {}, best=best)
     assert sorted(int(path.name) for path in folder.iterdir()) == [3, 5, 6]
 
 
@@ -93,7 +94,8 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 SAVES_FOR_EVER = """
 import pathlib, sys
 import jax.numpy as jnp
-from score_jax.learner import checkpoint
+from score_jax.checkpoints import StageCheckpoints
+from score_jax.model.files.saved_params import latest_step
 from score_jax.learner.step import TrainState
 
 def state(step):
@@ -101,12 +103,12 @@ def state(step):
     return TrainState(step=jnp.int32(step), params=params, opt_state=(), settings=None)
 
 folder = pathlib.Path(sys.argv[1])
-with checkpoint.StageCheckpoints(folder, keep=2) as saved:
-    done = checkpoint.latest_step(folder) or 0
+with StageCheckpoints(folder, keep=2) as saved:
+    done = latest_step(folder) or 0
     if done:
-        restored, extra = saved.restore(done, state(0))
+        restored, extra = saved.state(done, state(0))
         assert extra == {"next": done} and (restored.params["w"] == done).all(), extra
-    print("goes on behind", done, flush=True)
+    print("resumes after", done, flush=True)
     for step in range(done + 1, 1_000_000):
         saved.save(state(step), {"next": step})
         print("asked for", step, flush=True)
@@ -117,7 +119,7 @@ with checkpoint.StageCheckpoints(folder, keep=2) as saved:
 def test_a_kill_at_any_moment_of_a_save_leaves_a_complete_checkpoint(tmp_path, kills):
     folder = tmp_path / "stage1"
     for _ in range(kills):
-        before = checkpoint.latest_step(folder) or 0
+        before = latest_step(folder) or 0
         child = subprocess.Popen(
             [sys.executable, "-c", SAVES_FOR_EVER, str(folder)],
             cwd=ROOT,
@@ -125,7 +127,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_complete_checkpoint(tmp_path, k
             text=True,
         )
         assert child.stdout
-        assert child.stdout.readline() == f"goes on behind {before}\n"
+        assert child.stdout.readline() == f"resumes after {before}\n"
         delay_sec = random.uniform(0.0, 0.5)
         time.sleep(delay_sec)
         child.kill()
@@ -133,5 +135,5 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_complete_checkpoint(tmp_path, k
         child.wait()
         asked = int(said[-1].split()[-1]) if said else before
         # Asking for a save waits for the one before it: at most the newest is lost.
-        latest = checkpoint.latest_step(folder) or 0
+        latest = latest_step(folder) or 0
         assert latest >= max(before, asked - 1), (asked, latest, delay_sec)

@@ -9,11 +9,11 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from score_jax import jsonfiles, loop
-from score_jax.batches import documents
+from score_jax.batches import Episodes
 from score_jax.config import command_line
 from score_jax.config.settings import MeshSettings, Settings, SourceSettings
 from score_jax.model import families, weights
-from score_jax.modes import evaluate_weights
+from score_jax.modes import evaluate
 from score_jax.problem import InputError
 from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.sandbox import start
@@ -118,7 +118,7 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
 def drawn(made: Settings, stage: int) -> dict:
     """What the data position of a stage says of how its problems are drawn."""
     run = Run.start(made, Path("unused"), None, None)  # type: ignore[arg-type]
-    return documents.Episodes(run, stage).get_state()
+    return Episodes(run, run.stages[stage]).get_state()
 
 
 def test_curriculum_and_mixture_reach_the_loop(source):
@@ -192,7 +192,7 @@ def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     jsonfiles.write_lines(file, [row | {"id": f"mbpp_repair/{n}"} for n in range(8)])
     test = SourceSettings("mbpp_repair", str(file), prompt="mbpp")
     made = dataclasses.replace(made, problems=dataclasses.replace(made.problems, test=test))
-    assert evaluate_weights.evaluate_latest(made, str(tmp_path)) == loop.DONE
+    evaluate.evaluate_latest(made, tmp_path)
     assert "stage2 at step 2" in capsys.readouterr().out
     assert transcript(tmp_path, "latest")[7]["id"] == "mbpp_repair/7"
 
@@ -203,6 +203,6 @@ def test_a_set_for_evaluation_only_can_be_evaluated_and_not_trained_on(source, t
         made.problems, name="humaneval", path=str(REAL / "humaneval"), test=SourceSettings()
     )
     made = dataclasses.replace(made, problems=dataclasses.replace(alone, prompt="humaneval"))
-    assert evaluate_weights.evaluate_latest(made, str(tmp_path)) == loop.DONE
+    evaluate.evaluate_latest(made, tmp_path)
     with pytest.raises(InputError, match="evaluation only"):
         loop.train(made, str(tmp_path / "other"))

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import checkpoints, experiment, loop
+from score_jax import experiment, loop
 from score_jax.batches import episodes
 from score_jax.config.build import resolve
 from score_jax.config.settings import (
@@ -26,7 +26,8 @@ from score_jax.config.settings import (
     ProblemSettings,
     Settings,
 )
-from score_jax.modes import evaluate_weights
+from score_jax.model.files import saved_params
+from score_jax.modes import ask
 from score_jax.problem import InputError
 from score_jax.run import Run
 
@@ -65,7 +66,7 @@ def metrics_of(folder: Path) -> list[dict]:
 
 def final_params(folder: Path, settings: Settings):
     run = Run.start(settings, folder, None, None)
-    return jax.device_get(run.params_at("stage2", settings.stages["stage2"].steps))
+    return jax.device_get(run.checkpoints.params("stage2"))
 
 
 class Crash(Exception):
@@ -144,7 +145,7 @@ def test_a_page_that_cannot_be_written_does_not_stop_the_run(whole, tmp_path, ca
 
 
 def test_the_trained_model_is_asked(whole, capsys):
-    assert evaluate_weights.ask_latest(tiny_settings(), str(whole), "3+4+5") == loop.DONE
+    ask.ask_latest(tiny_settings(), whole, "3+4+5")
     said = capsys.readouterr().out
     assert "after stage2, step 2" in said and "Attempt 2" in said
 
@@ -183,13 +184,13 @@ STATE_AND_REFERENCE = 3 + 1  # params and two moments; what a stage started from
 def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
     whole, tmp_path, monkeypatch
 ):
-    rollout, sec = episodes.Sampler._rollout, 0.3
+    rollout, sec = episodes.Episodes._rollout, 0.3
 
     def led_by_the_host(*arguments):
         time.sleep(sec)
         return jax.block_until_ready(rollout(*arguments))
 
-    monkeypatch.setattr(episodes.Sampler, "_rollout", led_by_the_host)
+    monkeypatch.setattr(episodes.Episodes, "_rollout", led_by_the_host)
     monkeypatch.setattr(loop, "_dispatch_waits", lambda: True)
     assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
     assert metrics_of(tmp_path) == metrics_of(whole)
@@ -218,7 +219,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_pa
     settings = tiny_settings()
     with pytest.raises(Crash):  # in stage1, after step 3; the last checkpoint is of step 2
         loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
-    assert checkpoints.latest_step(tmp_path / "checkpoints" / "stage1") == 2
+    assert saved_params.latest_step(tmp_path / "checkpoints" / "stage1") == 2
     copies.clear()
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     assert set(copies) == {STATE_AND_REFERENCE}
@@ -300,7 +301,7 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
         try:
             assert loop.train(settings, str(tmp_path / name), stop=stop) == loop.DONE
         except Crash:  # in stage1, after step 2; the last checkpoint is of step 1
-            assert checkpoints.latest_step(tmp_path / name / "checkpoints" / "stage1") == 1
+            assert saved_params.latest_step(tmp_path / name / "checkpoints" / "stage1") == 1
             assert loop.train(settings, str(tmp_path / name)) == loop.DONE
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert metrics_of(killed) == metrics_of(whole)
@@ -353,7 +354,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_finishes(tmp_path):
     assert first.wait(timeout=120) == 75
     steps = [row["step"] for row in metrics_of(tmp_path)]
     assert 3 <= len(steps) < 400
-    assert checkpoints.latest_step(tmp_path / "checkpoints" / "base") == steps[-1]
+    assert saved_params.latest_step(tmp_path / "checkpoints" / "base") == steps[-1]
     second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300)
     assert second.returncode == 0, second.stderr.decode()
     rows = metrics_of(tmp_path)
@@ -395,13 +396,13 @@ def test_no_step_of_mixed_lengths_compiles_after_warm_up_and_a_second_start_comp
         return json.loads((tmp_path / name / "report" / "summary.json").read_text())["compiles"]
 
     widths = set()
-    sample = episodes.Sampler.sample
+    sample = episodes.Episodes._sample
 
-    def noted(self, params, prompts, number, reference=None, tokens=0):
+    def noted(self, params, prompts, number, tokens=0):
         widths.add((prompts.tokens.shape[1], bool(tokens)))
-        return sample(self, params, prompts, number, reference, tokens)
+        return sample(self, params, prompts, number, tokens)
 
-    monkeypatch.setattr(episodes.Sampler, "sample", noted)
+    monkeypatch.setattr(episodes.Episodes, "_sample", noted)
     first = start("first", stage1=120, stage2=80)
     assert {width for width, warming in widths if not warming} == {4, 6, 10}
     assert first["late"] == 0 and first["compiled"] > 0

@@ -8,15 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import loop
-from score_jax.batches import collected, documents
-from score_jax.batches import episodes as sampler
+from score_jax import batches, loop
+from score_jax.batches import Episodes, collected
 from score_jax.config.build import resolve
 from score_jax.config.settings import CheckpointSettings, Settings
 from score_jax.problem import Grade, InputError
 from score_jax.rewards import selective
 from score_jax.rl import adaptive
-from score_jax.run import Run
+from score_jax.run import Run, Stage
 from score_jax.runtime.compiles import Watch
 from score_jax.workdir import alarms
 from tests import fakes
@@ -85,6 +84,10 @@ def run_of(settings: Settings, folder) -> Run:
     return Run.start(settings, folder, None, Watch(fail=False, say=print))  # type: ignore[arg-type]
 
 
+def stage_of(run: Run, name: str) -> Stage:
+    return run.stages[run.settings.recipe.index(name)]
+
+
 def weights(settings: Settings, folder, stage: str) -> np.ndarray:
     leaves = jax.tree.leaves(run_of(settings, folder).params_of(stage))
     return np.concatenate([np.ravel(leaf) for leaf in leaves])
@@ -108,15 +111,15 @@ def test_a_star_iteration_starts_from_the_base_model_and_samples_from_the_one_be
     np.testing.assert_array_equal(weights(settings, tmp_path, "star3"), base)
     assert np.any(weights(settings, tmp_path, "star2") != base)
     settings = tiny("star_plus")
-    index = settings.recipe.index("star2")
     assert settings.stages["star2"].start == "base"
     asked = []
     with (
         mock.patch.object(Run, "params_of", lambda self, stage: asked.append(stage)),
-        mock.patch.object(collected, "Sampler", side_effect=Crash),
+        mock.patch.object(collected, "Episodes", side_effect=Crash),
         pytest.raises(Crash),
     ):
-        collected.documents_of(run_of(settings, tmp_path / "empty"), index)
+        run = run_of(settings, tmp_path / "empty")
+        collected.documents_of(run, stage_of(run, "star2"))
     assert asked == ["star1"]
 
 
@@ -146,9 +149,9 @@ def test_documents_are_the_episodes_ids_laid_out_as_the_sampler_did(tmp_path):
     settings = tiny("star_plus")
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     run = run_of(settings, tmp_path)
-    source = documents.source(run, 1, None)
+    source = batches.of_stage(run, run.stages[1], None)
     source.prepare(None)
-    batch, _ = source.collect(1)
+    batch, _ = source.batch(1)
     text = run.experiment.template.tokenizer
     (found, *_) = [json.loads(x) for x in (tmp_path / "collected/star1.jsonl").open()]
     rows = [
@@ -188,8 +191,8 @@ def test_offline_rows_go_on_behind_the_references_first_attempts(tmp_path):
     )
     run = run_of(settings, tmp_path)
     reference, params = run.experiment.initial_reference(), fakes.params(run.experiment.model)
-    episodes = sampler.Sampler(run, 0)
-    graded = episodes.collect(episodes.dispatch(params, 1, reference))
+    episodes = Episodes(run, run.stages[0], reference)
+    graded = episodes.graded(episodes.dispatch(params, 1))
     sampled = jax.device_get(graded.sampled)
     ours, offline = slice(0, 16), slice(16, 32)
     assert set(sampled.attempt[ours].ravel()) == {0, 1, 2}
@@ -199,18 +202,19 @@ def test_offline_rows_go_on_behind_the_references_first_attempts(tmp_path):
         row_T, mark_T = sampled.tokens[b], sampled.attempt[b]
         begin = int((mark_T > 0).argmax())
         context = text.decode(row_T[:begin].tolist())
-        first, second = graded.texts[b]
-        assert context.startswith(graded.problems[b].prompt + first) and context.endswith("?")
+        first, second = graded.own.texts[b]
+        assert context.startswith(graded.own.problems[b].prompt + first) and context.endswith("?")
         assert second == text.decode(row_T[mark_T == 2].tolist()).removesuffix(".")
         grade = even_length(None, [first], "")[0].reward
         assert graded.reward_BA[b, 0] == (0.0 if sampled.truncated[b, 0] else grade)
-    pairs = [(graded.texts[b][0], graded.texts[b + 1][0]) for b in range(16, 32, 2)]
+    pairs = [(graded.own.texts[b][0], graded.own.texts[b + 1][0]) for b in range(16, 32, 2)]
     assert all(a == b for a, b in pairs)  # samples of a problem share it
     # They are the reference's: another policy changes what follows, not them.
     episodes.skip(0)
-    other = episodes.collect(episodes.dispatch(reference, 1, reference))
-    assert [row[0] for row in other.texts[offline]] == [row[0] for row in graded.texts[offline]]
-    assert [row[1] for row in other.texts[offline]] != [row[1] for row in graded.texts[offline]]
+    other = episodes.graded(episodes.dispatch(reference, 1)).own.texts[offline]
+    texts = graded.own.texts[offline]
+    assert [row[0] for row in other] == [row[0] for row in texts]
+    assert [row[1] for row in other] != [row[1] for row in texts]
 
 
 def test_an_adaptive_kl_coefficient_is_part_of_the_checkpoint(tmp_path):
@@ -246,18 +250,16 @@ def test_answers_and_verdicts_are_graded_apart(tmp_path):
     details = json.loads((tmp_path / "evaluations" / "stage2.json").read_text())["details"]
     assert set(details["selective"]) == {"verdict_accuracy", "kept", "without_verdict"}
     run = run_of(settings, tmp_path)
-    episodes = sampler.Sampler(run, settings.recipe.index("stage1"))
-    graded = episodes.collect(episodes.dispatch(run.params_of("base"), 1))
+    episodes = Episodes(run, stage_of(run, "stage1"))
+    graded = episodes.graded(episodes.dispatch(run.params_of("base"), 1))
     marks = run.experiment.marks
-    true_BA = selective.true_verdicts(graded.texts, graded.reward_BA, marks)
-    stands = [selective.standing(row, marks)[1] for row in graded.texts]
+    true_BA = selective.true_verdicts(graded.own.texts, graded.reward_BA, marks)
+    stands = [selective.standing(row, marks)[1] for row in graded.own.texts]
     answered_B = np.array([even_length(None, [text], "")[0].reward for text in stands])
-    cut_B = selective.cut_off(graded.texts, graded.sampled.truncated, marks)[:, 1]
+    cut_B = selective.cut_off(graded.own.texts, graded.sampled.truncated, marks)[:, 1]
     np.testing.assert_array_equal(graded.reward_BA[:, 1], np.where(cut_B, 0.0, answered_B))
     np.testing.assert_array_equal(graded.true_BA, true_BA)
-    batch, _ = documents.Episodes(run, settings.recipe.index("stage1")).collect(
-        episodes.dispatch(run.params_of("base"), 1)
-    )
+    batch, _ = episodes.batch(episodes.dispatch(run.params_of("base"), 1))
     assert batch.true_verdict.shape == batch.reward.shape
 
 

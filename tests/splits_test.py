@@ -17,9 +17,10 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import checkpoints, loop
+from score_jax import loop
 from score_jax.batches import episodes
 from score_jax.config.command_line import settings_of
+from score_jax.model.files import saved_params
 from score_jax.run import Run
 from score_jax.runtime import sharding
 from tests.loop_test import metrics_of
@@ -46,7 +47,7 @@ def get_config(recipe="score"):
 
 where = os.environ.get("SIGTERM_IN")
 if where and "--process=1" in sys.argv:
-    from score_jax import sampler
+    from score_jax.batches.episodes import Episodes
     from score_jax.learner import step
 
     calls = []
@@ -61,7 +62,7 @@ if where and "--process=1" in sys.argv:
         return counted
 
     if where == "rollout":
-        sampler.Sampler.dispatch = with_signal(sampler.Sampler.dispatch)
+        Episodes.dispatch = with_signal(Episodes.dispatch)
     else:
         step.train_step = with_signal(step.train_step)
 """
@@ -131,21 +132,21 @@ def run_on(sizes: tuple[int, int, int], folder: Path) -> tuple[Found, list[np.nd
     )
     settings = settings_of([f"--config={folder / 'two.py'}", *flags])
     ids: list[np.ndarray] = []
-    collect = episodes.Sampler.collect
+    graded = episodes.Episodes.graded
 
     def noted(self, dispatched, began):
         ids.append(jax.device_get(dispatched.sampled.tokens))
-        return collect(self, dispatched, began)
+        return graded(self, dispatched, began)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(episodes.Sampler, "collect", noted)
+        patch.setattr(episodes.Episodes, "graded", noted)
         made = functools.partial(sharding.make_mesh, devices=jax.devices()[: np.prod(sizes)])
         patch.setattr(sharding, "make_mesh", made)
         assert loop.train(settings, str(folder / "run")) == loop.DONE
         run = Run.start(settings, folder / "run", None, None)
-        state = run.fresh_state("stage2", run.experiment.initial_params())
-        with run.checkpoints("stage2") as saved:
-            state, _ = saved.restore(2, state)
+        shapes = run.experiment.state_shapes(settings.stages["stage2"])
+        with run.checkpoints.of_stage("stage2") as saved:
+            state, _ = saved.state(2, shapes)
     return found_in(folder / "run"), ids, jax.device_get((state.params, state.opt_state))
 
 
@@ -201,9 +202,9 @@ def test_two_processes_stop_at_one_step_and_end_as_one_device_does(
     stopped = in_two_processes(tmp_path, *more, SIGTERM_IN=where)
     assert stopped.returncode == 75, stopped.stdout + stopped.stderr
     run = tmp_path / "run"
-    assert checkpoints.latest_step(run / "checkpoints" / "stage1") == 3
+    assert saved_params.latest_step(run / "checkpoints" / "stage1") == 3
     assert [row["step"] for row in metrics_of(run)] == [1, 2, 3]
     finished = in_two_processes(tmp_path, *more)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "goes on at stage1, step 3" in finished.stdout
+    assert "resumes at stage1, step 3" in finished.stdout
     assert_same(found_in(run), on_one_device[0])

@@ -1,9 +1,8 @@
-"""The documents of an SFT stage, written by a policy: sampled, graded, filtered, kept on disk.
+"""Batches of an SFT stage on documents that a policy writes (STaR, Pair-SFT), in epochs.
 
-    documents_of(run, index) -> documents      DIR/collected/STAGE.jsonl, made if it is not there
-
-Sampling is addressed like that of an RL stage: rollout n draws from (seed, stage, n), so a pass
-that was stopped goes on where it was, to the same data set. Until it is complete, episodes wait in
+The documents are sampled, graded, filtered and kept in DIR/collected/STAGE.jsonl before the first
+step. Sampling is addressed like that of an RL stage: rollout n draws from (seed, stage, n), so a
+stopped collection resumes to the same documents. Until it is complete, episodes are kept in
 DIR/collected/STAGE.part.jsonl with the number of their rollout.
 """
 
@@ -13,70 +12,104 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from score_jax import jsonfiles
-from score_jax.batches.episodes import Graded, Sampler
-from score_jax.data.sft import filters
+from score_jax.batches.documents import Documents
+from score_jax.batches.episodes import Episodes, Graded
+from score_jax.data import schedule
+from score_jax.data.sft import documents, filters
 from score_jax.data.sft.filters import Dialogue, Written
-from score_jax.evaluation.evaluate import Interrupted
+from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
-from score_jax.run import Run
+from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
 
 
-def documents_of(run: Run, index: int) -> list[Dialogue]:
-    """The documents of stage `index` of the recipe.
+class Collected(Documents):
+    """Batches of an SFT stage on documents that a policy wrote."""
+
+    def __init__(self, run: Run, stage: Stage):
+        super().__init__(run, stage)
+        self._found: list[Dialogue] = []
+
+    def prepare(self, state: TrainState) -> None:
+        """Samples and filters the documents, unless that has been done.
+
+        Raises: Interrupted if the run was asked to stop, InputError if none is left.
+        """
+        self._found = documents_of(self._run, self._stage)
+        # Few documents fill a step by repetition.
+        copies = -(-self._rows // len(self._found))
+        pool = np.tile(np.arange(len(self._found)), copies)
+        seed = (self._run.settings.seed % 2**32, self._stage.index, 7)
+        self._order = schedule.Stream(pool, self._rows, seed)
+
+    def _documents(self, number: int) -> list[documents.Row]:
+        learn_first = self._stage.settings.collect.learn_first
+        return [
+            documents.Row(
+                prompt=found.prompt,
+                attempts=tuple(attempt.ids for attempt in found.attempts),
+                truncated=tuple(attempt.truncated for attempt in found.attempts),
+                learned=filters.learned(found, learn_first),
+            )
+            for found in (self._found[i] for i in self._order.take(number - 1))
+        ]
+
+
+def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
+    """The documents of a stage; sampled and filtered if their file is not there.
 
     Raises: Interrupted if the run was asked to stop; InputError if the filter leaves none.
     """
-    name = run.settings.recipe[index]
-    collect = run.settings.stages[name].collect
+    name, collect = stage.name, stage.settings.collect
     path = run.folder / "collected" / f"{name}.jsonl"
     if not hosts.lead_says(path.exists):
         part = path.with_suffix(".part.jsonl")
-        episodes = [episode for _, episode in _episodes(run, index, part)]
+        episodes = [episode for _, episode in _episodes(run, stage, part)]
         found = filters.FILTERS[collect.filter](
-            episodes, both_right=collect.both_right, seed=(run.settings.seed % 2**32, index)
+            episodes, both_right=collect.both_right, seed=(run.settings.seed % 2**32, stage.index)
         )
         if hosts.is_lead():
             jsonfiles.write_lines(path, found)
             part.unlink()
         run.log.say(f"{name}: {len(found)} of {len(episodes)} episodes kept as documents.")
     lines = hosts.lead_says(lambda: path.read_text().splitlines())
-    documents = [_dialogue(json.loads(line)) for line in lines]
-    if not documents:
+    found = [_dialogue(json.loads(line)) for line in lines]
+    if not found:
         raise InputError(
             f"the filter '{collect.filter}' left none of the episodes of {collect.steps} rollouts, "
             f"so {name} has nothing to learn from: see {path}. Collect more "
             f"(config.stages.{name}.collect.steps), or allow both_right."
         )
-    return documents
+    return found
 
 
-def _episodes(run: Run, index: int, part: Path) -> list[tuple[int, Dialogue]]:
-    """All episodes of the pass with their rollout's number; those still missing are sampled."""
-    name = run.settings.recipe[index]
-    collect = run.settings.stages[name].collect
-    rollout = run.settings.rollout
+def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
+    """All episodes with their rollout's number; those still missing are sampled."""
+    collect, rollout = stage.settings.collect, run.settings.rollout
     rows = rollout.problems_per_step * rollout.samples_per_problem
     left = hosts.lead_says(lambda: part.read_text(encoding="ascii") if part.exists() else "")
     known = list(_whole_rollouts(left, rows))
-    # The lead keeps what all find out.
+    # Process 0 writes what all find.
     kept = part if hosts.is_lead() else Path(os.devnull)
     if hosts.is_lead():
         jsonfiles.write_lines(part, ({"rollout": n, **jsonfiles.plain(e)} for n, e in known))
     done = known[-1][0] if known else 0
     if done == collect.steps:
         return known
-    policy = collect.policy or (run.settings.recipe[index - 1] if index else "base")
+    before = run.settings.recipe[stage.index - 1] if stage.index else "base"
+    policy = collect.policy or before
     params = run.params_of(policy)
-    sampler = Sampler(run, index, attempts=2)
-    sampler.skip(done)
-    run.log.say(f"{name}: {policy} writes documents, {collect.steps - done} rollouts.")
+    sampled = Episodes(run, stage, attempts=2)
+    sampled.skip(done)
+    run.log.say(f"{stage.name}: {policy} writes documents, {collect.steps - done} rollouts.")
     with open(kept, "a", encoding="ascii") as file:
         for number in range(done + 1, collect.steps + 1):
             if run.stop():
-                raise Interrupted
-            episodes = _dialogues(sampler.collect(sampler.dispatch(params, number)))
+                raise hosts.Interrupted
+            episodes = _dialogues(sampled.graded(sampled.dispatch(params, number)))
             lines = ({"rollout": number, **jsonfiles.plain(episode)} for episode in episodes)
             file.write("".join(map(jsonfiles.line, lines)))
             file.flush()
@@ -105,19 +138,19 @@ def _dialogue(row: dict[str, Any]) -> Dialogue:
 
 def _dialogues(graded: Graded) -> list[Dialogue]:
     """A step's episodes as the ids that were sampled; each process reads its own."""
-    rows = graded.own
+    own, rows = graded.own, graded.own.rows
     found = []
-    for n, problem in enumerate(graded.problems):
+    for n, problem in enumerate(own.problems):
         marks_T = rows.attempt[n]
         begin = int((marks_T > 0).argmax())
         attempts = tuple(
             Written(
                 ids=tuple(rows.tokens[n][marks_T == a + 1].tolist()),
-                reward=float(graded.reward_BA[graded.row_N[n], a]),
+                reward=float(graded.reward_BA[own.row_N[n], a]),
                 truncated=bool(rows.truncated[n, a]),
-                text=graded.texts[n][a],
+                text=own.texts[n][a],
             )
             for a in range(rows.truncated.shape[1])
         )
         found.append(Dialogue(problem.id, tuple(rows.tokens[n, :begin].tolist()), attempts))
-    return [_dialogue(row) for row in hosts.in_order(graded.row_N, jsonfiles.plain(found))]
+    return [_dialogue(row) for row in own.in_order(jsonfiles.plain(found))]

@@ -1,12 +1,12 @@
-"""Problems -> sampled and graded episodes, a step at a time.
+"""Batches of an RL stage: problems -> rollout -> grade, a step at a time.
 
-    dispatched = sampler.dispatch(params, number)     queues the rollout of a step on the device
-    graded = sampler.collect(dispatched)              waits for it, and grades
+    dispatched = episodes.dispatch(params, number)    queues the rollout of a step on the device
+    batch, measured = episodes.batch(dispatched)      waits for it, and grades
 
-With an `offline_share` some problems' first attempts are written by the reference policy (the base
-model) and given: all samples of such a problem go on behind the same one, and only what they write
-themselves is learned from. In the batch these rows look like the others, but for the first
-attempt's tokens, which are marked as nobody's:
+With an `offline_share` the reference policy (the base model) writes the first attempts of some
+problems. All samples of such a problem continue from the same first attempt, and only what they
+write themselves is learned. In the batch these rows look like the others, except that no attempt
+id marks the tokens of the first attempt:
 
     ours     p p p 1 1 1 i 2 2 2        p prompt, i instruction, 1 and 2: of attempt 1 and 2
     offline  p p p - - - i 2 2 2
@@ -20,16 +20,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.config.settings import StageSettings
+from score_jax import grading
 from score_jax.data import pipeline
-from score_jax.evaluation.evaluate import grade_rows
-from score_jax.experiment import changed
-from score_jax.problem import InputError, Problem
+from score_jax.grading import OwnRows, changed
+from score_jax.learner import step
+from score_jax.learner.step import TrainState
+from score_jax.problem import InputError
 from score_jax.rewards import selective
 from score_jax.rollout import contexts, episode
-from score_jax.run import Run
+from score_jax.run import Run, Stage
 from score_jax.runtime import hosts, sharding
-from score_jax.structs import Episode, Params, PromptBatch
+from score_jax.structs import Batch, Episode, Params, PromptBatch
 
 _FIRST = 2**30  # folded into a step's key for first attempts of the reference
 
@@ -39,87 +40,140 @@ class Dispatched:
     """A step whose rollout is on the device."""
 
     sampled: Episode
-    prompts: PromptBatch  # those of all problems, ours before offline ones
+    prompts: PromptBatch  # of all problems: first ours, then offline ones
     given: list[str]  # texts of the first attempts of the last problems, offline
 
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
-    """A step's episodes with their grades: N of the B rows are this process's own."""
+    """A step's episodes with their grades."""
 
     sampled: Episode  # [B, ...] on the mesh
     reward_BA: np.ndarray
     true_BA: np.ndarray  # float32: attempts whose verdict is true; 0 without selective revision
     measured: dict[str, float]  # of all rows
-    row_N: np.ndarray  # which rows are its own
-    own: Episode  # [N, ...] numpy
-    problems: list[Problem]  # [N]
-    texts: list[list[str]]  # [N][A]
+    own: OwnRows  # this process's
 
 
-class Sampler:
-    """The episodes of stage `index` of a recipe; its position in the data can be saved."""
+class Episodes:
+    """The episodes of an RL stage; its position in the data can be saved."""
 
-    def __init__(self, run: Run, index: int, *, attempts: int = 0):
-        """attempts: 0 takes the stage's own number."""
-        s = run.settings
-        stage = s.stages[s.recipe[index]]
-        self._run = run
-        self._settings = run.experiment.episode_settings(attempts=attempts or stage.attempts)
+    def __init__(
+        self, run: Run, stage: Stage, reference: Params | None = None, *, attempts: int = 0
+    ):
+        """Args:
+
+        reference: writes offline first attempts.
+        attempts: 0 takes the stage's own number.
+        """
+        self._run, self._stage, self._reference = run, stage, reference
+        attempts = attempts or stage.settings.attempts
+        self._settings = run.experiment.episode_settings(attempts=attempts)
         self._offline = _offline_problems(run, stage)
-        template = run.experiment.template
+        s, template = run.settings, run.experiment.template
         assert run.training
-        earlier = [s.stages[name] for name in s.recipe[:index]]
         self._prompts = pipeline.batches(
             run.training.problems,
             template.first_turn,
             batch=s.rollout.problems_per_step,
             max_prompt_tokens=s.rollout.max_prompt_tokens,
             pad_id=template.tokenizer.pad_id,
-            seed=s.seed + 1000 * index,  # another order in every stage
+            seed=s.seed + 1000 * stage.index,  # another order in every stage
             bucket_sizes=s.rollout.prompt_buckets,
             parts=run.training.parts,
             curriculum_steps=s.problems.curriculum_steps,
-            steps_before=sum(stage.steps for stage in earlier if stage.objective == "rl"),
+            steps_before=stage.rl_steps_before,
         )
-        self._key = jax.random.fold_in(jax.random.key(s.seed), 1 + index)
 
     def get_state(self) -> dict[str, Any]:
         """The position in the data, JSON-able."""
         return self._prompts.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved position."""
+        """Resumes from a saved position."""
         self._prompts.set_state(state)
 
     def skip(self, steps: int) -> None:
-        """Goes to the position after that many steps."""
+        """Moves to the position after that many steps."""
         self._prompts.set_state({**self._prompts.get_state(), "next_batch": steps})
 
-    def dispatch(self, params: Params, number: int, reference: Params | None = None) -> Dispatched:
-        """Queues the rollout of step `number` on the device; the next problems are taken.
+    def prepare(self, state: TrainState) -> None:
+        """Compiles rollout and update for every width that a batch may have, if there are several.
 
-        reference: who writes offline first attempts.
+        With one width the first step compiles what all steps need.
         """
-        return self.sample(params, next(self._prompts), number, reference)
+        rollout = self._run.settings.rollout
+        if not rollout.prompt_buckets:
+            return
+        problems = rollout.problems_per_step
+        for width in sorted({*rollout.prompt_buckets, rollout.max_prompt_tokens}):
+            prompts = PromptBatch(
+                tokens=np.zeros((problems, width), np.int32),
+                length=np.ones(problems, np.int32),
+                index=np.zeros(problems, np.int32),
+                problems=(),
+            )
+            sampled = self._sample(state.params, prompts, 0, tokens=1).sampled
+            zero_BA = np.zeros(sampled.truncated.shape, np.float32)
+            batch = self._batch(sampled, zero_BA, zero_BA)
+            base = self._run.experiment.base
+            settings = self._stage.settings
+            step.lower(state, self._reference, batch, stage=settings, base=base).compile()
 
-    def sample(
-        self,
-        params: Params,
-        prompts: PromptBatch,
-        number: int,
-        reference: Params | None = None,
-        tokens: int = 0,
+    def dispatch(self, params: Params, number: int) -> Dispatched:
+        """Queues the rollout of step `number` on the device; takes the next problems."""
+        return self._sample(params, next(self._prompts), number)
+
+    def batch(self, dispatched: Dispatched, began: float = 0.0) -> tuple[Batch, dict[str, float]]:
+        """Waits for the rollout and grades it: the batch of the update, and what was measured.
+
+        began: as in `graded`.
+        """
+        graded = self.graded(dispatched, began)
+        return self._batch(graded.sampled, graded.reward_BA, graded.true_BA), graded.measured
+
+    def graded(self, dispatched: Dispatched, began: float = 0.0) -> Graded:
+        """Waits for the rollout and grades it. Call it when the device has nothing older to do.
+
+        Each process grades its own rows, and all get the rewards of all rows.
+
+        began: when the rollout began, by time.perf_counter; 0: now.
+        """
+        experiment, watchdog = self._run.experiment, self._run.watchdog
+        started = began or time.perf_counter()
+        with watchdog.phase("rollout"):
+            own = grading.own_rows(
+                experiment,
+                dispatched.sampled,
+                dispatched.prompts.problems,
+                samples=self._settings.samples,
+                given=dispatched.given,
+            )
+        episode.check(own.rows)
+        decoded = time.perf_counter()
+        with watchdog.phase("grade"):
+            reward_BA, true_BA, measured = self._grade(own)
+        rate = measured.pop("generated") / (decoded - started)
+        measured |= {
+            "prompts_left_out": self._prompts.dropped,  # of the set: too long
+            "sec/rollout": decoded - started,
+            "sec/grade": time.perf_counter() - decoded,
+            "tokens_per_sec/rollout": rate,
+        }
+        return Graded(dispatched.sampled, reward_BA, true_BA, measured, own)
+
+    def _sample(
+        self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
     ) -> Dispatched:
-        """The rollout of one step; with `tokens`, of attempts that long at most."""
+        """The rollout of one step; with `tokens`, of attempts that have at most so many."""
         ours, offline = _split(prompts, len(prompts.tokens) - self._offline)
-        key = jax.random.fold_in(self._key, number)
+        key = jax.random.fold_in(self._stage.key, number)
         parts: list[Episode] = []
         given: list[str] = []
         if len(ours.tokens):
             parts.append(self._rollout(self._settings, params, ours, key, tokens))
         if len(offline.tokens):
-            written, given = self._behind_first_attempts(params, reference, offline, key, tokens)
+            written, given = self._behind_first_attempts(params, offline, key, tokens)
             parts.append(written)
         sampled = parts[0] if len(parts) == 1 else self._joined(parts)
         return Dispatched(sampled, prompts, given)
@@ -140,10 +194,10 @@ class Sampler:
             )
 
     def _behind_first_attempts(
-        self, params: Params, reference: Params | None, prompts: PromptBatch, key, tokens: int
+        self, params: Params, prompts: PromptBatch, key, tokens: int
     ) -> tuple[Episode, list[str]]:
-        """Episodes whose first attempt is the reference's, and that attempt's text per problem."""
-        s, template = self._settings, self._run.experiment.template
+        """Episodes whose first attempt the reference writes; that attempt's text per problem."""
+        s, template, reference = self._settings, self._run.experiment.template, self._reference
         assert reference is not None, "offline first attempts need the policy that writes them"
         one = dataclasses.replace(s, attempts=1, samples=1, siblings=1)
         first = self._rollout(one, reference, prompts, jax.random.fold_in(key, _FIRST), tokens)
@@ -168,64 +222,43 @@ class Sampler:
         rows = sharding.rows(self._run.experiment.mesh)
         return jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
 
-    def collect(self, dispatched: Dispatched, began: float = 0.0) -> Graded:
-        """Waits for the rollout and grades it. Call it when the device has nothing older to do.
-
-        began: when the rollout did, by time.perf_counter; 0: now.
-
-        Each process grades its own rows, and all learn what all rows earned.
-        """
-        samples, prompts = self._settings.samples, dispatched.prompts
-        started = began or time.perf_counter()
-        with self._run.watchdog.phase("rollout"):
-            own, row_N = hosts.own_rows(dispatched.sampled)
-        episode.check(own)
-        texts = self._run.experiment.texts(own)
-        # Problems with a given first attempt are a step's last.
-        first_given = len(prompts.problems) - len(dispatched.given)
-        for row, text in zip(row_N, texts, strict=True):
-            if row // samples >= first_given:
-                text[0] = dispatched.given[row // samples - first_given]
-        decoded = time.perf_counter()
-        problems = [prompts.problems[row // samples] for row in row_N]
-        with self._run.watchdog.phase("grade"):
-            reward_BA, true_BA, measured = self._grade(own, row_N, problems, texts)
-        rate = measured.pop("generated") / (decoded - started)
-        measured |= {
-            "prompts_left_out": self._prompts.dropped,  # of the set: too long
-            "sec/rollout": decoded - started,
-            "sec/grade": time.perf_counter() - decoded,
-            "tokens_per_sec/rollout": rate,
-        }
-        sampled = dispatched.sampled
-        return Graded(sampled, reward_BA, true_BA, measured, row_N, own, problems, texts)
-
-    def _grade(
-        self, own: Episode, row_N: np.ndarray, problems: list[Problem], texts: list[list[str]]
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    def _grade(self, own: OwnRows) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         """Grades this process's rows; of all rows: rewards, true verdicts, what was measured."""
         experiment = self._run.experiment
-        reward_NA, _ = grade_rows(experiment, own, problems, texts)
+        reward_NA, _ = grading.grade(experiment, own)
         true_NA = np.zeros(reward_NA.shape, bool)
         if experiment.marks:
-            true_NA = selective.true_verdicts(texts, reward_NA, experiment.marks)
-        found_N = (reward_NA, true_NA, changed(texts), np.sum(own.attempt > 0, axis=1))
-        rows = hosts.in_order(row_N, list(zip(*(x.tolist() for x in found_N), strict=True)))
+            true_NA = selective.true_verdicts(own.texts, reward_NA, experiment.marks)
+        written_N = np.sum(own.rows.attempt > 0, axis=1)
+        found_N = (reward_NA, true_NA, changed(own.texts), written_N)
+        rows = own.in_order(list(zip(*(x.tolist() for x in found_N), strict=True)))
         reward_BA, true_BA, changed_B, generated_B = map(np.array, zip(*rows, strict=True))
         measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
         return reward_BA.astype(np.float32), true_BA.astype(np.float32), measured
 
+    def _batch(self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray) -> Batch:
+        rows, marks = sharding.rows(self._run.experiment.mesh), self._run.experiment.marks
+        return Batch(
+            tokens=sampled.tokens,
+            attempt=sampled.attempt,
+            logp=sampled.logp,
+            length=sampled.length,
+            reward=sharding.place(reward_BA, rows),
+            truncated=sampled.truncated,
+            true_verdict=sharding.place(true_BA, rows) if marks else None,
+        )
 
-def _offline_problems(run: Run, stage: StageSettings) -> int:
+
+def _offline_problems(run: Run, stage: Stage) -> int:
     """How many of a step's problems have a first attempt that is given."""
-    total = run.settings.rollout.problems_per_step
-    offline = round(stage.offline_share * total)
+    total, share = run.settings.rollout.problems_per_step, stage.settings.offline_share
+    offline = round(share * total)
     parts = sharding.batch_size(run.experiment.mesh)
-    if offline % parts or (stage.offline_share and not offline):
+    if offline % parts or (share and not offline):
         raise InputError(
-            f"offline_share={stage.offline_share:g} of config.rollout.problems_per_step={total} is "
+            f"offline_share={share:g} of config.rollout.problems_per_step={total} is "
             f"{offline} problems, which cannot be split over {parts} devices (mesh data x fsdp): "
             "each must hold the same number, at least one. Choose another share."
         )

@@ -1,8 +1,8 @@
 """Greedy evaluation: all attempts at every held-out problem -> metrics and transcripts.
 
-With `evaluation.samples` every problem is sampled besides, for averages and pass@k. With the
-protocol "self_refine" the second attempt is not asked for by the run's instruction: the model first
-criticises its attempt in a turn of its own and then rewrites it. The critique is not graded.
+With `evaluation.samples` every problem is also sampled, for averages and pass@k. With the protocol
+"self_refine" the model first criticises its attempt in a turn of its own and then rewrites it,
+without the run's instruction. The critique is not graded.
 """
 
 import dataclasses
@@ -13,33 +13,31 @@ from typing import Any
 import jax
 import numpy as np
 
+from score_jax import grading
 from score_jax.data import pipeline
 from score_jax.evaluation import breakdown, shading
 from score_jax.evaluation.edits import edit_ratio
 from score_jax.evaluation.metrics import evaluation_metrics
 from score_jax.evaluation.sampled import sampled_metrics
-from score_jax.experiment import GREEDY, Experiment, changed
+from score_jax.experiment import GREEDY, Experiment
+from score_jax.grading import changed
 from score_jax.problem import Problem
-from score_jax.rewards import grader, selective
+from score_jax.rewards import selective
 from score_jax.rl.policy import Policy
 from score_jax.rollout import contexts, episode
 from score_jax.runtime import hosts
 from score_jax.structs import Episode, Params, PromptBatch
 from score_jax.text.prompts import SELF_REFINE
 
-_SAMPLES = 2**31 + 2  # folded into the seed's key; apart from what training and scaling draw
-
-
-class Interrupted(Exception):
-    """A signal asked to stop; nothing was written."""
+_SAMPLES = 2**31 + 2  # folded into the seed's key; training and scaling fold in others
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found."""
 
-    metrics: dict[str, Any]  # metrics.evaluation_metrics
-    transcripts: list[dict[str, Any]]  # one per problem, the lines of transcripts/*.jsonl
+    metrics: dict[str, Any]  # of metrics.evaluation_metrics
+    transcripts: list[dict[str, Any]]  # one per problem: the lines of transcripts/*.jsonl
 
 
 def evaluate(
@@ -55,16 +53,16 @@ def evaluate(
     Args:
       reference: weights of the base model, for the shading of the first transcripts (shading.py).
       stop: asked between batches; true ends the evaluation.
-    Raises: Interrupted if `stop` said so.
+    Raises: Interrupted if `stop` said so; nothing is written then.
     """
     s = experiment.settings
     transcripts: list[dict[str, Any]] = []
-    pending: tuple[Episode, PromptBatch, int] | None = None
+    pending: tuple[Episode, Sequence[Problem]] | None = None
 
-    def finish(done: tuple[Episode, PromptBatch, int]) -> None:
-        graded = _grade(experiment, *done)
+    def finish(sampled: Episode, problems: Sequence[Problem]) -> None:
+        graded = _graded(experiment, sampled, problems)
         if not transcripts:
-            shaded = shading.of_first_rows(experiment, params, reference, done[0], done[2])
+            shaded = shading.of_first_rows(experiment, params, reference, sampled, len(problems))
             for row, attempts in zip(graded, shaded, strict=False):
                 for attempt, values in zip(row["attempts"], attempts, strict=True):
                     attempt["shading"] = values
@@ -72,13 +70,13 @@ def evaluate(
 
     for prompts, valid in _batches(experiment, problems):
         if stop():
-            raise Interrupted
+            raise hosts.Interrupted
         sampled = _greedy(experiment, params, prompts)
         if pending:  # grade on the host while the device decodes the next batch
-            finish(pending)
-        pending = (sampled, prompts, valid)
+            finish(*pending)
+        pending = (sampled, prompts.problems[:valid])
     if pending:
-        finish(pending)
+        finish(*pending)
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
     edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
     reward_NA, truncated_NA, tokens_NA = (
@@ -116,13 +114,13 @@ def _batches(experiment: Experiment, problems: Sequence[Problem]):
 
 
 def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Episode:
-    """All attempts at a batch of problems, as the protocol asks for them."""
+    """All attempts at a batch of problems, by the protocol."""
     s, template = experiment.settings, experiment.template
     settings = experiment.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
     run = functools.partial(
         episode.run,
         params,
-        key=jax.random.key(s.seed),  # unused by greedy decoding, which draws nothing
+        key=jax.random.key(s.seed),  # greedy decoding draws nothing
         mesh=experiment.mesh,
     )
     if s.evaluation.protocol == "correct":
@@ -155,89 +153,40 @@ def _sampled(
     rewards = []
     for prompts, valid in _batches(experiment, problems):
         if stop():
-            raise Interrupted
+            raise hosts.Interrupted
         rows = episode.run(params, prompts, key, settings=settings, mesh=experiment.mesh)
-        samples = s.evaluation.samples
-        own, row_N = hosts.own_rows(rows)
-        problems_N = [prompts.problems[row // samples] for row in row_N]
-        reward_NA, _ = grade_rows(experiment, own, problems_N)
-        reward_BA = np.array(hosts.in_order(row_N, reward_NA.tolist()), np.float32)
-        rewards.append(reward_BA.reshape(-1, samples, reward_BA.shape[1])[:valid])
+        own = grading.own_rows(experiment, rows, prompts.problems[:valid], samples=settings.samples)
+        reward_BA = np.array(own.in_order(grading.grade(experiment, own)[0].tolist()), np.float32)
+        rewards.append(reward_BA.reshape(valid, settings.samples, -1))
     found = sampled_metrics(np.concatenate(rewards), seed=s.seed)
     return {**found, "temperature": s.evaluation.temperature}
 
 
-def grade_rows(
-    experiment: Experiment,
-    rows: Episode,
-    problems: Sequence[Problem],
-    texts: list[list[str]] | None = None,
-) -> tuple[np.ndarray, list[list[str]]]:
-    """Rewards and reasons of rows of an Episode, fetched; one problem for each. Cut off is 0.
-
-    texts: what they say, if that is known already. With selective revision, what stands after each
-      attempt is graded.
-    """
-    if not problems:  # a process may have no row of a batch
-        return np.zeros(rows.truncated.shape, np.float32), []
-    texts = texts or experiment.texts(rows)
-    truncated_BA = np.asarray(rows.truncated)
-    if experiment.marks:
-        truncated_BA = selective.cut_off(texts, truncated_BA, experiment.marks)
-        texts = [selective.standing(row, experiment.marks) for row in texts]
-    limits = experiment.settings.rewards
-    reward_BA, reasons = grader.grade(
-        problems,
-        texts,
-        deadline_sec=limits.timeout_sec,
-        program_sec=limits.program_timeout_sec,
-        function=limits.function,
-    )
-    return zero_truncated(reward_BA, reasons, truncated_BA)
-
-
-def _grade(
-    experiment: Experiment, sampled: Episode, prompts: PromptBatch, valid: int
+def _graded(
+    experiment: Experiment, sampled: Episode, problems: Sequence[Problem]
 ) -> list[dict[str, Any]]:
-    """Transcripts of a batch's first `valid` rows; each process grades those that are its own."""
-    own, row_N = hosts.own_rows(sampled)
-    row_N = row_N[row_N < valid]
-    own = jax.tree.map(lambda x: x[: len(row_N)], own)  # rows are in order
-    texts = experiment.texts(own)
-    problems = [prompts.problems[row] for row in row_N]
-    reward_NA, reasons = grade_rows(experiment, own, problems, texts)
+    """The transcripts of a batch, one per problem; each process grades its own rows."""
+    own = grading.own_rows(experiment, sampled, problems)
+    reward_NA, reasons = grading.grade(experiment, own)
+    attempts = range(own.rows.truncated.shape[1])
     transcripts = [
         {
             "id": problem.id,
             "problem": problem.prompt,
             "gold": problem.gold,
             **({"tags": dict(problem.tags)} if problem.tags else {}),
-            **({"edit_ratio": edit_ratio(*texts[n][:2])} if len(texts[n]) > 1 else {}),
+            **({"edit_ratio": edit_ratio(*texts[:2])} if len(texts) > 1 else {}),
             "attempts": [
                 {
-                    "text": texts[n][a],
+                    "text": texts[a],
                     "reward": float(reward_NA[n, a]),
                     "reason": reasons[n][a],
-                    "tokens": int(np.sum(own.attempt[n] == a + 1)),
-                    "truncated": bool(own.truncated[n, a]),
+                    "tokens": int(np.sum(own.rows.attempt[n] == a + 1)),
+                    "truncated": bool(own.rows.truncated[n, a]),
                 }
-                for a in range(own.truncated.shape[1])
+                for a in attempts
             ],
         }
-        for n, problem in enumerate(problems)
+        for n, (problem, texts) in enumerate(zip(own.problems, own.texts, strict=True))
     ]
-    return hosts.in_order(row_N, transcripts)
-
-
-def zero_truncated(
-    reward_BA: np.ndarray, reasons: list[list[str]], truncated_BA: np.ndarray
-) -> tuple[np.ndarray, list[list[str]]]:
-    """An attempt that was cut off earns nothing, whatever it had written by then.
-
-    The paper is silent on truncation; scoring it 0 teaches an attempt to end.
-    """
-    reasons = [
-        ["truncated" if cut else reason for cut, reason in zip(cuts, row, strict=True)]
-        for cuts, row in zip(truncated_BA, reasons, strict=True)
-    ]
-    return np.where(truncated_BA, np.float32(0.0), reward_BA), reasons
+    return own.in_order(transcripts)

@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from score_jax import grading
 from score_jax.config.settings import ScalingSettings
 from score_jax.data import pipeline
 from score_jax.evaluation import sampled
-from score_jax.evaluation.evaluate import grade_rows
 from score_jax.evaluation.metrics import mcnemar_p, paired_bootstrap_interval, wilson_interval
 from score_jax.experiment import Experiment
 from score_jax.problem import InputError, Problem
@@ -31,8 +31,7 @@ from score_jax.rewards import selective
 from score_jax.rewards.answers import voting
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
-from score_jax.runtime import hosts
-from score_jax.structs import Params, PromptBatch
+from score_jax.structs import Params
 
 WAYS = ("parallel", "sequential", "sequential_all")
 
@@ -156,7 +155,7 @@ def _sample(
         pad_id=experiment.template.tokenizer.pad_id,
     ):
         rows = episode.run(params, prompts, key, settings=rollout, mesh=experiment.mesh)
-        parts.append(_graded(experiment, rows, prompts, valid, samples))
+        parts.append(_graded(experiment, rows, prompts.problems[:valid], samples))
     arrays = (np.concatenate([getattr(p, f) for p in parts]) for f in _ARRAYS)
     return Pool([answers for part in parts for answers in part.answers], *arrays)
 
@@ -171,34 +170,32 @@ def _batch(experiment: Experiment, settings: ScalingSettings, problems: int) -> 
 
 
 def _graded(
-    experiment: Experiment, rows: episode.Episode, prompts: PromptBatch, valid: int, samples: int
+    experiment: Experiment, sampled: episode.Episode, problems: Sequence[Problem], samples: int
 ) -> Pool:
-    """The first `valid` problems of a batch; each process grades the rows that are its own."""
-    own, row_N = hosts.own_rows(rows)
-    row_N = row_N[row_N < valid * samples]
-    own = jax.tree.map(lambda x: x[: len(row_N)], own)  # rows are in order
-    problems = [prompts.problems[row // samples] for row in row_N]
-    texts = experiment.texts(own)
-    reward_NA, _ = grade_rows(experiment, own, problems, texts)
+    """The samples of a batch; each process grades its own rows."""
+    own = grading.own_rows(experiment, sampled, problems, samples=samples)
+    reward_NA, _ = grading.grade(experiment, own)
+    texts, rows = own.texts, own.rows
     if experiment.marks:
         texts = [selective.standing(row, experiment.marks) for row in texts]
-    attempts = own.truncated.shape[1]
-    tokens_NA = np.stack([(own.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
+    attempts = rows.truncated.shape[1]
+    tokens_NA = np.stack([(rows.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
     # All of the row but the second attempt itself is read before it.
-    read_N = own.length - tokens_NA[:, -1] if attempts > 1 else np.zeros(len(row_N), int)
+    read_N = rows.length - tokens_NA[:, -1] if attempts > 1 else np.zeros(len(texts), int)
     answers = [
         [
-            None if own.truncated[n, a] else voting.stated(problem.grader, texts[n][a])
+            None if rows.truncated[n, a] else voting.stated(problem.grader, texts[n][a])
             for a in range(attempts)
         ]
-        for n, problem in enumerate(problems)
+        for n, problem in enumerate(own.problems)
     ]
     found_N = (answers, reward_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
-    all_rows = hosts.in_order(row_N, list(zip(*found_N, strict=True)))
+    all_rows = own.in_order(list(zip(*found_N, strict=True)))
     answers_B, reward_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
+    shape = (len(problems), samples, attempts)
     return Pool(
-        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(valid)],
-        np.array(reward_BA, np.float32).reshape(valid, samples, attempts),
-        np.array(tokens_BA).reshape(valid, samples, attempts),
-        np.array(read_B).reshape(valid, samples),
+        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(len(problems))],
+        np.array(reward_BA, np.float32).reshape(shape),
+        np.array(tokens_BA).reshape(shape),
+        np.array(read_B).reshape(shape[:2]),
     )

@@ -1,10 +1,14 @@
 """Optimizer and learning rate: optax, the rate outside so that a new stage compiles nothing."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from score_jax.config.settings import OptimizerSettings
+from score_jax.runtime import sharding
+from score_jax.structs import Params
 
 
 def make(settings: OptimizerSettings) -> optax.GradientTransformation:
@@ -41,3 +45,25 @@ def learning_rate(step: jax.Array, coefficients) -> jax.Array:
     done = jnp.clip(done, 0.0, 1.0)
     decay = c.linear * done + c.cosine * 0.5 * (1 - jnp.cos(jnp.pi * done))
     return c.learning_rate * warm * (1.0 - (1.0 - c.final_fraction) * decay)
+
+
+def shapes(settings: OptimizerSettings, params: Params, mesh: sharding.AnyMesh):
+    """Shapes and shardings of the optimizer's state for params of these shapes.
+
+    Moments have the params' shardings; what has another shape is copied to every device.
+    """
+    known = {_keys(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+    def leaf(path, x):
+        like: Any = known.get(_keys(path))
+        same = like is not None and like.shape == x.shape
+        where = like.sharding if same else sharding.replicated(mesh)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    state = jax.eval_shape(make(settings).init, params)
+    return jax.tree_util.tree_map_with_path(leaf, state)
+
+
+def _keys(path) -> tuple[str, ...]:
+    """The names of a path that are those of params: dict keys."""
+    return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))

@@ -2,6 +2,7 @@
 
     load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id, .gguf, or
                                      a run of ours
+    shape(source)                 -> config alone; no values are read
     save(folder, config, params)  -> safetensors and config.json, which transformers reads
 
 A load checks every tensor's name and shape before it reads any value. It then fills one parameter
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax.model import families
+from score_jax.model import families, transformer
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
     config_formats,
@@ -32,6 +33,7 @@ from score_jax.model.files import (
 )
 from score_jax.model.files.tensor_names import Place
 from score_jax.problem import InputError
+from score_jax.runtime import sharding
 from score_jax.structs import Params
 
 DTYPES = ("float32", "bfloat16")
@@ -66,6 +68,23 @@ def load(
         # Nothing here keeps the buffer, so that it is gone before the next one is made.
         group[leaf] = (put or _put)(place.path, read(place, jax.numpy.dtype(dtype)))
     return config, params
+
+
+def shape(source: str) -> ModelConfig:
+    """The model of a source as in `load`; its tensors' names and shapes are checked.
+
+    Raises: InputError as `load` does.
+    """
+    return _open(source)[0]
+
+
+def shapes(config: ModelConfig, mesh: sharding.AnyMesh, dtype: str) -> Params:
+    """Shapes and shardings of all weights of a model on a mesh, whose devices need not be here."""
+    made = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+    shardings = sharding.params_shardings(mesh, transformer.AXES, made)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), made, shardings
+    )
 
 
 def save(
@@ -177,7 +196,7 @@ def _open(source: str) -> tuple[ModelConfig, Read]:
     return _open_run(run)
 
 
-def _open_run(run: saved_params.Run) -> tuple[ModelConfig, Read]:
+def _open_run(run: saved_params.Checkpoint) -> tuple[ModelConfig, Read]:
     started_from, adapted = run.model.source, run.model.lora.rank > 0
     if started_from.startswith(families.PRESET):
         if adapted:

@@ -1,16 +1,17 @@
-"""Asks a model one question and shows all its attempts, with the words that changed.
+"""--mode=try: asks a model one question and shows all its attempts, with the words that changed.
 
-    answer(experiment, params, question) -> attempts       greedy, as in an evaluation
+    ask_latest(settings, folder, question)                 the newest checkpoint of a work directory
+    answer(experiment, params, question) -> attempts       decoded greedily, as in an evaluation
     at_terminal(experiment, params, question="")           prints them; without a question it asks
 
-What a model wrote goes to a terminal here, where control characters are commands: they are
-replaced before anything is shown.
+A terminal takes control characters as commands, so they are replaced in what a model wrote.
 """
 
 import dataclasses
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import jax
@@ -21,6 +22,8 @@ import rich.console
 import rich.panel
 import rich.text
 
+from score_jax import run as runs
+from score_jax.config.settings import Settings
 from score_jax.data import pipeline
 from score_jax.data.sets import arithmetic
 from score_jax.evaluation.edits import edit_ratio, word_diff
@@ -30,9 +33,9 @@ from score_jax.rollout import episode
 from score_jax.runtime import sharding
 from score_jax.structs import Params
 
-SIDE_BY_SIDE = 100  # columns of a terminal from which on attempts stand beside each other
-_COLOURS = ("blue", "dark_orange3", "magenta")  # of attempt 1, 2, and those after
-# Control characters but tab and line feed, marks that turn the direction of text, and surrogates.
+SIDE_BY_SIDE = 100  # columns; a terminal at least so wide shows attempts side by side
+_COLOURS = ("blue", "dark_orange3", "magenta")  # attempt 1, attempt 2, later ones
+# Control characters except tab and line feed, marks that change the text's direction, surrogates.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -45,8 +48,18 @@ class Attempt:
     truncated: bool
 
 
+def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
+    """Asks the newest checkpoint a question, or those that are typed; prints all attempts.
+
+    Raises: InputError if there is no checkpoint, or the question cannot be asked.
+    """
+    with runs.trained(settings, folder, "try") as (run, stage, at_step, params):
+        run.log.say(f"{settings.model.source} after {stage.name}, step {at_step}")
+        at_terminal(run.experiment, run.experiment.weights(params), question)
+
+
 def answer(experiment: Experiment, params: Params, question: str) -> list[Attempt]:
-    """All attempts at a question, decoded greedily, put to the model as the run's problems are.
+    """All attempts at a question, decoded greedily, with the template of the run's problems.
 
     Raises: InputError for a question that is empty, too long, or has characters without a token.
     """
@@ -54,13 +67,13 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
     if settings.problems.name == arithmetic.NAME:
         question = arithmetic.prompt(question)
     if not question.strip():
-        raise InputError("the question is empty: nothing can be asked.")
+        raise InputError("the question is empty. Type one, or give --question=TEXT.")
     template = experiment.template
     tokens, limit = len(template.first_turn(question)), settings.rollout.max_prompt_tokens
     if tokens > limit:
         raise InputError(
-            f"the question has {tokens} tokens and this run takes prompts of {limit}: ask a "
-            "shorter one, or train with a larger config.rollout.max_prompt_tokens."
+            f"the question has {tokens} tokens and this run takes at most {limit}. Ask a shorter "
+            "one, or train with a larger config.rollout.max_prompt_tokens."
         )
     ((prompts, _),) = pipeline.evaluation_batches(
         [Problem(id="question", prompt=question, gold="")],
@@ -90,9 +103,9 @@ def at_terminal(
     *,
     stream: TextIO | None = None,
 ) -> None:
-    """Answers `question`, or else one line of standard input after the other until it ends.
+    """Answers `question`, or else each line of standard input until it ends.
 
-    Raises: InputError for a given question that cannot be asked; of those typed it only says so.
+    Raises: InputError if `question` cannot be asked; for a typed one the error is printed.
     """
     console = rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
     if question:
@@ -106,10 +119,8 @@ def at_terminal(
 
 
 def show(console: rich.console.Console, attempts: list[Attempt]) -> None:
-    """Prints attempts; coloured are the words that the one before lacks, in the first the second.
-
-    Without colours they are in [brackets].
-    """
+    """Prints attempts. Words that differ from the attempt before are coloured (in the first
+    attempt: from the second), or in [brackets] where there are no colours."""
     texts = [_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", attempt.text) for attempt in attempts]
     panels = []
     for a, attempt in enumerate(attempts):
@@ -127,7 +138,7 @@ def show(console: rich.console.Console, attempts: list[Attempt]) -> None:
             else:
                 body.append(piece, style=f"bold {colour}" if changed else "")
         title = (
-            f"Attempt {a + 1}, {attempt.tokens} tokens{', cut off' if attempt.truncated else ''}"
+            f"Attempt {a + 1}, {attempt.tokens} tokens{', truncated' if attempt.truncated else ''}"
         )
         panels.append(
             rich.panel.Panel(
@@ -151,7 +162,7 @@ def show(console: rich.console.Console, attempts: list[Attempt]) -> None:
 
 
 def _typed(console: rich.console.Console) -> Iterator[str]:
-    """Lines of standard input; on a terminal it is told how to end."""
+    """Lines of standard input; on a terminal, a first line says how to end."""
     if not sys.stdin.isatty():
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         return

@@ -1,10 +1,11 @@
-"""A trained model as a Hugging Face folder, for transformers, vLLM and whatever else reads those.
+"""--mode=export: a trained model as a Hugging Face folder, for transformers, vLLM and others.
 
-    write(experiment, params, folder)            -> what a user should know about it, in words
-    write_adapters(experiment, params, folder)   -> the same, of LoRA's adapters alone
+    export_latest(settings, folder, …)           the newest checkpoint of a work directory
+    write(experiment, params, folder)            -> what was written, in words
+    write_adapters(experiment, params, folder)   -> the same for LoRA's adapters alone
 
-Weights and config.json are written anew. The tokenizer's files are copied from where it was read,
-as it does not change. A GGUF has no such files: they are made of the vocabulary in it.
+Weights and config.json are written anew. The tokenizer's files are copied from where the tokenizer
+was read, as it does not change. A GGUF has no such files: they are made from its vocabulary.
 """
 
 import json
@@ -12,6 +13,8 @@ import shutil
 from pathlib import Path
 
 from score_jax import jsonfiles
+from score_jax import run as runs
+from score_jax.config.settings import Settings
 from score_jax.experiment import Experiment
 from score_jax.learner import adapter_files
 from score_jax.model import weights
@@ -35,6 +38,30 @@ BESIDE = (
 )
 
 
+def export_latest(
+    settings: Settings, folder: Path, to: str = "", *, dtype: str = "", adapters: bool = False
+) -> None:
+    """Writes the newest checkpoint as a Hugging Face folder; by default DIR/export.
+
+    Args:
+      adapters: write only the adapters of a run with LoRA, in PEFT's layout; else they are merged.
+
+    Raises: InputError if nothing has been trained in the work directory yet.
+    """
+    if adapters and not settings.model.lora.rank:
+        raise InputError(
+            "--export_adapters writes the adapters that a run with LoRA trains, and "
+            "config.model.lora.rank is 0: all weights are trained. Leave it out."
+        )
+    with runs.trained(settings, folder, "export") as (run, stage, at_step, params):
+        target = Path(to) if to else folder / "export"
+        if adapters:
+            said = write_adapters(run.experiment, params, target)
+        else:
+            said = write(run.experiment, params, target, dtype=dtype)
+        run.log.say(f"{stage.name} at step {at_step}: {said}")
+
+
 def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = "") -> str:
     """Writes a folder that AutoModelForCausalLM.from_pretrained loads.
 
@@ -55,13 +82,13 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
     if (folder / saved_params.CHECKPOINTS).exists():
         raise InputError(
             f"{folder} is the work directory of a run: exporting there would replace its "
-            "config.json, and it could not go on. Choose another --export_dir, e.g. its export/."
+            "config.json, so it could not resume. Choose another --export_dir, e.g. its export/."
         )
     ids = _token_ids(experiment, Path(source))
     weights.save(folder, experiment.model, experiment.merged(params), dtype=dtype, extra=ids)
     # What ends an answer is looked up there; a source's own replaces it.
     jsonfiles.write(folder / GENERATION, {k: v for k, v in ids.items() if v is not None})
-    said = f"{folder}: a {experiment.model.family} model, loaded by transformers as it stands."
+    said = f"{folder}: a {experiment.model.family} model, ready for transformers."
     return f"{said} {_write_tokenizer(text, folder)}"
 
 

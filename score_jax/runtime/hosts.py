@@ -188,6 +188,10 @@ def lead_says(find: Callable[[], T]) -> T:
     return found
 
 
+class Interrupted(Exception):
+    """A signal asked this run to stop, and all its processes agreed on the step."""
+
+
 def agree(stop: Callable[[], bool]) -> Callable[[], bool]:
     """A question that is answered alike everywhere: yes, if any process would say yes.
 

@@ -1,11 +1,11 @@
-"""What a work directory says of the run in it: whose settings they are, how far it came.
+"""Checks of a work directory before a run writes in it.
 
-    check_same_settings(folder, settings)     refuses a folder of other settings
-    take_base(folder, other, settings)        begins a run behind the base model of another one
+    check_same_settings(folder, settings)     refuses a folder that has other settings
+    take_base(folder, other, settings)        starts a run with the base model of another one
     check_shared(folder)                      refuses a folder that not all processes see
-    position(folder, recipe)                  where to go on
+    is_complete(folder, ...)                  whether the run is finished
 
-A work directory belongs to one set of settings (config.json); whoever comes with others is refused
+A work directory belongs to one set of settings (config.json). A run with other settings is refused
 before anything is written.
 """
 
@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from score_jax import checkpoints, jsonfiles
+from score_jax import jsonfiles
 from score_jax.config.build import resolve, to_dict
 from score_jax.config.settings import Settings
+from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
 from score_jax.workdir import runlog
 
-# Settings that may differ when a run goes on: they change speed, output or memory, not the result.
+# Settings that may differ when a run resumes: they change speed, output or memory, not the result.
 _FREE = (
     "name",
     "evaluation",
@@ -42,9 +43,9 @@ _FREE = (
     "rewards.sandbox",
     "rewards.allow_unsandboxed",
 )
-SEEN_SEC = 60.0  # network file systems show a new file to other hosts after so long at most
+SEEN_SEC = 60.0  # a network file system shows a new file to other hosts within this time
 # What a base model does not depend on.
-_BEHIND_BASE = ("recipe", "stages.", "rollout.attempts", "rollout.siblings")
+_AFTER_BASE = ("recipe", "stages.", "rollout.attempts", "rollout.siblings")
 
 
 def check_same_settings(folder: Path, settings: Settings) -> None:
@@ -52,47 +53,48 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
     if not (folder / "config.json").exists():
         if any(folder.glob("checkpoints/*/*")):
             raise InputError(
-                f"{folder} has checkpoints and no config.json, so it cannot be told which settings "
-                "they belong to. Choose another --workdir."
+                f"{folder} has checkpoints but no config.json, so their settings are not known. "
+                "Choose another --workdir."
             )
         return
     differing = _differing(folder, settings, _FREE)
     if differing:
         raise InputError(
-            f"{folder} belongs to a run with other settings; going on would mix the two. "
+            f"{folder} belongs to a run with other settings, and resuming would mix the two. "
             f"Use the same settings or another --workdir. Differing: {differing}"
         )
 
 
 def take_base(folder: Path, other: Path, settings: Settings) -> None:
-    """Begins a run in `folder` with what the stage `base` of a run in `other` ended with.
+    """Starts a run in `folder` with the finished stage `base` of a run in `other`.
 
-    Runs of several recipes and one seed thus share a base model that is trained once. Copied are
-    its last checkpoint, its steps in metrics.jsonl, and compiled programs; it is evaluated anew.
-    Does nothing if the run has begun.
+    So runs of several recipes and one seed share a base model that is trained once. Its last
+    checkpoint, its steps in metrics.jsonl and its compiled programs are copied; the base model is
+    evaluated again. Does nothing if the run in `folder` has started.
     Raises: InputError if `other` has no finished stage `base`, or made it with other settings.
     """
     if (folder / "config.json").exists():
         return
     if "base" not in settings.recipe:
         raise InputError(
-            f"--base_from={other} is for recipes with a stage 'base', and config.recipe="
+            f"--base_from={other} needs a recipe with a stage 'base', and config.recipe="
             f"{settings.recipe} has none. Leave it out."
         )
     last = str(settings.stages["base"].steps)
     made = other / "checkpoints" / "base" / last
     if not made.exists():
         raise InputError(
-            f"--base_from={other}: there is no {made}, the checkpoint that the stage 'base' ends "
-            "with. Train that run further, or name another."
+            f"--base_from={other}: there is no {made}, the last checkpoint of the stage 'base'. "
+            "Train that run further, or name another."
         )
-    free = [*_FREE, *_BEHIND_BASE]
+    free = [*_FREE, *_AFTER_BASE]
     if settings.stages["base"].documents_per_step:
         free += ["rollout.problems_per_step", "rollout.samples_per_problem"]
     differing = _differing(other, settings, tuple(free), ("stages.base.",))
     if differing:
         raise InputError(
-            f"--base_from={other} made its base model with other settings. Differing: {differing}"
+            f"--base_from={other} trained its base model with other settings. Differing: "
+            f"{differing}"
         )
     shutil.copytree(made, folder / "checkpoints" / "base" / last)
     rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
@@ -102,7 +104,7 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
 
 
 def check_shared(folder: Path) -> None:
-    """Every process must see the folder that the lead writes. Raises: InputError on all of them."""
+    """Checks that every process sees what process 0 writes. Raises: InputError on all of them."""
     written = hosts.lead_says(lambda: (folder / "config.json").read_text())
     deadline = time.monotonic() + SEEN_SEC
     while not (seen := _reads(folder / "config.json", written)) and time.monotonic() < deadline:
@@ -111,7 +113,7 @@ def check_shared(folder: Path) -> None:
     if blind:
         raise InputError(
             f"--workdir={folder} is another folder for process {', '.join(map(str, blind))} than "
-            "for process 0: checkpoints are written there by all of them. Name a folder on storage "
+            "for process 0, but all processes write checkpoints there. Name a folder on storage "
             "that all hosts share."
         )
 
@@ -128,51 +130,27 @@ def is_complete(folder: Path, last: str, names: Sequence[str], last_step: int) -
     return (
         (folder / "report" / "summary.json").exists()
         and all((folder / "evaluations" / f"{name}.json").exists() for name in names)
-        and checkpoints.latest_step(folder / "checkpoints" / last) == last_step
+        and saved_params.latest_step(folder / "checkpoints" / last) == last_step
     )
-
-
-def best_step(folder: Path, stage: str) -> int | None:
-    """The step whose evaluation within the stage was right most often at its last attempt.
-
-    None if there was none; of equal ones the newest.
-    """
-    found = []
-    for path in (folder / "evaluations").glob(f"{stage}-*.json"):
-        step = path.stem.removeprefix(f"{stage}-")
-        if step.isdigit():
-            metrics = json.loads(path.read_text())
-            last = max(key for key in metrics if key.startswith("accuracy_attempt"))
-            found.append((metrics[last], int(step)))
-    return max(found)[1] if found else None
-
-
-def position(folder: Path, recipe: Sequence[str]) -> tuple[int, int]:
-    """(index of the stage to go on with, its newest saved step); (0, 0) for a new run."""
-    for i in reversed(range(len(recipe))):
-        saved = checkpoints.latest_step(folder / "checkpoints" / recipe[i])
-        if saved is not None:
-            return i, saved
-    return 0, 0
 
 
 def _differing(
     folder: Path, settings: Settings, free: tuple[str, ...], but: tuple[str, ...] = ()
 ) -> str:
-    """Settings that differ from the folder's, as a sentence; empty if none does.
+    """The settings that differ from the folder's, as a sentence; empty if none does.
 
-    free: beginnings of names that may differ, except those that begin with one of `but`.
+    free: prefixes of names that may differ, except names that start with one of `but`.
     """
     path = folder / "config.json"
     try:
         saved = json.loads(path.read_text())["settings"]
-        with contextlib.suppress(InputError):  # settings of today that it lacks have their defaults
+        with contextlib.suppress(InputError):  # newer settings, which it lacks, have their defaults
             saved = to_dict(resolve(saved))
         saved = flat(saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}); it says which settings the checkpoints beside it "
-            "belong to. Choose another --workdir."
+            f"{path} cannot be read ({error}), so the settings of the checkpoints beside it are "
+            "not known. Choose another --workdir."
         ) from error
     ours = flat(to_dict(settings))
     found = [

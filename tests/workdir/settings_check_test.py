@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from score_jax import jsonfiles, loop
+from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError
 from score_jax.run import Run
@@ -91,7 +92,8 @@ def test_a_setting_that_is_newer_than_the_folder_has_its_default_there(finished,
 
 
 def test_the_best_step_is_the_newest_of_those_with_the_best_last_attempt(tmp_path):
-    assert settings_check.best_step(tmp_path, "stage1") is None
+    saved = Checkpoints(tmp_path, tiny_settings(), {})
+    assert saved.best_step("stage1") is None
     for name, first, last in [
         ("base", 0.9, 0.9),
         ("stage1-20", 0.1, 0.5),
@@ -102,7 +104,7 @@ def test_the_best_step_is_the_newest_of_those_with_the_best_last_attempt(tmp_pat
     ]:
         metrics = {"n": 4, "accuracy_attempt1": first, "accuracy_attempt2": last}
         jsonfiles.write(tmp_path / "evaluations" / f"{name}.json", metrics)
-    assert settings_check.best_step(tmp_path, "stage1") == 100
+    assert saved.best_step("stage1") == 100
 
 
 def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):

@@ -1,14 +1,16 @@
-"""Our own runs as a source of weights: a work directory, or a checkpoint in it.
+"""The params in checkpoints of our own runs: the only reader of them.
 
-    find(path)      -> the checkpoint that a path means; None where it is no run
-    origin(source)  -> the published files, or the preset, that a source goes back to
+    restore(path, shapes)   -> a checkpoint's params, on the devices; nothing else of it is read
+    find(path)              -> the checkpoint that a path means; None if it is not a run's
+    origin(source)          -> the published files, or the preset, that a source started from
 
-A checkpoint holds params and no shape, so the run's config.json is asked what it started from.
-That may be a run again; at the end are published files or a preset, which give the shape and the
-tokenizer. Of a run with LoRA the checkpoint holds adapters, which are merged into the weights that
-it started from. Params are read one by one, never with the optimizer's state beside them.
+A run is a source of weights for another run or tool. Its checkpoint has params and no model
+config, so the run's config.json says what it started from. That may be a run again; the chain ends
+at published files or a preset, which give the config and the tokenizer. A checkpoint of a run with
+LoRA has adapters, which are merged into the weights that the run started from. Then params are
+read one by one.
 
-Left out: a run with LoRA over a preset, whose random weights are in no file.
+Not handled: a run with LoRA over a preset, whose random weights are in no file.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -27,15 +30,43 @@ from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import locate, tensor_names
 from score_jax.model.files.tensor_names import Place
 from score_jax.problem import InputError
+from score_jax.structs import Params
 
 CHECKPOINTS = "checkpoints"
-# What Orbax raises of a damaged checkpoint.
-_FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+# What Orbax raises for a damaged checkpoint.
+FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def restore(path: Path, shapes: Params) -> Params:
+    """The params of the checkpoint DIR/checkpoints/STAGE/STEP; its optimizer state is not read.
+
+    shapes: arrays, or shapes with shardings, that the params are restored into.
+    Raises: InputError if the checkpoint is damaged or of another model.
+    """
+    item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, shapes)}
+    arguments = ocp.args.PyTreeRestore(
+        item=item,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+        partial_restore=True,
+    )
+    try:
+        return ocp.PyTreeCheckpointHandler().restore(path / "state", args=arguments)["params"]
+    except FAULTS as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What is raised for a checkpoint that cannot be restored into a run's state."""
+    return InputError(
+        f"the checkpoint {path} cannot be read as this model's state: {str(error)[:500]}. If it "
+        "was saved with other settings, use them or another --workdir; if it is damaged, delete "
+        "that folder and run the same command again."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A checkpoint, and what its run's settings say of the model."""
+class Checkpoint:
+    """A checkpoint, and what the settings of its run say about the model."""
 
     path: Path  # DIR/checkpoints/STAGE/STEP
     model: ModelSettings  # the run's own: what it started from, and how
@@ -44,7 +75,7 @@ class Run:
         """The params that the checkpoint holds, by path such as "layers/query"."""
         try:
             tree = ocp.PyTreeCheckpointHandler().metadata(self.path / "state").tree["params"]
-        except _FAULTS as error:
+        except FAULTS as error:
             raise InputError(self._damaged(error)) from error
         return {"/".join(keys): tuple(leaf.shape) for keys, leaf in _leaves(tree)}
 
@@ -57,7 +88,7 @@ class Run:
         arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
         try:
             tree = ocp.PyTreeCheckpointHandler().restore(self.path / "state", args=arguments)
-        except _FAULTS as error:
+        except FAULTS as error:
             raise InputError(self._damaged(error)) from error
         ((_, value),) = _leaves(tree)
         return value
@@ -104,7 +135,7 @@ class Run:
         )
 
 
-def find(path: Path) -> Run | None:
+def find(path: Path) -> Checkpoint | None:
     """The checkpoint that a path means: DIR, DIR/checkpoints/STAGE, or a STEP in it.
 
     Of a work directory it is the newest of the last stage that has one, of a stage its newest.
@@ -120,7 +151,7 @@ def find(path: Path) -> Run | None:
     return None
 
 
-def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str = "") -> Run:
+def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str = "") -> Checkpoint:
     """The checkpoint of a work directory, of a stage there, or of a step of it."""
     described = folder / "config.json"
     try:
@@ -136,7 +167,7 @@ def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str =
         newest = step or latest_step(folder / CHECKPOINTS / name)
         path = folder / CHECKPOINTS / name / str(newest)
         if path.is_dir():
-            return Run(path, model)
+            return Checkpoint(path, model)
     raise InputError(
         f"{'/'.join(filter(None, (str(folder / CHECKPOINTS), stage, step)))} holds no complete "
         "checkpoint, so there are no weights to start from. Let that run train on, or name another."
@@ -158,7 +189,7 @@ def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def of_run(run: Run) -> Iterator[None]:
+def of_run(run: Checkpoint) -> Iterator[None]:
     """Errors about what a run started from say that this is what they are about."""
     try:
         yield

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from score_jax.config.settings import LoraSettings, Settings, StageSettings
 from score_jax.experiment import template_of
 from score_jax.learner import lora, optimizer
-from score_jax.model import families, transformer
+from score_jax.model import families, weights
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import config_formats, locate, saved_params
 from score_jax.model.published import PUBLISHED
@@ -71,9 +71,8 @@ def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
     model, text = _model(settings.model.source, settings.model.tokenizer)
     template = _template(settings, model, text)
     adapters, rollout = settings.model.lora, settings.rollout
-    frozen = weights(model, mesh, settings.model.dtype if adapters.rank else "float32")
+    frozen = weights.shapes(model, mesh, settings.model.dtype if adapters.rank else "float32")
     trained = lora.shapes(model, adapters, mesh) if adapters.rank else frozen
-    opt_state = jax.eval_shape(optimizer.make(settings.optimizer).init, trained)
     turn = len(template.turn_end_ids) + len(template.instruction_ids)
     return Shapes(
         model=model,
@@ -81,7 +80,7 @@ def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
         mesh=mesh,
         stage=rl[-1],
         trained=trained,
-        opt_state=_as_params(opt_state, trained, mesh),
+        opt_state=optimizer.shapes(settings.optimizer, trained, mesh),
         frozen=frozen,
         lora=adapters,
         rows=rollout.problems_per_step * rollout.samples_per_problem,
@@ -149,34 +148,3 @@ def reckoning(model: ModelConfig) -> Tokenizer:
         bos_id=None,
         special={},
     )
-
-
-def weights(model: ModelConfig, mesh: sharding.AnyMesh, dtype: str) -> Params:
-    """Shapes and shardings of all weights of a model."""
-    shapes = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
-    shardings = sharding.params_shardings(mesh, transformer.AXES, shapes)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shapes, shardings
-    )
-
-
-def _as_params(opt_state, params: Params, mesh):
-    """Moments lie as the params do; what is of another shape is copied to every device."""
-    known = {_keys(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
-
-    def place(path, x):
-        like = known.get(_keys(path))
-        if like is None or like.shape != x.shape:
-            return _placed(x, sharding.replicated(mesh))
-        return _placed(x, like.sharding)
-
-    return jax.tree_util.tree_map_with_path(place, opt_state)
-
-
-def _keys(path) -> tuple[str, ...]:
-    """The names of a path that are those of params: dict keys."""
-    return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
-
-
-def _placed(x, where) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)

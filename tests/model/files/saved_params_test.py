@@ -130,9 +130,9 @@ def test_adapters_are_merged_into_what_the_run_started_from(source, tmp_path, dt
 
 def test_a_run_reads_one_parameter_after_the_other(run, monkeypatch):
     asked = []
-    read = saved_params.Run.read
+    read = saved_params.Checkpoint.read
     monkeypatch.setattr(
-        saved_params.Run, "read", lambda self, *a: asked.append(a[0]) or read(self, *a)
+        saved_params.Checkpoint, "read", lambda self, *a: asked.append(a[0]) or read(self, *a)
     )
     weights.load(str(run), put=lambda path, value: asked.append(value.shape))
     assert asked[:4] == ["embedding", (5, 16), "final_norm", (16,)]

@@ -12,6 +12,7 @@ import pytest
 from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
 from score_jax.learner import step
+from score_jax.model import weights
 from score_jax.model.files import config_formats
 from score_jax.model.published import PUBLISHED
 from score_jax.modes.plan import shapes
@@ -54,7 +55,7 @@ def test_published_shapes_have_the_parameters_that_are_published():
     billions = {"gemma-2-2b": 2.61, "gemma-2-9b": 9.24, "Llama-3.1-8B": 8.03}
     for name, described in PUBLISHED.items():
         model = config_formats.from_huggingface(described, name)
-        leaves = jax.tree.leaves(shapes.weights(model, MESH, "float32"))
+        leaves = jax.tree.leaves(weights.shapes(model, MESH, "float32"))
         count = sum(int(np.prod(x.shape)) for x in leaves)
         known = billions[name.split("/")[1].removesuffix("-it").removesuffix("-Instruct")]
         assert round(count / 1e9, 2) == known, name

@@ -1,0 +1,105 @@
+"""From sampled rows to rewards: fetch this process's rows, decode their texts, grade them.
+
+    own = own_rows(experiment, sampled, problems)     waits for the device
+    reward_NA, reasons = grade(experiment, own)       waits for the graders
+    own.in_order(values)                              one value a row, of all processes' rows
+
+Training, evaluation, scaling and the collection of documents all grade through here. Suffix N: the
+rows of a batch that belong to this process (runtime/hosts.py).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from score_jax.experiment import Experiment
+from score_jax.problem import Problem
+from score_jax.rewards import grader, selective
+from score_jax.runtime import hosts
+from score_jax.structs import Episode
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnRows:
+    """The rows of a batch that this process grades."""
+
+    row_N: np.ndarray  # their numbers in the batch
+    rows: Episode  # [N, ...] numpy
+    problems: list[Problem]  # [N]
+    texts: list[list[str]]  # [N][A], what the attempts say
+
+    def in_order(self, value_N: Sequence[T]) -> list[T]:
+        """The values of all processes' rows, in the order of the batch; JSON-able."""
+        return hosts.in_order(self.row_N, value_N)
+
+
+def own_rows(
+    experiment: Experiment,
+    sampled: Episode,
+    problems: Sequence[Problem],
+    *,
+    samples: int = 1,
+    given: Sequence[str] = (),
+) -> OwnRows:
+    """Fetches this process's rows and decodes what their attempts say.
+
+    Args:
+      sampled: Episode of B rows, `samples` rows for each problem; rows beyond those of `problems`
+        are padding and are left out.
+      given: texts of first attempts that were not sampled, of the last problems.
+    """
+    rows, row_N = hosts.own_rows(sampled)
+    row_N = row_N[row_N < len(problems) * samples]
+    rows = jax.tree.map(lambda x: x[: len(row_N)], rows)  # rows are in order
+    texts = experiment.texts(rows)
+    first_given = len(problems) - len(given)
+    for row, text in zip(row_N, texts, strict=True):
+        if row // samples >= first_given:
+            text[0] = given[row // samples - first_given]
+    return OwnRows(row_N, rows, [problems[row // samples] for row in row_N], texts)
+
+
+def grade(experiment: Experiment, own: OwnRows) -> tuple[np.ndarray, list[list[str]]]:
+    """Grades every attempt: (reward_NA float32, reasons [N][A]). A truncated attempt earns 0.
+
+    With selective revision, the answer that is valid after each attempt is graded.
+    """
+    texts, truncated_NA = own.texts, np.asarray(own.rows.truncated)
+    if not own.problems:  # a process may have no row of a batch
+        return np.zeros(truncated_NA.shape, np.float32), []
+    if experiment.marks:
+        truncated_NA = selective.cut_off(texts, truncated_NA, experiment.marks)
+        texts = [selective.standing(row, experiment.marks) for row in texts]
+    limits = experiment.settings.rewards
+    reward_NA, reasons = grader.grade(
+        own.problems,
+        texts,
+        deadline_sec=limits.timeout_sec,
+        program_sec=limits.program_timeout_sec,
+        function=limits.function,
+    )
+    return zero_truncated(reward_NA, reasons, truncated_NA)
+
+
+def zero_truncated(
+    reward_BA: np.ndarray, reasons: list[list[str]], truncated_BA: np.ndarray
+) -> tuple[np.ndarray, list[list[str]]]:
+    """A truncated attempt earns 0, whatever it says; its reason becomes "truncated".
+
+    The paper does not mention truncation. Reward 0 teaches an attempt to end.
+    """
+    reasons = [
+        ["truncated" if cut else reason for cut, reason in zip(cuts, row, strict=True)]
+        for cuts, row in zip(truncated_BA, reasons, strict=True)
+    ]
+    return np.where(truncated_BA, np.float32(0.0), reward_BA), reasons
+
+
+def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
+    """Rows whose second attempt reads differently from the first, [B] bool."""
+    return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])

@@ -1,0 +1,24 @@
+"""--mode=evaluate: the newest checkpoint on the test problems."""
+
+from pathlib import Path
+
+from score_jax import run as runs
+from score_jax.config.settings import Settings
+from score_jax.evaluation.evaluate import evaluate
+from score_jax.report.run_page import summary
+from score_jax.workdir import settings_check
+
+
+def evaluate_latest(settings: Settings, folder: Path) -> None:
+    """Evaluates the newest checkpoint (or the loaded weights, if there is none); prints a table.
+
+    Writes evaluations/latest.json and transcripts/latest.jsonl.
+    """
+    settings_check.check_same_settings(folder, settings)
+    with runs.opened(settings, folder) as run:
+        stage, at_step, params = run.newest_params()
+        name = f"{stage.name} at step {at_step}" if at_step else "the loaded weights"
+        result = evaluate(run.experiment, run.experiment.weights(params), run.test_problems)
+        run.log.write_transcripts("latest", result.transcripts)
+        run.log.write_evaluation("latest", result.metrics)
+        run.log.say(f"{name}:\n{summary.table({'stages': {'latest': result.metrics}})}")
