@@ -120,7 +120,7 @@ def test_files_that_are_named_in_the_text_exist(page):
 def test_the_file_map_has_every_file_and_room_of_the_package():
     (page,) = re.findall(r"## File map.*?```text\n(.*?)```", text_of(ROOT / "README.md"), re.S)
     there = [path for path in (ROOT / "score_jax").glob("[a-z]*") if path.suffix in ("", ".py")]
-    assert len(there) > 30
+    assert len(there) > 20
     names = [path.name if path.suffix else f"{path.name}/" for path in there]
     assert not [name for name in names if not re.search(rf"(?<![\w/]){re.escape(name)}", page)]
 

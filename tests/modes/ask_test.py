@@ -58,7 +58,7 @@ def test_changed_words_are_coloured_or_where_there_is_no_colour_in_brackets():
     attempts = [Attempt("so 3+4 is 8", 7, False), Attempt("so 3+4 is 7", 7, True)]
     plain = shown(attempts)
     assert "is [8]" in plain and "is [7]" in plain
-    assert "Attempt 2, 7 tokens, cut off" in plain and "Edit ratio 0.09." in plain
+    assert "Attempt 2, 7 tokens, truncated" in plain and "Edit ratio 0.09." in plain
     coloured = shown(attempts, force_terminal=True, color_system="256")
     assert "[8]" not in coloured and "\x1b[1;34m8" in coloured
 

@@ -44,6 +44,17 @@ def restore(path: Path, shapes: Params) -> Params:
     Raises: InputError if the checkpoint is damaged or of another model.
     """
     item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, shapes)}
+    try:
+        saved = _shapes(path)
+    except FAULTS as error:
+        raise unreadable(path, error) from error
+    # Orbax would pad or cut an array that has another shape.
+    for keys, leaf in _leaves(item["params"]):
+        name = "/".join(keys)
+        if saved.pop(name, None) != leaf.shape:
+            raise unreadable(path, ValueError(f"{name} should be {list(leaf.shape)}"))
+    if saved:
+        raise unreadable(path, ValueError(f"it also has {locate.listed(list(saved))}"))
     arguments = ocp.args.PyTreeRestore(
         item=item,
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
@@ -53,6 +64,12 @@ def restore(path: Path, shapes: Params) -> Params:
         return ocp.PyTreeCheckpointHandler().restore(path / "state", args=arguments)["params"]
     except FAULTS as error:
         raise unreadable(path, error) from error
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The params in a checkpoint, by path such as "layers/query". Raises: as Orbax does."""
+    tree = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree["params"]
+    return {"/".join(keys): tuple(leaf.shape) for keys, leaf in _leaves(tree)}
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -74,10 +91,9 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The params that the checkpoint holds, by path such as "layers/query"."""
         try:
-            tree = ocp.PyTreeCheckpointHandler().metadata(self.path / "state").tree["params"]
+            return _shapes(self.path)
         except FAULTS as error:
             raise InputError(self._damaged(error)) from error
-        return {"/".join(keys): tuple(leaf.shape) for keys, leaf in _leaves(tree)}
 
     def read(self, path: str, dtype: Any) -> np.ndarray:
         """One of the params."""
