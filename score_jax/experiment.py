@@ -34,7 +34,7 @@ from score_jax.structs import Episode, Params
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
 
-PADDING = 1024  # rows; published embeddings are padded to a round number by less
+PADDING = 1024  # rows; published embeddings have fewer rows of padding
 GREEDY = Policy(temperature=0.0)
 LONG_ATTEMPT = 64  # tokens
 # What is drawn from the seed; stage i of a recipe draws from fold_in(seed, 1 + i).
@@ -57,7 +57,7 @@ class Experiment:
 
         Raises: InputError where model, tokenizer, settings and devices do not.
         """
-        multiply_as_told(settings.model.dtype)
+        set_matmul_precision(settings.model.dtype)
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         source = settings.model.source
         _, text_source = saved_params.origin(source, settings.model.tokenizer)
@@ -83,7 +83,7 @@ class Experiment:
 
         base: with LoRA, the shapes of the frozen weights.
         """
-        multiply_as_told(settings.model.dtype)
+        set_matmul_precision(settings.model.dtype)
         _check(settings, model, template, mesh)
         return cls(settings, model, template, mesh, base)
 
@@ -168,9 +168,10 @@ class Experiment:
         )
 
     def _shrink(self, platform: str) -> int:
-        """Short attempts end close together, and only a CPU's step costs what its slots cost.
+        """The default of rollout.shrink: only where it saves more than its compiles cost.
 
-        Elsewhere a step reads the weights, whatever the slots, and a compile takes longer.
+        Short attempts end close together. And only on a CPU does a decode step with fewer slots
+        take less time; elsewhere it reads the same weights.
         """
         rollout = self.settings.rollout
         if rollout.shrink >= 0:
@@ -227,7 +228,7 @@ class Experiment:
         return Marks(*marks) if marks else None
 
     def instruction_ids(self, instruction: str) -> list[int]:
-        """What asks for the next attempt with these words in place of the run's own."""
+        """The ids between two attempts with this instruction in place of the run's own."""
         return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
 
     def texts(self, episode: Episode) -> list[list[str]]:
@@ -252,7 +253,7 @@ class Experiment:
 def template_of(
     settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
-    """A run's template, with that instruction for the next attempt or else the prompt's own."""
+    """A run's template, with the given instruction or else the prompt's own."""
     prompt = settings.problems.prompt
     if prompt not in PROMPTS:
         raise InputError(
@@ -278,13 +279,13 @@ def _initialiser(model: ModelConfig, mesh: Mesh):
 
 
 def _check(settings: Settings, model: ModelConfig, template: templates.Template, mesh: Mesh):
-    """What can only be checked once the model and its tokenizer are known."""
+    """Checks what needs the model and its tokenizer. Raises: InputError."""
     text = template.tokenizer
     # Special tokens beyond the embedding are never made from text (Gemma 3 has one, of images).
     beyond = set(range(model.vocab_size, text.vocab_size)) - set(text.special.values())
     if beyond or text.vocab_size < model.vocab_size - PADDING:
         raise InputError(
-            f"the tokenizer knows {text.vocab_size} tokens and the model's embedding has "
+            f"the tokenizer has {text.vocab_size} tokens and the model's embedding "
             f"{model.vocab_size} rows: they do not belong together. Set config.model.tokenizer to "
             "the tokenizer the model was trained with."
         )
@@ -294,8 +295,8 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
     rollout = settings.rollout
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
-            "the instruction between two attempts is empty, so nothing asks for the second. Choose "
-            "another config.problems.prompt, or set config.rollout.attempts to 1."
+            "the instruction between two attempts is empty, so nothing asks for the second one. "
+            "Choose another config.problems.prompt, or set config.rollout.attempts to 1."
         )
     turn = len(template.instruction_ids) + len(template.turn_end_ids)
     attempts = max(rollout.attempts, settings.evaluation.attempts)
@@ -303,11 +304,10 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
         known = settings.problems.prompt in SELF_REFINE
         if not known or attempts != 2 or settings.evaluation.samples:
             raise InputError(
-                "config.evaluation.protocol='self_refine' decodes two attempts greedily, with a "
-                f"critique in words between them, and has texts for the prompts "
-                f"{', '.join(SELF_REFINE)}; here are {attempts} attempts at "
-                f"'{settings.problems.prompt}' and {settings.evaluation.samples} samples. Choose "
-                "one of these prompts, 2 attempts and no samples, or the protocol 'correct'."
+                "config.evaluation.protocol='self_refine' needs two attempts, no samples and one "
+                f"of the prompts {', '.join(SELF_REFINE)}; this run has {attempts} attempts, "
+                f"{settings.evaluation.samples} samples and the prompt "
+                f"'{settings.problems.prompt}'. Change these, or set the protocol to 'correct'."
             )
         asked = [
             len(template_of(settings, text, said).instruction_ids)
@@ -328,8 +328,8 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
         if settings.stages[name].verdict and settings.problems.prompt not in VERDICTS:
             raise InputError(
                 f"config.stages.{name}.verdict={settings.stages[name].verdict:g} rewards verdicts, "
-                f"and the prompt '{settings.problems.prompt}' asks for none. Set it to 0, or "
-                f"config.problems.prompt to one of {', '.join(VERDICTS)}."
+                f"and the prompt '{settings.problems.prompt}' does not ask for them. Set it to 0, "
+                f"or config.problems.prompt to one of {', '.join(VERDICTS)}."
             )
     devices = sharding.batch_size(mesh)
     for name, count in (
@@ -343,11 +343,11 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
             )
 
 
-def multiply_as_told(dtype: str) -> None:
+def set_matmul_precision(dtype: str) -> None:
     """Makes jax multiply float32 in full, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
 
     By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
-    learner, whose products have different shapes, then differ by some hundredths of a nat.
+    learner, whose products have different shapes, then differ by a few hundredths of a nat.
     """
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
     if dtype == "float32" and chosen is None:

@@ -55,7 +55,7 @@ def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
 def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
     def chosen(dtype: str, before: str | None) -> str | None:
         jax.config.update("jax_default_matmul_precision", before)
-        experiment.multiply_as_told(dtype)
+        experiment.set_matmul_precision(dtype)
         return jax.config.jax_default_matmul_precision
 
     was = jax.config.jax_default_matmul_precision

@@ -40,7 +40,7 @@ def run(*arguments: str) -> int:
     [
         ((), "--config=FILE is missing"),
         ((QUICKSTART,), "--workdir=DIR is missing"),
-        ((QUICKSTART, "--workdir=gs://b/run", "--mode=try"), "--workdir=gs://b/run is not a folder"),
+        ((QUICKSTART, "--workdir=gs://b/run", "--mode=try"), "gs://b/run is not a folder"),
         (
             (QUICKSTART, "--workdir=W", "--mode=export", "--export_dir=s3://b/out"),
             "--export_dir=s3://b/out is no",

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from score_jax.config.settings import LoraSettings, MemorySettings, OptimizerSettings, Settings
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
-from score_jax.experiment import Experiment, multiply_as_told
+from score_jax.experiment import Experiment, set_matmul_precision
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
@@ -131,7 +131,7 @@ def named(
     key = name.lower().replace("-", "_").removeprefix("w_")
     if key not in SHAPES:
         raise InputError(f"unknown --workload={name}. {nearest(key, SHAPES)}")
-    multiply_as_told(dtype)
+    set_matmul_precision(dtype)
     shape = SHAPES[key]
     if vocabulary:
         model = dataclasses.replace(shape.model, vocab_size=vocabulary)

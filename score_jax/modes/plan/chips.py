@@ -1,8 +1,8 @@
-"""TPU chips: what a topology's name means, what fits on a chip, and how fast it sends.
+"""TPU chips: their topologies by name, their memory and their speeds.
 
 Sources: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation
 (cloud.google.com/tpu/docs). Interconnect figures there count both directions; a chip sends half.
-`usable_bytes` is what the compiler of libtpu 0.0.42 lets a program have, by its own message.
+`usable_bytes` is the limit that the compiler of libtpu 0.0.42 states in its message.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Slice:
 
     @property
     def rented_as(self) -> str:
-        """The cloud's name for it, which counts cores: v5p-32 has 16 chips."""
+        """The cloud's name of the slice. It counts cores for v5p: v5p-32 has 16 chips."""
         return f"{self.chip.name}-{self.chips * (2 if self.chip.name == 'v5p' else 1)}"
 
 
@@ -51,8 +51,8 @@ def slice_of(topology: str) -> Slice:
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", topology)
     if not match:
         raise InputError(
-            f"--topology={topology!r} names no slice. It is a kind of chip and its grid, such as "
-            "v5e:4x4 (16 chips), v5p:2x2x4 or v6e:8x8."
+            f"--topology={topology!r} is not a known TPU topology. Give the chip and its "
+            "grid, such as v5e:4x4 (16 chips), v5p:2x2x4 or v6e:8x8."
         )
     kind, grid = match.groups()
     if kind not in CHIPS:

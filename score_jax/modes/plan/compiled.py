@@ -1,6 +1,6 @@
-"""The real rollout and the real update of a config, compiled ahead of time for chips not here.
+"""Compiles the rollout and the update of a config ahead of time, for chips that are not here.
 
-programs(settings, shapes)   yields Programs, the update first: it fails soonest
+programs(settings, shapes)   yields Programs, the update first, as it is the likelier to fail
 compile_one(program)         -> Compiled
 """
 
@@ -28,27 +28,27 @@ _NO_ROOM = "RESOURCE_EXHAUSTED"
 
 
 class NoRoomError(Exception):
-    """The compiler found no place for a program in a chip's memory, and says why."""
+    """A program does not fit a chip's memory; the message is the compiler's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a program, for one chip; bytes."""
+    """What the compiler reports about a program, for one chip; in bytes."""
 
     seconds: float
     temporaries: int
-    others: int  # batches in and out, and what arguments take beyond their values
+    others: int  # batches in and out, and the padding of arguments
     code: int
     cost: hlo.Cost
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One to compile."""
+    """A program to compile."""
 
     name: str
     lowered: Any
-    given: int  # bytes of its arguments that stay on the chip anyway
+    given: int  # bytes of its arguments that stay on the chip between steps
 
 
 def programs(settings: Settings, shapes: Shapes) -> Iterator[Program]:
@@ -103,7 +103,7 @@ def _rollout(experiment: Experiment, shapes: Shapes):
 
 
 def _update(experiment: Experiment, shapes: Shapes, rows: Any):
-    """rows: what the rollout returns, an Episode of shapes."""
+    """rows: the shapes of the Episode that the rollout returns."""
     by_row, everywhere = sharding.rows(shapes.mesh), sharding.replicated(shapes.mesh)
     fields: dict[str, Any] = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row)

@@ -1,11 +1,11 @@
-"""What a step needs on one chip, by arithmetic alone: no compiler, no device, no weights.
+"""Estimates what a step needs on one chip by arithmetic: no compiler, no device, no weights.
 
     terms(settings, shapes)   -> the terms, each with the setting that makes it smaller
-    needed(terms)             -> bytes of the rollout and of the update, what stays included
-    flops(settings, shapes)   -> of one update, over all chips
+    needed(terms)             -> bytes of the rollout and of the update, with what stays on the chip
+    flops(settings, shapes)   -> FLOPs of one update, over all chips
 
-Weights and optimizer are exact: the sizes of the very shapes and shardings that a run has. The rest
-is the large values only, named below; compiling (compiled.py) finds the others.
+Weights and optimizer are exact: they have the shapes and shardings of a run. Of the rest only the
+large values are estimated; compiling (compiled.py) finds the others.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from score_jax.model.families import ModelConfig
 from score_jax.modes.plan.shapes import Shapes, device_bytes
 from score_jax.runtime import sharding
 
-STAYS, ROLLOUT, UPDATE = "stays", "rollout", "update"  # when a term is there
+STAYS, ROLLOUT, UPDATE = "stays", "rollout", "update"  # when a term takes memory
 
 _FSDP = "mesh.fsdp over more chips"
 _ADVICE = {
@@ -57,7 +57,7 @@ class Term:
 
 
 def terms(settings: Settings, shapes: Shapes) -> list[Term]:
-    """All terms of a config on the mesh that the shapes lie on."""
+    """All terms of a config on the mesh of the shapes."""
     return [
         Term("weights", STAYS, device_bytes(shapes.trained)),
         Term("optimizer", STAYS, device_bytes(shapes.opt_state)),
@@ -77,13 +77,13 @@ def needed(terms: Sequence[Term]) -> dict[str, int]:
 
 
 def largest(terms: Sequence[Term], program: str, count: int = 3) -> list[Term]:
-    """The terms that weigh most while a program runs."""
+    """The largest terms while a program runs."""
     there = [term for term in terms if term.when in (STAYS, program)]
     return sorted(there, key=lambda term: -term.bytes)[:count]
 
 
 def queue(s: Settings, shapes: Shapes) -> int:
-    """How many samples a slot decodes, one after the other."""
+    """How many samples a slot decodes in turn."""
     _, samples, slots = _on_chip(s, shapes)
     return -(-samples // slots)
 
@@ -102,7 +102,7 @@ def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
     prompt = s.rollout.max_prompt_tokens
     token = 2 * m.layers * m.kv_heads // tensor * m.head_width * width
     return [
-        # Every chip, or those that share it by `tensor`, has the whole model to decode with.
+        # Each chip, or each group of chips along `tensor`, decodes with a whole model.
         Term("decode weights", ROLLOUT, parameters(m) // tensor * width),
         Term("cache", ROLLOUT, slots * shapes.columns * token),
         Term("prompts' cache", ROLLOUT, problems * prompt * token),
@@ -133,11 +133,11 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
         # Scores, softmax and the gradient of one layer, float32.
         scores = 3 * rows * (m.heads // tensor) * shapes.columns**2 * 4
     found = [
-        # Of one part and, with several, their sum.
+        # Of one micro-batch and, with several, their sum.
         Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
-        # Frozen weights lie in it as they are.
+        # Frozen weights are stored in model.dtype already.
         Term("weights in model.dtype", UPDATE, 0 if shapes.lora.rank else trained // 4 * width),
-        # This layer's and the next one's, and a share of the head with its gradient in float32.
+        # Of this layer and the next, and a share of the head with its gradient in float32.
         Term(
             "gathered weights",
             UPDATE,
@@ -152,7 +152,7 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
 
 
 def parameters(model: ModelConfig) -> int:
-    """Weights of a model, norms and biases left out."""
+    """Number of weights of a model, without norms and biases."""
     m = model
     attention = 2 * (m.heads + m.kv_heads) * m.head_width * m.width
     return m.layers * (attention + 3 * m.width * m.mlp_width) + _embeddings(m)
@@ -163,10 +163,11 @@ def _embeddings(model: ModelConfig) -> int:
 
 
 def flops(settings: Settings, shapes: Shapes) -> float:
-    """Of an update over all chips if every row is full: nothing computed twice but what remat asks.
+    """FLOPs of an update over all chips if every row is full; only remat recomputes anything.
 
-    Policy forward and backward and the reference's forward; with remat=full each layer's forward
-    once more. The head reads written tokens only, and its gradient is taken on the way forward.
+    Counted are the policy's forward and backward passes and the reference's forward pass, and with
+    remat=full each layer's forward pass again. The head is applied to written tokens only, and its
+    gradient is taken in the forward pass.
     """
     m, rows, columns = shapes.model, shapes.rows, shapes.columns
     again = settings.memory.remat == "full"
@@ -179,6 +180,6 @@ def flops(settings: Settings, shapes: Shapes) -> float:
 
 @functools.cache
 def _seen(columns: int, window: int) -> float:
-    """Pairs of a token and one that it sees, in a row."""
+    """Pairs of a token and a token that it attends to, in a row."""
     reach = min(columns, window) if window else columns
     return math.fsum((reach * (reach + 1) / 2, (columns - reach) * reach))

@@ -1,9 +1,9 @@
-"""What a compiled program does on one device, from its text: collectives and FLOPs, with loops.
+"""Collectives and FLOPs of a compiled program on one device, from its text, loops included.
 
-XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs: a
-loop whose condition compares a counter with a constant runs that often, whose condition is data
-(the token loop of a rollout) counts once and is told apart. Of a conditional's branches the dearest
-counts, which for parts of several widths is the widest.
+XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs, if
+the loop compares a counter with a constant. A data-dependent loop (the token loop of a rollout)
+counts once and is reported apart. Of a conditional's branches the most expensive one counts: for
+micro-batches of several widths that is the widest.
 """
 
 import dataclasses
@@ -37,17 +37,17 @@ class Instruction:
 
 @dataclasses.dataclass
 class Cost:
-    """Of a program, or a part of it, on one device."""
+    """The cost of a program, or of a part of it, on one device."""
 
     flops: float = 0.0
     count: dict[str, float] = dataclasses.field(default_factory=dict)  # collectives by kind
-    bytes: dict[str, float] = dataclasses.field(default_factory=dict)  # of the whole values
-    sent: float = 0.0  # bytes that leave the chip for them, by the ring's arithmetic
-    # Of `count`, those within loops whose length is data: once per turn.
+    bytes: dict[str, float] = dataclasses.field(default_factory=dict)  # of the full values
+    sent: float = 0.0  # bytes that the chip sends for them, by a ring algorithm
+    # Those of `count` in data-dependent loops: once per turn.
     per_turn: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, other: "Cost", times: float = 1.0) -> None:
-        """Adds what runs so often."""
+        """Adds a cost that occurs `times` times."""
         self.flops += times * other.flops
         self.sent += times * other.sent
         for mine, theirs in (
@@ -62,12 +62,12 @@ class Cost:
 def cost(text: str) -> Cost:
     """The cost of a program from its optimised text (`compiled.as_text()`)."""
     computations, entry = _parse(text)
-    seen: set[str] = set()  # chains: one collective that is spread over several fusions
+    seen: set[str] = set()  # chains: a collective can be spread over several fusions
     known: dict[str, Cost] = {}
 
     def of(name: str) -> Cost:
         if name not in known:
-            known[name] = Cost()  # before its own parts, as no computation calls itself
+            known[name] = Cost()  # no computation calls itself
             known[name] = _of(computations[name])
         return known[name]
 
@@ -128,7 +128,7 @@ def _branches(line: str) -> Iterator[str]:
 
 
 def _trips(condition: list[Instruction], body: list[Instruction]) -> int | None:
-    """How often a loop runs whose condition is `counter < constant`; None for any other."""
+    """How often a loop with the condition `counter < constant` runs; None for other loops."""
     root, limits = condition[-1], _constants(condition)
     if root.opcode != "compare" or "direction=LT" not in root.line:
         return None
@@ -139,7 +139,7 @@ def _trips(condition: list[Instruction], body: list[Instruction]) -> int | None:
 
 
 def _stride(counter: str, condition: list[Instruction], body: list[Instruction]) -> int:
-    """By how much a turn raises the counter; a pipelined loop does several turns in one."""
+    """The counter's increment per turn; a pipelined loop does several turns in one."""
     (read,) = [line.line for line in condition if line.name == counter]
     raised = body[-1].operands[int(_match(r"index=(\d+)", read))]
     (made,) = [line for line in body if line.name == raised]
@@ -154,7 +154,7 @@ def _constants(lines: list[Instruction]) -> dict[str, int]:
 
 
 def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: set[str]) -> None:
-    # Its parts have a chain in common. Channels tell nothing: all that shard_map asks for are 1.
+    # Its parts share a chain id. Channel ids do not help: shard_map makes all of them 1.
     if chain := re.search(r'chain_id="(\d+)"', line.line):
         if chain.group(1) in seen:
             return
@@ -163,7 +163,7 @@ def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: s
     given = sum(_bytes_of(results.get(name, "")) for name in line.operands)
     made = _bytes_of(line.result)
     if line.opcode.endswith("-start") and kind != "all-reduce":
-        # What starts a transfer returns what went in and what comes out, and some marks.
+        # The start of a transfer returns its inputs, its outputs and some markers.
         made = made - given if kind == "all-gather" else given
     size = max(given, made) if kind == "reduce-scatter" else made
     members = _group_size(line.line)
@@ -174,7 +174,7 @@ def _collective(total: Cost, line: Instruction, results: dict[str, str], seen: s
 
 
 def _group_size(line: str) -> int:
-    """Over how many devices a collective goes; groups are written in three ways."""
+    """How many devices take part in a collective; groups are written in three ways."""
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
         sizes = dict(part.split("=") for part in named.group(1).split(","))
         return math.prod(int(sizes[axis]) for axis in named.group(2).split(","))
@@ -199,7 +199,7 @@ def _dims(result: str) -> list[int]:
 
 
 def _flops(line: Instruction, results: dict[str, str]) -> float:
-    """Of a matrix product; a TPU's are convolutions, batch axes among their spatial ones."""
+    """FLOPs of a matrix product. On a TPU it is a convolution with batch axes as spatial axes."""
     out, lhs, rhs = line.result, *(results[name] for name in line.operands[:2])
     if line.opcode == "dot":
         summed = _match(r"lhs_contracting_dims=\{([\d,]*)\}", line.line)
@@ -219,7 +219,7 @@ def _flops(line: Instruction, results: dict[str, str]) -> float:
 
 
 def _valid(axis: int, inputs: int, outputs: int, window: str) -> int:
-    """Pairs of an output and a place of the window that meet an input, along one spatial axis."""
+    """Pairs of an output and a window position that hit an input, along one spatial axis."""
 
     def of(name: str, default: str) -> str:
         values = re.search(rf"(?:^| ){name}=(\S+)", window)

@@ -1,10 +1,10 @@
-"""`--mode=plan`: what a config needs of a TPU slice that nobody has rented yet.
+"""`--mode=plan`: whether a config fits a TPU slice, before it is rented.
 
-First by arithmetic, at once; then by TPU's own compiler, which needs no TPU and some minutes: the
-config's rollout and its train step, each compiled as a run compiles them. Weights are shapes only.
+Prints an estimate, then compiles the config's rollout and train step as a run does, with the TPU's
+own compiler. That needs no TPU and takes some minutes. Weights are shapes only.
 
-Left out: evaluation (it decodes one greedy sample of each of `evaluation.batch` problems, which is
-less than a training step does in all configs here), and the host's memory.
+Not planned: the host's memory, and evaluation (it decodes one greedy sample of each of
+`evaluation.batch` problems, less than a training step does in all configs here).
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,9 @@ from score_jax.modes.plan.estimate import Term
 from score_jax.problem import InputError
 from score_jax.runtime import sharding, topology
 
-FITS = 0
 
-
-def plan(settings: Settings, topology_name: str) -> int:
-    """Prints the plan of a config for the topology of that name; returns the exit status.
+def plan(settings: Settings, topology_name: str) -> None:
+    """Prints the plan of a config for the topology of that name.
 
     Raises: InputError if it does not fit, with the three largest terms and what to change; if the
       topology, the model's shape or the compiler is not known.
@@ -30,10 +28,10 @@ def plan(settings: Settings, topology_name: str) -> int:
     where = chips.slice_of(topology_name)
     mesh = settings.mesh
     sizes = sharding.axis_sizes(mesh.data, mesh.fsdp, mesh.tensor, where.chips)
-    reckoned = shapes.of_config(
+    planned = shapes.of_config(
         settings, jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
     )
-    terms = estimate.terms(settings, reckoned)
+    terms = estimate.terms(settings, planned)
     print(table.first(where, sizes, terms), flush=True)
 
     here = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor, topology.devices(topology_name))
@@ -46,16 +44,15 @@ def plan(settings: Settings, topology_name: str) -> int:
             raise InputError(_does_not_fit(where, terms, program.name, f"{error}")) from error
         print(f"{program.name}: compiled in {found[program.name].seconds:.0f} s", flush=True)
     print(f"\n{table.both(where, terms, found)}\n\n{table.collectives(found)}\n")
-    print(table.bounds(where, settings, reckoned, terms, found))
+    print(table.bounds(where, settings, planned, terms, found))
     needed = table.needed(terms, found)
     for name, size in needed.items():
         if size > where.chip.usable_bytes:
-            told = f"{size / chips.GIB:.2f} GiB of {where.chip.usable_bytes / chips.GIB:.2f}"
-            raise InputError(_does_not_fit(where, terms, name, f"it needs {told}"))
+            why = f"{size / chips.GIB:.2f} GiB of {where.chip.usable_bytes / chips.GIB:.2f}"
+            raise InputError(_does_not_fit(where, terms, name, f"it needs {why}"))
     most = max(needed.values()) / where.chip.usable_bytes
     spare = "" if most <= 1 - table.SPARE else f", with less than {table.SPARE:.0%} to spare"
     print(f"\nIt fits {where.rented_as}{spare}.")
-    return FITS
 
 
 def _does_not_fit(where: Slice, terms: Sequence[Term], program: str, why: str) -> str:
@@ -65,5 +62,5 @@ def _does_not_fit(where: Slice, terms: Sequence[Term], program: str, why: str) -
     )
     return (
         f"the {program} does not fit a chip of {where.rented_as}: {why.rstrip('.')}. Its largest "
-        f"terms by arithmetic, and what makes them smaller: {largest}."
+        f"terms by estimate, and what makes them smaller: {largest}."
     )

@@ -1,9 +1,9 @@
-"""Everything large that a config puts on chips, as shapes with shardings: no weights, no network.
+"""The large arrays of a config as shapes with shardings: no weights, no network.
 
     of_config(settings, mesh)   -> Shapes
 
-A local source is asked for its own shape and tokenizer; of a hub id the shape must be in
-model/published.py, and a stand-in estimates how many tokens a text has.
+Config and tokenizer are read from a local source. For a hub id the config must be in
+model/published.py, and a stand-in for the tokenizer estimates how many tokens a text has.
 """
 
 import dataclasses
@@ -29,30 +29,30 @@ from score_jax.text import tokenizer
 from score_jax.text.templates import Template
 from score_jax.text.tokenizer import Tokenizer
 
-# At most this many tokens has a text of the prompts in a vocabulary of 32,000 or more: one for
-# every three characters (English has some four), and what a template puts around it. A test holds
-# this against a real tokenizer and all prompts.
+# The most tokens that a prompt has in a vocabulary of 32,000 or more: one for every three
+# characters (English has about four), and those that a template adds. A test compares this with a
+# real tokenizer and all prompts.
 CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS = 3, 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """What stays on the chips of a mesh, as shapes with shardings, and the size of a batch."""
+    """What stays on the chips between steps, as shapes with shardings, and the size of a batch."""
 
     model: ModelConfig
     template: Template
     mesh: Any  # a Mesh; an AbstractMesh where nothing is compiled
-    stage: StageSettings  # the last that samples
+    stage: StageSettings  # the last RL stage
     trained: Params
     opt_state: Any
-    frozen: Params  # the reference; with LoRA, the weights under the adapters, which are that too
+    frozen: Params  # the reference; with LoRA the weights under the adapters serve as reference
     lora: LoraSettings
     rows: int  # of an update
     columns: int  # of a row
 
     @property
     def weights(self) -> Params:
-        """What the rollout is given."""
+        """The weights that the rollout gets."""
         return lora.attach(self.frozen, self.trained, self.lora) if self.lora.rank else self.trained
 
 
@@ -65,8 +65,8 @@ def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
     rl = [s for s in map(settings.stages.get, settings.recipe) if s and s.objective == "rl"]
     if not rl:
         raise InputError(
-            f"the recipe {', '.join(settings.recipe)} has no RL stage, and --mode=plan is about "
-            "such a stage's rollout and update. Plan a config that has one."
+            f"the recipe {', '.join(settings.recipe)} has no RL stage, and --mode=plan plans "
+            "the rollout and update of one. Plan a config that has an RL stage."
         )
     model, text = _model(settings.model.source, settings.model.tokenizer)
     template = _template(settings, model, text)
@@ -123,17 +123,17 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
 def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Template:
     if text:
         return template_of(s, text)
-    # What a template of the model's own puts around a text, `reckoning` counts with the text.
+    # `stand_in` counts the tokens that the model's own template would add with the text.
     s = dataclasses.replace(
         s,
         model=dataclasses.replace(s.model, template="plain", thinking=False),
         problems=dataclasses.replace(s.problems, system=""),
     )
-    return template_of(s, reckoning(model))
+    return template_of(s, stand_in(model))
 
 
-def reckoning(model: ModelConfig) -> Tokenizer:
-    """In place of a tokenizer that is not here: as many tokens as a text has at most."""
+def stand_in(model: ModelConfig) -> Tokenizer:
+    """In place of a tokenizer that is not here: gives as many ids as a text has at most."""
 
     def encode(text: str) -> list[int]:
         return [0] * (len(text) // CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS)

@@ -1,4 +1,4 @@
-"""What a plan says, as text: the estimate, then what was compiled, and what does not fit."""
+"""The tables of a plan: the estimate, then the compiled programs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from score_jax.modes.plan.compiled import Compiled
 from score_jax.modes.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
 from score_jax.modes.plan.shapes import Shapes
 
-SPARE = 0.1  # of a chip's memory; a plan with less is told so
+SPARE = 0.1  # of a chip's memory; the last line says when a plan has less
 PROGRAMS = (ROLLOUT, UPDATE)
 
 
@@ -29,7 +29,7 @@ def first(where: Slice, mesh: Mapping[str, int], terms: Sequence[Term]) -> str:
 
 
 def both(where: Slice, terms: Sequence[Term], found: Mapping[str, Compiled]) -> str:
-    """What the compiler says of both programs; of the temporaries the cache is told apart."""
+    """What the compiler reports about both programs; the cache is a line of its own."""
     usable = where.chip.usable_bytes
     stays = [term for term in terms if term.when == STAYS]
     cache = sum(term.bytes for term in terms if term.name == "cache")
@@ -50,7 +50,7 @@ def both(where: Slice, terms: Sequence[Term], found: Mapping[str, Compiled]) -> 
 
 
 def needed(terms: Sequence[Term], found: Mapping[str, Compiled]) -> dict[str, int]:
-    """Bytes of one chip while each program runs, all that stays included."""
+    """Bytes on one chip while each program runs, with what stays there between steps."""
     stays = sum(term.bytes for term in terms if term.when == STAYS)
     return {
         program: stays + one.temporaries + one.others + _code(found)
@@ -59,14 +59,14 @@ def needed(terms: Sequence[Term], found: Mapping[str, Compiled]) -> dict[str, in
 
 
 def collectives(found: Mapping[str, Compiled]) -> str:
-    """By program and kind: how often, how much, and what of it is in loops whose length is data."""
+    """Collectives by program and kind: count, bytes, and how many are in data-dependent loops."""
     rows = [f"{'collectives on each chip':34}{'count':>9}{'GiB':>9}"]
     for program, one in found.items():
         for kind, count in sorted(one.cost.count.items()):
             inner = one.cost.per_turn.get(kind, 0)
-            told = f"   {inner:.0f} in loops whose length is data, one turn each" if inner else ""
+            note = f"   {inner:.0f} in data-dependent loops, counted once" if inner else ""
             rows.append(
-                f"{program + ': ' + kind:34}{count:>9.0f}{one.cost.bytes[kind] / GIB:>9.2f}{told}"
+                f"{program + ': ' + kind:34}{count:>9.0f}{one.cost.bytes[kind] / GIB:>9.2f}{note}"
             )
         if not one.cost.count:
             rows.append(f"{program + ': none':34}")
@@ -80,7 +80,7 @@ def bounds(
     terms: Sequence[Term],
     found: Mapping[str, Compiled],
 ) -> str:
-    """The least time that a step can take if every attempt runs to its limit, from the peaks."""
+    """The least time of a step whose attempts all reach their limit, from the chip's peaks."""
     chip, rollout = where.chip, settings.rollout
     flops = estimate.flops(settings, shapes) / where.chips
     sent = found[UPDATE].cost.sent
@@ -95,7 +95,7 @@ def bounds(
             f"s, {sent / 1e9:.0f} GB over ICI {send:.1f} s",
             f"  rollout   {turn * turns:8.1f} s: {turns} token steps that each read "
             f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
-            f"  step      {max(compute, send) + turn * turns:8.1f} s, grading not counted",
+            f"  step      {max(compute, send) + turn * turns:8.1f} s, without grading",
             f"FLOPs a chip of the compiled update: {found[UPDATE].cost.flops:.2e}, one turn of the "
             "loops over the vocabulary",
         ]

@@ -13,8 +13,8 @@ from score_jax.runtime import sharding
 from tests.modes.plan import flagships
 
 
-def reckoned(topology: str, settings: Settings):
-    """A config's terms by name, and what they were reckoned of."""
+def planned(topology: str, settings: Settings):
+    """A config's terms by name, and what they were planned of."""
     mesh = settings.mesh
     count = chips.slice_of(topology).chips
     sizes = sharding.axis_sizes(mesh.data, mesh.fsdp, mesh.tensor, count)
@@ -46,7 +46,7 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     made = settings(
         mesh=mesh, rollout=rollout, memory={"micro_batches": 4, "remat": "full", "chunk": 64}
     )
-    terms, what = reckoned("v5e:4x4", made)
+    terms, what = planned("v5e:4x4", made)
     found = {term.name: term.bytes for term in terms}
     columns = 100 + 2 * 200 + what.columns - 500  # the last: instruction and turn
     # Matrices are split over fsdp x tensor, norms are on all.
@@ -68,8 +68,8 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
 
 def test_adapters_need_no_optimizer_of_the_weights_and_no_reference():
     adapted = settings(model={"lora": LoraSettings(rank=16)})
-    found = {term.name: term.bytes for term in reckoned("v5e:4x4", adapted)[0]}
-    whole = {term.name: term.bytes for term in reckoned("v5e:4x4", settings())[0]}
+    found = {term.name: term.bytes for term in planned("v5e:4x4", adapted)[0]}
+    whole = {term.name: term.bytes for term in planned("v5e:4x4", settings())[0]}
     assert found["reference"] == whole["reference"] / 2  # the frozen weights, in bfloat16
     assert found["optimizer"] < whole["optimizer"] / 10
     assert found["gradients"] < whole["gradients"] / 10
@@ -78,12 +78,12 @@ def test_adapters_need_no_optimizer_of_the_weights_and_no_reference():
 
 def test_factored_moments_are_small_and_lie_on_all_chips():
     factored = settings(optimizer={"name": "adafactor"})
-    found = {term.name: term.bytes for term in reckoned("v5e:4x4", factored)[0]}
+    found = {term.name: term.bytes for term in planned("v5e:4x4", factored)[0]}
     assert 0 < found["optimizer"] < found["weights"] / 10
 
 
 def test_logits_are_those_of_the_chunk_that_an_update_chooses():
-    terms, what = reckoned("v5e:4x4", settings(memory={"chunk": 0}))
+    terms, what = planned("v5e:4x4", settings(memory={"chunk": 0}))
     chosen = token_logprobs.chunk_tokens(0, what.model)
     assert chosen == 256  # a large vocabulary, in a model wider than 512
     assert {term.name: term.bytes for term in terms}["logits"] == 3 * 256 * 256_000 * 4
@@ -95,7 +95,7 @@ def test_logits_are_those_of_the_chunk_that_an_update_chooses():
 
 def test_flops_are_two_for_each_weight_and_token_and_pass():
     made = settings(rollout={"max_prompt_tokens": 100, "max_attempt_tokens": 200})
-    _, what = reckoned("v5e:4x4", made)
+    _, what = planned("v5e:4x4", made)
     rows, columns = 512, what.columns
     head = 2 * 256_000 * 2304 * rows * 2 * 200  # written tokens only
     seen = columns * (columns + 1) / 2  # no row is longer than a window
@@ -106,7 +106,7 @@ def test_flops_are_two_for_each_weight_and_token_and_pass():
 
 def test_the_largest_terms_of_what_does_not_fit_each_say_what_to_change():
     whole = settings(rollout={"slots": 0})
-    terms, _ = reckoned("v5e:4x4", whole)
+    terms, _ = planned("v5e:4x4", whole)
     assert estimate.needed(terms)["rollout"] > chips.CHIPS["v5e"].usable_bytes
     largest = estimate.largest(terms, "rollout")
     assert [term.name for term in largest] == ["cache", "decode weights", "optimizer"]
@@ -117,6 +117,6 @@ def test_the_largest_terms_of_what_does_not_fit_each_say_what_to_change():
 @pytest.mark.parametrize("name", flagships.PLANNED)
 def test_every_flagship_fits_by_arithmetic_with_a_tenth_to_spare(name):
     topology = flagships.PLANNED[name]
-    terms, _ = reckoned(topology, flagships.settings(name))
+    terms, _ = planned(topology, flagships.settings(name))
     usable = chips.slice_of(topology).chip.usable_bytes
     assert max(estimate.needed(terms).values()) <= 0.9 * usable

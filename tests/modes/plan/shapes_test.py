@@ -127,9 +127,9 @@ def test_a_tokenizer_that_is_not_here_is_stood_in_for_by_one_that_makes_more_tok
     real = tokenizer.load(str(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")))
     for name, (prompt_format, instruction) in PROMPTS.items():
         texts = {"system": "", "prompt_format": prompt_format, "instruction": instruction}
-        reckoned = templates.make("plain", shapes.reckoning(TINY_MODEL), **texts)
+        planned = templates.make("plain", shapes.stand_in(TINY_MODEL), **texts)
         for form in ("auto", "plain"):
             made = templates.make(form, real, **texts)
             length = len(made.instruction_ids) + len(made.turn_end_ids)
-            most = len(reckoned.instruction_ids) + len(reckoned.turn_end_ids)
+            most = len(planned.instruction_ids) + len(planned.turn_end_ids)
             assert length <= most <= 2 * length + 16, (name, form)
