@@ -43,8 +43,8 @@ def test_every_row_of_the_table_is_in_its_sum_once():
     assert values["share of 15.75 GiB"] == ["70%", "73%"]
 
 
-def test_collectives_of_a_loop_whose_length_is_data_are_told_apart():
+def test_collectives_of_a_data_dependent_loop_are_reported_apart():
     said = table.collectives(FOUND)
     assert "rollout: all-gather" in said and "update: none" in said
     (line,) = [line for line in said.splitlines() if "all-reduce" in line]
-    assert line.endswith("1 in loops whose length is data, one turn each")
+    assert line.endswith("1 in data-dependent loops, counted once")
