@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizer import Tokenizer
+from score_jax.text.tokenizers.base import Tokenizer
 
 NAMES = ("auto", "plain", "chatml", "llama2", "llama3", "gemma")
 _PLACE = "{problem}"

@@ -15,8 +15,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizer import MARKERS, Tokenizer, complete
 from score_jax.text.tokenizers import sidecar
+from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -20,8 +20,8 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import decoders, models, normalizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizer import MARKERS, Tokenizer, complete
 from score_jax.text.tokenizers import sidecar
+from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
 
 # The message classes are made when the module is imported, so type checkers cannot see them.
 _Model: Any = proto.ModelProto  # type: ignore[attr-defined]
