@@ -116,6 +116,6 @@ def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):
 
 def test_the_installed_package_writes_its_page(installed, tmp_path):
     folder = fake_runs.write(tmp_path / "run")
-    command = [sys.executable, "-m", "score_jax.report.run_page.page", str(folder)]
+    command = [sys.executable, "-m", "score_jax.report.run_page", str(folder)]
     run(command, tmp_path, PYTHONPATH=str(installed))
     assert "</html>" in (folder / "report" / "index.html").read_text(encoding="utf-8")

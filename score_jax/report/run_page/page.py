@@ -16,12 +16,10 @@ import html
 import json
 import os
 import re
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from score_jax.problem import InputError
 from score_jax.report.run_page import contents
 
 # In the order in which they rely on each other.
@@ -90,11 +88,3 @@ def _source(name: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
-
-
-if __name__ == "__main__":
-    try:
-        for folder in sys.argv[1:]:
-            print(write(folder))
-    except InputError as error:
-        sys.exit(f"score_jax: {error}")

@@ -6,7 +6,6 @@ The same numbers as on the run page (contents.py), drawn once, at the end of a r
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which would choose a window or a notebook
 from matplotlib.ticker import PercentFormatter
 
-from score_jax.problem import InputError
 from score_jax.report.run_page import contents
 
 # Told apart by people who see few colours, and in grey.
@@ -167,11 +165,3 @@ def _stages(axes: Axes, sampled: Sequence[Mapping[str, Any]]) -> None:
             fontsize=8,
         )
     axes.set_xlabel("step")
-
-
-if __name__ == "__main__":
-    try:
-        for folder in sys.argv[1:]:
-            print(*write(folder), sep="\n")
-    except InputError as error:
-        sys.exit(f"score_jax: {error}")
