@@ -1,4 +1,4 @@
-"""Writes the page and the plots of work directories, also while their runs go on.
+"""Writes the page and the plots of work directories; their runs may be in progress.
 
 python -m score_jax.report.run_page DIR …
 """
