@@ -38,8 +38,8 @@ def load(source: str) -> Tokenizer:
         return pieces.from_model(path)
     if path.suffix != ".gguf" or not path.exists():
         raise InputError(
-            f"No tokenizer at {source!r}: nothing of use there. Name a folder with tokenizer.json "
-            "or tokenizer.model, a .model file, a .gguf file, or the preset 'characters'."
+            f"No tokenizer at {source!r}. Name a folder with tokenizer.json or tokenizer.model, a "
+            ".model file, a .gguf file, or the preset 'characters'."
         )
     metadata = gguf_metadata.read(path)
     kind = metadata.get("tokenizer.ggml.model")
@@ -54,7 +54,7 @@ def load(source: str) -> Tokenizer:
 
 
 def characters() -> Tokenizer:
-    """One id per character of the quickstart; '.' ends an attempt, a blank pads."""
+    """The quickstart's tokenizer: one id per character; '.' ends an attempt, a blank pads."""
     return Tokenizer(
         encode_start=_character_ids,
         encode_continued=_character_ids,
@@ -78,9 +78,9 @@ def _character_ids(text: str) -> list[int]:
         return [ids[character] for character in text]
     except KeyError as error:
         raise InputError(
-            f"The character tokenizer has no {error.args[0]!r}, which stands in {text[:60]!r}. It "
-            f"knows the {len(CHARACTERS)} characters {CHARACTERS!r} of the arithmetic task; for "
-            "others set config.model.source to a model with a tokenizer of its own."
+            f"The character tokenizer has no {error.args[0]!r}, which is in {text[:60]!r}. It only "
+            f"knows the {len(CHARACTERS)} characters {CHARACTERS!r} of the arithmetic task. For "
+            "other text set config.model.source to a model with its own tokenizer."
         ) from None
 
 

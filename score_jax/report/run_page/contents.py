@@ -168,7 +168,7 @@ def _alarms(
 def _transcripts(
     folder: Path, evaluations: Sequence[Mapping[str, Any]], characters: int
 ) -> dict[str, Any]:
-    """All problems, each once, and for each evaluation on the page the first rows of its transcript.
+    """The problems, each once, and the first rows of the transcripts of each evaluation shown.
 
     A row is [problem's index, edit ratio, attempt …]. An attempt is [text, reward, reason, tokens,
     truncated], followed by [ends, logp, base_logp] if it has a shading (shading.py).

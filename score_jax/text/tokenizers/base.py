@@ -1,11 +1,11 @@
 """What a tokenizer is here, and how one is made from what its files say.
 
 A tokenizer turns *ordinary text* into ids. It never makes a special token: "<|im_end|>" in a
-problem is ten characters like any others, so no problem can end its own turn. Special tokens enter
-a row only through `token_id`, which templates.py uses. No bos is added either; templates do that.
+problem is encoded as ten ordinary characters, so no problem can end its own turn. Special tokens
+enter a row only through `token_id`, which templates.py uses. templates.py also adds bos.
 
-The libraries differ, the result does not: bytelevel.py covers whatever the `tokenizers` package
-reads, pieces.py covers SentencePiece; both pass their functions to `complete`.
+Two files wrap two libraries: bytelevel.py the `tokenizers` package, pieces.py SentencePiece. Both
+pass their functions to `complete`.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from score_jax.problem import InputError
 
-# Tokens that frame turns. They are special wherever a vocabulary has them, also where the file
-# lists them as ordinary added tokens (Gemma's SentencePiece model does).
+# Tokens that frame turns. They are special in every vocabulary that has them, even if its file
+# lists them as ordinary added tokens (as Gemma's SentencePiece model does).
 MARKERS = (
     "<|im_start|>",
     "<|im_end|>",
@@ -28,7 +28,7 @@ MARKERS = (
     "<start_of_turn>",
     "<end_of_turn>",
 )
-# Those that end what a model says: sampling on after them yields a conversation with itself.
+# Tokens that end a model's turn: after them the model would continue with a turn of the user.
 ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
 
 
@@ -42,19 +42,19 @@ class Tokenizer:
     vocab_size: int  # ids are 0 .. vocab_size - 1; a model's embedding may have more rows
     pad_id: int
     end_ids: tuple[int, ...]  # any of them ends an attempt; the first is the model's own choice
-    bos_id: int | None  # what every row begins with; None if the model takes no such token
+    bos_id: int | None  # begins every row; None if the model takes no such token
     special: Mapping[str, int]  # special tokens by their text; `decode` leaves them out
     chat_template: str = ""  # the model's own, as it was shipped (Jinja); never run
 
     def encode(self, text: str, *, continued: bool = False) -> list[int]:
         """Ids of ordinary text, nothing added.
 
-        continued: the text goes on in a row that already has tokens. Vocabularies of the Llama 2
-        kind put a space before the first word of a text; a continued text gets none."""
+        continued: the text follows tokens that the row already has. Vocabularies like that of
+        Llama 2 put a space before the first word of a text; a continued text gets none."""
         return self.encode_continued(text) if continued else self.encode_start(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids, special tokens and ids beyond the vocabulary left out."""
+        """Text of ids, without special tokens and ids outside the vocabulary."""
         return self.decode_ids([int(i) for i in ids if 0 <= i < self.vocab_size])
 
     def token_id(self, text: str) -> int | None:
@@ -75,18 +75,19 @@ def complete(
     chat_template: str,
     path: pathlib.Path,
 ) -> Tokenizer:
-    """Makes a Tokenizer of what a file says, adding the known end tokens.
+    """Makes a Tokenizer from what a file says, and adds the known end tokens.
 
-    ends: end ids that the file states, the model's own choice first; None entries are passed over.
-    pad: None if the file names none; then the first end id pads (rows carry their lengths, so the
-        choice is never seen)."""
+    ends: end ids that the file states, the model's own choice first; None entries are ignored.
+    pad: None if the file names none; then the first end id pads. (Rows have lengths, so the choice
+        has no effect.)
+    Raises: InputError if there is no end token."""
     stated = [end for end in ends if end is not None and 0 <= end < vocab_size]
     known = [special[text] for text in ENDS if text in special]
     end_ids = tuple(dict.fromkeys(stated + known))
     if not end_ids:
         raise InputError(
-            f"{path} names no token that ends an answer, so every attempt would run to its limit. "
-            "Add eos_token to tokenizer_config.json beside it (or eos_token_id to the GGUF)."
+            f"{path} names no token that ends an answer, so every attempt would be truncated. Add "
+            "eos_token to tokenizer_config.json beside it (or eos_token_id to the GGUF)."
         )
     return Tokenizer(
         encode_start=encode,
