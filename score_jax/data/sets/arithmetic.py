@@ -58,14 +58,11 @@ def problems(split: str, seed: int = 0, count: int | None = None) -> list[Proble
 
     The test problems are the same for every seed. count: by default 20,000 to train, 2,048 to test.
     """
-    if split == "train":
-        rng = np.random.default_rng([seed, 1])
-        drawn = _draw(rng, TRAIN_PROBLEMS if count is None else count, test=False)
-    elif split == "test":
-        rng = np.random.default_rng(2)
-        drawn = _draw(rng, TEST_PROBLEMS if count is None else count, test=True)
-    else:
+    if split not in ("train", "test"):
         raise InputError(f"arithmetic has splits train and test, not {split!r}.")
+    test = split == "test"
+    count = (TEST_PROBLEMS if test else TRAIN_PROBLEMS) if count is None else count
+    drawn = _draw(np.random.default_rng(2 if test else [seed, 1]), count, test=test)
     return [
         Problem(
             id=f"{NAME}/{split}/{i}",

@@ -36,8 +36,7 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
         {name: jsonl.text_field(row, name, path, number) for name in FIELDS}
         for number, row in numbered
     ]
-    lines = [number for number, _ in numbered]
-    jsonl.unique(zip(lines, [row["task_id"] for row in found], strict=True), path)
+    jsonl.unique([(number, row["task_id"]) for number, row in numbered], path)
     contents = ([row[name] for name in FIELDS] for row in found)
     published.check_digest([published.digest(contents)], path, FILE)
     return sorted(found, key=lambda row: int(row["task_id"].rpartition("/")[2]))

@@ -47,8 +47,7 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
         }
         for number, row in numbered
     ]
-    names = [row["unique_id"] for row in found]
-    jsonl.unique(zip([number for number, _ in numbered], names, strict=True), path)
+    jsonl.unique([(number, row["unique_id"]) for number, row in numbered], path)
     found.sort(key=lambda row: row["unique_id"])
     # A copy of the file may lack either row of the repeated problem: both digests are tried.
     kept_last = {row["problem"]: row for row in found}
