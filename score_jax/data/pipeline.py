@@ -187,7 +187,7 @@ def _widths(bucket_sizes: tuple[int, ...], max_prompt_tokens: int) -> list[int]:
     widths = sorted({*bucket_sizes, max_prompt_tokens})
     if widths[0] < 1 or widths[-1] > max_prompt_tokens:
         raise InputError(
-            f"bucket_sizes={bucket_sizes} must lie between 1 and max_prompt_tokens="
+            f"bucket_sizes={bucket_sizes} must be between 1 and max_prompt_tokens="
             f"{max_prompt_tokens}: no prompt is longer. Lower the buckets or raise "
             f"config.rollout.max_prompt_tokens."
         )
