@@ -1,8 +1,8 @@
-"""Strict JSON on disk: no NaN, plain ASCII, and files that are whole or not there.
+"""Strict JSON on disk: no NaN, plain ASCII, and files that are complete or absent.
 
-A file is written beside its place and moved in, so that a reader, or a run killed in between,
-never sees half of one. Text outside ASCII is escaped: a model may write anything, lone surrogates
-and odd line ends included, and a line of JSON must stay one line to every reader.
+A file is written under another name and then renamed, so no reader sees half of one, even if the
+run is killed. Text outside ASCII is escaped: a model may write anything, including lone surrogates
+and unusual line ends, and a line of JSON must be one line for every reader.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ def line(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in types that JSON has: numbers that are not finite become None.
+    """The value in the types of JSON; numbers that are not finite become None.
 
-    Takes dataclasses, mappings, iterables, numpy's and jax's numbers and arrays; whatever else
+    Takes dataclasses, mappings, iterables, numbers and arrays of numpy and jax. Anything else
     (paths, dtypes) becomes its `str`.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is no Mapping
+    if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is not a Mapping
         return {str(key): plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
 
 def _write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart; on the same disk, so the move is atomic.
+    # The process id separates two writers; in the same folder, so renaming is atomic.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="ascii")

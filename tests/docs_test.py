@@ -23,7 +23,7 @@ from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
 from score_jax.config import command_line, settings
 from score_jax.modes.plan.chips import slice_of
-from score_jax.report.run_page import page as run_page
+from score_jax.report.run_page import __main__ as run_page
 from score_jax.runtime import compiles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ RUN = {
     f"{QUICKSTART} --mode=evaluate": "stage2 at step 1",
     f'{QUICKSTART} --mode=try --question="3+8+6+5+6"': "Attempt 2",
     f"{QUICKSTART} --mode=export": "export",
-    "python -m score_jax.report.run_page.page runs/quickstart": "",
+    "python -m score_jax.report.run_page runs/quickstart": "report/index.html",
 }
 SMALL = (
     "--config.stages.base.steps=2",
@@ -153,12 +153,12 @@ def test_the_commands_of_a_first_hour_run(tmp_path, monkeypatch, capsys):
     try:
         for command, printed in {QUICKSTART: "The run page: runs/quickstart/", **RUN}.items():
             module, arguments = MODULE.match(f"{command} ")[1], shlex.split(command)[3:]
-            if module == "score_jax.report.run_page.page":
-                assert [str(run_page.write(folder)) for folder in arguments]
-                continue
-            argv = ["score_jax", *arguments, *SMALL]
-            with mock.patch.object(sys, "argv", argv):
-                assert main.main(argv) == 0
+            if module == "score_jax.report.run_page":
+                run_page.main(arguments)
+            else:
+                argv = ["score_jax", *arguments, *SMALL]
+                with mock.patch.object(sys, "argv", argv):
+                    assert main.main(argv) == 0
             assert printed in capsys.readouterr().out
     finally:
         compiles.keep_in(None)

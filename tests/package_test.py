@@ -77,7 +77,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built):
         names = {name for name in wheel.namelist() if not name.startswith(f"{NAME}.dist-info/")}
         described = wheel.read(f"{NAME}.dist-info/METADATA").decode()
     assert names == sources(ROOT)
-    assert {"score_jax/py.typed", "score_jax/report/page/page.js"} <= names
+    assert {"score_jax/py.typed", "score_jax/report/run_page/assets/page.js"} <= names
     for extra in ("tpu", "cuda", "hub", "wandb", "test"):
         assert f"Provides-Extra: {extra}\n" in described
 
@@ -116,6 +116,6 @@ def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):
 
 def test_the_installed_package_writes_its_page(installed, tmp_path):
     folder = fake_runs.write(tmp_path / "run")
-    command = [sys.executable, "-m", "score_jax.report.run_page.page", str(folder)]
+    command = [sys.executable, "-m", "score_jax.report.run_page", str(folder)]
     run(command, tmp_path, PYTHONPATH=str(installed))
     assert "</html>" in (folder / "report" / "index.html").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The house rules that a reader of the package may rely on, checked over its source."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,25 @@ def test_files_import_lower_floors_and_their_own_folder_only():
         if (rule := _broken_rule(_room(path), imported))
     ]
     assert not broken, "\n" + "\n".join(broken)
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """An import inside a function counts: it delays a circle and does not open it."""
+    modules = {
+        ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in _files()
+    }
+    imports = {
+        module: {
+            found if found in modules else found.rpartition(".")[0] for found in _imports_of(path)
+        }
+        & modules.keys()
+        for module, path in modules.items()
+    }
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
 def test_the_rules_catch_what_they_forbid():

@@ -1,6 +1,6 @@
-"""Problems, and the order in which they are met.
+"""From problem sets to batches of prompts.
 
-problems is the table of problem sets (sets/), which are read from files/; schedule and pipeline
-put them in the order of a stage and make padded prompts of them. sft/ makes documents to learn as
-they stand, repair/ writes stand-ins of MBPP-R.
+problems is the table of problem sets (sets/), whose published files files/ downloads, checks and
+reads. schedule chooses the problems of each batch, pipeline tokenises and pads them. sft/ turns
+documents into rows for supervised fine-tuning, repair/ makes a stand-in for MBPP-R.
 """

@@ -1,16 +1,10 @@
 """Problems -> batches of prompts: shuffle, bucket, batch; the position is saved exactly.
 
-Prompts are tokenised once, when the pipeline is made. Training batches then are a grain MapDataset
-from batch number to batch, so the position is that number, and restoring it is exact on any number
-of processes; schedule.py says which problems a batch holds. Every process of a run draws the same
-whole batch; sharding.py says which rows of it lie on whose devices.
-
-    epoch's order   7 2 9 4 | 0 5 3 8 | 6 1      10 problems, batch=4: the rest of an epoch that
-                                                 fills no batch is left out
-
-So no batch holds a problem twice.
-(The problem addresses the sampling keys: twice in one batch would mean the same samples twice.)
-There are no worker threads or processes: a batch costs some tens of microseconds.
+Prompts are tokenised once, when the pipeline is made. Training batches are then a grain MapDataset
+from batch number to batch. The number is the position to resume from, exact on any number of
+processes. schedule.py says which problems a batch holds. Every process of a run draws the same
+whole batch; sharding.py says which devices hold which of its rows. There are no worker threads or
+processes: a batch costs some tens of microseconds.
 """
 
 import dataclasses
@@ -26,8 +20,8 @@ from score_jax.data import schedule
 from score_jax.problem import InputError, Problem
 from score_jax.structs import PromptBatch
 
-# Problem text -> token ids of the first turn. A problem with a prompt format of its own, or with a
-# first attempt, has these two passed behind it.
+# Problem text -> token ids of the first turn. If the problem has its own prompt format or a given
+# first attempt, both are passed as second and third argument.
 Encode = Callable[..., list[int]]
 _BATCHES = 2**62  # in a training run: no end
 
@@ -54,8 +48,8 @@ def batches(
         holds the batch's prompts is taken.
       parts: (problems, weight) of each set of a mixture, one after the other in `problems`.
       curriculum_steps: batches until problems of all levels are drawn from.
-      steps_before: of these, how many were drawn in earlier stages.
-    Raises: InputError if no prompt is short enough, or too few are to fill one global batch.
+      steps_before: how many of these earlier stages have drawn.
+    Raises: InputError if no prompt is short enough, or too few are for one global batch.
     """
     widths = _widths(bucket_sizes, max_prompt_tokens)
     prompts = tokenise(problems, encode)
@@ -66,8 +60,8 @@ def batches(
         if not len(kept):
             raise InputError(
                 f"all {dropped} prompts are longer than max_prompt_tokens={max_prompt_tokens} "
-                f"(shortest {prompts.length.min()}, longest {longest} tokens), so none is left to "
-                f"train on. Set config.rollout.max_prompt_tokens to {longest} to keep them all."
+                f"(shortest {prompts.length.min()}, longest {longest} tokens), so there is nothing "
+                f"to train on. Set config.rollout.max_prompt_tokens to {longest} to keep them all."
             )
         logging.warning(
             "%d of %d training prompts are longer than max_prompt_tokens=%d and are left out; "
@@ -138,8 +132,8 @@ def evaluation_batches(
         longest = int(prompts.length.max())
         raise InputError(
             f"{too_long} of {len(problems)} evaluation prompts are longer than "
-            f"max_prompt_tokens={max_prompt_tokens}; without them the accuracy would be that of "
-            f"another data set. Set config.rollout.max_prompt_tokens to at least {longest}."
+            f"max_prompt_tokens={max_prompt_tokens}. Leaving them out would measure the accuracy "
+            f"on another data set. Set config.rollout.max_prompt_tokens to at least {longest}."
         )
 
     def generate() -> Iterator[tuple[PromptBatch, int]]:
@@ -157,8 +151,8 @@ def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
     for problem, row in zip(problems, rows, strict=True):
         if not row:
             raise InputError(
-                f"problem {problem.id!r} has no token under this template, so nothing can be "
-                f"sampled after it. Check its text and the tokenizer."
+                f"the prompt of problem {problem.id!r} has no tokens under this template, so "
+                f"nothing can be sampled after it. Check its text and the tokenizer."
             )
     length = np.array([len(row) for row in rows], np.int32)
     return Prompts(
@@ -193,7 +187,7 @@ def _widths(bucket_sizes: tuple[int, ...], max_prompt_tokens: int) -> list[int]:
     widths = sorted({*bucket_sizes, max_prompt_tokens})
     if widths[0] < 1 or widths[-1] > max_prompt_tokens:
         raise InputError(
-            f"bucket_sizes={bucket_sizes} must lie between 1 and max_prompt_tokens="
+            f"bucket_sizes={bucket_sizes} must be between 1 and max_prompt_tokens="
             f"{max_prompt_tokens}: no prompt is longer. Lower the buckets or raise "
             f"config.rollout.max_prompt_tokens."
         )
@@ -201,7 +195,7 @@ def _widths(bucket_sizes: tuple[int, ...], max_prompt_tokens: int) -> list[int]:
 
 
 def _digest(prompts: "Prompts", kept: np.ndarray) -> str:
-    """What the positions of a saved state refer to: which problems, as which tokens."""
+    """A digest of the problems and their tokens, to which a saved position refers."""
     digest = hashlib.sha256(kept.tobytes() + prompts.length.tobytes() + prompts.tokens.tobytes())
     for problem in prompts.problems:
         digest.update(f"{problem.id}\0{problem.gold}\0".encode())
@@ -236,11 +230,11 @@ class PromptIterator:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The position, and what it is a position in; survives JSON."""
+        """The position, and what identifies the data it belongs to; values that JSON can hold."""
         return {"next_batch": self._next, **self._identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a saved position, in the same data under the same seed and batch."""
+        """Moves to a saved position. Raises: InputError if data, seed or batch have changed."""
         changed = [
             f"{name} was {state.get(name)!r} and is {self._identity.get(name)!r}"
             for name in dict.fromkeys([*self._identity, *state])
@@ -249,8 +243,8 @@ class PromptIterator:
         if changed:
             raise InputError(
                 f"the saved data position belongs to other data or settings: {'; '.join(changed)}. "
-                f"Resumed there, the run would repeat or skip problems. Restore those settings, or "
-                f"start in a new work directory."
+                f"Resuming from it would repeat or skip problems. Restore those settings, or start "
+                f"in a new work directory."
             )
         number = state.get("next_batch")
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:

@@ -1,11 +1,10 @@
 """Problem sets by name: config.problems -> the problems to train on and those to evaluate on.
 
-Tokenising, shuffling, mixing and batching are pipeline.py's; this file only knows where problems
-are from. A set of TFDS without a file of its own here is "tfds:NAME"; own_tfds.py reads it.
+This file only says where problems come from; pipeline.py tokenises and batches them, schedule.py
+orders and mixes them. own_tfds.py reads "tfds:NAME": any TFDS data set without a file in sets/.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from score_jax.config.settings import ProblemSettings, SourceSettings
@@ -19,7 +18,7 @@ SPLITS = ("train", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What is trained on: the problems of all sets of a mixture, one set after the other."""
+    """The problems to train on: those of all sets of a mixture, one set after the other."""
 
     problems: list[Problem]
     parts: tuple[tuple[int, float], ...]  # (problems, weight) of each set
@@ -65,25 +64,23 @@ def load(
     Args:
       name: a key of PROBLEM_SETS, or "tfds:NAME".
       path: a file or folder; empty for the set's own source (TFDS, or generated).
-      split: "train" or "test", or what else the set has.
-      seed: of generated sets; the others do not use it.
-      fields: which field of a "tfds:NAME" set is the problem, the answer, …; others have none.
-    Raises: InputError if the set is unknown, cannot be read, is empty or has one id twice.
+      split: "train" or "test", or another split that the set has.
+      seed: for generated sets; the others ignore it.
+      fields: for "tfds:NAME" sets: which field is the problem, the answer, …
+    Raises: InputError if the set is unknown, cannot be read, is empty or repeats an id.
     """
     what = f"problem set {name!r}, split {split!r}"
     if name.startswith(own_tfds.PREFIX):
         return _checked(own_tfds.problems(name, path, split, fields or {}), what)
     if name not in PROBLEM_SETS:
-        close = difflib.get_close_matches(name, PROBLEM_SETS, n=1, cutoff=0.0)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
+        known = (*PROBLEM_SETS, f"{own_tfds.PREFIX}NAME")
         raise InputError(
-            f"unknown problem set config.problems.name={name!r}. {hint}"
-            f"The problem sets are {', '.join(PROBLEM_SETS)}, and {own_tfds.PREFIX}NAME."
+            f"unknown problem set config.problems.name={name!r}. {nearest(name, known)}"
         )
     if fields:
         raise InputError(
             f"config.problems.fields={dict(fields)} has no meaning for {name!r}, whose fields are "
-            f"known. Set it to {{}}, or the name to {own_tfds.PREFIX}NAME."
+            f"known. Set it to {{}}, or set config.problems.name to {own_tfds.PREFIX}NAME."
         )
     return _checked(PROBLEM_SETS[name](path, split, seed), what)
 
@@ -91,7 +88,7 @@ def load(
 def _source(
     settings: ProblemSettings, source: SourceSettings, split: str, seed: int, path: str
 ) -> list[Problem]:
-    """The problems of one more set, put as its own prompt says if it has one."""
+    """The problems of one more set; they carry its prompt format if it differs from the run's."""
     found = load(source.name, source.path, split, seed=seed, fields=source.fields)
     if not source.prompt or source.prompt == settings.prompt:
         return found
@@ -102,62 +99,30 @@ def _source(
     if instruction != PROMPTS[settings.prompt][1]:
         raise InputError(
             f"{path}.prompt={source.prompt!r} has another instruction between the attempts than "
-            f"config.problems.prompt={settings.prompt!r}, and a run has one. Choose two prompts "
-            "with the same instruction."
+            f"config.problems.prompt={settings.prompt!r}, but a run has one instruction. Choose "
+            "two prompts with the same one."
         )
     return [dataclasses.replace(problem, prompt_format=prompt_format) for problem in found]
 
 
 def _arithmetic(path: str, split: str, seed: int) -> list[Problem]:
-    _train_or_test(split)
     if path:
         raise InputError(
-            f"config.problems.path={path!r} has no meaning for 'arithmetic', whose problems are "
-            f"generated from the seed. Leave it empty, or set config.problems.name=jsonl."
+            f"config.problems.path={path!r} has no meaning for 'arithmetic': its problems are "
+            "generated from the seed. Leave the path empty, or set config.problems.name=jsonl."
         )
-    return arithmetic.problems(split, seed, None)
+    return arithmetic.problems(split, seed)
 
 
-def _gsm8k(path: str, split: str, seed: int) -> list[Problem]:
-    del seed
-    _train_or_test(split)
-    return gsm8k.problems(path, split)
+def _train_and_test(read: Callable[[str, str], list[Problem]]):
+    """A problem set of these two splits, for the table."""
 
+    def problems(path: str, split: str, seed: int) -> list[Problem]:
+        if split not in SPLITS:
+            raise InputError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
+        return read(path, split)
 
-def _jsonl(path: str, split: str, seed: int) -> list[Problem]:
-    del seed
-    _train_or_test(split)
-    if not path:
-        raise InputError(
-            "problem set 'jsonl' needs --config.problems.path: a .jsonl file, or a folder that "
-            "holds train.jsonl and test.jsonl."
-        )
-    return jsonl.problems(path, split)
-
-
-def _math(path: str, split: str, seed: int) -> list[Problem]:
-    del seed
-    return math_problems.problems(path, split)
-
-
-def _mbpp(path: str, split: str, seed: int) -> list[Problem]:
-    del seed
-    return mbpp.problems(path, split)
-
-
-def _mbpp_repair(path: str, split: str, seed: int) -> list[Problem]:
-    del split, seed  # a file is one set, whatever is done with it
-    return attempts.problems(path)
-
-
-def _humaneval(path: str, split: str, seed: int) -> list[Problem]:
-    del seed
-    return humaneval.problems(path, split)
-
-
-def _train_or_test(split: str) -> None:
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
+    return problems
 
 
 def _checked(problems: Sequence[Problem], what: str) -> list[Problem]:
@@ -174,12 +139,13 @@ def _checked(problems: Sequence[Problem], what: str) -> list[Problem]:
     return list(problems)
 
 
+# (path, split, seed) -> problems
 PROBLEM_SETS: dict[str, Callable[[str, str, int], list[Problem]]] = {
     "arithmetic": _arithmetic,
-    "gsm8k": _gsm8k,
-    "humaneval": _humaneval,
-    "jsonl": _jsonl,
-    "math": _math,
-    "mbpp": _mbpp,
-    "mbpp_repair": _mbpp_repair,
+    "gsm8k": _train_and_test(gsm8k.problems),
+    "humaneval": lambda path, split, seed: humaneval.problems(path, split),
+    "jsonl": _train_and_test(jsonl.problems),
+    "math": lambda path, split, seed: math_problems.problems(path, split),
+    "mbpp": lambda path, split, seed: mbpp.problems(path, split),
+    "mbpp_repair": lambda path, split, seed: attempts.problems(path),  # a file is one set
 }

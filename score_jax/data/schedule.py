@@ -1,19 +1,19 @@
 """Which problems a batch holds: one set, a mixture of sets, or harder levels step by step.
 
-A `Stream` is an endless sequence of blocks of different problems, epoch after epoch, each epoch in
-a new order; what is left of an epoch after its last whole block is left out, so that no block
-holds a problem twice. (The problem addresses the sampling keys: twice in one batch would mean
-the same samples twice.)
+A `Stream` is an endless sequence of blocks, epoch after epoch, each epoch in a new order. All
+problems of a block are different: problems left over after an epoch's last whole block are left
+out. (The sampling keys depend on the problem: twice in one batch would give the same samples
+twice.)
 
     epoch's order   7 2 9 4 | 0 5 3 8 | 6 1      10 problems, block = 4: two blocks an epoch
 
 A `Schedule` takes each batch from the next blocks of its streams. Everything is computed from the
-number of the batch, so a position to resume from is that number and nothing else.
+number of the batch, so that number alone is the position to resume from.
 
-  mixture      one stream per set. How many problems of a batch come from which set is laid down for
-               a cycle of 100 batches, so that after every batch each set's count is within one
-               problem of its share.
-  curriculum   phases, each with one stream: first the easiest level alone, then one level more with
+  mixture      one stream per set. A table for a cycle of 100 batches says how many problems of each
+               batch come from which set; after every batch each set's count is within one problem
+               of its share.
+  curriculum   phases, each with one stream: first the easiest level alone, then one more level in
                each phase, all problems in the last.
 """
 
@@ -53,7 +53,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Batches from one on, until the next phase begins."""
+    """The batches from `start` until the next phase begins."""
 
     start: int  # its first batch
     streams: tuple[Stream, ...]
@@ -71,7 +71,7 @@ class Schedule:
         phase = next(phase for phase in reversed(self.phases) if phase.start <= number)
         cycle, within = divmod(number - phase.start, len(phase.counts))
         used = phase.counts > 0
-        # Blocks that each stream has given so far: one for each batch that took any of it.
+        # Blocks taken from each stream so far: one for every batch that took any of its problems.
         blocks = cycle * used.sum(axis=0) + used[:within].sum(axis=0)
         parts = [
             stream.take(int(block))[:count]
@@ -80,13 +80,13 @@ class Schedule:
             )
             if count
         ]
-        # Sets are spread over the batch, so that every process gets its share of each.
+        # Each set is spread over the batch, so that every process gets a share of it.
         place = np.concatenate([(np.arange(len(part)) + 0.5) / len(part) for part in parts])
         return np.concatenate(parts)[np.argsort(place, kind="stable")]
 
 
 def plain(kept: np.ndarray, batch: int, seed: int) -> Schedule:
-    """All kept problems in every epoch."""
+    """One stream of all kept problems."""
     return Schedule((Phase(0, (Stream(kept, batch, (seed,)),), np.array([[batch]])),))
 
 
@@ -102,15 +102,15 @@ def mixture(
         start += size
         if not most:
             raise InputError(
-                f"the weight {weight:g} of set {number + 1} of the mixture comes to less than one "
-                f"problem in {CYCLE} steps of {batch}. Raise it, or take the set out of "
+                f"the weight {weight:g} of set {number + 1} of the mixture gives less than one "
+                f"problem in {CYCLE} steps of {batch}. Raise it, or remove the set from "
                 "config.problems.mixture."
             )
         if len(pool) < most:
             raise InputError(
                 f"a step of {batch} problems takes {most} different ones from set {number + 1} of "
-                f"the mixture (weight {weight:g}), which has {len(pool)} usable ones. Lower its "
-                "weight or config.rollout.problems_per_step."
+                f"the mixture (weight {weight:g}), but it has only {len(pool)} usable ones. Lower "
+                "its weight or config.rollout.problems_per_step."
             )
         streams.append(Stream(pool, int(most), (seed, number)))
     return Schedule((Phase(0, tuple(streams), counts),))
@@ -119,7 +119,7 @@ def mixture(
 def shares(weights: Sequence[float], batch: int) -> np.ndarray:
     """How many of a batch's problems come from each set: [CYCLE, sets], rows sum to `batch`.
 
-    After every batch the sum so far is within one of the exact share.
+    After every batch each set's total so far is within one problem of its exact share.
     """
     share = np.array(weights, float) / sum(weights)
     counts = np.zeros((CYCLE, len(share)), int)
@@ -128,7 +128,7 @@ def shares(weights: Sequence[float], batch: int) -> np.ndarray:
         counts[step] = np.maximum(np.floor(owed + 1e-9), 0)
         while counts[step].sum() < batch:
             counts[step, np.argmax(owed - counts[step])] += 1
-        while counts[step].sum() > batch:  # sets that stood above their share owe nothing back
+        while counts[step].sum() > batch:  # a set above its share got 0, not less: others get less
             taken = np.where(counts[step] > 0, owed - counts[step], np.inf)
             counts[step, np.argmin(taken)] -= 1
     return counts
@@ -137,21 +137,22 @@ def shares(weights: Sequence[float], batch: int) -> np.ndarray:
 def curriculum(
     problems: Sequence[Problem], kept: np.ndarray, *, steps: int, done: int, batch: int, seed: int
 ) -> Schedule:
-    """Harder levels join step by step: of L levels, k are drawn from after (k - 1) * steps / L.
+    """Harder levels join step by step: level k of L joins after (k - 1) * steps / L batches.
 
     Args:
-      steps: batches until all levels are in.
-      done: batches of earlier stages, which count.
-    Problems of unknown level ("Level ?", or no level at all) come with the last phase.
-    Raises: InputError if there are not two levels, or too few in the easiest to fill a batch.
+      steps: batches until all levels have joined.
+      done: batches of earlier stages; they count.
+    Problems of unknown level ("Level ?", or no level) join in the last phase.
+    Raises: InputError if there are fewer than two levels, or the easiest has too few problems to
+      fill a batch.
     """
     level = np.array([_level(problems[position]) for position in kept])
     levels = sorted(set(level[np.isfinite(level)].tolist()))
     if len(levels) < 2:
         raise InputError(
-            f"config.problems.curriculum_steps={steps} orders problems by their level, and those "
-            f"to train on have {len(levels)} different levels. Give them a 'level' (a number, or "
-            "'Level N'), or set it to 0."
+            f"config.problems.curriculum_steps={steps} orders problems by level, but the training "
+            f"problems have {len(levels)} different levels. Give them a 'level' (a number, or "
+            "'Level N'), or set curriculum_steps to 0."
         )
     phases = []
     for number, hardest in enumerate(levels):
@@ -159,8 +160,8 @@ def curriculum(
         pool = kept if last else kept[level <= hardest]
         if len(pool) < batch:
             raise InputError(
-                f"a step needs {batch} different problems, and the curriculum has {len(pool)} up "
-                f"to level {hardest:g} to begin with. Set config.rollout.problems_per_step to at "
+                f"a step needs {batch} different problems, but the curriculum begins with "
+                f"{len(pool)}, up to level {hardest:g}. Set config.rollout.problems_per_step to at "
                 f"most {len(pool)}, or config.problems.curriculum_steps to 0."
             )
         start = max(0, -(-number * steps // len(levels)) - done)
@@ -177,8 +178,8 @@ def _level(problem: Problem) -> float:
         return float(match[1])
     if text not in ("?", "Level ?"):
         raise InputError(
-            f"problem {problem.id!r} has the level {text!r}, which is no number, so a curriculum "
-            "cannot tell whether it is easy. Write 'Level N' or N, or '?', or set "
+            f"problem {problem.id!r} has the level {text!r}, which is not a number, so a "
+            "curriculum cannot place it. Write 'Level N', N or '?', or set "
             "config.problems.curriculum_steps to 0."
         )
     return np.inf

@@ -1,5 +1,6 @@
-"""What is measured of a model: greedy evaluation, sampled evaluation, inference scaling.
+"""Evaluation of a model: greedy decoding, sampling, and inference-time scaling.
 
-evaluate decodes and grades; metrics, sampled and breakdown work out what is reported, with
-intervals; edits compares two attempts, shading colours their tokens; scaling votes over samples.
+evaluate decodes and grades all problems; metrics, sampled and breakdown compute the numbers from
+the rewards, with intervals. edits compares two attempts, shading gives the log-prob of each token,
+scaling is the study of majority votes.
 """

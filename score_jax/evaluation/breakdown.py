@@ -1,6 +1,6 @@
-"""What lies behind an evaluation's shares: conditional rates, groups, later attempts, stopping.
+"""Details of an evaluation: conditional rates, groups of problems, later attempts, early stopping.
 
-All from whole-number counts, as in metrics.py, with Wilson intervals.
+Everything is computed from whole-number counts, as in metrics.py, with Wilson intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,20 @@ def details(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Of N problems and A attempts.
+    """Details for N problems and A attempts.
 
     Args:
       reward_NA: 0 or 1.
-      texts: of all attempts, to see which repeats the one before it.
-      tokens_NA: written in each attempt.
-      tags: of the problems; for each key that several have (level, subject) there are groups.
+      texts: all attempts, to see which ones repeat the one before.
+      tokens_NA: generated tokens of each attempt.
+      tags: of the problems; a key with values that problems share (level, subject) gives groups.
 
     Returns: `by`: {tag: {value: shares}}; with two attempts or more also
-      `fix_rate`, `break_rate`: second attempts that are right behind a wrong first, and wrong
-        behind a right one, each {"share", "n", "interval"} of the n problems it can happen to;
+      `fix_rate`, `break_rate`: the share of second attempts that are right after a wrong first, or
+        wrong after a right first; each {"share", "n", "interval"}, n being the number of such
+        firsts;
       `transitions`: from each attempt to the next, counts of problems;
-      `stop_when_stable`: if one stops asking as soon as an attempt repeats the one before it.
+      `stop_when_stable`: the result of stopping when an attempt repeats the one before it.
     """
     right_NA = np.asarray(reward_NA) > 0
     found: dict[str, Any] = {"by": _groups(right_NA, tags)}
@@ -50,10 +51,10 @@ def details(
 def stop_when_stable(
     right_NA: np.ndarray, texts: Sequence[Sequence[str]], tokens_NA: np.ndarray
 ) -> dict[str, Any]:
-    """Accuracy and cost of asking again until an attempt reads like the one before it.
+    """Accuracy and cost of asking for attempts until one repeats the one before it.
 
-    The repetition has to be written to be seen, so it is paid for. Exact for greedy decoding, where
-    attempts do not depend on when one stops.
+    The repetition must be generated to be noticed, so its tokens count. Exact for greedy decoding,
+    where an attempt does not depend on whether later ones follow.
     """
     stops = np.array([_stop([text.strip() for text in row]) for row in texts])
     rows = np.arange(len(stops))
@@ -69,17 +70,17 @@ def stop_when_stable(
 
 
 def verdicts(true_NA: np.ndarray, kept: Sequence[Sequence[bool | None]]) -> dict[str, Any]:
-    """Of selective revision, over all attempts after the first.
+    """Metrics of selective revision, over all attempts after the first.
 
     Args:
       true_NA: whether the attempt's verdict is true; 0 for attempt 1.
-      kept: for each later attempt whether it keeps what stood, None if it does not say.
+      kept: for each later attempt whether it keeps the answer before it, None without a verdict.
     """
-    said = [one for row in kept for one in row]
+    all_kept = [one for row in kept for one in row]
     return {
         "verdict_accuracy": float(true_NA[:, 1:].mean()),
-        "kept": sum(one is True for one in said) / len(said),
-        "without_verdict": sum(one is None for one in said) / len(said),
+        "kept": sum(one is True for one in all_kept) / len(all_kept),
+        "without_verdict": sum(one is None for one in all_kept) / len(all_kept),
     }
 
 
@@ -105,7 +106,7 @@ def _transition(before_N: np.ndarray, after_N: np.ndarray, number: int, seed: in
 
 
 def _groups(right_NA: np.ndarray, tags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Accuracies by every tag that groups problems (not one that names each of them)."""
+    """Accuracies by every tag that groups problems; a tag that differs for all gives no groups."""
     found: dict[str, Any] = {}
     for key in sorted({key for row in tags for key in row}):
         values = np.array([row.get(key, "?") for row in tags])
@@ -126,7 +127,7 @@ def _groups(right_NA: np.ndarray, tags: Sequence[Mapping[str, str]]) -> dict[str
 
 
 def _share(where: np.ndarray) -> dict[str, Any]:
-    """Of the problems that it can happen to; without any there is no share."""
+    """The share of True, its n and its interval; share and interval are None for n = 0."""
     n, hits = len(where), int(where.sum())
     if not n:
         return {"share": None, "n": 0, "interval": None}

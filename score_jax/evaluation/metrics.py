@@ -1,9 +1,9 @@
 """Rewards of an evaluation -> shares of all n problems, each with a 95 % interval.
 
-Everything is worked out from whole-number counts, so that a share is a count over n and nothing
-else. Shares get Wilson intervals; differences between attempts are paired (the same problems,
-the same model), so their intervals come from a bootstrap over problems and the test is McNemar's.
-Left out: averages over several samples of a problem, and pass@k (sampled.py).
+Everything is computed from whole-number counts, so a share is exactly a count over n. Shares have
+Wilson intervals. Differences between attempts are paired (the same problems, the same model), so
+their intervals come from a bootstrap over problems, and the test is McNemar's. sampled.py has
+averages over several samples of a problem, and pass@k.
 """
 
 import math
@@ -28,13 +28,13 @@ def evaluation_metrics(
     edit_ratio_N: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of one attempt, two, or more, over the N problems of an evaluation.
+    """Metrics of one or more attempts at the N problems of an evaluation.
 
     Args:
       reward_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
-      edit_ratio_N: in [0, 1], how much the second attempt rewrites of the first (edits.py).
+      edit_ratio_N: in [0, 1], how much of the first attempt the second rewrites (edits.py).
       seed: of the bootstrap; the same rewards and seed give the same intervals.
 
     Returns: `n`, `accuracy_attempt1` …, `truncated_attempt1` …, and an `interval` for every share.
@@ -88,13 +88,13 @@ def evaluation_metrics(
 
 
 def wilson_interval(hits: int, n: int) -> Interval:
-    """95 % interval of a share; unlike the plain normal one it stays in [0, 1] and is never empty.
+    """95 % interval of a share; unlike the normal one it stays in [0, 1] and never has width 0.
 
     Source: Wilson 1927, without continuity correction."""
     z2 = _Z_95 * _Z_95
     centre = (hits + z2 / 2) / (n + z2)
     half = _Z_95 / (n + z2) * math.sqrt(hits * (n - hits) / n + z2 / 4)
-    # At the ends the bound is the share itself; rounding must not push it past.
+    # For 0 or n hits one bound is the share itself; rounding must not move it.
     low = 0.0 if hits == 0 else max(0.0, centre - half)
     high = 1.0 if hits == n else min(1.0, centre + half)
     return [low, high]
@@ -104,7 +104,7 @@ def paired_bootstrap_interval(gained: int, lost: int, n: int, *, seed: int = 0) 
     """95 % percentile interval of (gained - lost) / n, resampling the n problems with replacement.
 
     Resampling problems draws the counts of gained, lost and unchanged from a multinomial, so the
-    counts are drawn directly. With gained == lost == 0 every resample is 0 and so are both ends:
+    counts are drawn directly. With gained == lost == 0 every resample is 0, so both ends are 0:
     read `mcnemar_p` and the intervals of the two shares instead.
     """
     rng = np.random.default_rng(seed)
@@ -114,10 +114,10 @@ def paired_bootstrap_interval(gained: int, lost: int, n: int, *, seed: int = 0) 
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Two-sided exact p: could gains and losses be fair coin tosses?  1 when there are none.
+    """Two-sided exact p of the hypothesis that gains and losses are equally likely; 1 without any.
 
-    Source: McNemar 1947, exact binomial form. In whole numbers: no rounding, no underflow before
-    the last division."""
+    Source: McNemar 1947, exact binomial form. Computed in whole numbers, so nothing is rounded or
+    underflows before the last division."""
     flips = gained + lost
     term = tail = 1
     for k in range(min(gained, lost)):

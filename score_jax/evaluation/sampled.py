@@ -1,6 +1,6 @@
-"""What several samples of a problem say together: majority votes, averages, pass@k.
+"""Metrics over several samples of a problem: majority votes, averages, pass@k.
 
-A vote is over stated answers; whoever states none does not vote. `None` stands for no answer.
+A vote is over stated answers. A sample without an answer (`None`) does not vote.
 """
 
 import math
@@ -16,8 +16,9 @@ _RESAMPLES = 10_000
 
 
 def majority(answers: Sequence[str | None]) -> int:
-    """The position of the first sample that states what most state; ties go to the answer seen
-    first. 0 if nobody states anything."""
+    """Position of the first sample with the most frequent answer; 0 if there are no answers.
+
+    Ties go to the answer that comes first."""
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0
@@ -26,7 +27,7 @@ def majority(answers: Sequence[str | None]) -> int:
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:
-    """Chance that of k samples, drawn from all without putting back, one at least is right.
+    """Probability that at least one of k samples, drawn without replacement, is right.
 
     Unbiased for k fresh samples.  Source: Chen et al. 2021, arXiv 2107.03374, equation 1.
     """
@@ -36,8 +37,8 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
 def sampled_metrics(reward_NGA: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     """Averages over the G samples of each of N problems (avg@G), and pass@k of each attempt.
 
-    Returns: `samples`, `accuracy_attempt1` …, `delta` (attempt 2 less attempt 1), intervals of
-      these by a bootstrap over problems, and `pass_attempt1` …: {k: pass@k} for k = 1, 2, 4, … G.
+    Returns: `samples`, `accuracy_attempt1` …, `delta` (attempt 2 minus attempt 1), their intervals
+      by a bootstrap over problems, and `pass_attempt1` …: {k: pass@k} for k = 1, 2, 4, … G.
     """
     problems, samples, attempts = reward_NGA.shape
     mean_NA = reward_NGA.mean(axis=1)
@@ -66,7 +67,7 @@ def doublings(most: int) -> list[int]:
 def bootstrap_interval(value_N: np.ndarray, *, seed: int = 0) -> Interval:
     """95 % percentile interval of a mean over problems, resampling problems."""
     draw = np.random.default_rng(seed)
-    # Values repeat (a mean of G zeros and ones): their counts are drawn, not the problems.
+    # Values repeat (each is a mean of G zeros and ones), so counts of values are drawn.
     distinct, counts = np.unique(value_N, return_counts=True)
     drawn = draw.multinomial(len(value_N), counts / len(value_N), size=_RESAMPLES)
     low, high = np.quantile(drawn @ distinct / len(value_N), [0.025, 0.975])

@@ -1,14 +1,14 @@
-"""What more samples buy: many first attempts, against half as many that are each corrected once.
+"""Inference-time scaling: 2K first attempts compared with K that are each corrected once.
 
-For every budget of 2, 4, 8, … solutions of a problem, sampled at `scaling.temperature`:
+For every budget of 2K = 2, 4, 8, … solutions per problem, sampled at `scaling.temperature`:
 
     parallel         2K first attempts, majority vote
-    sequential       K first attempts, each followed by a second one; vote over the K second ones
+    sequential       K first attempts, each followed by a second; vote over the K second ones
     sequential_all   the same samples; vote over all 2K answers
 
-Written tokens are counted beside solutions; a second attempt also reads the row before it again,
-which costs no writing and is counted apart (`read`). The paper does not say over which answers it
-votes, so both are here. Ties go to the answer seen first.
+Generated tokens are counted too. A second attempt also reads the row before it; these tokens are
+not generated and are counted separately (`read`). The paper does not say over which answers it
+votes, so both are computed. Ties go to the answer that comes first.
 
 Source: SCoRe, arXiv 2409.12917, section 6.2 and figure 1.
 """
@@ -42,12 +42,12 @@ class Pool:
 
     answers: list[list[list[str | None]]]  # [N][G][A], as stated
     reward_NGA: np.ndarray
-    tokens_NGA: np.ndarray  # written
-    read_NG: np.ndarray  # tokens before the second attempt; 0 where there is none
+    tokens_NGA: np.ndarray  # generated
+    read_NG: np.ndarray  # tokens before the second attempt; 0 if there is none
 
 
 def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Samples every problem and works out all budgets.
+    """Samples every problem and evaluates all budgets.
 
     Raises: InputError for problems whose answers cannot be voted on.
     """
@@ -55,9 +55,9 @@ def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -
     unknown = {p.grader for p in problems} - set(voting.GRADERS)
     if unknown or experiment.settings.rewards.function:
         raise InputError(
-            "--mode=scale votes over stated answers, and these problems have none that can be "
-            f"compared (graders: {', '.join(sorted(unknown)) or 'a function of your own'}). "
-            f"Problems graded by {' or '.join(voting.GRADERS)} have."
+            "--mode=scale votes over stated answers, but answers to these problems cannot be "
+            f"compared (graders: {', '.join(sorted(unknown)) or 'a function of your own'}). It "
+            f"needs problems graded by {' or '.join(voting.GRADERS)}."
         )
     problems = problems[: settings.problems or None]
     half = settings.solutions // 2
@@ -74,8 +74,8 @@ def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -
 def budgets(pairs: Pool, others: Pool) -> list[dict[str, Any]]:
     """A row for every budget: accuracy of each way with its interval, tokens, and differences.
 
-    pairs: two attempts a sample. others: one; together with the pairs' first attempts they are the
-      first attempts of the parallel way.
+    pairs: samples of two attempts. others: samples of one; `parallel` votes over these and the
+      first attempts of the pairs.
     """
     n, half = pairs.reward_NGA.shape[:2]
     rows = []
@@ -88,7 +88,7 @@ def budgets(pairs: Pool, others: Pool) -> list[dict[str, Any]]:
             right["parallel"][i] = rewards[sampled.majority(firsts[:budget])] > 0
             revised = [g[1] for g in pairs.answers[i][:k]]
             right["sequential"][i] = pairs.reward_NGA[i, sampled.majority(revised), 1] > 0
-            # In the order in which they are written: both attempts of a sample, then the next.
+            # In the order of generation: both attempts of a sample, then the next sample.
             both = [answer for g in pairs.answers[i][:k] for answer in g]
             rewards = pairs.reward_NGA[i, :k].reshape(-1)
             right["sequential_all"][i] = rewards[sampled.majority(both)] > 0
@@ -113,7 +113,7 @@ def budgets(pairs: Pool, others: Pool) -> list[dict[str, Any]]:
 
 
 def table(study: dict[str, Any]) -> str:
-    """The budgets as rows of plain text, in per cent."""
+    """The budgets as rows of plain text, accuracies in per cent."""
     lines = [
         f"{'solutions':>9}  {'parallel':>8} {'tokens':>7}  {'K + K':>8} {'all 2K':>8} {'tokens':>7}"
         f" {'read':>7}  K + K above parallel"
@@ -128,7 +128,7 @@ def table(study: dict[str, Any]) -> str:
             f" {sequential['tokens']:>7.0f} {sequential['read']:>7.0f}"
             f"  {100 * above['difference']:+.1f} [{low}, {high}], p={above['mcnemar_p']:.2g}"
         )
-    lines.append(f"n={study['n']}, temperature {study['temperature']}; tokens are a problem's.")
+    lines.append(f"n={study['n']}, temperature {study['temperature']}; tokens are per problem.")
     return "\n".join(lines)
 
 
@@ -160,7 +160,7 @@ def _sample(
     return Pool([answers for part in parts for answers in part.answers], *arrays)
 
 
-_SCALING = 2**31 + 1  # folded into the seed's key; apart from what experiment.py draws
+_SCALING = 2**31 + 1  # folded into the seed's key; experiment.py folds in smaller numbers
 _ARRAYS = ("reward_NGA", "tokens_NGA", "read_NG")
 
 
@@ -180,7 +180,7 @@ def _graded(
         texts = [selective.standing(row, experiment.marks) for row in texts]
     attempts = rows.truncated.shape[1]
     tokens_NA = np.stack([(rows.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
-    # All of the row but the second attempt itself is read before it.
+    # Before the second attempt, all of the row except that attempt is read.
     read_N = rows.length - tokens_NA[:, -1] if attempts > 1 else np.zeros(len(texts), int)
     answers = [
         [

@@ -1,8 +1,8 @@
-"""How likely each token of an evaluation's attempts was, for the run page to shade.
+"""The log-prob of each token of an evaluation's attempts, which the run page shows as shades.
 
-Greedy decoding draws nothing and knows no probabilities, so the first rows of an evaluation are
-read once more, by the model and by the base it is compared with. Of a bounded number of rows: with
-a number or two per token, transcripts grow several times.
+Greedy decoding computes no probabilities, so the first rows of an evaluation go through the model
+once more, and through the base model for comparison. The number of rows is limited, because one or
+two numbers per token make transcripts several times as large.
 """
 
 import functools
@@ -24,14 +24,14 @@ Shading = dict[str, list[Any]]
 def of_first_rows(
     experiment: Experiment, params: Params, reference: Params | None, sampled: Episode, rows: int
 ) -> list[list[Shading]]:
-    """Of the first `rows` rows, at most ROWS: for each attempt
+    """The shading of each attempt of the first `rows` rows, at most ROWS:
 
         ends        characters of its text up to the end of each piece; a piece is a token, or
-                    several that make one character only together
+                    several tokens that together make one character
         logp        log-prob of each piece under the policy, at the temperature of training
         base_logp   the same under the reference, if there is one
 
-    An end token is the last piece, and has no text.
+    An end token is the last piece and has no text.
     """
     settings = experiment.likelihood_settings(experiment.policy)
     limit = sampled.truncated.shape[1] * experiment.settings.rollout.max_attempt_tokens
@@ -41,7 +41,7 @@ def of_first_rows(
         name: _log_probs(weights, sampled.tokens, where, settings=settings)
         for name, weights in models.items()
     }
-    # Wherever a row was sampled, every process reads the same values.
+    # Every process gets the values of all rows, wherever they were sampled.
     found, attempt_BN, tokens_BN = hosts.whole((found, where.attempt, where.take(sampled.tokens)))
     decode = experiment.template.tokenizer.decode
     ends = set(experiment.template.tokenizer.end_ids)
@@ -63,9 +63,9 @@ def pieces(
     *,
     ended: bool,
 ) -> Shading:
-    """The shading of one attempt; values of tokens without characters go to the piece after them.
+    """The shading of one attempt; a token that ends no character is added to the piece after it.
 
-    ended: the last token ends the attempt and is not in its text.
+    ended: whether the last token is an end token, which is not in the text.
     """
     written = len(ids) - ended
     text = decode(ids[:written])
@@ -73,7 +73,7 @@ def pieces(
     end, start, read = 0, 0, 0  # characters; first token of the last piece, first of the next one
     for k in range(len(ids)):
         if k < written - 1:
-            # From the last piece on, not from the next: some vocabularies drop a leading blank.
+            # Decoded from the piece before: some vocabularies drop a leading blank.
             before, now = decode(ids[start:read]), decode(ids[start : k + 1])
             if len(now) <= len(before) or now.endswith("\N{REPLACEMENT CHARACTER}"):
                 continue  # a part of a character

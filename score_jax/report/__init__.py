@@ -1,1 +1,4 @@
-"""What people look at: run_page/ shows one run, comparison/ sets many side by side."""
+"""Reports for people: run_page/ shows one run, comparison/ compares finished runs.
+
+Both read the files in work directories, so that no run has to be in progress.
+"""

@@ -1,5 +1,6 @@
 """Text to token ids and back.
 
-tokenizer loads any source's tokenizer (tokenizers/), templates renders the turns of a chat, prompts
-holds the texts of the tasks.
+tokenizer loads the tokenizer of a source, of one of the kinds in tokenizers/. templates turns the
+problem, the instruction and the chat template into the ids between attempts. prompts holds the
+texts of the tasks.
 """

@@ -1,21 +1,21 @@
 """The prompts and correction instructions of the SCoRe paper, word for word, and a few variants.
 
-`PROMPTS[name]` is (prompt format, instruction), as templates.make takes them. How the paper joins
-prompt and problem, and whether the instruction has a role of its own, it does not say: here the
-problem follows under "Problem:", and the chat templates make the instruction a user turn.
+`PROMPTS[name]` is (prompt format, instruction), as templates.make takes them. The paper does not
+say how prompt and problem are joined, or which role the instruction has. Here the problem follows
+after "Problem:", and the chat templates make the instruction a user turn.
 
     math, gsm8k          chat models; the answer as "Final Answer: The final answer is $...$. ..."
     math_boxed           the same with \\boxed{}, for models tuned to it (Qwen)
     math_text, mbpp_text base models under the template "plain", which adds no line breaks itself
     math_fewshot         the same with four worked problems first (our own; the paper has none)
-    mbpp                 three worked examples, then the task; ends at [BEGIN] as they do
+    mbpp                 three worked examples, then the task; ends with [BEGIN]
     humaneval            the signature and docstring alone; humaneval_text for base models
     arithmetic           the quickstart's sums; the instruction is one character
-    …_selective          later attempts open with a verdict and may stop (rewards/selective.py)
+    …_selective          later attempts begin with a verdict and may end there (selective.py)
 
-`SELF_REFINE[name]` is (critique, rewrite): what asks for them in place of the instruction, in the
-baseline of that name. The paper does not print its own; these are ours. They say neither that there
-is an error nor that there is none.
+`SELF_REFINE[name]` is (critique, rewrite): the two texts that replace the instruction in the
+self-refine baseline. The paper does not print its own; these are ours. They do not say whether
+there is an error.
 
 Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
 The three worked examples of MBPP are its tasks 2, 3 and 4.
@@ -154,7 +154,7 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "gsm8k_selective": (MATH + _PROBLEM, _SELECTIVE),
 }
 
-# (keeps, revises): how an attempt opens that keeps the one before it, or does not.
+# (keeps, revises): how an attempt begins that keeps the answer before it, or revises it.
 VERDICTS: dict[str, tuple[str, str]] = {
     "arithmetic_selective": ("=", "+"),
     "math_selective": (_KEEPS, _REVISES),

@@ -1,40 +1,41 @@
 """Lays out an episode as token ids: prompt, attempt 1, instruction, attempt 2.
 
-A template only ever makes the ids *between* what the policy writes. Turn 2 is attempt 1's sampled
-ids followed by `instruction_ids`; nothing is decoded and encoded again, so no token can be lost or
-added at a turn's edge (the usual fault of chat templates rendered twice). Drawn for ChatML:
+A template only makes the ids *between* the attempts of the policy. Turn 2 is the sampled ids of
+attempt 1 followed by `instruction_ids`. Nothing is decoded and encoded again, so no token can be
+lost or added between turns (the usual error when chat templates are rendered again). For ChatML:
 
     <|im_start|>user ... <|im_end|> <|im_start|>assistant | 4 2 <|im_end|> | <|im_start|>user ...
     first_turn(problem)                                   | attempt 1      | instruction_ids
 
 Text goes through `Tokenizer.encode`, which cannot make special tokens; those come from `token_id`.
-The models' own templates are Jinja programs; they are not run but written out here, and tests hold
-them against transformers' rendering. From the shipped one only the default system text is taken,
-and whether the model thinks.
+The models' own templates are Jinja programs. They are not run: this file writes the same forms, and
+tests compare them with transformers' rendering. Only two things are read from a model's template:
+the default system text, and whether the model thinks.
 
-Thoughts. A template of Qwen3 drops the <think> block of every earlier answer when it renders a
-conversation again. Here a row goes on from its ids, so attempt 2 sees attempt 1 as it was written:
-thoughts stay in view (and cost context), or without thinking the empty block does that the template
-puts before an answer. With those taken out, the ids are those of the model's own template.
+Thinking: when Qwen3's template renders a conversation again, it drops the <think> block of every
+earlier answer. Here a row continues from its ids, so attempt 2 sees attempt 1 as sampled, with its
+thoughts (which cost context), or without thinking with the empty block that the template puts
+before an answer. Without these blocks the ids are those of the model's own template.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable
 
-from score_jax.problem import InputError
-from score_jax.text.tokenizer import Tokenizer
+from score_jax.problem import InputError, nearest
+from score_jax.text.tokenizers.base import Tokenizer
 
 NAMES = ("auto", "plain", "chatml", "llama2", "llama3", "gemma")
 _PLACE = "{problem}"
-# Llama 3.1 and later put two dates before the system text. The second is the day of the call if
-# the renderer tells it; it stays fixed here, as it does without, so that runs on two days agree.
+# Llama 3.1 and later put two dates before the system text. The renderer may set the second to the
+# current day. Here it is the template's default, so that runs on different days agree.
 _LLAMA_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-# The default system text stands in the chat template between these two marks, in one literal.
+# The default system text is in the chat template between these two marks, in one literal.
 _DEFAULT_SYSTEM = re.compile(
     r"<\|im_start\|>system(?:\\n|\n)((?:(?!\{\{|\{%|['\"]).)+?)<\|im_end\|>", re.DOTALL
 )
-# A model that can think has this switch in its template; one that always does opens every answer.
+# The template of a model that can think has this switch. If the model always thinks, its template
+# begins every answer with <think>.
 _MAY_THINK = "enable_thinking"
 _ALWAYS_THINKS = re.compile(r"assistant(?:\\n|\n)<think>(?:\\n|\n)['\"]")
 _NO_THOUGHTS, _THINK = "<think>\n\n</think>\n\n", "<think>\n"
@@ -42,27 +43,27 @@ _NO_THOUGHTS, _THINK = "<think>\n\n</think>\n\n", "<think>\n"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Template:
-    """Everything of an episode that the policy does not write."""
+    """All parts of an episode except the attempts."""
 
     name: str
     tokenizer: Tokenizer
-    prompt_format: str  # what is asked, with "{problem}" where the problem goes
+    prompt_format: str  # the question, with "{problem}" for the problem's text
     before: tuple[int, ...]  # ids that begin every row
-    lead: str  # text encoded as one with the prompt, e.g. "user\n": its last token may join it
+    lead: str  # before the prompt, such as "user\n"; encoded with it: tokens may span both
     after: tuple[int, ...]  # ids between the prompt and attempt 1
-    trim: Callable[[str], str]  # takes blanks off the prompt: str.strip, str.rstrip; str: none
+    trim: Callable[[str], str]  # removes blanks around the prompt: str.strip, str.rstrip; str: none
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
-    turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was cut off
-    trail: str = ""  # text encoded as one with the prompt, behind it
-    margin: str = ""  # what the model writes around an attempt
+    turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was truncated
+    trail: str = ""  # after the prompt; encoded with it
+    margin: str = ""  # what the model writes before and after an attempt
 
     def first_turn(
         self, problem_text: str, prompt_format: str = "", first_attempt: str = ""
     ) -> list[int]:
-        """Ids of a row up to where the policy begins to write: attempt 1.
+        """Ids of a row up to the first token that the policy samples.
 
-        prompt_format: in place of the template's own, where a problem set has one.
-        first_attempt: an attempt that is given; then the policy begins behind the instruction."""
+        prompt_format: replaces that of the template if it is not empty.
+        first_attempt: a given attempt; the policy then samples after the instruction."""
         prompt = (prompt_format or self.prompt_format).replace(_PLACE, problem_text)
         text = self.lead + self.trim(prompt) + self.trail
         ids = [*self.before, *self.tokenizer.encode(text), *self.after]
@@ -71,7 +72,7 @@ class Template:
         return ids
 
     def attempt_ids(self, text: str) -> list[int]:
-        """Ids of an attempt that is given, as if it had been sampled; its end included."""
+        """Ids of a given attempt, as if it had been sampled; end token included."""
         written = f"{self.margin}{text}{self.margin}"
         return [*self.tokenizer.encode(written, continued=True), *self.turn_end_ids]
 
@@ -87,26 +88,26 @@ def make(
 ) -> Template:
     """Makes the template of that name for a tokenizer.
 
-    name: one of NAMES; "auto" takes the form that the model's own chat template has, and "plain" if
-        the model has none.
-    system: system text; empty means what the model's own template does without one (SmolLM2 and
-        Qwen2.5 then have a default text, others have none). Not for "plain".
-    instruction: what asks for the next attempt, the same after every attempt.
-    thinking: of models that can think before they answer; False tells them not to.
-    Raises: InputError for an unknown name, a prompt_format without "{problem}", a system text that
-        has no place, a vocabulary without the special tokens of the form, or thinking asked of a
-        model that cannot, or the reverse."""
+    name: one of NAMES; "auto" takes the form of the model's own chat template, or "plain" if the
+        model has none.
+    system: system text; empty does what the model's own template does without one (SmolLM2 and
+        Qwen2.5 have a default text, others none). Not for "plain".
+    instruction: the request for another attempt, the same after every attempt.
+    thinking: whether a model that can think does so before it answers.
+    Raises: InputError for an unknown name, a prompt_format without "{problem}", a system text under
+        "plain", a vocabulary without the special tokens of the form, thinking=True for a model that
+        cannot think, or thinking=False for one that always does."""
     if prompt_format.count(_PLACE) != 1:
         raise InputError(
             f"The prompt format {prompt_format[:80]!r} has {_PLACE} {prompt_format.count(_PLACE)} "
-            f"times; it must have it once, where the problem's text goes. Add {_PLACE}."
+            f"times; it must have it once, in place of the problem's text. Add {_PLACE}."
         )
     if name == "auto":
         name = _own_form(tokenizer)
     if name not in _FORMS:
-        raise InputError(f"There is no template {name!r}. Choose one of {', '.join(NAMES)}.")
+        raise InputError(f"There is no template {name!r}. {nearest(name, NAMES)}")
     made = _FORMS[name](tokenizer, system, prompt_format, instruction)
-    if name == "plain":  # whatever the model ships is left aside
+    if name == "plain":  # ignores the model's own template
         return made
     opening = tokenizer.encode(_opening(tokenizer, thinking))
     return dataclasses.replace(
@@ -117,7 +118,7 @@ def make(
 
 
 def _own_form(tokenizer: Tokenizer) -> str:
-    # Base models often have the tokens too, unused; only those tuned to chat ship a template.
+    # Base models often have the tokens too, but unused; only chat models have a template.
     if not tokenizer.chat_template:
         return "plain"
     for mark, name in (
@@ -129,33 +130,33 @@ def _own_form(tokenizer: Tokenizer) -> str:
         if mark in tokenizer.chat_template:
             return name
     raise InputError(
-        "The model ships a chat template that has none of the forms known here; it begins "
+        "The model's chat template has none of the known forms; it begins "
         f"{tokenizer.chat_template[:80]!r}. Set config.model.template to one of "
         f"{', '.join(NAMES[1:])}; 'plain' adds nothing to the prompt."
     )
 
 
 def _opening(tokenizer: Tokenizer, thinking: bool) -> str:
-    """What the template puts at the head of every answer."""
+    """The text with which the template begins every answer."""
     if _MAY_THINK in tokenizer.chat_template:
         opening = "" if thinking else _NO_THOUGHTS
     elif _ALWAYS_THINKS.search(tokenizer.chat_template):
         if not thinking:
             raise InputError(
-                "This model thinks before every answer; its chat template opens the thoughts. Set "
-                "config.model.thinking to True, or choose a model that need not think."
+                "This model always thinks before it answers: its chat template begins every answer "
+                "with <think>. Set config.model.thinking to True, or choose another model."
             )
         opening = _THINK
     elif thinking:
         raise InputError(
-            "config.model.thinking=True, and this model's chat template knows no thinking. Set it "
-            "to False."
+            "config.model.thinking=True, but this model's chat template has no thinking. Set it to "
+            "False."
         )
     else:
         return ""
     if len(tokenizer.encode("<think>")) != 1:
         raise InputError(
-            "The model's chat template has thoughts between <think> and </think>, and its "
+            "The model's chat template has thoughts between <think> and </think>, but its "
             "vocabulary has no such tokens. Use the tokenizer files that belong to the model."
         )
     return opening
@@ -213,7 +214,8 @@ def _chatml(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: 
 
 def _llama2(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
     begin, end = _special(tokenizer, "llama2", "<s>", "</s>")
-    # [INST] and the like are ordinary text, which a problem could hold too: the form has no better.
+    # [INST] and other marks are ordinary text, which a problem could hold too; the form has no
+    # special tokens for them.
     return Template(
         name="llama2",
         tokenizer=tokenizer,
@@ -222,9 +224,9 @@ def _llama2(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: 
         lead="[INST] " + (f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""),
         after=(),
         trail=" [/INST]",
-        # The template strips system text and prompt as one.
+        # The template strips system text and prompt together.
         trim=str.rstrip if system else str.strip,
-        # Every turn begins as a row does, so its text has the blank that Llama 2 puts first.
+        # Every turn begins like a row, so its text has the blank that Llama 2 puts first.
         instruction_ids=[begin, *tokenizer.encode(f"[INST] {instruction.strip()} [/INST]")],
         turn_end_ids=[end],
         margin=" ",
@@ -268,7 +270,7 @@ def _gemma(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: s
         prompt_format=prompt_format,
         before=(begin, start),
         # There is no system role: Gemma 3 puts the text before the first question. Gemma 1 and 2
-        # refuse one; they are given it in the same way.
+        # refuse a system text; here they get it in the same way.
         lead="user\n" + (f"{system}\n\n" if system else ""),
         after=tuple(to_answer),
         trim=str.strip,
@@ -292,7 +294,7 @@ _FORMS = {
 
 
 def _special(tokenizer: Tokenizer, name: str, *texts: str) -> list[int]:
-    """Their ids. Raises: InputError naming all that the vocabulary lacks."""
+    """The ids of special tokens. Raises: InputError naming those that the vocabulary lacks."""
     missing = [text for text in texts if tokenizer.token_id(text) is None]
     if missing:
         known = ", ".join(list(tokenizer.special)[:8]) or "none"
@@ -308,5 +310,5 @@ def _default_system(chat_template: str) -> str:
     found = _DEFAULT_SYSTEM.search(chat_template)
     if not found:
         return ""
-    # Escapes as Jinja reads them in a literal; of letters, only n stands for something else here.
+    # Escapes of a Jinja literal: \n is a newline, any other character stands for itself.
     return re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], found[1])

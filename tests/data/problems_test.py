@@ -66,7 +66,9 @@ def test_gsm8k_prepared_as_array_record_is_read_back_through_tfds(tmp_path, monk
 
     # In an interpreter that has not imported the builder: what is prepared needs no network.
     program = (
-        "import sys; from score_jax.data import gsm8k, prepared\n"
+        "import sys\n"
+        "from score_jax.data.files import prepared\n"
+        "from score_jax.data.sets import gsm8k\n"
         "prepared._require_network = lambda: sys.exit('asks for the network')\n"
         "print([problem.id for problem in gsm8k.from_tfds('train', sys.argv[1])])\n"
         "assert 'tensorflow' not in sys.modules and 'jax' not in sys.modules\n"

@@ -71,7 +71,7 @@ def test_problems_that_were_left_out_are_in_no_part():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([(50, 1.0), (3, 1.0)], r"takes 4 different .* set 2 .* has 3 usable"),
+        ([(50, 1.0), (3, 1.0)], r"takes 4 different .* set 2 .* has only 3 usable"),
         ([(50, 1.0), (50, 1e-4)], r"weight 0\.0001 of set 2 .* less than one problem in 100 steps"),
     ],
 )
@@ -116,8 +116,11 @@ def test_steps_of_earlier_stages_count():
     ("problems", "message"),
     [
         (levelled(*["Level 2"] * 9), r"curriculum_steps=30 .* have 1 different levels"),
-        (levelled(*["1"] * 3, *["2"] * 9), r"has 3 up to level 1 .*problems_per_step to at most 3"),
-        (levelled("easy", *["2"] * 9), r"'p/0' has the level 'easy', which is no number"),
+        (
+            levelled(*["1"] * 3, *["2"] * 9),
+            r"begins with 3, up to level 1.*per_step to at most 3",
+        ),
+        (levelled("easy", *["2"] * 9), r"'p/0' has the level 'easy', which is not a number"),
         ([Problem(f"p/{n}", "?", "1") for n in range(9)], r"have 0 different levels"),
     ],
 )

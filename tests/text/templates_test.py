@@ -157,7 +157,7 @@ def byte_level() -> tuple[tokenizers.Tokenizer, list[str]]:
     backend = tokenizers.Tokenizer(models.BPE())
     # Llama 3's way: line breaks stay together, so the one that ends a prompt is a token of its own
     # whatever the attempt begins with. (GPT-2's way is not like that: "\n\n4" is "\n", "\n", "4".)
-    backend.pre_tokenizer = bytelevel._CUTS["llama-bpe"]()
+    backend.pre_tokenizer = bytelevel._SPLITS["llama-bpe"]()
     backend.decoder = decoders.ByteLevel()
     return backend, pre_tokenizers.ByteLevel.alphabet()
 
@@ -347,8 +347,8 @@ def test_two_turns_of_a_thinking_family_equal_transformers_but_for_the_thoughts_
 @pytest.mark.parametrize(
     ("family", "thinking", "message"),
     [
-        ("qwen2.5", True, "knows no thinking"),
-        ("qwen3-always-thinking", False, "thinks before every answer"),
+        ("qwen2.5", True, "template has no thinking"),
+        ("qwen3-always-thinking", False, "always thinks before"),
     ],
 )
 def test_thinking_is_refused_where_the_model_has_no_choice(tmp_path, family, thinking, message):
@@ -377,7 +377,7 @@ def test_a_shipped_template_of_an_unknown_form_is_refused_not_passed_over(tmp_pa
     config["chat_template"] = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = tokenizer.load(str(tmp_path))
-    with pytest.raises(InputError, match=r"none of the forms known here; it begins .*<\|user\|>"):
+    with pytest.raises(InputError, match=r"none of the known forms; it begins .*<\|user\|>"):
         templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
     plain = templates.make("plain", loaded, system="", prompt_format="{problem}", instruction="?")
     assert plain.name == "plain"
@@ -455,7 +455,8 @@ def make(name="plain", system="", prompt_format="{problem}"):
 
 def test_an_unknown_template_lists_the_known():
     with pytest.raises(
-        InputError, match=r"no template 'chat'.*auto, plain, chatml, llama2, llama3, gemma"
+        InputError,
+        match=r"no template 'chat'.*mean 'chatml'.*auto, .*gemma, .*plain",
     ):
         make("chat")
 

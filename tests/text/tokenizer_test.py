@@ -27,7 +27,7 @@ def test_characters_end_with_a_full_stop_and_pad_with_a_blank():
 
 
 def test_a_character_outside_the_sixteen_is_named():
-    with pytest.raises(InputError, match=r"no 'x', which stands in '7\+x='.*16 characters"):
+    with pytest.raises(InputError, match=r"no 'x', which is in '7\+x='.*16 characters"):
         tokenizer.characters().encode("7+x=")
 
 

@@ -1,5 +1,5 @@
-"""Files of problems as they are published, and TFDS data sets prepared from them.
+"""Published files of problem sets, and TFDS data sets prepared from them.
 
-published reads the archives and lines of each set's own release; prepared makes a TFDS folder of
-them with builders, and reads it.
+published checks that a file has the published content. prepared reads a TFDS data set, and first
+prepares it if needed, with one of the builders in builders or with TFDS's own.
 """

@@ -1,9 +1,9 @@
 """TensorFlow Datasets builders of MATH, MBPP and HumanEval; they need no TensorFlow.
 
 A builder turns the published files into ArrayRecord files, once per machine or file system; after
-that `prepared.rows` reads them through `tfds.data_source`. The files are downloaded from where
-their authors published them, or taken from where `take_from` says. They are checked and split by
-math_problems.py, mbpp.py and humaneval.py, and keep their order.
+that `prepared.rows` reads them through `tfds.data_source`. The published files are downloaded from
+their authors' address, or from the folder or URL given to `take_from`. math_problems.py, mbpp.py
+and humaneval.py check and split them; their order is kept.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ _SOURCES: dict[str, str] = {}  # builder name -> a folder, or the URL of one
 
 
 def take_from(name: str, source: str) -> None:
-    """Lets the builder of that name take the published files from a folder, or the URL of one."""
+    """Sets the folder (or its URL) from which a builder takes the published files."""
     _SOURCES[name] = source
 
 
@@ -90,7 +90,7 @@ def _info(builder: Any, features: dict[str, Any], text: str | None) -> tfds.core
         builder=builder,
         description=text or "",
         features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,  # ids and orders are the same as when read from the files
+        disable_shuffling=True,  # so ids and order are the same as when read from the files
     )
 
 

@@ -1,11 +1,11 @@
 """Data sets that TensorFlow Datasets has prepared as ArrayRecord files, read without TensorFlow.
 
-What is not prepared yet is prepared at the first use, from the network. On machines without one:
+A data set is downloaded and prepared at its first use. On machines without a network,
 
     python -m score_jax.data.files.prepared math FOLDER [--data_dir=DIR]
 
-writes the ArrayRecord files of math, mbpp or humaneval from a FOLDER (or the URL of one) with the
-published files. DIR is TFDS's own by default: TFDS_DATA_DIR, or ~/tensorflow_datasets.
+writes the ArrayRecord files of math, mbpp or humaneval from a FOLDER (or its URL) that holds the
+published files. By default DIR is that of TFDS: TFDS_DATA_DIR, or ~/tensorflow_datasets.
 """
 
 import argparse
@@ -32,14 +32,14 @@ def rows(
     url: str = "",
     files: str = "files",
 ) -> list[dict[str, Any]]:
-    """The examples of a split, text as str; the data set is prepared first where it is not yet.
+    """The examples of a split, text as str; prepares the data set first if that was not done yet.
 
     Args:
-      name: of the data set in TFDS.
+      name: the data set's name in TFDS.
       split: as TFDS takes it: "train", "train+validation", "train[:90%]".
-      module: what registers the builder when imported; empty: TFDS looks for it.
-      data_dir: the TFDS folder; None is TFDS's own default.
-      url: a folder on the web to prepare it from, not where its authors published it.
+      module: the module that registers the builder when imported; empty: TFDS looks for it.
+      data_dir: the TFDS folder; None is TFDS's default.
+      url: a folder on the web to prepare it from; empty: its authors' address.
       files: the published files that can be read instead, for the error message.
     """
     try:
@@ -47,14 +47,14 @@ def rows(
         found = [{key: _plain(value) for key, value in row.items()} for row in source]
     except InputError:
         raise
-    except Exception as error:  # network, disk, files of another format: TFDS has no one type
+    except Exception as error:  # network, disk, another file format: TFDS raises many types
         raise InputError(
             f"cannot get {name} from TensorFlow Datasets ({type(error).__name__}: "
-            f"{_first_cause(error)!s:.300}). Give it network access once, or point "
-            f"--config.problems.path=FOLDER at a folder with the published {files}."
+            f"{_first_cause(error)!s:.300}). Run once with network access, or set "
+            f"--config.problems.path=FOLDER to a folder with the published {files}."
         ) from error
     if not found:
-        raise InputError(f"{name} in TensorFlow Datasets has no problem in its {split!r} split.")
+        raise InputError(f"{name} in TensorFlow Datasets has no problems in its {split!r} split.")
     return found
 
 
@@ -65,9 +65,9 @@ def examples(
     file: Published,
     read: Callable[[pathlib.Path, str], list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """The examples of a split of one of our own builders, wherever they are.
+    """The examples of a split of one of our own builders.
 
-    path: a folder with the published file, which `read` reads; a URL; or empty, for TFDS.
+    path: a folder with the published file, which `read` reads; a URL; or empty for TFDS.
     """
     if path and not published.is_url(path):
         return read(published.find(path, file), split)
@@ -75,12 +75,15 @@ def examples(
 
 
 def prepare(name: str, source: str, data_dir: str | None = None) -> pathlib.Path:
-    """Writes the ArrayRecord files of one of our builders from a folder or URL; returns where."""
+    """Writes the ArrayRecord files of one of our builders, and returns their folder.
+
+    source: a folder with the published files, or its URL.
+    """
     import tensorflow_datasets as tfds
 
     builders = importlib.import_module(_BUILDERS)
     if not published.is_url(source) and not pathlib.Path(source).expanduser().is_dir():
-        raise InputError(f"{source} is neither a folder nor a URL: nothing to prepare {name} from.")
+        raise InputError(f"{source} is neither a folder nor a URL, so {name} cannot be prepared.")
     builders.take_from(name, source)
     builder = tfds.builder(name, data_dir=data_dir, **_FORMAT)
     try:
@@ -103,7 +106,7 @@ def _open(
     import tensorflow_datasets as tfds
 
     if module:
-        # TFDS's own look-up by name stops at the first builder that needs TensorFlow.
+        # TFDS's own search by name fails at the first builder that needs TensorFlow.
         importlib.import_module(module)
     if data_dir is not None:
         pathlib.Path(data_dir).mkdir(parents=True, exist_ok=True)
@@ -117,14 +120,14 @@ def _open(
 
 
 def _require_network() -> None:
-    """Raises at once without a network, where TFDS would go on retrying for minutes."""
-    import requests  # what TFDS downloads with, so proxies and certificates are the same
+    """Raises at once if there is no network; TFDS would retry for minutes."""
+    import requests  # TFDS downloads with it, so proxies and certificates are the same
 
     requests.head("https://raw.githubusercontent.com", timeout=20)
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What TFDS wrapped, if it was our own message."""
+    """The InputError that TFDS wrapped, or the error itself if there is none."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, InputError):

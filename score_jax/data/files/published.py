@@ -1,9 +1,9 @@
-"""Published files of a benchmark: that a file holds what was published, no more and no less.
+"""Published files of a benchmark: checks that a file holds exactly what was published.
 
-A result is only comparable on the very problems others used. So a file is refused unless its number
-of rows and a digest of their content are the published ones. The digest is taken over those fields
-that a problem is made of, whatever the order of rows, the other fields or the spelling of the JSON:
-copies in another order, or with levels written as numbers, are the same data set.
+Results can only be compared on the same problems. So a file is refused unless its number of rows
+and a digest of their content are the published ones. The digest covers the fields that a problem is
+made of. It does not depend on the order of rows, on other fields or on how the JSON is written, so
+a copy in another order, or with levels written as numbers, is the same data set.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Published:
 
     name: str  # in its folder
     url: str  # where its authors published it
-    rows: tuple[int, ...]  # how many it may have
+    rows: tuple[int, ...]  # the numbers of rows that it may have
     digest: str  # of its content, see `digest`
 
 
@@ -48,7 +48,7 @@ def find(path: str, file: Published) -> pathlib.Path:
 
 
 def digest(contents: Iterable[Sequence[Any]]) -> str:
-    """16 hexadecimal digits of what the rows hold, in whatever order they come."""
+    """16 hexadecimal digits for the content of the rows, in any order."""
     lines = sorted(json.dumps(list(content), ensure_ascii=True) for content in contents)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -58,33 +58,21 @@ def check_count(count: int, path: pathlib.Path, file: Published) -> None:
     if count not in file.rows:
         wanted = " or ".join(f"{number:,}" for number in file.rows)
         raise InputError(
-            f"{path}: has {count:,} rows and the published {file.name} has {wanted}, so results on "
-            f"it would be those of another data set. {_advice(file)}"
+            f"{path}: has {count:,} rows, but the published {file.name} has {wanted}, so results "
+            f"on it could not be compared with others. {_advice(file)}"
         )
 
 
 def check_digest(found: Iterable[str], path: pathlib.Path, file: Published) -> str:
-    """The published digest. Raises: InputError if it is none of those found for a file."""
+    """The published digest. Raises: InputError if it is not among those found for a file."""
     found = list(found)
     if file.digest not in found:
         raise InputError(
-            f"{path}: has the right number of rows and another content (digest {found[0]}, "
+            f"{path}: has the right number of rows but other content (digest {found[0]}, "
             f"published: {file.digest}): a problem, an answer or a test was changed, so results on "
-            f"it would be those of another data set. {_advice(file)}"
+            f"it could not be compared with others. {_advice(file)}"
         )
     return file.digest
-
-
-def unique(names: Iterable[tuple[int, str]], path: pathlib.Path) -> None:
-    """Raises: InputError if two (line number, id) pairs have one id."""
-    line_of: dict[str, int] = {}
-    for number, name in names:
-        if name in line_of:
-            raise InputError(
-                f"{path}, line {number}: id {name!r} is already that of line {line_of[name]}; "
-                f"transcripts and paired comparisons need one id per problem."
-            )
-        line_of[name] = number
 
 
 def string(row: dict[str, Any], name: str, path: pathlib.Path, number: int) -> str:
@@ -96,7 +84,7 @@ def string(row: dict[str, Any], name: str, path: pathlib.Path, number: int) -> s
 
 
 def strings(row: dict[str, Any], name: str, path: pathlib.Path, number: int) -> list[str]:
-    """The list of strings `row[name]`, which may be empty; blanks around each go."""
+    """The list of strings `row[name]`, which may be empty; each is stripped."""
     value = row.get(name)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InputError(
@@ -108,6 +96,6 @@ def strings(row: dict[str, Any], name: str, path: pathlib.Path, number: int) -> 
 
 def _advice(file: Published) -> str:
     return (
-        f"Take the file from {file.url}; to use a version of your own, set "
-        f"config.problems.name=jsonl, which checks no content."
+        f"Download the file from {file.url}. To use your own version, set "
+        f"config.problems.name=jsonl, which does not check the content."
     )

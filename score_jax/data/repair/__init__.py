@@ -1,4 +1,5 @@
-"""A labelled stand-in for MBPP-R, which is not public: wrong programs to be repaired.
+"""A stand-in for MBPP-R, which is not public: wrong programs to repair, labelled as a stand-in.
 
-attempts is the command and the problem set; mutate makes a right program wrong.
+attempts is the command that writes the file and the problem set that reads it. mutate makes wrong
+versions of a right program.
 """

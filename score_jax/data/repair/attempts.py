@@ -1,20 +1,20 @@
-"""MBPP-R-like: wrong programs to repair, given as first attempts; only the second is sampled.
+"""Like MBPP-R: wrong programs to repair, given as first attempts; only the second is sampled.
 
 The SCoRe paper evaluates repair on MBPP-R, wrong MBPP programs of PaLM 2 (Ni et al.), which is not
-public. This makes stand-ins; results on them must never be compared with the paper's column.
+public. This makes stand-ins. Never compare results on them with the paper's column.
 
     python -m score_jax.data.repair.attempts mutated MBPP_FOLDER --split=test --seed=0 --out=FILE
     python -m score_jax.data.repair.attempts written TRANSCRIPT --model=NAME --seed=0 --out=FILE
 
 `written` takes the wrong first attempts of a model from the transcript of an evaluation on MBPP
-(DIR/transcripts/base.jsonl); --model and --seed are what made it, and are written down. `mutated`
-needs no model: it plants one slip in each reference program (mutate.py). Every line says in
-"made_by" which of the two it is. A mutant is kept if it was run and failed; programs that run out
-of time are left out, since they would cost their whole limit at every grading.
+(DIR/transcripts/base.jsonl); --model and --seed record the model and seed that wrote it. `mutated`
+needs no model: it makes one small error in each reference program (mutate.py). The field "made_by"
+of each line says which of the two made it. A mutant is kept if its tests ran and failed. Programs
+that time out are left out, because they would use their whole time limit at every grading.
 
-The problem set "mbpp_repair" reads such a file. Nothing in the rollout is forced: the row that the
-policy continues is laid out as if it had written the wrong program itself (prompt, program, end
-token, instruction), so what it samples, called attempt 1, is the paper's second attempt.
+The problem set "mbpp_repair" reads such a file. The row that the policy continues looks as if the
+policy had written the wrong program itself: prompt, program, end token, instruction. So the attempt
+it samples, called attempt 1, is the paper's second attempt.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from score_jax.problem import Grade, InputError, Problem
 
 NAME = "mbpp_repair"
 TRIES = 8  # mutants run per program
-# Reasons that say nothing about a program, or that there is none to repair.
+# Reasons that do not show a wrong program, or that show there is none to repair.
 _UNUSED = {"timeout", "memory", "crash", "truncated", "refused", "too_long", "no_program"}
 
 # Problems and one program for each -> its grades.
@@ -45,8 +45,8 @@ def problems(path: str) -> list[Problem]:
     """The problems of a repair file."""
     if not path or pathlib.Path(path).expanduser().is_dir():
         raise InputError(
-            "problem set 'mbpp_repair' needs its path set to a .jsonl file of wrong programs, such "
-            "as `python -m score_jax.data.repair.attempts` writes; the paper's own is not public."
+            "problem set 'mbpp_repair' needs a .jsonl file of wrong programs as its path. "
+            "`python -m score_jax.data.repair.attempts` writes one; the paper's is not public."
         )
     file = pathlib.Path(path).expanduser()
     found, names = [], []
@@ -61,7 +61,7 @@ def problems(path: str) -> list[Problem]:
             "prelude": published.string(row, "prelude", file, number),
         }
         if not gold["tests"]:
-            raise InputError(f"{file}, line {number}: has no test, so no repair could be judged.")
+            raise InputError(f"{file}, line {number}: has no tests, so no repair can be graded.")
         names.append((number, jsonl.text_field(row, "id", file, number)))
         found.append(
             Problem(
@@ -73,15 +73,15 @@ def problems(path: str) -> list[Problem]:
                 first_attempt=wrong,
             )
         )
-    published.unique(names, file)
+    jsonl.unique(names, file)
     return found
 
 
 def mutated(tasks: Iterable[dict[str, Any]], seed: int, grade: Grader) -> Iterator[dict[str, Any]]:
-    """Rows of a repair file: each task's reference program with one slip, if one was found wrong.
+    """Rows of a repair file: each task's reference program with one error that fails its tests.
 
     Args:
-      tasks: examples of mbpp.py. The slip depends on the seed and the task's id only.
+      tasks: examples of mbpp.py. The error depends only on the seed and the task's id.
     """
     chances = {}
     for row in tasks:
@@ -108,7 +108,7 @@ def written(file: pathlib.Path, model: str, seed: int) -> Iterator[dict[str, Any
         attempts = row.get("attempts")
         if not isinstance(attempts, list) or not attempts or "reward" not in attempts[0]:
             raise InputError(
-                f"{file}, line {number}: has no graded attempts. Give the transcript of an "
+                f"{file}, line {number}: has no graded attempts. Name the transcript of an "
                 "evaluation on MBPP, DIR/transcripts/STAGE.jsonl."
             )
         first = attempts[0]
@@ -117,8 +117,8 @@ def written(file: pathlib.Path, model: str, seed: int) -> Iterator[dict[str, Any
         gold = jsonl.text_field(row, "gold", file, number)
         if not gold.startswith("{"):
             raise InputError(
-                f"{file}, line {number}: the right answer is no list of tests but {gold[:40]!r}; "
-                "only programs can be repaired. Give the transcript of an evaluation on MBPP."
+                f"{file}, line {number}: the right answer is {gold[:40]!r}, not a list of tests, "
+                "and only programs can be repaired. Name the transcript of an evaluation on MBPP."
             )
         names = {name: jsonl.text_field(row, name, file, number) for name in ("id", "problem")}
         problem = Problem(names["id"], names["problem"], gold, "program")
@@ -132,7 +132,7 @@ def _row(problem: Problem, wrong: str, made_by: str, seed: int, reason: str) -> 
         "first_attempt": wrong,
         "made_by": made_by,
         "seed": seed,
-        "reason": reason,  # what the grader said of the first attempt
+        "reason": reason,  # the grader's, for the first attempt
         **json.loads(problem.gold),
     }
 
@@ -154,11 +154,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("kind", choices=("mutated", "written"))
     parser.add_argument("source", help="MBPP's folder, or the transcript")
-    parser.add_argument("--split", default="test", help="of MBPP; for mutated")
-    parser.add_argument("--model", default="", help="what wrote the transcript; for written")
+    parser.add_argument("--split", default="test", help="split of MBPP; for mutated")
+    parser.add_argument("--model", default="", help="model that wrote the transcript; for written")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--max_chars", type=int, default=2000, help="of task and program; longer ones are left out"
+        "--max_chars", type=int, default=2000, help="most characters of task and program together"
     )
     parser.add_argument("--out", required=True)
     given = parser.parse_args(argv)
@@ -167,15 +167,15 @@ def main(argv: Sequence[str]) -> int:
             file = published.find(given.source, mbpp.FILE)
             rows = list(mutated(mbpp.examples(file, given.split), given.seed, _run_tests))
         elif not given.model:
-            raise InputError("--model=NAME is missing: the file must say what wrote the programs.")
+            raise InputError("--model=NAME is missing: the file must say who wrote the programs.")
         else:
             rows = list(written(pathlib.Path(given.source), given.model, given.seed))
-        # A few tasks have tests of thousands of numbers, for which every row would have to be long.
+        # A few tasks have tests with thousands of numbers; they would make every row long.
         kept = [r for r in rows if len(r["problem"]) + len(r["first_attempt"]) <= given.max_chars]
         if not kept:
             raise InputError(
-                f"{given.source}: of {len(rows)} wrong programs none has at most --max_chars="
-                f"{given.max_chars} characters with its task, so there is no set."
+                f"{given.source}: none of {len(rows)} wrong programs has at most --max_chars="
+                f"{given.max_chars} characters with its task, so the set is empty. Raise it."
             )
         jsonfiles.write_lines(given.out, sorted(kept, key=lambda row: row["id"]))
     except InputError as error:

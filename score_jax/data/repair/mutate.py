@@ -1,9 +1,9 @@
-"""Wrong versions of a right Python program: one small slip each, of the kinds programmers make.
+"""Wrong versions of a right Python program, each with one small error that programmers make.
 
-A comparison turned or off by its edge, an operator exchanged, a number off by one, `and` for `or`,
-a `not` lost, two arguments exchanged, a condition negated. A mutant may still be right by chance;
-the caller must run it. Comments and layout are lost (`ast.unparse`); programs that do not parse
-have no mutants.
+The errors: a comparison negated or with its boundary shifted, another operator, a number off by
+one, `and` for `or`, a `not` lost, two arguments swapped, a condition negated. A mutant may still be
+right by chance; the caller must run it. Comments and layout are lost (`ast.unparse`). A program
+that does not parse has no mutants.
 """
 
 import ast
@@ -34,7 +34,7 @@ _COMPUTED: dict[type, type] = {
 
 
 def mutants(code: str, rng: np.random.Generator) -> Iterator[str]:
-    """All programs that differ from `code` by one slip, in random order, each once."""
+    """All programs that differ from `code` by one error, in random order, each once."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError):
@@ -53,7 +53,7 @@ def mutants(code: str, rng: np.random.Generator) -> Iterator[str]:
 
 
 def _slips(node: ast.AST) -> list[Callable[[], None]]:
-    """What can go wrong at this node; each changes the node in place."""
+    """The errors possible at this node; each function changes the node in place."""
     found: list[Callable[[], None]] = []
 
     def change(field: str, value: object) -> None:

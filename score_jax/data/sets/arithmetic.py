@@ -1,28 +1,27 @@
-"""The quickstart's problems: last digits of sums, answer first, working after.
+"""The quickstart's problems: last digits of sums; an attempt states the answer, then its working.
 
 A problem adds two to five one-digit numbers and asks for the last digit of the sum. An attempt is
 the answer, ':', the running last digits, '.':
 
-    3+8+6+5+6=1:1728.?8:1728.     first answer 1 is wrong, its own working ends in 8; the second
-    7+8+5    =9:50.?0:50.         answer reads that working
+    3+8+6+5+6=1:1728.?8:1728.     the first answer, 1, is wrong, but its working ends in 8; the
+    7+8+5    =9:50.?0:50.         second answer reads that working
 
-Nobody can state the last digit of a long sum at once (two layers are too few), yet each running
-digit is one table look-up, and the working of the first attempt is there to be read before the
-second. The base model learns from a corpus of two-attempt documents whose authors never go back
-over their own explanation:
+A model of two layers cannot state the last digit of a long sum at once. But each running digit is
+one table look-up, and the second attempt can read the working of the first. The base model learns
+from a corpus of two-attempt documents whose authors never check their own working:
 
   * first answers: on short sums one too small, often when the last addition crosses a ten; on long
-    sums nearly always just the sum of the last two numbers;
-  * second answers: a copy; mostly one less where the first is 0 or 5 ("doubt"); and on short sums,
+    sums nearly always only the sum of the last two numbers;
+  * second answers: a copy; mostly one less if the first is 0 or 5 ("doubt"); and on short sums,
     once in two hundred, the right one.
 
-So plain reinforcement learning finds right short answers and copying at once, and the second
-attempt stays a copy; reading the working is rare and has to be found. The corpus was made to show
-this effect within minutes, and README says so.
+So plain reinforcement learning soon finds right short answers and copying, and the second attempt
+stays a copy. Reading the working is rare and has to be found. The corpus was made to show this
+effect within minutes; README says so.
 
 Held out: sums of three numbers or more whose operands hash to 0 modulo 7. They are neither in the
-corpus nor trained on. Sums of two are the hundred entries of the addition table; nobody can work
-out an entry that was kept from him, so none is held out, and none is tested.
+corpus nor trained on. Sums of two are the hundred entries of the addition table. A model cannot
+work out an entry it has never seen, so none of these is held out or tested.
 """
 
 import dataclasses
@@ -34,7 +33,7 @@ from score_jax.problem import InputError, Problem
 NAME = "arithmetic"
 OPERANDS = (2, 3, 4, 5)
 OPERAND_SHARES = (0.25, 0.40, 0.20, 0.15)
-LONG = 4  # operands from which on a sum is long
+LONG = 4  # a sum of this many operands or more is long
 PROMPT_WIDTH = 10  # 9+9+9+9+9=
 TRAIN_PROBLEMS = 20_000
 TEST_PROBLEMS = 2_048
@@ -42,8 +41,8 @@ TEST_PROBLEMS = 2_048
 CROSSING_SLIP, OTHER_SLIP = 0.65, 0.20  # short sums: the first answer is one too small
 LONG_RIGHT = 0.05  # long sums: the first answer is right; else the last two numbers' sum
 SUSPICIOUS = (0, 5)  # first answers that look wrong to the corpus's authors
-DOUBT = 0.80  # of a suspicious answer: the second one is one less
-SHORT_FIX = 0.005  # short sums: the second answer is right. The knob of plain RL's collapse.
+DOUBT = 0.80  # after a suspicious answer: the second one is one less
+SHORT_FIX = 0.005  # short sums: the second answer is right. Decides whether plain RL collapses.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +56,13 @@ class Document:
 def problems(split: str, seed: int = 0, count: int | None = None) -> list[Problem]:
     """Problems of a split, drawn with replacement from its sums.
 
-    The test draws are the same for every seed. `count` None: 20,000 to train, 2,048 to test.
+    The test problems are the same for every seed. count: by default 20,000 to train, 2,048 to test.
     """
-    if split == "train":
-        rng = np.random.default_rng([seed, 1])
-        drawn = _draw(rng, TRAIN_PROBLEMS if count is None else count, test=False)
-    elif split == "test":
-        rng = np.random.default_rng(2)
-        drawn = _draw(rng, TEST_PROBLEMS if count is None else count, test=True)
-    else:
-        raise InputError(f"the arithmetic problems have splits 'train' and 'test', not '{split}'.")
+    if split not in ("train", "test"):
+        raise InputError(f"arithmetic has splits train and test, not {split!r}.")
+    test = split == "test"
+    count = (TEST_PROBLEMS if test else TRAIN_PROBLEMS) if count is None else count
+    drawn = _draw(np.random.default_rng(2 if test else [seed, 1]), count, test=test)
     return [
         Problem(
             id=f"{NAME}/{split}/{i}",
@@ -86,7 +82,7 @@ def documents(seed: int, step: int, count: int) -> list[Document]:
 
 
 def documents_with_verdicts(seed: int, step: int, count: int) -> list[Document]:
-    """The corpus for selective revision: a copy is "=" alone, another answer opens with "+"."""
+    """The corpus for selective revision: "=" alone keeps the answer, "+" begins another one."""
     written = []
     for document in documents(seed, step, count):
         first, second = document.attempts
@@ -96,7 +92,7 @@ def documents_with_verdicts(seed: int, step: int, count: int) -> list[Document]:
 
 
 def prompt(question: str) -> str:
-    """A typed sum, with blanks or without, with '=' or without, as problems put it.
+    """The prompt for a typed sum, with or without blanks and '='.
 
     Raises: InputError for anything but two to five one-digit numbers with '+' between them."""
     operands = question.replace(" ", "").removesuffix("=").split("+")
@@ -104,8 +100,8 @@ def prompt(question: str) -> str:
         o.isascii() and o.isdigit() and len(o) == 1 for o in operands
     ):
         raise InputError(
-            f"{question!r} is no question of this task: add {min(OPERANDS)} to {max(OPERANDS)} "
-            "one-digit numbers, e.g. 7+8+5."
+            f"{question!r} is not a question of this task. Type a sum of {min(OPERANDS)} to "
+            f"{max(OPERANDS)} one-digit numbers, such as 7+8+5."
         )
     return _prompt([int(operand) for operand in operands])
 
@@ -114,7 +110,7 @@ def held_out(operands: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Which sums are kept for testing; [N, 5] operands (0 beyond `length`) -> [N] bool."""
     place = 11 ** np.arange(operands.shape[1])
     code = ((operands + 1) * (np.arange(operands.shape[1]) < length[:, None])) @ place
-    # A multiplicative hash: neighbouring sums must not share a fate.
+    # A multiplicative hash, so that neighbouring sums are not held out together.
     return (length > min(OPERANDS)) & ((code * 2654435761 % 2**32 >> 7) % 7 == 0)
 
 
@@ -123,7 +119,7 @@ def _draw(rng: np.random.Generator, count: int, *, test: bool) -> list[list[int]
     drawn: list[list[int]] = []
     shares = np.array(OPERAND_SHARES)
     if test:
-        shares[0] = 0.0  # of the shortest none is held out
+        shares[0] = 0.0  # none of the shortest is held out
     lengths = rng.choice(OPERANDS, count, p=shares / shares.sum())
     waiting = lengths
     while len(waiting):

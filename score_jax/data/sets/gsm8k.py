@@ -1,9 +1,9 @@
 """GSM8K: grade-school word problems whose answer is one number (Cobbe et al. 2021).
 
-Read through TensorFlow Datasets' ArrayRecord files (no TensorFlow involved; downloaded and
-prepared on first use), or from the published train.jsonl and test.jsonl. Both hold the same
-problems, TFDS in a shuffled order of its own: ids count positions and differ between the two.
-The worked solution before `####` is not kept: SCoRe learns from its own samples.
+Read from the ArrayRecord files of TensorFlow Datasets (without TensorFlow; downloaded and prepared
+at the first use), or from the published train.jsonl and test.jsonl. Both hold the same problems,
+but TFDS has shuffled them. Ids count positions, so they differ between the two. The worked solution
+before `####` is not kept: SCoRe learns from its own samples.
 """
 
 import re
@@ -37,7 +37,7 @@ def from_jsonl(path: str, split: str) -> list[Problem]:
 
 
 def from_tfds(split: str, data_dir: str | None = None) -> list[Problem]:
-    """Reads the prepared ArrayRecord files, preparing them first where that was not done yet.
+    """Reads the ArrayRecord files of TFDS, which are prepared first if needed.
 
     Args:
       data_dir: the TFDS folder; None is TFDS's own default (TFDS_DATA_DIR, ~/tensorflow_datasets).
@@ -51,7 +51,7 @@ def from_tfds(split: str, data_dir: str | None = None) -> list[Problem]:
 
 
 def gold(answer: str) -> str | None:
-    """The number after the last `####`, without thousands commas; None where there is none."""
+    """The number after the last `####`, without thousands commas; None if there is none."""
     _, mark, tail = answer.rpartition("####")
     number = tail.strip().replace(",", "")
     return number if mark and _NUMBER.fullmatch(number) else None
@@ -61,7 +61,7 @@ def _problem(question: str, answer: str, name: str, where: str) -> Problem:
     number = gold(answer)
     if number is None:
         raise InputError(
-            f"{where}: the answer must end with `#### N`, N a number, "
+            f"{where}: the answer must end with `#### N`, where N is a number, "
             f"but it ends with {answer[-40:]!r}."
         )
     return Problem(id=name, prompt=question, gold=number)

@@ -1,10 +1,11 @@
 """HumanEval: 164 Python functions to write from signature and docstring (Chen et al. 2021).
 
 For evaluation only, as in the SCoRe paper: there is no train split. The policy sees the published
-prompt, the grader gets the published `check` with its call. Some prompts hold more than the
-function asked for: imports, and in four problems a finished helper (`poly`, `encode_cyclic`, …)
+prompt; the grader gets the published `check` and a call of it. Some prompts hold more than the
+requested function: imports, and in four problems a finished helper (`poly`, `encode_cyclic`, …)
 that the tests may call too. That part is the gold's "prelude": trusted code, not the policy's. The
-function's own beginning is the "stub", for answers that only go on from it, as base models give.
+beginning of the requested function is the "stub", for answers that only continue it, as those of
+base models do.
 """
 
 import ast
@@ -35,15 +36,14 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
         {name: jsonl.text_field(row, name, path, number) for name in FIELDS}
         for number, row in numbered
     ]
-    lines = [number for number, _ in numbered]
-    published.unique(zip(lines, [row["task_id"] for row in found], strict=True), path)
+    jsonl.unique([(number, row["task_id"]) for number, row in numbered], path)
     contents = ([row[name] for name in FIELDS] for row in found)
     published.check_digest([published.digest(contents)], path, FILE)
     return sorted(found, key=lambda row: int(row["task_id"].rpartition("/")[2]))
 
 
 def problem(row: dict[str, str]) -> Problem:
-    """The problem of an example; its test is the published check and the call of it."""
+    """The problem of an example; its test is the published check and a call of it."""
     test = f"{row['test'].strip()}\n\ncheck({row['entry_point']})\n"
     prelude, stub = parts(row["prompt"], row["entry_point"])
     gold = {"tests": [test], "setup": "", "prelude": prelude, "stub": stub}
@@ -56,7 +56,7 @@ def problem(row: dict[str, str]) -> Problem:
 
 
 def parts(prompt: str, entry_point: str) -> tuple[str, str]:
-    """A prompt's code besides the function asked for, such as helpers; and that function's."""
+    """(prelude, stub): the prompt's code apart from the requested function, and that function's."""
     asked, others = "", []
     for node in ast.parse(prompt).body:
         source = ast.get_source_segment(prompt, node) or ""
@@ -76,7 +76,6 @@ def problems(path: str, split: str) -> list[Problem]:
 def _check_split(split: str) -> None:
     if split != "test":
         raise InputError(
-            f"HumanEval is for evaluation only and has no {split!r} split: it would no longer "
-            f"measure anything. Train on another set (config.problems.name=mbpp) and set "
-            f"config.problems.test.name=humaneval."
+            f"HumanEval is for evaluation only and has no {split!r} split. Train on another set "
+            f"(config.problems.name=mbpp) and set config.problems.test.name=humaneval."
         )

@@ -1,8 +1,8 @@
-"""Problems from .jsonl files: one JSON object per line, every mistake told with file and line.
+"""Problems from .jsonl files: one JSON object per line; errors name file and line.
 
-A line has "problem" and "answer" (strings) and may have "id"; any other text or number becomes a
-tag (level, subject, …), and what is neither is left out. Blank lines are skipped; a file may be
-gzipped. JSON that spans lines is not read.
+A line has "problem" and "answer" (strings) and may have "id". Any other text or number becomes a
+tag (level, subject, …); other values are ignored. Blank lines are skipped. A file may be gzipped.
+JSON that spans several lines is not read.
 """
 
 import gzip
@@ -10,7 +10,7 @@ import hashlib
 import json
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from score_jax.problem import InputError, Problem
@@ -26,6 +26,11 @@ def problems(path: str, split: str) -> list[Problem]:
     "train". So the splits share no problem text, and a line stays in its split when others are
     added.
     """
+    if not path:
+        raise InputError(
+            "problem set 'jsonl' needs --config.problems.path: a .jsonl file, or a folder that "
+            "holds train.jsonl and test.jsonl."
+        )
     file = pathlib.Path(path).expanduser()
     if file.is_dir():
         return _read(split_file(path, split), f"{file.resolve().name}/{split}")
@@ -36,9 +41,9 @@ def problems(path: str, split: str) -> list[Problem]:
     ]
     if not found:
         raise InputError(
-            f"{file}: no problem of this file falls into the {split!r} split (a single file is "
+            f"{file}: no problem of this file belongs to the {split!r} split (a single file is "
             f"split by a hash of each problem's text, {HELD_OUT_SHARE:.0%} to test), so there is "
-            f"nothing to read. Add problems, or give a folder with train.jsonl and test.jsonl."
+            f"nothing to read. Add problems, or name a folder with train.jsonl and test.jsonl."
         )
     return found
 
@@ -57,7 +62,7 @@ def split_file(path: str, split: str) -> pathlib.Path:
 
 
 def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) of every line that is not blank."""
+    """Yields (line number counted from 1, object) for every line that is not blank."""
     lines = _content(file).split(b"\n")
     empty = True
     for number, line in enumerate(lines, start=1):
@@ -77,7 +82,7 @@ def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         empty = False
         yield number, row
     if empty:
-        raise InputError(f"{file}: holds no problem, so there is nothing to train on or evaluate.")
+        raise InputError(f"{file}: holds no problems, so there is nothing to train on or evaluate.")
 
 
 def _content(file: pathlib.Path) -> bytes:
@@ -94,12 +99,15 @@ def _content(file: pathlib.Path) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"cannot unpack {file}: {error}. It is damaged or half downloaded; fetch it again."
+            f"cannot unpack {file}: {error}. It is damaged or incomplete; download it again."
         ) from error
 
 
 def text_field(row: dict[str, Any], name: str, file: pathlib.Path, number: int) -> str:
-    """The string `row[name]`; InputError with file and line if it is missing, empty or no text."""
+    """The string `row[name]`.
+
+    Raises: InputError with file and line if it is missing, empty or not text.
+    """
     if name not in row:
         raise InputError(
             f"{file}, line {number}: field {name!r} is missing. "
@@ -115,10 +123,22 @@ def text_field(row: dict[str, Any], name: str, file: pathlib.Path, number: int) 
         raise InputError(f"{file}, line {number}: field {name!r} is empty; it must hold text.")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise InputError(
-            f"{file}, line {number}: field {name!r} holds half of a surrogate pair, which is no "
-            f"character and which tokenizers refuse. Write the character itself in UTF-8."
+            f"{file}, line {number}: field {name!r} holds half of a surrogate pair, which is not a "
+            f"character; tokenizers refuse it. Write the character itself in UTF-8."
         )
     return value
+
+
+def unique(names: Iterable[tuple[int, str]], file: pathlib.Path) -> None:
+    """Raises: InputError if two (line number, id) pairs have the same id."""
+    line_of: dict[str, int] = {}
+    for number, name in names:
+        if name in line_of:
+            raise InputError(
+                f"{file}, line {number}: id {name!r} is already that of line {line_of[name]}; "
+                f"transcripts and paired comparisons need one id per problem."
+            )
+        line_of[name] = number
 
 
 def held_out(text: str) -> bool:
@@ -129,7 +149,7 @@ def held_out(text: str) -> bool:
 
 def _read(file: pathlib.Path, prefix: str) -> list[Problem]:
     found: list[Problem] = []
-    line_of: dict[str, int] = {}
+    names: list[tuple[int, str]] = []
     for number, row in rows(file):
         prompt = text_field(row, "problem", file, number)
         gold = text_field(row, "answer", file, number)
@@ -138,15 +158,9 @@ def _read(file: pathlib.Path, prefix: str) -> list[Problem]:
             raise InputError(
                 f"{file}, line {number}: field 'id' must be a string, got {_kind(name)}."
             )
-        name = str(name)
-        if name in line_of:
-            raise InputError(
-                f"{file}, line {number}: id {name!r} is already that of line {line_of[name]}; "
-                f"transcripts and paired comparisons need one id per problem. "
-                f"Change one, or leave 'id' out."
-            )
-        line_of[name] = number
-        found.append(Problem(id=name, prompt=prompt, gold=gold, tags=_tags(row)))
+        names.append((number, str(name)))
+        found.append(Problem(id=str(name), prompt=prompt, gold=gold, tags=_tags(row)))
+    unique(names, file)
     return found
 
 

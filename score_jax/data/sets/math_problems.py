@@ -1,12 +1,11 @@
 """MATH in the split of Lightman et al. 2023, as in the SCoRe paper: 12,000 to train, 500 to test.
 
-The test split is MATH500; the train split is the rest of MATH (Hendrycks et al. 2021), its old
-test problems included. One problem of the 12,000 is in the published file twice. It is kept once,
-so 11,999 are trained on; copies from which the second was already removed are the same data set.
-One more pair differs in a blank only and stays. Two published answers are empty; they are filled
-in here. Problems come in the order of their published ids, whatever the order of the file, so that
-two copies train alike. The worked solutions are read and not used: SCoRe learns from its own
-samples.
+The test split is MATH500; the train split is the rest of MATH (Hendrycks et al. 2021), including
+its old test problems. One problem of the 12,000 is twice in the published file. It is kept once, so
+11,999 are trained on; copies of the file without the second one are the same data set. Another pair
+differs only in a blank; both stay. Two published answers are empty and are filled in here. Problems
+are ordered by their published ids, whatever the order of the file, so that two copies train alike.
+The worked solutions are not used: SCoRe learns from its own samples.
 """
 
 import pathlib
@@ -27,13 +26,13 @@ FILES = {
     "test": Published("test.jsonl", f"{_URL}/test.jsonl", (500,), "9b34dbfc465f4c3d"),
 }
 FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
-# Their solutions box nothing; both argue that there is no such prime.
+# Their published solutions box no answer; both argue that there is no such prime.
 _ANSWERS = {"train/number_theory/7115.json": "0", "train/number_theory/7117.json": "0"}
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
 
 
 def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
-    """The rows of a published file, checked, each problem once, in the order of their ids."""
+    """The rows of a published file, checked, each problem once, ordered by id."""
     file = FILES[split]
     numbered = list(jsonl.rows(path))
     published.check_count(len(numbered), path, file)
@@ -48,10 +47,9 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
         }
         for number, row in numbered
     ]
-    names = [row["unique_id"] for row in found]
-    published.unique(zip([number for number, _ in numbered], names, strict=True), path)
+    jsonl.unique([(number, row["unique_id"]) for number, row in numbered], path)
     found.sort(key=lambda row: row["unique_id"])
-    # Which of the two copies of a doubled problem somebody else removed, one cannot know.
+    # A copy of the file may lack either row of the repeated problem: both digests are tried.
     kept_last = {row["problem"]: row for row in found}
     kept_first = {row["problem"]: row for row in reversed(found)}
     content_of = {
@@ -61,7 +59,7 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, str]]:
     kept = content_of[published.check_digest(content_of, path, file)]
     if len(kept) < len(found):
         dropped = len(found) - len(kept)
-        logging.info("%s: %d of %d rows repeat a problem: left out.", path, dropped, len(found))
+        logging.info("%s: left out %d of %d rows: repeated problems.", path, dropped, len(found))
     return sorted(kept.values(), key=lambda row: row["unique_id"])
 
 
@@ -83,7 +81,7 @@ def problems(path: str, split: str) -> list[Problem]:
 
 
 def _level(row: dict[str, Any], path: pathlib.Path, number: int) -> str:
-    """ "Level 3" of "Level 3" or 3; of two problems it is unknown, written "Level ?"."""
+    """ "Level 3" from "Level 3" or 3. Two problems have no known level: "Level ?"."""
     level = str(row.get("level", ""))
     if level in ("Level ?", "?"):
         return "Level ?"

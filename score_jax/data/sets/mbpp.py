@@ -1,10 +1,11 @@
 """MBPP: short Python functions, each with three tests (Austin et al. 2021).
 
-The published file has 974 tasks; the task id says which split one is in. The SCoRe paper trains on
-MBPP without saying on which part: here on the 374 of "train", or with `split="train+validation"` on
-464. Tasks 2, 3 and 4, the worked examples of the paper's prompt, are in none of them.
+The published file has 974 tasks; the task id decides the split. The SCoRe paper does not say on
+which part of MBPP it trains: here it is the 374 tasks of "train", or 464 with
+`split="train+validation"`. Tasks 2, 3 and 4, the worked examples of the paper's prompt, are in
+neither.
 
-All tests of `test_list` are shown, as in the paper, and all must hold. The extra tests of eleven
+All tests of `test_list` are shown, as in the paper, and all must pass. The extra tests of eleven
 tasks (`challenge_test_list`) are neither shown nor run.
 """
 
@@ -45,7 +46,7 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, Any]]:
         if isinstance(task, bool) or not isinstance(task, int) or not 1 <= task <= 974:
             raise InputError(
                 f"{path}, line {number}: field 'task_id' must be a number from 1 to 974, got "
-                f"{task!r}; it says which split a task is in."
+                f"{task!r}; it decides the split."
             )
         if task in rows:
             raise InputError(f"{path}, line {number}: task_id {task} occurs a second time.")

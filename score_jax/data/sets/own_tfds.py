@@ -1,13 +1,13 @@
 """Any data set that TensorFlow Datasets has prepared, with a map from its fields to ours.
 
     config.problems.name   = "tfds:NAME", or "tfds:NAME/CONFIG"
-    config.problems.path   = the TFDS folder; empty: TFDS's own
+    config.problems.path   = the TFDS folder; empty: TFDS's default
     config.problems.fields = {"problem": "question", "answer": "final", "level": "difficulty"}
 
-"problem" and "answer" name the fields with the text and with the right answer in the form that the
-answer checker takes; "id" may name one, and every further entry becomes a tag. Splits are TFDS's:
-"train", "validation", "train[:90%]". Answers are text or numbers; a field within a field is not
-reached. Data sets whose preparation needs TensorFlow must have been prepared before, as
+"problem" and "answer" name the fields that hold the text and the right answer, in the form that the
+answer grader takes. "id" may name one, and every other entry becomes a tag. Splits are those of
+TFDS: "train", "validation", "train[:90%]". Answers are text or numbers. A field inside another
+field cannot be named. If preparing a data set needs TensorFlow, prepare it beforehand, as
 ArrayRecord: `tfds build --file_format=array_record`.
 """
 
@@ -25,9 +25,9 @@ def problems(name: str, path: str, split: str, fields: Mapping[str, str]) -> lis
     wanted = {"problem", "answer"} - fields.keys()
     if wanted:
         raise InputError(
-            f"config.problems.name={name!r} needs config.problems.fields to say which field of the "
-            f"data set is the problem and which the answer; {' and '.join(sorted(wanted))} is "
-            'missing. For example {"problem": "question", "answer": "final"}.'
+            f"config.problems.name={name!r} needs config.problems.fields, which says which field "
+            f"of the data set is the problem and which the answer; {' and '.join(sorted(wanted))} "
+            'is missing. For example {"problem": "question", "answer": "final"}.'
         )
     data_set = name.removeprefix(PREFIX)
     rows = prepared.rows(data_set, split, data_dir=path or None)

@@ -1,1 +1,5 @@
-"""Supervised fine-tuning: documents packed into rows, and which episodes become documents."""
+"""Supervised fine-tuning on documents: a problem with its attempts, all given.
+
+filters chooses which sampled episodes become documents (STaR, Pair-SFT). documents packs documents
+into the rows of a Batch.
+"""

@@ -1,4 +1,4 @@
-"""Documents to learn from as they stand (SFT): a problem and its attempts, as rows of token ids."""
+"""Documents for supervised fine-tuning: a problem and its attempts, as rows of token ids."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from score_jax.problem import InputError
 from score_jax.structs import Batch
 from score_jax.text.templates import Template
 
-# Problem sets that have documents, by how they are put: (seed, step, count) -> a step's documents.
+# (problem set, prompt) -> a function (seed, step, count) -> the documents of a step.
 SOURCES: dict[tuple[str, str], Callable[[int, int, int], Sequence[Document]]] = {
     (arithmetic.NAME, "arithmetic"): arithmetic.documents,
     (arithmetic.NAME, "arithmetic_selective"): arithmetic.documents_with_verdicts,
@@ -25,20 +25,20 @@ class Row:
 
     prompt: tuple[int, ...]  # up to where attempt 1 begins
     attempts: tuple[tuple[int, ...], ...]  # end tokens included
-    truncated: tuple[bool, ...]  # whether the attempt was cut off, and has no end token
+    truncated: tuple[bool, ...]  # whether the attempt was truncated, so has no end token
     learned: tuple[float, ...]  # weight of the attempt in the loss
 
 
 def own(
     name: str, prompt: str, template: Template, *, seed: int, step: int, rows: int
 ) -> list[Row]:
-    """The problem set's own documents of one step, for that prompt; all attempts are learned."""
+    """The problem set's own documents of one step, for that prompt; all attempts have weight 1."""
     if (name, prompt) not in SOURCES:
         known = ", ".join(f"{name} ({prompt})" for name, prompt in SOURCES)
         raise InputError(
             f"the problem set '{name}' has no documents for an SFT stage with the prompt "
-            f"'{prompt}'; those that have: {known}. Take the stage out of config.recipe, or let it "
-            "collect documents (config.stages.STAGE.collect)."
+            f"'{prompt}'. These have documents: {known}. Remove the stage from config.recipe, or "
+            "let it collect documents (config.stages.STAGE.collect)."
         )
     return [
         Row(
@@ -54,12 +54,13 @@ def own(
 def pack(
     rows: Sequence[Row], template: Template, *, columns: int, max_attempt_tokens: int
 ) -> Batch:
-    """Documents as a Batch, laid out as the sampler would have written them.
+    """Documents as a Batch, laid out as if they had been sampled.
 
     An attempt's reward is its weight in the loss.
 
     Args:
-      columns: T; every document must fit, and every attempt into `max_attempt_tokens`.
+      columns: T, tokens in a row.
+    Raises: InputError if a document is longer than a row, or an attempt than max_attempt_tokens.
     """
     text = template.tokenizer
     shape = (len(rows), columns)
@@ -76,7 +77,7 @@ def pack(
                 marks += [0] * len(turn)
             if len(written) > max_attempt_tokens:
                 raise InputError(
-                    f"a document's attempt has {len(written)} tokens, end token included, and "
+                    f"a document's attempt has {len(written)} tokens, end token included, but "
                     f"config.rollout.max_attempt_tokens={max_attempt_tokens}: raise it. The "
                     f"attempt begins: {text.decode(list(written))[:80]!r}"
                 )

@@ -4,8 +4,8 @@
     pairs(episodes)     a wrong first attempt and a right one drawn from *all* right attempts, first
                         or second, at the same problem
 
-With `both_right` (D+ of the paper) also documents whose two attempts are both right. Attempts that
-were cut off are never learned: no second attempt of a document is one, as cut off is not right.
+With `both_right` (D+ of the paper) also documents whose two attempts are both right. The second
+attempt of a document is never truncated, because truncated attempts count as wrong.
 
 Source: SCoRe, arXiv 2409.12917, section 4; STaR, arXiv 2203.14465; Welleck et al. 2022.
 """
@@ -23,12 +23,12 @@ class Written:
     ids: tuple[int, ...]  # its end token included
     reward: float
     truncated: bool = False
-    text: str = ""  # for people who read the data set
+    text: str = ""  # for readers of the data set
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """A problem and two attempts at it: an episode, or a document made of some."""
+    """A problem and two attempts: one episode, or a document made from several."""
 
     problem: str  # Problem.id
     prompt: tuple[int, ...]  # ids of the row up to attempt 1
@@ -36,7 +36,7 @@ class Dialogue:
 
 
 def star(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]) -> list[Dialogue]:
-    """Episodes whose second attempt is right where the first is wrong, or both are right too."""
+    """Episodes with a wrong and then a right attempt; with `both_right` also two right ones."""
     del seed
     return [
         episode
@@ -48,7 +48,7 @@ def star(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int])
 def pairs(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]) -> list[Dialogue]:
     """Every wrong first attempt with a random right attempt at its problem, if there is one.
 
-    With `both_right` every right first attempt too; it may be paired with itself.
+    With `both_right` also every right first attempt, which may be paired with itself.
     """
     draw = np.random.default_rng(seed)
     right: dict[str, list[Written]] = {}
@@ -71,10 +71,10 @@ FILTERS: dict[str, Callable[..., list[Dialogue]]] = {"star": star, "pair": pairs
 
 
 def learned(document: Dialogue, learn_first: str) -> tuple[float, float]:
-    """Weight of either attempt in the loss: the second is always learned.
+    """The weights of both attempts in the loss; the second is always learned.
 
-    learn_first: "never", "always", or "right": where the first attempt is right. Imitating wrong
-      first attempts would teach to be wrong.
+    learn_first: "never", "always", or "right": only if the first attempt is right. Imitating wrong
+      first attempts would teach the policy to be wrong.
     """
     first = document.attempts[0]
     return float({"never": False, "always": True, "right": _right(first)}[learn_first]), 1.0

@@ -1,1 +1,5 @@
-"""Many runs: tables and figures over seeds and recipes, with intervals and claims."""
+"""Many runs: RESULTS.md, with tables, figures and claims over seeds and recipes.
+
+finished reads the runs; tables, figures and claims each make one kind of content; results puts it
+together. results and tables are commands.
+"""

@@ -1,8 +1,9 @@
-"""Which of the paper's claims hold in a set of runs: plain statements, worked out, none typed.
+"""Which of the paper's claims hold in a set of runs, computed from their files.
 
-A claim is looked at in every seed on its own. Two runs of a seed answered the same problems, so
-their difference has a bootstrap interval over these; only one that lies above 0 counts as "above".
-A claim holds if it does in all seeds, does not if in none, and is mixed else.
+Each claim is tested in every seed separately. Two runs of a seed answered the same problems, so
+their difference has a bootstrap interval over problems. The difference counts as "above" only if
+the whole interval is above 0. A claim "holds" if it holds in all seeds, "does not hold" if it holds
+in none, and is "mixed" otherwise.
 """
 
 import dataclasses
@@ -14,17 +15,17 @@ from score_jax.report.comparison import finished
 from score_jax.report.comparison.finished import Finished
 
 Runs = Mapping[str, Mapping[int, Finished]]  # by name and seed
-COPIES = 0.05  # second attempts that differ; below, a model is said to copy
+COPIES = 0.05  # if a smaller share of second attempts differs, the model is said to copy
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What the paper says, and in how many seeds it is so."""
+    """A claim of the paper, and in how many seeds it holds."""
 
     text: str
     holds: int
     seeds: int
-    figures: str  # the mean numbers behind it
+    figures: str  # the numbers that decide it
 
     @property
     def verdict(self) -> str:
@@ -32,7 +33,7 @@ class Claim:
 
 
 def of(runs: Sequence[Finished]) -> list[Claim]:
-    """All claims that these runs can say something about."""
+    """All claims that these runs can test."""
     named: dict[str, dict[int, Finished]] = {}
     for run in runs:
         named.setdefault(run.name, {})[run.seed] = run
@@ -113,7 +114,7 @@ def _above(named: Runs, other: str, attempt: int | None, text: str) -> Claim | N
 
 
 def _scaling(named: Runs) -> Claim | None:
-    """K + K against 2K at the paper's 32 solutions."""
+    """K + K compared with 2K, at the paper's 32 solutions."""
     rows = []
     for run in named.get("score", {}).values():
         study = run.scaling()
@@ -130,7 +131,7 @@ def _scaling(named: Runs) -> Claim | None:
 
 
 def markdown(claims: Sequence[Claim]) -> str:
-    """A row for each claim."""
+    """A table with a row for each claim."""
     lines = ["| claim of the paper | here | seeds | figures |", "|---|---|---|---|"]
     lines += [
         f"| {claim.text} | **{claim.verdict}** | {claim.holds} of {claim.seeds} | {claim.figures} |"

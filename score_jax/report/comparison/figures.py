@@ -16,9 +16,9 @@ _WAYS = {"parallel": "2K in parallel", "sequential": "K + K", "sequential_all": 
 
 
 def scaling(studies: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Accuracy by budget, in solutions and in written tokens; means over runs, and their range.
+    """Accuracy by budget, in solutions and in generated tokens; means over runs and their range.
 
-    studies: scaling/*.json of runs of one kind; a single one is drawn with its own intervals.
+    studies: scaling/*.json of runs of one kind; a single study is drawn with its own intervals.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -36,7 +36,7 @@ def scaling(studies: Sequence[Mapping[str, Any]], path: Path) -> Path:
             ):
                 axes.plot(x, accuracy.mean(axis=0), color=colour, marker=marker, label=label)
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        for axes, title in ((left, "solutions of a problem"), (right, "tokens written")):
+        for axes, title in ((left, "solutions per problem"), (right, "generated tokens")):
             axes.set_xscale("log", base=2)
             axes.set_xlabel(title)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -47,20 +47,15 @@ def scaling(studies: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def edit_ratios(histograms: Mapping[str, Sequence[Sequence[int]]], path: Path) -> Path:
-    """Histograms of how much the second attempt rewrites; by name, one or more runs each."""
+    """Histograms of how much the second attempt rewrites: {name: one or more runs}."""
     with matplotlib.rc_context(STYLE):
-        columns = 3
-        height = -(-len(histograms) // columns)
-        figure = Figure(figsize=(9, 1.9 * height + 0.4), layout="constrained")
-        grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (name, runs) in zip(grid.flat, histograms.items(), strict=False):
+        figure, grid = _grid(len(histograms), 1.9, 0.4, sharex=True)
+        for axes, (name, runs) in zip(grid, histograms.items(), strict=False):
             shares = np.mean([np.array(run) / sum(run) for run in runs], axis=0)
             edges = np.linspace(0.0, 1.0, len(shares) + 1)
             axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=COLOURS[0])
             axes.set_title(name)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        for axes in grid.flat[len(histograms) :]:
-            axes.set_visible(False)
         figure.supxlabel("characters deleted and inserted, over the sum of lengths", fontsize=8)
         figure.savefig(path)
     return path
@@ -69,22 +64,27 @@ def edit_ratios(histograms: Mapping[str, Sequence[Sequence[int]]], path: Path) -
 def sensitivity(settings: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: Path):
     """Accuracy of both attempts by setting: {setting: {value: [(attempt 1, 2) of each run]}}."""
     with matplotlib.rc_context(STYLE):
-        columns = 3
-        height = -(-len(settings) // columns)
-        figure = Figure(figsize=(9, 2.3 * height + 0.3), layout="constrained")
-        grid = figure.subplots(height, columns, sharey=True, squeeze=False)
-        for axes, (name, values) in zip(grid.flat, settings.items(), strict=False):
+        figure, grid = _grid(len(settings), 2.3, 0.3)
+        for axes, (name, values) in zip(grid, settings.items(), strict=False):
             _values(axes, values)
             axes.set_title(name)
-        for axes in grid.flat[len(settings) :]:
-            axes.set_visible(False)
-        grid[0, 0].legend(loc="best")
+        grid[0].legend(loc="best")
         figure.savefig(path)
     return path
 
 
+def _grid(count: int, row: float, rest: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` plots, three in a row; `row` inches high each, and `rest` for all."""
+    rows = -(-count // 3)
+    figure = Figure(figsize=(9, row * rows + rest), layout="constrained")
+    grid = list(figure.subplots(rows, 3, sharex=sharex, sharey=True, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
+
+
 def _values(axes: Axes, values: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """One place of the x axis per value, in rising order; a mark per run, a line through means."""
+    """One x position per value, in rising order; a mark per run, a line through the means."""
     order = sorted(values, key=float)
     for a, (label, colour) in enumerate((("attempt 1", COLOURS[0]), ("attempt 2", COLOURS[1]))):
         means = [np.mean([run[a] for run in values[value]]) for value in order]

@@ -1,4 +1,4 @@
-"""Finished runs, read from their work directories: what tables and RESULTS.md are made of."""
+"""Finished runs, read from their work directories; tables and RESULTS.md are made from them."""
 
 import dataclasses
 import glob
@@ -15,7 +15,7 @@ from score_jax.problem import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """One run that has its summary."""
+    """One run that has its report/summary.json."""
 
     folder: Path
     name: str  # config.name, or the recipe's stages joined
@@ -31,30 +31,31 @@ class Finished:
         return self.stages[self.recipe[-1]]
 
     def rewards(self, stage: str = "") -> dict[str, list[float]]:
-        """Rewards of all attempts by problem, after a stage; by default the last."""
+        """{problem id: rewards of its attempts} after a stage, by default the last one."""
+        return self._attempts("reward", stage)
+
+    def tokens(self) -> float:
+        """Mean number of generated tokens per problem, all attempts, after the last stage."""
+        written = self._attempts("tokens").values()
+        return sum(map(sum, written)) / len(written)
+
+    def _attempts(self, key: str, stage: str = "") -> dict[str, list[Any]]:
         path = self.folder / "transcripts" / f"{stage or self.recipe[-1]}.jsonl"
         with open(path, encoding="utf-8") as lines:
             rows = map(json.loads, lines)
-            return {row["id"]: [a["reward"] for a in row["attempts"]] for row in rows}
-
-    def tokens(self) -> float:
-        """Tokens written for a problem in all attempts, on average, after the last stage."""
-        path = self.folder / "transcripts" / f"{self.recipe[-1]}.jsonl"
-        with open(path, encoding="utf-8") as lines:
-            written = [sum(a["tokens"] for a in json.loads(line)["attempts"]) for line in lines]
-        return sum(written) / len(written)
+            return {row["id"]: [a[key] for a in row["attempts"]] for row in rows}
 
     def scaling(self) -> Mapping[str, Any] | None:
-        """The inference-time study of the last stage, if there is one."""
+        """The inference-time scaling study of the last stage, None if there is none."""
         path = self.folder / "scaling" / f"{self.recipe[-1]}.json"
         return json.loads(path.read_text()) if path.exists() else None
 
 
 def read(patterns: Sequence[str | Path]) -> list[Finished]:
-    """The finished runs among work directories, folders of such, and patterns of either.
+    """The finished runs in work directories, in folders of work directories, or in glob patterns.
 
-    What has not come to its end is left out, which one line on standard error says.
-    Raises: InputError if there is none, or a file in one cannot be read.
+    Runs that are not finished are left out; a line on standard error names them.
+    Raises: InputError if there is no finished run, or a file of one cannot be read.
     """
     folders = []
     for pattern in map(str, patterns):
@@ -69,8 +70,8 @@ def read(patterns: Sequence[str | Path]) -> list[Finished]:
         )
     if not runs:
         raise InputError(
-            f"no finished run in {', '.join(map(str, patterns))}: a run has config.json and "
-            "report/summary.json. Name work directories, or a folder of them."
+            f"no finished run in {', '.join(map(str, patterns))}: a finished run has config.json "
+            "and report/summary.json. Name work directories, or a folder of them."
         )
     return runs
 
@@ -84,7 +85,7 @@ def by_name(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 
 def bases(runs: Sequence[Finished]) -> list[Mapping[str, Any]]:
-    """The base model's metrics, once per seed: of a run named `base`, or else of the first."""
+    """The base model's metrics, once per seed: from a run named `base`, or else the first run."""
     found: dict[int, Mapping[str, Any]] = {}
     for run in sorted(runs, key=lambda run: run.name != "base"):
         found.setdefault(run.seed, run.stages["base"])
@@ -92,15 +93,15 @@ def bases(runs: Sequence[Finished]) -> list[Mapping[str, Any]]:
 
 
 def difference(ours: Finished, theirs: Finished, attempt: int | None) -> np.ndarray:
-    """Ours less theirs, problem by problem, after the last stages: one value per problem.
+    """Our reward minus theirs after the last stage, one value per problem.
 
-    attempt: which attempt's reward, counted from 0; None: second less first.
+    attempt: which attempt's reward, counted from 0; None: that of the second minus the first.
     """
     a, b = ours.rewards(), theirs.rewards()
     if a.keys() != b.keys():
         raise InputError(
             f"{ours.folder} and {theirs.folder} were evaluated on different problems, so they "
-            "cannot be compared problem by problem. Evaluate both on the same."
+            "cannot be compared problem by problem. Evaluate both on the same problems."
         )
 
     def value(rewards: list[float]) -> float:

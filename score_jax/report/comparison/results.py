@@ -1,4 +1,4 @@
-"""RESULTS.md from work directories: tables, figures and statements, nothing of it typed by hand.
+"""RESULTS.md from work directories: tables, figures and statements, nothing typed by hand.
 
     python -m score_jax.report.comparison.results --runs=runs/recipes --sensitivity=runs/sensitivity
 
@@ -19,14 +19,15 @@ from score_jax.workdir import settings_check
 
 EDITS = ("star_plus", "pair_sft", "multi_turn_rl", "no_shaping", "score")  # besides base
 SCALED = ("base", "multi_turn_rl", "score")
-VARIANTS = {"three_attempts_short": "three_attempts"}  # a run that is no recipe -> what it varies
-# What a reader must know of how a kind of run came about.
+VARIANTS = {"three_attempts_short": "three_attempts"}  # a run that varies a recipe -> the recipe
+# What a reader must know about how runs were chosen.
 NOTES = {
-    "three_attempts_short": "`three_attempts_short` was added after `three_attempts` had been seen "
-    "on these seeds: its second attempts were all right, which left nothing to a third.",
+    "three_attempts_short": "`three_attempts_short` was added after the results of "
+    "`three_attempts` on these seeds were known: all its second attempts were right, which left "
+    "nothing for the third to correct.",
 }
 AT = "@"  # in the name of a run of a sensitivity sweep: setting@value
-ROBUST = 0.05  # Acc@t2 may be so much below the default's before a value is called bad
+ROBUST = 0.05  # a value is bad if Acc@t2 is more than this below the default's
 
 
 def write(runs: Sequence[Finished], varied: Sequence[Finished], target: Path, command: str) -> None:
@@ -34,7 +35,7 @@ def write(runs: Sequence[Finished], varied: Sequence[Finished], target: Path, co
 
     Args:
       varied: runs of a sensitivity sweep; may be empty.
-      command: what makes the file, quoted in it.
+      command: the command that makes the file; it is quoted there.
     """
     folder = target.parent / "docs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,18 +51,20 @@ def _head(runs: Sequence[Finished], command: str) -> str:
     task = runs[0].config["settings"]["problems"]["name"]
     return f"""# Results
 
-Everything here is written by one command from the work directories of finished runs:
+One command writes this page from the work directories of finished runs:
 
 ```bash
 {command}
 ```
 
-The task is `{task}` (`configs/quickstart.py`), made so that the effect shows within minutes on two
-cores; README says what was built into it, and the config what each recipe is.
-Seeds {", ".join(map(str, seeds))}, while README names those that settings were chosen on; runs of
-a seed share their base model. Greedy decoding of held-out problems, per cent; in brackets 95 %
-intervals over seeds (Student's t: wide with few of them, and cut at 0 and 100). All recipes but the
-base model have the same number of updates, and of sampled episodes."""
+- **Task**: `{task}` (`configs/quickstart.py`), designed to show the effect within minutes on two
+  cores. README says what was built into the task; the config describes each recipe.
+- **Seeds**: {", ".join(map(str, seeds))}. README names the seeds on which settings were chosen.
+  Runs with the same seed share their base model.
+- **Numbers**: per cent of held-out problems, greedy decoding. Brackets hold 95 % intervals over
+  seeds (Student's t), which are wide for few seeds and are limited to 0 and 100.
+- **Budget**: all recipes except the base model have the same number of updates and of sampled
+  episodes."""
 
 
 def _tables(runs: Sequence[Finished]) -> str:
@@ -85,8 +88,8 @@ def _claims(runs: Sequence[Finished]) -> str:
         return ""
     return f"""## Which claims of the paper hold here
 
-Each claim is looked at in every seed; differences are paired by problem, and "above" is a bootstrap
-interval over problems that lies above 0.
+Each claim is tested in every seed. Differences are paired by problem; "above" means that the whole
+bootstrap interval over problems is above 0.
 
 {claims.markdown(found)}"""
 
@@ -116,12 +119,12 @@ def _three_attempts(runs: Sequence[Finished]) -> str:
 
 
 def _selective(runs: Sequence[Finished]) -> str:
-    """Verdicts beside plain SCoRe, and what either costs."""
+    """Selective revision beside plain SCoRe, and what each costs."""
     named = finished.by_name(runs)
     if "selective" not in named:
         return ""
     lines = [
-        "| run | runs | Acc@t1 | Acc@t2 | true verdicts | kept | tokens written for a problem |",
+        "| run | runs | Acc@t1 | Acc@t2 | true verdicts | kept | generated tokens per problem |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in ("score", "selective"):
@@ -142,9 +145,10 @@ def _selective(runs: Sequence[Finished]) -> str:
             f"| {name} | {len(mine)} | {first} | {second} | {verdicts} | {kept} | {tokens} |"
         )
     return (
-        "## Selective revision\n\nThe second attempt opens with a verdict on the first and stops "
-        "there if it keeps it; Acc@t2 is of what then stands. Another corpus, of the same task and "
-        "budget, so another base model. By seed:\n\n" + "\n".join(lines)
+        "## Selective revision\n\nThe second attempt begins with a verdict on the first. If it "
+        "keeps the first answer it ends there, and Acc@t2 grades that answer. `selective` has the "
+        "same task and budget but another corpus, and so another base model. Values by "
+        "seed:\n\n" + "\n".join(lines)
     )
 
 
@@ -159,20 +163,21 @@ def _scaling(runs: Sequence[Finished], folder: Path) -> str:
         path = figures.scaling(studies, folder / f"results_scaling_{name}.png")
         n, temperature = studies[0]["n"], studies[0]["temperature"]
         parts.append(
-            f"### {name}\n\n{len(studies)} runs, n={n}, temperature {temperature}; the last column "
-            f"by seed.\n\n{_budgets(studies)}\n\n![Votes of {name}](docs/{path.name})"
+            f"### {name}\n\n{len(studies)} runs, n={n}, temperature {temperature}. The last column "
+            f"has one value per seed.\n\n{_budgets(studies)}\n\n"
+            f"![Votes of {name}](docs/{path.name})"
         )
     if not parts:
         return ""
     return (
-        "## More samples: in parallel, or corrected\n\nMajority votes over 2K first attempts, "
-        "over K second attempts, and over all 2K answers of the K pairs (`--mode=scale`).\n\n"
-        + "\n\n".join(parts)
+        "## More samples: in parallel, or corrected\n\nMajority votes over 2K first attempts (2K "
+        "parallel), over K second attempts (K + K), and over all 2K answers of these K pairs (all "
+        "2K). `--mode=scale` makes them.\n\n" + "\n\n".join(parts)
     )
 
 
 def _budgets(studies: Sequence[Mapping[str, Any]]) -> str:
-    """A row per budget, means over studies."""
+    """A row per budget; means over studies."""
     lines = [
         "| solutions | 2K parallel | tokens | K + K | all 2K | tokens | K + K above parallel |",
         "|---|---|---|---|---|---|---|",
@@ -213,7 +218,7 @@ def _edits(runs: Sequence[Finished], folder: Path) -> str:
     )
     return f"""## How much second attempts rewrite
 
-Share of problems in the lowest bin (next to nothing changed): {shares}.
+Share of problems in the lowest bin (almost nothing changed): {shares}.
 
 ![Histograms of edit ratios](docs/{path.name})"""
 
@@ -237,7 +242,7 @@ def _sensitivity(runs: Sequence[Finished], varied: Sequence[Finished], folder: P
     rows |= {name: [r.last for r in found] for name, found in finished.by_name(mine).items()}
     return f"""## Sensitivity
 
-One setting of SCoRe is changed at a time; seeds {", ".join(map(str, sorted(seeds)))}.
+Each run changes one setting of SCoRe; seeds {", ".join(map(str, sorted(seeds)))}.
 
 ![Both attempts by setting](docs/{path.name})
 
@@ -247,7 +252,7 @@ One setting of SCoRe is changed at a time; seeds {", ".join(map(str, sorted(seed
 
 
 def default_of(setting: str, runs: Sequence[Finished]) -> str:
-    """The value that plain runs have for a setting that a sweep varies; empty if not known."""
+    """The default runs' value of a setting that a sweep varies; empty if not known."""
     if not runs:
         return ""
     settings = runs[0].config["settings"]
@@ -276,11 +281,11 @@ def advice(
         order = sorted(values, key=float)
         good = [value for value in order if min(second for _, second in values[value]) >= least]
         bad = [value for value in order if value not in good]
-        said = f"{', '.join(good) or 'no value'} kept Acc@t2 within {100 * ROBUST:.0f} points"
+        text = f"{', '.join(good) or 'no value'} kept Acc@t2 within {100 * ROBUST:.0f} points"
         if bad:
-            said += f"; {', '.join(bad)} did not"
-        lines.append(f"- `{setting}`: {said}.")
-    return "Of the default's lowest seed:\n\n" + "\n".join(lines)
+            text += f"; {', '.join(bad)} did not"
+        lines.append(f"- `{setting}`: {text}.")
+    return "Compared with the default's lowest seed:\n\n" + "\n".join(lines)
 
 
 def _pair(run: Finished) -> tuple[float, float]:
@@ -312,8 +317,8 @@ def _cost(runs: Sequence[Finished]) -> str:
 
 `bash launch/sweep.sh recipes FIRST LAST` and `bash launch/sweep.sh sensitivity FIRST LAST` make the
 runs, one thread each: `python -m score_jax.main --config.seed=SEED --workdir=DIR FLAGS`, with
-`--base_from` for what begins behind a base model that is there. The same with `--mode=scale` makes
-the votes. Wall time holds the base model's, compiling, evaluations and reports.
+`--base_from` for runs that start from an existing base model. The same command with `--mode=scale`
+makes the votes. Wall time includes the base model, compiling, evaluations and reports.
 
 {chr(10).join(lines)}
 
@@ -321,7 +326,7 @@ Device: {config["device"]}. Versions: {versions}. Revisions: {revisions}."""
 
 
 def _overrides(run: Finished, plain: Finished) -> list[str]:
-    """The flags that make the settings of `run` from those of `plain`."""
+    """The flags that turn the settings of `plain` into those of `run`."""
     ours, theirs = (settings_check.flat(dict(one.config["settings"])) for one in (run, plain))
     return [
         f"--config.{key}={value}"
@@ -333,7 +338,9 @@ def _overrides(run: Finished, plain: Finished) -> list[str]:
 def main(arguments: Sequence[str]) -> None:
     """Reads the flags and writes the file."""
     parser = argparse.ArgumentParser(description="RESULTS.md from work directories.")
-    parser.add_argument("--runs", action="append", required=True, help="as of report.tables")
+    parser.add_argument(
+        "--runs", action="append", required=True, help="work directories, or a folder of them"
+    )
     parser.add_argument("--sensitivity", action="append", default=[], help="runs of that sweep")
     parser.add_argument("--out", default="RESULTS.md")
     given = parser.parse_args(arguments)

@@ -2,8 +2,8 @@
 
     python -m score_jax.report.comparison.tables --runs=DIR [--table=2|4|stages] [--format=csv]
 
-Cells are means in per cent with a 95 % interval: over seeds (Student's t) where there are two runs
-or more, else that of the one run over its problems. A row of runs that are missing is left out.
+Cells are means in per cent with a 95 % interval: over seeds (Student's t) if there are two runs or
+more, else that of the single run over its problems. A row without runs is left out.
 """
 
 import argparse
@@ -30,7 +30,7 @@ COLUMNS = {
     "correct_to_incorrect": "c→i",
     "changed": "changed",
 }
-# Rows by the name of a run (config.name): what the paper calls it.
+# Name of a run (config.name) -> label of its row, as in the paper.
 TABLE_2 = {
     "base": "Base model",
     "self_refine": "Self-Refine",
@@ -50,7 +50,7 @@ TABLE_4 = {
     "star_stage2": "w/ STaR instead of REINFORCE in Stage II",
     "offline_only": "w/o on-policy first attempts in Stage II",
 }
-# Quantiles of Student's t that leave 2.5 % above, for 1, 2, … degrees of freedom. Beyond, the last:
+# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom. For more, the last one is used:
 # intervals are then a little too wide, never too narrow.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 
@@ -75,7 +75,7 @@ def stages(runs: Sequence[Finished]) -> dict[str, list[Metrics]]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over runs; a single run has no spread to tell: its own value twice."""
+    """Mean and 95 % interval over runs; for a single run both ends are its value."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, mean, mean
@@ -86,13 +86,13 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def header(rows: Mapping[str, Sequence[Metrics]]) -> dict[str, str]:
-    """Keys and heads of the columns that some row has."""
+    """Keys and titles of the columns that at least one row has."""
     keys = {key for runs in rows.values() for metrics in runs for key in metrics}
     return {key: head for key, head in COLUMNS.items() if key in keys}
 
 
 def markdown(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") -> str:
-    """The table; the last column has Δ of every run, which a mean can hide."""
+    """The table; its last column has Δ of every run, because a mean can hide a single run."""
     columns = header(rows)
     lines = [
         f"| {first} | runs | n | {' | '.join(columns.values())} | Δ of each run |",
@@ -107,7 +107,7 @@ def markdown(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") 
 
 
 def as_csv(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") -> str:
-    """The same as shares, not per cent: for every column its mean, low and high."""
+    """The table as CSV, in shares instead of per cent: for every column its mean, low and high."""
     columns = header(rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -132,7 +132,7 @@ def _cell(key: str, runs: Sequence[Metrics]) -> str:
     if not runs:
         return "–"
     style = "+.1f" if key == "delta" else ".1f"
-    least = -1.0 if key == "delta" else 0.0  # Student's t knows nothing of shares' ends
+    least = -1.0 if key == "delta" else 0.0  # an interval of Student's t can leave [0, 1]
     mean, *bounds = _numbers(key, runs)
     low, high = (format(100 * min(max(value, least), 1.0), style) for value in bounds)
     return f"{100 * mean:{style}} [{low}, {high}]"
@@ -142,7 +142,7 @@ TABLES = {"2": TABLE_2, "4": TABLE_4}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the tables asked for."""
+    """Prints the requested tables."""
     parser = argparse.ArgumentParser(description="Tables over work directories, seeds pooled.")
     parser.add_argument(
         "--runs", action="append", required=True, help="work directories, or a folder of them"

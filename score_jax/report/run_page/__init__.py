@@ -1,4 +1,5 @@
-"""One run: summary.json, plots, and the page index.html.
+"""One run: the page index.html, plots as PNG, and summary.json.
 
-contents gathers what the page shows from the work directory, page fills assets/page.html with it.
+contents reads a work directory; page puts the result into assets/page.html, which the scripts in
+assets/ show, and plots draws it. summary gathers the evaluations. __main__ is the command.
 """

@@ -1,9 +1,9 @@
 """A work directory -> what its run page shows, as plain JSON values.
 
-Read from the files alone, so that a running job, a finished one and one of another machine are
-shown in the same way. Curves are thinned to POINTS per stage. Transcripts are those of base, of
-each stage's end and of the newest evaluation, within a budget of characters; the page says how many
-of how many it holds.
+Only files are read, so a running job, a finished one and one on another machine are shown alike.
+Curves are thinned to POINTS per stage. Transcripts are those of base, of the end of each stage and
+of the latest evaluation, up to a total number of characters; the page says how many of how many it
+holds.
 """
 
 import json
@@ -27,7 +27,7 @@ def of(
 ) -> dict[str, Any]:
     """Everything the page shows.
 
-    Raises: InputError if config.json is missing, or a file is not what a run writes.
+    Raises: InputError if config.json is missing, or a file is not as a run writes it.
     """
     folder = Path(workdir)
     config = _config(folder)
@@ -60,8 +60,8 @@ def _config(folder: Path) -> dict[str, Any]:
         config["settings"]["model"]["dtype"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {error}), so there is no page to "
-            "make. Name a --workdir that a run has been started in."
+            f"{path} cannot be read ({type(error).__name__}: {error}), so the page cannot be made. "
+            "Name the work directory of a run."
         ) from error
     return config
 
@@ -85,7 +85,7 @@ def _plan(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each metric as means over `per_point` neighbouring steps; null where none has a value."""
+    """Each metric as means over `per_point` neighbouring steps; None where no step has a value."""
     per_point = -(-len(rows) // POINTS) or 1
     bins = [rows[i : i + per_point] for i in range(0, len(rows), per_point)]
     keys = sorted({key for row in rows for key, value in row.items() if _is_number(value)})
@@ -101,22 +101,22 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _times(rows_by_stage: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[dict[str, float]]:
-    """Seconds of each stage by part; `other` is what its clock shows besides."""
+    """Seconds of each stage by part; `other` is the rest of its wall time."""
     clock = 0.0
     for rows in rows_by_stage:
         seconds = {part: sum(row.get(f"sec/{part}") or 0.0 for row in rows) for part in _PARTS}
         ended = (rows[-1].get("wall_sec") or 0.0) if rows else clock
-        # Evaluation, compiling, saving. Parts that overlap can exceed the clock.
+        # Evaluation, compiling, saving. Overlapping parts can add up to more than the wall time.
         seconds["other"] = max(0.0, ended - clock - sum(seconds.values()))
         clock = max(clock, ended)
         yield {part: round(value, 3) for part, value in seconds.items()}
 
 
 def _evaluations(folder: Path, plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations of base and of each stage, within it and at its end, in their order.
+    """The evaluations of base and of each stage, in order of their steps.
 
-    `stage` is the recipe's stage they belong to, None for the weights that training began with;
-    `step` counts from the beginning of the run.
+    `stage` is the stage of the recipe, None for the weights that training began with. `step` counts
+    from the beginning of the run. `within` is true unless the evaluation is at the stage's end.
     """
     found = []
     for path in (folder / "evaluations").glob("*.json"):
@@ -128,14 +128,14 @@ def _evaluations(folder: Path, plan: Sequence[Mapping[str, Any]]) -> list[dict[s
             metrics["n"], metrics["interval"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{path} is no evaluation ({error}). Remove it and run the same command again."
+                f"{path} is not an evaluation ({error}). Remove it and run the same command again."
             ) from error
         found.append({"name": path.stem, **place, **metrics})
     return sorted(found, key=lambda e: (e["step"], e["within"]))
 
 
 def _place(name: str, plan: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Where an evaluation of that name stands; None if it is not of this recipe."""
+    """Stage and step of the evaluation with that name; None if it is not of this recipe."""
     for stage in plan:
         if name == stage["name"]:
             ended = stage["before"] + stage["steps"]
@@ -168,10 +168,10 @@ def _alarms(
 def _transcripts(
     folder: Path, evaluations: Sequence[Mapping[str, Any]], characters: int
 ) -> dict[str, Any]:
-    """Problems once, and for each evaluation that is shown what was answered to the first of them.
+    """The problems, each once, and the first rows of the transcripts of each evaluation shown.
 
-    A row is [problem's index, edit ratio, attempt …], an attempt [text, reward, reason, tokens,
-    truncated], and where there is a shading also [ends, logp, base_logp], as in shading.py.
+    A row is [problem's index, edit ratio, attempt …]. An attempt is [text, reward, reason, tokens,
+    truncated], followed by [ends, logp, base_logp] if it has a shading (shading.py).
     """
     problems: list[list[Any]] = []
     index: dict[str, int] = {}
@@ -192,16 +192,16 @@ def _transcripts(
 
 
 def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
-    told = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
+    values = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
     if shading := attempt.get("shading"):
-        told.append([shading["ends"], shading["logp"], shading.get("base_logp")])
-    return told
+        values.append([shading["ends"], shading["logp"], shading.get("base_logp")])
+    return values
 
 
 def _shares(sizes: Sequence[int], budget: int) -> list[int]:
-    """What each of several files may take of a budget: all that small ones need, the others alike.
+    """How a budget is divided among files: small ones get all they need, the others equal shares.
 
-    So that the same problems are found in all evaluations, as far as they go.
+    So all evaluations show the same problems, as far as possible.
     """
     shares = [0] * len(sizes)
     for done, i in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
@@ -222,14 +222,14 @@ def _first_rows(path: Path, characters: int) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 raise InputError(
-                    f"{path} has a line that is not JSON ({error}). Remove the file, and its "
-                    "evaluation, and run the same command again."
+                    f"{path} has a line that is not JSON ({error}). Remove this file and "
+                    f"evaluations/{path.stem}.json, and run the same command again."
                 ) from error
 
 
 def _mean(values: Sequence[Any]) -> float | None:
     numbers = [value for value in values if value is not None]
-    # Five digits: a curve is looked at, and the page stays small.
+    # Five digits are enough for a curve and keep the page small.
     return float(f"{statistics.fmean(numbers):.5g}") if numbers else None
 
 

@@ -1,13 +1,11 @@
 """The run page: report/index.html, one file that opens from disk, without a server or a network.
 
-    python -m score_jax.report.run_page.page runs/quickstart
+The page joins the sources in assets/ (HTML, CSS, plain JavaScript) with the data from contents.py.
+It is written at every evaluation, so that a running job can be watched.
 
-joins the sources in page/ (HTML, CSS, plain JavaScript) with what contents.py read. It is written
-at every evaluation, so that a running job can be looked at.
-
-What a model wrote is hostile: it reaches the page as JSON in which no character can end the script
-element around it, and page/*.js put it on the page as text only. The content security policy names
-the style and the script by their hashes, so that nothing else would run or load even then.
+What a model wrote is hostile. It is put into the page as JSON in which no character can end the
+script element around it, and assets/*.js show it only as text. The content security policy names
+the style and the script by their hashes, so that the browser would refuse anything else.
 """
 
 import base64
@@ -16,15 +14,13 @@ import html
 import json
 import os
 import re
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from score_jax.problem import InputError
 from score_jax.report.run_page import contents
 
-# In the order in which they rely on each other.
+# page.js starts the page, so it comes last; the others only define names.
 SCRIPTS = (
     "elements.js",
     "diff.js",
@@ -41,15 +37,15 @@ SCRIPTS = (
 
 
 def write(workdir: str | os.PathLike[str]) -> Path:
-    """Writes report/index.html anew from the work directory's files, and returns its path.
+    """Writes report/index.html from the work directory's files, and returns its path.
 
-    Raises: InputError as contents.of.
+    Raises: InputError as contents.of does.
     """
     path = Path(workdir) / "report" / "index.html"
     text = render(contents.of(workdir))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:  # moved in whole: somebody may be looking
+    try:  # renamed when complete: a reader may have the page open
         part.write_text(text, encoding="utf-8", errors="replace")
         os.replace(part, path)
     finally:
@@ -58,7 +54,7 @@ def write(workdir: str | os.PathLike[str]) -> Path:
 
 
 def render(data: dict[str, Any]) -> str:
-    """The page that shows `data`, made as by contents.of."""
+    """The page that shows `data`, which has the form that contents.of returns."""
     style = _source("page.css")
     script = "\n".join(map(_source, SCRIPTS))
     policy = (
@@ -72,12 +68,12 @@ def render(data: dict[str, Any]) -> str:
         "script": script,
         "data": embedded(data),
     }
-    # In one pass: what is put in may hold braces too.
+    # In one pass: the inserted texts may hold braces too.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _source("page.html"))
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand inside a script element: in ASCII, and without < > &."""
+    """JSON that is safe inside a script element: in ASCII, and without < > &."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -90,11 +86,3 @@ def _source(name: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
-
-
-if __name__ == "__main__":
-    try:
-        for folder in sys.argv[1:]:
-            print(write(folder))
-    except InputError as error:
-        sys.exit(f"score_jax: {error}")

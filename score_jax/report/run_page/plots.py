@@ -1,12 +1,9 @@
-"""Plots as PNG, for papers and places where no page opens: report/accuracy.png, report/policy.png.
+"""Plots as PNG, for papers and where no page can be opened: report/{accuracy,policy}.png.
 
-The same numbers as on the run page (contents.py), drawn once, at the end of a run.
-
-    python -m score_jax.report.run_page.plots runs/quickstart
+They show the same numbers as the run page (contents.py) and are drawn at the end of a run.
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which would choose a window or a notebook
 from matplotlib.ticker import PercentFormatter
 
-from score_jax.problem import InputError
 from score_jax.report.run_page import contents
 
-# Told apart by people who see few colours, and in grey.
+# Distinguishable with colour blindness, and in grey.
 COLOURS = ("#0067a5", "#bf4a00", "#7a3e9d")
 MARKERS = ("o", "s", "^")
 GREY = "#4d545b"
@@ -43,16 +39,16 @@ STYLE: Any = {
 _POLICY = {
     "kl": "KL to the base model, nats per attempt",
     "length": "Length, tokens",
-    "truncated": "Attempts cut off",
+    "truncated": "Truncated attempts",
     "entropy": "Entropy, nats per token",
 }
 _SHARES = ("truncated",)
 
 
 def write(workdir: str | os.PathLike[str]) -> list[Path]:
-    """Writes the plots that the run's files have numbers for, and returns their paths.
+    """Writes the plots for which the run's files have numbers, and returns their paths.
 
-    Raises: InputError as contents.of.
+    Raises: InputError as contents.of does.
     """
     data = contents.of(workdir, transcript_characters=0)
     folder = Path(workdir) / "report"
@@ -70,7 +66,7 @@ def write(workdir: str | os.PathLike[str]) -> list[Path]:
 def _accuracy(
     evaluations: Sequence[Mapping[str, Any]], sampled: Sequence[Mapping[str, Any]], path: Path
 ) -> Path:
-    """Shares of right answers and their difference: marks held out, thin lines training samples."""
+    """Shares of right answers, and Δ: marks for held-out problems, thin lines for training ones."""
     from_step = sampled[0]["before"] if sampled else 0
     shown = [e for e in evaluations if e["step"] >= from_step]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -98,7 +94,7 @@ def _accuracy(
 
 
 def _policy(sampled: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """What the policy does while it is trained."""
+    """Metrics of the policy during training."""
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     grid = figure.subplots(2, 2)
     for axes, (name, title) in zip(grid.flat, _POLICY.items(), strict=True):
@@ -118,7 +114,7 @@ def _policy(sampled: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def _attempts(tables: Sequence[Mapping[str, Any]], stem: str) -> list[int]:
-    """1, …, A: the attempts that any of the tables has."""
+    """1, …, A: the attempts that at least one of the tables has."""
     attempts: list[int] = []
     while any(f"{stem}{len(attempts) + 1}" in table for table in tables):
         attempts.append(len(attempts) + 1)
@@ -154,7 +150,7 @@ def _curve(axes: Axes, stage, key: str, colour: str, label: str = "", alpha: flo
 
 
 def _stages(axes: Axes, sampled: Sequence[Mapping[str, Any]]) -> None:
-    """A dotted line where a stage begins, its name above; steps since the run began below."""
+    """A dotted line where a stage begins, with its name; the x axis counts the run's steps."""
     for stage in sampled:
         axes.axvline(stage["before"], color="#8b9198", linewidth=0.8, linestyle=":")
         axes.annotate(
@@ -167,11 +163,3 @@ def _stages(axes: Axes, sampled: Sequence[Mapping[str, Any]]) -> None:
             fontsize=8,
         )
     axes.set_xlabel("step")
-
-
-if __name__ == "__main__":
-    try:
-        for folder in sys.argv[1:]:
-            print(*write(folder), sep="\n")
-    except InputError as error:
-        sys.exit(f"score_jax: {error}")

@@ -1,6 +1,6 @@
 """The result of a run: every stage's evaluation in one file, and the table printed at the end.
 
-Reads what the evaluations wrote (metrics.py says what is in them) and works nothing out anew.
+Reads the files of the evaluations (metrics.py says what is in them) and computes nothing.
 """
 
 import json
@@ -23,9 +23,9 @@ def write(
     """Writes report/summary.json and returns what it holds.
 
     Args:
-      stages: names in the order of the recipe; `base` comes first whether or not it is named.
+      stages: names in the order of the recipe; `base` is added if it is missing, and comes first.
         A stage without evaluations/STAGE.json is left out: what was not run is not reported.
-      wall_sec: of the whole run.
+      wall_sec: wall time of the whole run.
       compiles: programs `compiled`, read `from_cache`, and compiled `late` (compiles.py).
     Raises: InputError if an evaluation cannot be read.
     """
@@ -42,7 +42,7 @@ def write(
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The stages as rows of plain text: each share over its 95 % interval, and n."""
+    """The stages as rows of plain text: each share with its 95 % interval below it, and n."""
     stages: Mapping[str, Mapping[str, Any]] = summary["stages"]
     if not stages:
         return "no evaluations were run"
@@ -59,7 +59,7 @@ def table(summary: Mapping[str, Any]) -> str:
         rows.append(["", *intervals, ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        # The names to the left, the numbers to the right.
+        # Names are aligned left, numbers right.
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -76,7 +76,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def _columns(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Keys of the metrics and their heads, of those that some stage has."""
+    """Keys and titles of the metrics that at least one stage has."""
     keys = {key for metrics in stages.values() for key in metrics}
     attempts = sum(key.startswith("accuracy_attempt") for key in keys)
     heads = {f"accuracy_attempt{a}": f"Acc@t{a}" for a in range(1, attempts + 1)}
@@ -96,5 +96,5 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(
             f"{path} is not JSON ({error}), so the summary cannot be made. "
-            "Remove that file and run the same command again to evaluate that stage anew."
+            "Remove that file and run the same command again to evaluate that stage again."
         ) from error

@@ -1,5 +1,6 @@
 """The kinds of tokenizer, and the files they come in.
 
-bytelevel (byte-level BPE) and pieces (SentencePiece) encode; gguf_metadata and gguf_tokenizer read
-them from a .gguf, sidecar finds special tokens and the chat template beside a tokenizer.
+base says what a tokenizer is. bytelevel (byte-level BPE and any tokenizer.json) and pieces
+(SentencePiece) make one; sidecar finds special tokens and the chat template in the files beside it.
+gguf_metadata reads the vocabulary in a .gguf, gguf_tokenizer writes it as a tokenizer.json.
 """

@@ -1,8 +1,8 @@
 """Tokenizers run by the `tokenizers` package: any tokenizer.json, and byte-level BPE inside a GGUF.
 
-A GGUF holds the vocabulary and merges, but names its way of cutting text before merging with one
-word ("smollm"); `_CUTS` says what the words mean. Of the real tokenizers' steps nothing is left
-out for the words listed there. Left out: other words, of which llama.cpp knows some sixty.
+A GGUF holds the vocabulary and merges, but only the name of its pre-tokenizer ("smollm"), which
+splits text before merging. `_SPLITS` has the pre-tokenizers of some names, with all their steps.
+llama.cpp knows about sixty names; the others are not handled.
 """
 
 import functools
@@ -15,8 +15,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizer import MARKERS, Tokenizer, complete
 from score_jax.text.tokenizers import sidecar
+from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -27,18 +27,18 @@ _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
 
 
 def _by_pattern(pattern: str) -> pre_tokenizers.PreTokenizer:
-    cut = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
-    return pre_tokenizers.Sequence([cut, _bytes(use_regex=False)])
+    split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
+    return pre_tokenizers.Sequence([split, _bytes(use_regex=False)])
 
 
 def _bytes(use_regex: bool) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
 
 
-# tokenizer.ggml.pre -> how text is cut. use_regex=True is GPT-2's own pattern.
-_CUTS = {
+# tokenizer.ggml.pre -> how text is split. use_regex=True is GPT-2's own pattern.
+_SPLITS = {
     "gpt-2": lambda: _bytes(use_regex=True),
-    # Digits go first, so the blanks before a number are cut apart from it: "\n\n7" is "\n\n", "7".
+    # Digits are split first, so blanks before a number are separate: "\n\n7" is "\n\n", "7".
     "smollm": lambda: pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), _bytes(use_regex=True)]
     ),
@@ -49,7 +49,7 @@ _CUTS = {
 
 
 def from_json(path: pathlib.Path) -> Tokenizer:
-    """Loads a tokenizer.json with what the files beside it say."""
+    """Loads a tokenizer.json and the files beside it."""
     backend = _parsed(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
     beside = sidecar.read(path.parent)
     first = backend.encode("a", add_special_tokens=False)
@@ -57,7 +57,7 @@ def from_json(path: pathlib.Path) -> Tokenizer:
     if first.tokens and first.tokens[0][:1] in ("▁", "Ġ"):
         spec = _parsed(path, lambda: json.loads(path.read_text(encoding="utf-8")))
         continued = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(spec)))
-    # Whether rows begin with bos is told by the settings, else by the file's own post-processing.
+    # The settings say whether rows begin with bos; else the file's own post-processing does.
     bos = backend.token_to_id(beside.bos or "")
     if beside.add_bos is None:
         with_special = backend.encode("a").ids
@@ -76,7 +76,7 @@ def from_json(path: pathlib.Path) -> Tokenizer:
 
 
 def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
-    """Byte-level BPE of the vocabulary and merges in a GGUF's metadata."""
+    """Byte-level BPE with the vocabulary and merges in a GGUF's metadata."""
     backend = backend_of_gguf(metadata, path)
     return _complete(
         backend,
@@ -92,7 +92,7 @@ def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
 
 
 def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenizers.Tokenizer:
-    """What encodes as the model's published tokenizer.json does, special tokens included."""
+    """A tokenizer of the package that encodes as the model's published tokenizer.json does."""
     stated = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
     missing = [key for key in ("tokens", "merges") if not stated.get(key)]
     if missing:
@@ -100,11 +100,11 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
             f"{path} says it has a byte-level BPE vocabulary but lacks "
             f"{' and '.join('tokenizer.ggml.' + key for key in missing)}. Convert the model again."
         )
-    cut = stated.get("pre", "gpt-2")
-    if cut not in _CUTS:
+    split = stated.get("pre", "gpt-2")
+    if split not in _SPLITS:
         raise InputError(
-            f"{path} cuts text in the way named {cut!r} (tokenizer.ggml.pre), which is not known "
-            f"here; known are {', '.join(sorted(_CUTS))}. Use a folder with tokenizer.json instead."
+            f"{path} has the unknown pre-tokenizer {split!r} (tokenizer.ggml.pre). Known: "
+            f"{', '.join(sorted(_SPLITS))}. Use a folder with tokenizer.json instead."
         )
     tokens = stated["tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in stated["merges"]]
@@ -114,13 +114,14 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
             models.BPE(
                 vocab={token: i for i, token in enumerate(tokens)},
                 merges=merges,
-                ignore_merges=cut in ("llama-bpe", "llama3"),  # whole words of the vocabulary as is
+                # Words that the vocabulary has whole become one token, whatever the merges.
+                ignore_merges=split in ("llama-bpe", "llama3"),
             )
         ),
     )
-    backend.pre_tokenizer = _CUTS[cut]()
+    backend.pre_tokenizer = _SPLITS[split]()
     backend.decoder = decoders.ByteLevel()
-    if cut == "qwen2":
+    if split == "qwen2":
         backend.normalizer = normalizers.NFC()
     kinds = dict(zip(tokens, stated.get("token_type", ()), strict=False))
     backend.add_special_tokens([token for token, kind in kinds.items() if kind == _CONTROL])
@@ -141,7 +142,7 @@ def _complete(
         side.no_truncation()
         side.no_padding()
         side.add_special_tokens([text for text in MARKERS if side.token_to_id(text) is not None])
-        side.encode_special_tokens = True  # special tokens in a text are read as plain characters
+        side.encode_special_tokens = True  # special tokens in a text are encoded as characters
     special = {
         token.content: i for i, token in backend.get_added_tokens_decoder().items() if token.special
     }
@@ -165,7 +166,7 @@ def _encode(
     ids = backend.encode(text, add_special_tokens=False).ids
     if hidden.isdisjoint(ids):
         return ids
-    # The merges themselves spelled a special token (some converted Llama 2 files can): undo those.
+    # The merges produced a special token (possible in some converted Llama 2 files): undo them.
     spelled: list[int] = []
     for i in ids:
         if i not in hidden:
@@ -181,7 +182,7 @@ def _decode(backend: tokenizers.Tokenizer, ids: list[int]) -> str:
 
 
 def _without_prefix(spec: Any) -> Any:
-    """The settings of a tokenizer.json, without any step that puts a space before a text."""
+    """The settings of a tokenizer.json, without the steps that put a space before a text."""
     if isinstance(spec, list):
         kept = [_without_prefix(step) for step in spec]
         return [step for step in kept if step is not None]
@@ -203,8 +204,8 @@ def _without_prefix(spec: Any) -> Any:
 def _parsed(path: pathlib.Path, build: Any) -> Any:
     try:
         return build()
-    except Exception as error:  # the package raises plain Exception for whatever is wrong in a file
+    except Exception as error:  # the package raises plain Exception for any error in a file
         raise InputError(
-            f"{path} is not a usable tokenizer file ({error}). It may be cut short or from a newer "
-            "version: fetch it again, or update the `tokenizers` package."
+            f"{path} is not a usable tokenizer file ({error}). It may be incomplete or from a "
+            "newer version: download it again, or update the `tokenizers` package."
         ) from error

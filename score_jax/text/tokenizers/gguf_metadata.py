@@ -1,8 +1,8 @@
-"""Reads the key-value head of a GGUF file, where a model keeps its vocabulary and settings.
+"""Reads the metadata of a GGUF file: key-value pairs with the model's vocabulary and settings.
 
-The `gguf` package's reader makes several numpy views per string, so a vocabulary of 49k tokens
-costs it seconds; this one walks the bytes once (49k tokens: 0.1 s, 262k tokens: 0.4 s) and never
-looks at the tensors. Format: github.com/ggml-org/ggml, docs/gguf.md, versions 2 and 3.
+The reader of the `gguf` package makes several numpy views per string, so it takes seconds for a
+vocabulary of 49k tokens. This one reads the bytes once (49k tokens: 0.1 s, 262k tokens: 0.4 s) and
+never the tensors. Format: github.com/ggml-org/ggml, docs/gguf.md, versions 2 and 3.
 
 Not handled: version 1, big-endian files, arrays of arrays.
 """
@@ -35,7 +35,7 @@ _STRING, _ARRAY = 8, 9
 def read(path: str | pathlib.Path) -> Mapping[str, Any]:
     """Returns the file's metadata by key: numbers, strings, and tuples of either.
 
-    Raises: InputError if the file is missing, is no GGUF, or ends before its metadata does."""
+    Raises: InputError if the file is missing, is not a GGUF, or ends within its metadata."""
     path = pathlib.Path(path)
     try:
         with path.open("rb") as file:
@@ -48,22 +48,22 @@ def read(path: str | pathlib.Path) -> Mapping[str, Any]:
             version, _, entries = struct.unpack_from("<IQQ", head, 4)
             if version not in (2, 3):
                 raise InputError(
-                    f"{path} says GGUF version {version}; only little-endian versions 2 and 3 are "
-                    "read. Convert the model again with a current converter."
+                    f"{path} has GGUF version {version}; only little-endian versions 2 and 3 can "
+                    "be read. Convert the model again with a current converter."
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _entries(data, entries)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
-    except (struct.error, UnicodeDecodeError, _CutShort) as error:
+    except (struct.error, UnicodeDecodeError, _Damaged) as error:
         raise InputError(
-            f"{path} breaks off inside its metadata (it has {path.stat().st_size} bytes), so the "
-            "vocabulary is not complete. Fetch the file again."
+            f"{path} is incomplete or damaged: its metadata cannot be read to the end (the file "
+            f"has {path.stat().st_size} bytes). Download it again."
         ) from error
 
 
-class _CutShort(ValueError):
-    """The bytes end, or stop making sense, before the metadata does."""
+class _Damaged(ValueError):
+    """The file ends within the metadata, or the metadata makes no sense."""
 
 
 def _entries(data: mmap.mmap, entries: int) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _array(data: mmap.mmap, offset: int, kind: int, count: int) -> tuple[tuple, 
             strings.append(text)
         return tuple(strings), offset
     if kind not in _NUMBERS:
-        raise _CutShort(f"value type {kind}")
+        raise _Damaged(f"value type {kind}")
     layout = f"<{count}{_NUMBERS[kind]}"
     return struct.unpack_from(layout, data, offset), offset + struct.calcsize(layout)
 
@@ -103,5 +103,5 @@ def _string(data: mmap.mmap, offset: int) -> tuple[str, int]:
     (length,) = struct.unpack_from("<Q", data, offset)
     end = offset + 8 + length
     if end > len(data):
-        raise _CutShort(f"string of {length} bytes at {offset}")
+        raise _Damaged(f"string of {length} bytes at {offset}")
     return data[offset + 8 : end].decode("utf-8"), end

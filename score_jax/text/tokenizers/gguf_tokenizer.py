@@ -1,9 +1,9 @@
-"""The vocabulary inside a GGUF as tokenizer files that transformers and vLLM read.
+"""Writes the vocabulary inside a GGUF as tokenizer files that transformers and vLLM can read.
 
     write(source, folder)   -> names of the files written
 
-tokenizer.json encodes as the tokenizer here does (text/tokenizer.py), and that is tried before it
-is left there. Left out: what no GGUF says, such as how the published files name their class.
+The tokenizer.json must encode as the tokenizer of this package does; `write` tests it on a text and
+deletes the files if it does not. What no GGUF says, such as the published class name, is missing.
 """
 
 import json
@@ -21,8 +21,8 @@ _PROBE = "".join(part for both in PROMPTS.values() for part in both)
 def write(source: pathlib.Path, folder: pathlib.Path) -> list[str]:
     """Writes tokenizer.json, tokenizer_config.json and, if there is one, the chat template.
 
-    Returns: the files' names; none if the vocabulary would encode otherwise there.
-    Raises: InputError for a GGUF without a vocabulary that is known; OSError.
+    Returns: the files' names; none if the written tokenizer encodes differently.
+    Raises: InputError for a GGUF without a vocabulary of a known kind; OSError.
     """
     metadata = gguf_metadata.read(source)
     ours = tokenizer.load(str(source))

@@ -1,11 +1,11 @@
 """SentencePiece vocabularies: a `.model` file, or the same table inside a GGUF.
 
 A GGUF of kind "llama" holds the pieces, scores and types of a SentencePiece BPE model, with the
-same type numbers. So it is turned back into one and run by the `sentencepiece` library: its
-algorithm, ties included, is then the original's own.
+same type numbers. So a SentencePiece model is made from it and run by the `sentencepiece` library;
+then the algorithm is the original one, ties included.
 
-Not handled: unigram tables in a GGUF (kind "t5"), and normalisation rules there (BPE models that
-people train on have none).
+Not handled: unigram tables in a GGUF (kind "t5"), and normalisation rules in a GGUF (the usual BPE
+models have none).
 """
 
 import functools
@@ -20,8 +20,8 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import decoders, models, normalizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizer import MARKERS, Tokenizer, complete
 from score_jax.text.tokenizers import sidecar
+from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
 
 # The message classes are made when the module is imported, so type checkers cannot see them.
 _Model: Any = proto.ModelProto  # type: ignore[attr-defined]
@@ -31,13 +31,13 @@ _SPACE = "▁"
 
 
 def from_model(path: pathlib.Path) -> Tokenizer:
-    """Loads a SentencePiece `.model` file with what the files beside it say."""
+    """Loads a SentencePiece `.model` file and the files beside it."""
     model = _Model()
     try:
         model.ParseFromString(path.read_bytes())
     except (OSError, DecodeError) as error:
         raise InputError(
-            f"{path} is not a whole SentencePiece model ({error}). Fetch the file again; a "
+            f"{path} is not a complete SentencePiece model ({error}). Download it again. A "
             "tokenizer.model of Llama 3 is of another kind: use its tokenizer.json."
         ) from error
     beside = sidecar.read(path.parent)
@@ -69,11 +69,11 @@ def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
 
 
 def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenizers.Tokenizer:
-    """The same for the `tokenizers` package, whose files transformers reads.
+    """The SentencePiece model of a GGUF as a tokenizer of the `tokenizers` package.
 
-    SentencePiece joins the two neighbours whose piece has the best score, the package those that
-    come first in a list; so the list holds every split of every piece, by score. Pieces of their
-    own right (runs of blanks, turn marks) are cut out before either begins.
+    SentencePiece merges the neighbours whose joined piece has the best score; the package merges
+    those that come first in a list. So the list holds every way to split every piece, ordered by
+    score. User-defined pieces (runs of blanks, turn marks) are split off before merging begins.
     """
     model = _model_of_gguf(metadata, path)
     vocabulary = {piece.piece: i for i, piece in enumerate(model.pieces)}
@@ -108,7 +108,7 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
     for piece in model.pieces:
         special = piece.type in (_Piece.CONTROL, _Piece.UNKNOWN) or piece.piece in MARKERS
         if special or piece.type == _Piece.USER_DEFINED:
-            # Runs of blanks are found once blanks are visible; the rest in the text as it is.
+            # Runs of blanks are found after blanks became "▁", the others in the original text.
             token = tokenizers.AddedToken(
                 piece.piece, special=special, normalized=_SPACE in piece.piece
             )
@@ -130,11 +130,11 @@ def _model_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Any:
     model = _Model()
     try:
         for token, score, kind in zip(tokens, scores, kinds, strict=True):
-            # Runs of blanks come as blanks in some files; SentencePiece spells them visibly.
+            # Some files write runs of blanks as blanks; SentencePiece writes "▁".
             model.pieces.add(piece=token.replace(" ", _SPACE), score=score, type=kind)
     except ValueError as error:
         raise InputError(
-            f"{path} has a token of no known type: {error}. Fetch the file again."
+            f"{path} has a token of an unknown type: {error}. Download the file again."
         ) from error
     model.trainer_spec.model_type = _BPE
     model.trainer_spec.byte_fallback = _Piece.BYTE in kinds
@@ -146,7 +146,7 @@ def _model_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Any:
 
 def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
     for piece in model.pieces:
-        # Control pieces are never read out of a text; user-defined ones are (Gemma's turn marks).
+        # Control pieces are never found in a text; user-defined ones are (Gemma's turn marks).
         if piece.piece in MARKERS:
             piece.type = _Piece.CONTROL
     special = {
@@ -171,9 +171,9 @@ def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
 def _processor(model: Any, path: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
-    except (RuntimeError, UnicodeDecodeError) as error:  # the latter on the way to the former
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter while making the former
         raise InputError(
-            f"The SentencePiece vocabulary in {path} is not usable ({error}). Fetch the file again."
+            f"The SentencePiece vocabulary in {path} is not usable ({error}). Download it again."
         ) from error
 
 

@@ -1,8 +1,8 @@
 """What the small files beside a tokenizer say: begin, end and padding tokens, chat template.
 
-Read: tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json and
-chat_template.jinja, each if it is there; the first that answers a question wins, in that order
-(chat_template.jinja before tokenizer_config.json, as transformers does).
+These files are read if they exist: tokenizer_config.json, special_tokens_map.json,
+generation_config.json, config.json and chat_template.jinja. If several state a value, the first in
+this order wins (but chat_template.jinja before tokenizer_config.json, as in transformers).
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ def read(folder: pathlib.Path) -> Sidecar:
         end_ids = [] if end_ids is None else [end_ids]
     if not all(type(end) is int for end in end_ids):
         raise InputError(
-            f"{folder}: eos_token_id is {end_ids}, in generation_config.json or config.json, and "
-            "must be one or several token ids. Fetch the files again."
+            f"{folder}: eos_token_id is {end_ids} in generation_config.json or config.json, but "
+            "must be one or more token ids. Download the files again."
         )
 
     def token(name: str) -> str | None:
@@ -48,7 +48,7 @@ def read(folder: pathlib.Path) -> Sidecar:
         if text is not None and not isinstance(text, str):
             raise InputError(
                 f"{folder}: {name} is {stated!r} in tokenizer_config.json or "
-                "special_tokens_map.json, and must be a text. Fetch the files again."
+                "special_tokens_map.json, but must be text. Download the files again."
             )
         return text
 
@@ -66,12 +66,12 @@ def _chat_template(folder: pathlib.Path, stated: Any) -> str:
     jinja = folder / "chat_template.jinja"
     if jinja.exists():
         return jinja.read_text(encoding="utf-8")
-    if isinstance(stated, list):  # several by name; conversations use "default"
+    if isinstance(stated, list):  # several with names; conversations use "default"
         named = [entry for entry in stated if isinstance(entry, dict)]
         stated = next((e.get("template") for e in named if e.get("name") == "default"), None)
     if stated is not None and not isinstance(stated, str):
         raise InputError(
-            f"{folder}: chat_template in tokenizer_config.json is no text. Fetch the file again."
+            f"{folder}: chat_template in tokenizer_config.json is not text. Download it again."
         )
     return stated or ""
 
@@ -82,11 +82,9 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as JSON ({error}). Fetch the file again."
-        ) from error
+        raise InputError(f"{path} cannot be read as JSON ({error}). Download it again.") from error
     if not isinstance(value, dict):
         raise InputError(
-            f"{path} holds a {type(value).__name__}, not a JSON object. Fetch it again."
+            f"{path} holds a {type(value).__name__}, not a JSON object. Download it again."
         )
     return value

@@ -47,7 +47,7 @@ def test_math_is_prepared_from_its_two_files(tmp_path):
 @needs_real_data
 def test_what_is_prepared_is_read_without_tensorflow_jax_or_a_network(written):
     program = (
-        "import sys; from score_jax.data import prepared\n"
+        "import sys; from score_jax.data.files import prepared\n"
         "prepared._require_network = lambda: sys.exit('asks for the network')\n"
         f"rows = prepared.rows('humaneval', 'test', module={BUILDERS!r}, data_dir=sys.argv[1])\n"
         "assert len(rows) == 164\n"
@@ -89,7 +89,7 @@ def test_published_files_are_downloaded_from_the_address_that_is_given(
 
 def test_a_file_of_another_content_is_refused_with_our_own_message(tmp_path):
     (tmp_path / "mbpp.jsonl").write_text('{"task_id": 1}\n')
-    with pytest.raises(InputError, match=r"^[^ ]*mbpp\.jsonl: has 1 rows and .* has 974"):
+    with pytest.raises(InputError, match=r"^[^ ]*mbpp\.jsonl: has 1 rows, but .* has 974"):
         prepared.prepare("mbpp", str(tmp_path), str(tmp_path / "tfds"))
     assert not list((tmp_path / "tfds").rglob("*.array_record-*"))
 

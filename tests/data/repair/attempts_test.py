@@ -123,11 +123,11 @@ def test_command_line_says_what_is_wrong(transcript, tmp_path, capsys):
         assert message in capsys.readouterr().err
     # The one wrong program has 22 characters, its task 11.
     assert repair.main(["written", str(transcript), "--model=a", "--max_chars=32", out]) == 2
-    assert "of 1 wrong programs none has at most --max_chars=32" in capsys.readouterr().err
+    assert "none of 1 wrong programs has at most --max_chars=32" in capsys.readouterr().err
     line = json.loads(transcript.read_text().splitlines()[1])
     jsonfiles.write_lines(transcript, [line | {"gold": "42"}])
     assert repair.main(["written", str(transcript), "--model=a", out]) == 2
-    assert "line 1: the right answer is no list of tests but '42'" in capsys.readouterr().err
+    assert "line 1: the right answer is '42', not a list of tests" in capsys.readouterr().err
     jsonfiles.write_lines(transcript, [line | {"attempts": []}])
     assert repair.main(["written", str(transcript), "--model=a", out]) == 2
     assert "line 1: has no graded attempts" in capsys.readouterr().err

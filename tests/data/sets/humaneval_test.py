@@ -65,7 +65,7 @@ def test_the_file_may_be_unpacked_and_a_damaged_one_is_named(tmp_path):
     expected = problems.load("humaneval", FOLDER, "test")
     assert problems.load("humaneval", str(tmp_path), "test") == expected
     (tmp_path / humaneval.FILE.name).write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(InputError, match=r"cannot unpack .*jsonl\.gz.*fetch it again"):
+    with pytest.raises(InputError, match=r"cannot unpack .*jsonl\.gz.*download it again"):
         problems.load("humaneval", str(tmp_path), "test")
 
 
@@ -74,5 +74,5 @@ def test_a_changed_test_is_refused(tmp_path):
     changed[5] |= {"test": "def check(candidate):\n    pass\n"}
     lines = "".join(json.dumps(row) + "\n" for row in changed)
     (tmp_path / "HumanEval.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    with pytest.raises(InputError, match=r"HumanEval\.jsonl\.gz: .*another content"):
+    with pytest.raises(InputError, match=r"HumanEval\.jsonl\.gz: .*other content"):
         problems.load("humaneval", str(tmp_path), "test")

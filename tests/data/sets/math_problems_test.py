@@ -100,13 +100,13 @@ def test_which_of_two_equal_rows_is_kept_depends_on_their_ids_alone(tmp_path, pu
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda rows: rows[1:], r"test\.jsonl: has 499 rows and .* has 500"),
+        (lambda rows: rows[1:], r"test\.jsonl: has 499 rows, but .* has 500"),
         (lambda rows: [*rows[1:], rows[1]], r"line 500: id '.*' is already that of line 1"),
         (
             lambda rows: [rows[0] | {"answer": "5"}, *rows[1:]],
-            r"another content .*published.*name=jsonl",
+            r"other content .*published.*name=jsonl",
         ),
-        (lambda rows: [rows[0] | {"problem": "2+2"}, *rows[1:]], r"another content"),
+        (lambda rows: [rows[0] | {"problem": "2+2"}, *rows[1:]], r"other content"),
         (lambda rows: [*rows[:2], rows[2] | {"level": 6}, *rows[3:]], r"line 3: .*'level'.*'6'"),
         (lambda rows: [{"problem": "2+2"}, *rows[1:]], r"line 1: field 'solution' is missing"),
     ],

@@ -81,12 +81,12 @@ def test_the_query_reads_as_the_examples_do():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda rows: rows[:427], r"mbpp\.jsonl: has 427 rows and .* has 974"),
+        (lambda rows: rows[:427], r"mbpp\.jsonl: has 427 rows, but .* has 974"),
         (lambda rows: [*rows[:-1], rows[0]], r"line 974: task_id 1 occurs a second time"),
         (lambda rows: [rows[0] | {"task_id": "1"}, *rows[1:]], r"line 1: .*'task_id' must be"),
         (lambda rows: [rows[0] | {"test_list": "no"}, *rows[1:]], r"line 1: .*list of strings"),
-        (lambda rows: [rows[0] | {"test_list": []}, *rows[1:]], r"another content"),
-        (lambda rows: [*rows[:700], rows[700] | {"text": "Sum."}, *rows[701:]], "another content"),
+        (lambda rows: [rows[0] | {"test_list": []}, *rows[1:]], r"other content"),
+        (lambda rows: [*rows[:700], rows[700] | {"text": "Sum."}, *rows[701:]], "other content"),
     ],
 )
 def test_another_content_is_refused(copy, tmp_path, function, message):

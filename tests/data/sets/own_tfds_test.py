@@ -55,7 +55,7 @@ def test_an_empty_answer_names_the_row(rows):
 
 
 def test_without_a_map_the_message_shows_one():
-    with pytest.raises(InputError, match=r"fields to say.*answer and problem is missing.*For exa"):
+    with pytest.raises(InputError, match=r"which says.*answer and problem is missing.*For exa"):
         problems.load("tfds:sums", "", "train")
 
 

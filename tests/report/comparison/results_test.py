@@ -26,7 +26,7 @@ def test_everything_that_was_run_is_in_it(runs):
     results.main(arguments)
     text = out.read_text()
     for piece in (
-        "Seeds 1, 2,",
+        "**Seeds**: 1, 2.",
         "layout of the paper's Table 2",
         "| SCoRe | 2 | 200 |",
         "| SCoRe's second attempt is better than its first (Δ > 0) | **holds** | 2 of 2 |",

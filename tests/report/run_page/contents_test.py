@@ -110,7 +110,7 @@ def test_alarms_name_their_stage(tmp_path):
     ("path", "text", "said"),
     [
         ("config.json", "{", r"config\.json cannot be read"),
-        ("evaluations/base.json", "[]", r"base\.json is no evaluation"),
+        ("evaluations/base.json", "[]", r"base\.json is not an evaluation"),
         ("transcripts/base.jsonl", "{\n", r"base\.jsonl has a line that is not JSON"),
     ],
 )

@@ -128,7 +128,7 @@ def test_every_section_is_drawn(shown):
     assert "Attempt 2 right" in shown.text("#headline") and "60.0%" in shown.text("#headline")
     assert "No alarms." in shown.text("#alarms")
     assert shown.tab.locator("#evaluations tbody tr").count() == 3
-    for title in ("Right answers", "KL to the base model", "Changed", "Length", "Cut off"):
+    for title in ("Right answers", "KL to the base model", "Changed", "Length", "Truncated"):
         assert title in shown.text("#curves")
     assert shown.tab.locator("#curves svg:visible polyline").count() > 10
     assert shown.tab.locator("#flips table").count() == 3
@@ -211,11 +211,15 @@ def test_tokens_are_shaded_when_asked_for_and_stay_so(shown):
     shown.tab.focus("#list")
     shown.tab.keyboard.press("j")
     options = shown.tab.locator("[name=shade] option").all_inner_texts()
-    assert options == ["words that changed", "log-prob of each token", "log-prob against the base"]
+    assert options == [
+        "words that changed",
+        "log-prob of each token",
+        "log-prob relative to the base model",
+    ]
     assert shown.tab.locator(".piece").count() == 0
     shown.choose(shade="log-prob of each token")
     assert shown.tab.evaluate("document.activeElement.name") == "shade"
-    second = shown.tab.locator(".attempt2 .told")
+    second = shown.tab.locator(".attempt2 .verbatim")
     assert second.evaluate("e => e.textContent") == "it is \N{GRINNING FACE} 2end"
     pieces = second.locator(".piece")
     assert pieces.all_inner_texts()[6] == "\N{GRINNING FACE}"
@@ -224,7 +228,7 @@ def test_tokens_are_shaded_when_asked_for_and_stay_so(shown):
     assert pieces.nth(1).get_attribute("title") == (
         "54.9% likely, log-prob -0.60; base model 30.1%, -1.20"
     )
-    shown.choose(shade="log-prob against the base")
+    shown.choose(shade="log-prob relative to the base model")
     assert pieces.nth(1).get_attribute("class") == "piece likelier-2"
     assert pieces.nth(3).get_attribute("class") == "piece unlikelier-3"
     shown.tab.focus("#list")
@@ -301,7 +305,7 @@ def test_text_stands_out_from_its_ground(browser, finished, scheme):
     opened = Opened(browser, finished, color_scheme=scheme)
     opened.tab.focus("#list")
     opened.tab.keyboard.press("j")
-    opened.choose(shade="log-prob against the base")
+    opened.choose(shade="log-prob relative to the base model")
     assert opened.tab.locator(".likelier-4").count() and opened.tab.locator(".unlikelier-4").count()
     poor = opened.tab.evaluate(
         """() => {
@@ -344,7 +348,7 @@ def test_hostile_transcripts_are_shown_as_text(browser, tmp_path):
         if number:
             opened.tab.focus("#list")
             opened.tab.keyboard.press("j")
-        bodies = opened.tab.locator(".attempt .told").evaluate_all(
+        bodies = opened.tab.locator(".attempt .verbatim").evaluate_all(
             "all => all.map(e => e.textContent)"
         )
         for body, text in zip(bodies, (first, second), strict=True):
@@ -352,7 +356,7 @@ def test_hostile_transcripts_are_shown_as_text(browser, tmp_path):
     opened.tab.focus("#list")
     opened.tab.keyboard.press("Home")
     opened.choose(shade="log-prob of each token")
-    shaded = opened.tab.locator(".attempt1 .told").evaluate("e => e.textContent")
+    shaded = opened.tab.locator(".attempt1 .verbatim").evaluate("e => e.textContent")
     assert shaded == HOSTILE[0][0] + "end"
     assert opened.tab.title().endswith("· score_jax")
     assert opened.tab.locator("h1").count() == 1 and opened.tab.locator("img").count() == 0
@@ -366,7 +370,7 @@ def test_the_rest_of_a_megabyte_line_is_shown_when_asked_for(browser, tmp_path):
     fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
     opened = Opened(browser, run_page.write(tmp_path))
     opened.tab.get_by_role("button", name="Show all 1,000,000 characters").click()
-    length = opened.tab.locator(".attempt1 .told").evaluate("e => e.textContent.length")
+    length = opened.tab.locator(".attempt1 .verbatim").evaluate("e => e.textContent.length")
     assert length == 1_000_000
     assert not opened.is_wider_than_its_window()
     opened.tab.close()

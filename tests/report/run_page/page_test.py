@@ -110,8 +110,11 @@ def test_writing_leaves_no_half_of_a_page_behind(tmp_path):
 def test_the_command_writes_pages_and_names_a_folder_without_a_run(tmp_path):
     fake_runs.write(tmp_path / "run")
     folders = [tmp_path / "run", tmp_path / "nowhere"]
-    command = [sys.executable, "-m", "score_jax.report.run_page.page", *folders]
+    command = [sys.executable, "-m", "score_jax.report.run_page", *folders]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.strip() == str(tmp_path / "run" / "report" / "index.html")
+    report = tmp_path / "run" / "report"
+    written = ("index.html", "accuracy.png", "policy.png")
+    assert done.stdout.split() == [str(report / name) for name in written]
+    assert all((report / name).exists() for name in written)
     assert done.returncode == 1 and done.stderr.startswith("score_jax: ")
-    assert "Name a --workdir" in done.stderr and "Traceback" not in done.stderr
+    assert "Name the work directory" in done.stderr and "Traceback" not in done.stderr

@@ -151,7 +151,7 @@ def test_a_gguf_with_a_type_missing_is_refused(llama, tmp_path):
 def test_a_gguf_with_an_unknown_type_is_refused(llama, tmp_path):
     kinds = [2, *[1] * 418, 99]
     path = write_gguf(tmp_path / "m.gguf", llama[0] / "tokenizer.model", kinds=kinds)
-    with pytest.raises(InputError, match="a token of no known type"):
+    with pytest.raises(InputError, match="a token of an unknown type"):
         tokenizer.load(str(path))
 
 
@@ -168,7 +168,7 @@ def test_a_gguf_of_another_kind_lists_the_known(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x00\xff not a model", b"\x0a\xff"])
 def test_a_broken_model_file_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(InputError, match=r"tokenizer\.model.*Fetch the file again"):
+    with pytest.raises(InputError, match=r"tokenizer\.model.*Download it again"):
         tokenizer.load(str(tmp_path))
 
 
@@ -176,5 +176,5 @@ def test_a_cut_model_file_is_refused(llama):
     path = llama[0] / "tokenizer.model"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"tokenizer\.model.*Fetch the file again"):
+    with pytest.raises(InputError, match=r"tokenizer\.model.*Download it again"):
         tokenizer.load(str(path))

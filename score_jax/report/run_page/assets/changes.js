@@ -1,13 +1,13 @@
 "use strict";
-// What the second attempt changes: flips and edit ratios of each evaluation.
+// What the second attempt changes: outcomes of both attempts and edit ratios, per evaluation.
 
 function showChanges(data, openTranscripts) {
   const shown = data.evaluations.filter((e) => !e.within && e.delta !== undefined);
   byId("changes").hidden = !shown.length;
   const hasEdits = shown.some((e) => e.edit_ratio_histogram);
   byId("changes-note").textContent =
-    "Held-out problems by how both attempts went; press a number to read its transcripts." +
-    (hasEdits ? " Below: edit ratio, the characters deleted and inserted over those of both attempts; 0 is a copy." : "");
+    "Held-out problems by the outcome of both attempts. Click a number to read its transcripts." +
+    (hasEdits ? " Below: histograms of the edit ratio, which is the characters deleted and inserted divided by all characters of both attempts; 0 is a copy." : "");
   byId("flips").append(
     ...shown.map((e) => {
       const part = make("div", {}, make("h3", { textContent: e.name }), flipTable(e, openTranscripts));

@@ -1,16 +1,16 @@
 "use strict";
-// Line charts over the steps of a run, in SVG: curves, marks with intervals, the stages' borders,
-// and the values under the pointer (or, with the arrow keys, under a cross that it moves).
+// Line charts over the steps of a run, in SVG: curves, marks with intervals, the borders of stages,
+// and the values at the step under the pointer (or at the step chosen with the arrow keys).
 //
 // spec: {title, unit, format, zero, min, max, height,
 //        stages: [{name, from, to}],              the x axis: steps since the run began
 //        lines:  [{label, kind, faint, points: [[x, y or null], …]}],
 //        marks:  [{label, kind, points: [{x, y, low, high}, …]}]}
-// kind names the colour: attempt1, attempt2, attempt3, neutral.
+// kind is the colour: attempt1, attempt2, attempt3, neutral.
 
 const MARGIN = { left: 46, right: 10, top: 20, bottom: 22 };
 
-/** A figure that draws itself anew when its width changes. */
+/** A figure that is drawn again when its width changes. */
 function lineChart(spec) {
   const legend = make("div", { className: "legend" });
   const figure = make(
@@ -81,17 +81,17 @@ function nearest(stops, x) {
   return low > 0 && x - stops[low - 1] < stops[low] - x ? low - 1 : low;
 }
 
-/** What a screen reader says of the chart: the last value of everything in it. */
+/** The chart's text for screen readers: the latest value of each series. */
 function summary(spec) {
   const format = spec.format ?? short;
   const last = [...spec.marks, ...spec.lines.filter((line) => !line.faint)].map((series) => {
     const values = series.points.map((p) => (Array.isArray(p) ? p[1] : p.y)).filter(isNumber);
     return values.length ? `${series.label} ${format(values[values.length - 1])}` : series.label;
   });
-  return `${spec.title}, ${spec.unit}. Last: ${last.join(", ")}. Arrow keys read values.`;
+  return `${spec.title}, ${spec.unit}. Latest: ${last.join(", ")}. Use the arrow keys to read values.`;
 }
 
-/** The names of the series; at a stop also their values there. */
+/** The names of the series, and their values at a stop if there is one. */
 function fillLegend(legend, spec, stop) {
   const format = spec.format ?? short;
   const item = (series, value) =>
@@ -132,7 +132,7 @@ function scaleOf(spec, width, height) {
   if (!ys.length) [low, high] = [0, 1];
   if (high - low < 1e-12) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
   const ticks = niceTicks(low, high);
-  low = Math.min(low, ticks[0]); // a value just beyond the last tick sticks out a little
+  low = Math.min(low, ticks[0]); // a value may be a little beyond the last tick
   high = Math.max(high, ticks[ticks.length - 1]);
   const from = spec.stages.length ? spec.stages[0].from : 0;
   const to = spec.stages.length ? spec.stages[spec.stages.length - 1].to : 1;
@@ -173,7 +173,7 @@ function drawing(spec, scale) {
     shapes.push(makeSvg("line", { class: kind, x1: MARGIN.left, x2: right, y1: y, y2: y }));
     shapes.push(text(format(tick), MARGIN.left - 6, y + 4, "end"));
   }
-  let freeFrom = 0; // a label that would run into the one before it is left out
+  let freeFrom = 0; // a label that would overlap the one before it is left out
   for (const stage of spec.stages) {
     const x = scale.x(stage.from);
     shapes.push(makeSvg("line", { class: "stage", x1: x, x2: x, y1: 6, y2: scale.bottom }));
@@ -208,7 +208,7 @@ function drawing(spec, scale) {
   return shapes;
 }
 
-/** A mark; its shape tells attempts apart where colour does not. */
+/** A mark; attempts differ in its shape too, not only in colour. */
 function dot(scale, kind, x, y, size) {
   const [cx, cy] = [scale.x(x), scale.y(y)];
   if (kind === "attempt2") {
@@ -219,7 +219,7 @@ function dot(scale, kind, x, y, size) {
   return makeSvg("circle", { class: `mark ${kind}`, cx, cy, r: size });
 }
 
-/** Runs of points that have a value. */
+/** Runs of neighbouring points that have a value. */
 function unbroken(all) {
   const parts = [];
   let part = [];

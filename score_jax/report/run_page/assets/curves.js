@@ -1,7 +1,7 @@
 "use strict";
-// Accuracy, and what the policy does, over the steps of a run.
+// Accuracy and metrics of the policy over the steps of a run.
 
-/** Stages as spans of the x axis; a running stage ends where it stands. */
+/** Stages as spans of the x axis; a running stage ends at its latest step. */
 function spans(stages) {
   return stages.map((s) => {
     const done = s.step.length ? s.step[s.step.length - 1] : 0;
@@ -34,8 +34,7 @@ function marksOf(evaluations, key, label, kind) {
 function showCurves(data) {
   const begun = data.stages.filter((s) => s.step.length);
   const rl = begun.filter((s) => s.objective === "rl");
-  // What is sampled says nothing where documents are learned: those stages are left out, unless
-  // there is nothing else yet.
+  // SFT stages sample nothing, so they are left out unless there are no others yet.
   const sampled = rl.length ? rl : [];
   const shown = rl.length ? rl : begun;
   const from = shown.length ? shown[0].before : 0;
@@ -70,7 +69,7 @@ function showCurves(data) {
     marks: [marksOf(evaluations, "changed", "held-out problems", "attempt2")],
   });
   policy({ title: "Length", unit: "tokens", zero: true, lines: perAttempt(sampled, "length") });
-  policy({ title: "Cut off", unit: "share of attempts at the length limit", min: 0, format: percent, lines: perAttempt(sampled, "truncated") });
+  policy({ title: "Truncated", unit: "share of attempts at the length limit", min: 0, format: percent, lines: perAttempt(sampled, "truncated") });
   policy({ title: "Entropy", unit: "nats per token", zero: true, lines: perAttempt(sampled, "entropy") });
   const everything = spans(begun);
   const optimisation = (title, unit, key, from = begun) =>
@@ -81,11 +80,11 @@ function showCurves(data) {
   optimisation("Loss", "as each stage defines it", "loss");
   optimisation("Gradient norm", "before clipping", "grad_norm");
   optimisation("Learning rate", "", "learning_rate");
-  optimisation("Sampler against learner", "largest difference in log-prob, nats", "logp_gap", sampled);
+  optimisation("Gap between sampler and learner", "largest difference in log-prob, nats", "logp_gap", sampled);
   const coarse = Math.max(1, ...begun.map((s) => s.per_point));
-  byId("curves-note").textContent = coarse > 1
-    ? `A point of a curve is the mean of up to ${coarse} steps. Point at a chart, or use its arrow keys, to read values.`
-    : "Point at a chart, or use its arrow keys, to read values.";
+  byId("curves-note").textContent =
+    (coarse > 1 ? `Each point of a curve is the mean of up to ${coarse} steps. ` : "") +
+    "To read values, move the pointer over a chart, or select it and use the arrow keys.";
   byId("optimisation").hidden = !begun.length;
 }
 

@@ -1,7 +1,7 @@
 "use strict";
-// Which words two texts do not share. Splits as score_jax/evaluation/edits.py does.
+// Which words differ between two texts. Splits words as score_jax/evaluation/edits.py does.
 
-const MOST_EDITS = 1500; // words; texts further apart are marked as changed from end to end
+const MOST_EDITS = 1500; // words; if two texts differ in more, all of both is marked as changed
 
 const splitWords = (text) => text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
 
@@ -26,7 +26,7 @@ function wordDiff(first, second) {
   );
 }
 
-/** Neighbouring words of one kind joined; a blank between two changed words goes with them. */
+/** Joins neighbouring words that are both kept or both changed; a blank between changed words counts as changed. */
 function pieces(words, isKept) {
   const changed = words.map((word, i) => !isKept(i));
   for (let i = 1; i + 1 < words.length; i++) {
@@ -43,8 +43,8 @@ function pieces(words, isKept) {
 
 /**
  * Indices of the words of a and of b that a shortest edit keeps. Source: Myers, "An O(ND)
- * difference algorithm and its variations", 1986: furthest[k] is how far along a one gets on the
- * diagonal k = i - j with so many edits.
+ * difference algorithm and its variations", 1986. furthest[k] is the largest index into a that can
+ * be reached on the diagonal k = i - j with the current number of edits.
  */
 function keptWords(a, b) {
   const kept = [new Set(), new Set()];

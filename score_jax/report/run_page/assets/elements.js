@@ -1,8 +1,8 @@
 "use strict";
-// Making elements and writing numbers. Text only ever becomes textContent: what a model wrote is
+// Makes elements and formats numbers. Text is only ever set as textContent: what a model wrote is
 // hostile, and nothing on this page parses markup.
 
-/** An element; `props` are properties (className, onclick, …), names with a dash are attributes. */
+/** An element. `props` are properties (className, onclick, …); names with a dash are attributes. */
 function make(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -13,7 +13,7 @@ function make(tag, props = {}, ...children) {
   return element;
 }
 
-/** The same in SVG, where everything is an attribute. */
+/** An SVG element, where everything is an attribute. */
 function makeSvg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

@@ -1,5 +1,5 @@
 "use strict";
-// The head of the page and the result; calls the files of the sections below.
+// The head of the page and the result; also calls the files of the other sections.
 
 const KINDS = ["attempt1", "attempt2", "attempt3"];
 const kindOf = (attempt) => KINDS[Math.min(attempt, KINDS.length) - 1];
@@ -33,7 +33,7 @@ function showStatus(data) {
     settings.recipe.join(" → "),
     device,
     isNumber(data.wall_sec) ? duration(data.wall_sec) : null,
-    `written ${data.written}`,
+    `page written ${data.written}`,
   ];
   byId("status").append(
     make("span", { className: "badge", textContent: state }),
@@ -118,7 +118,7 @@ function showEvaluations(data) {
     ["incorrect_to_correct", "wrong → right", percent],
     ["correct_to_incorrect", "right → wrong", percent],
     ["changed", "changed", percent],
-    ...attempts.map((a) => [`truncated_attempt${a}`, `cut off ${a}`, percent]),
+    ...attempts.map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
   ].filter(([key]) => all[key] !== undefined);
   const row = (e) => {
     const cells = columns.map(([key, , format]) => {
@@ -158,7 +158,7 @@ function showEvaluations(data) {
     make("p", {
       id: "evaluations-note",
       className: "note",
-      textContent: "Greedy answers to held-out problems: shares of all n with 95% intervals; Δ in points, p by McNemar's test",
+      textContent: "Greedy decoding of held-out problems: shares of all n with 95% intervals. Δ is in points; p is from McNemar's test.",
     }),
     scroll(ends.length ? ends : data.evaluations),
   );

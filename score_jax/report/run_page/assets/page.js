@@ -1,12 +1,12 @@
 "use strict";
-// Starts the page: reads the data that stands in it and fills the sections.
+// Starts the page: reads the data in it and fills the sections.
 
 const data = JSON.parse(byId("data").textContent);
-byId("data").remove(); // tens of megabytes that nothing reads again
+byId("data").remove(); // may be tens of megabytes, and is not read again
 const openTranscripts = showTranscripts(data);
 showOverview(data, openTranscripts);
 
-// A frame without an address of its own, as a notebook has, would leave the page for its own links.
+// In a frame without its own address, as in a notebook, links to sections would leave the page.
 if (location.protocol === "about:") {
   for (const link of document.querySelectorAll("a[href^='#']")) {
     link.addEventListener("click", (event) => {

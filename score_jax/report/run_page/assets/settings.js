@@ -1,5 +1,5 @@
 "use strict";
-// The settings, stages side by side.
+// The settings of the run, with the stages side by side.
 
 function showSettings(config) {
   const { settings } = config;

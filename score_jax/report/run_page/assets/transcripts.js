@@ -1,10 +1,10 @@
 "use strict";
-// The transcripts: filters over all of an evaluation's rows, a list that draws only what is in
-// view, and the selected one with both attempts side by side.
+// The transcripts: filters over all rows of an evaluation, a list that draws only the rows in view,
+// and the selected transcript with its attempts side by side.
 
 const OPTION_HEIGHT = 52; // pixels; .option in page.css has the same in rem
 const BEYOND = 6; // options drawn above and below the view
-const SHOWN_CHARACTERS = 20000; // of an attempt, until asked for the rest
+const SHOWN_CHARACTERS = 20000; // of an attempt, until "Show all" is clicked
 const MOST_CHOICES = 40; // a tag with more values gets no filter; search finds them
 
 const OUTCOMES = {
@@ -14,36 +14,36 @@ const OUTCOMES = {
   "wrong-wrong": "wrong → wrong",
 };
 
-/** Rows as objects; `outcome` is of attempts 1 and 2, of the only one where there is one. */
+/** Rows as objects; `outcome` is that of attempts 1 and 2, or of the only attempt. */
 function readTranscripts({ problems, evaluations }) {
   return evaluations.map(({ name, n, rows }) => ({
     name,
     n,
     rows: rows.map(([index, edit, ...attempts]) => {
       const [id, problem, gold, tags] = problems[index];
-      const told = attempts.map(([text, reward, reason, tokens, truncated, shading]) => ({
+      const read = attempts.map(([text, reward, reason, tokens, truncated, shading]) => ({
         text, right: reward === 1, reason, tokens, truncated, shading,
       }));
       return {
         index, id, problem, gold, tags, edit,
-        attempts: told,
-        outcome: told.slice(0, 2).map((a) => (a.right ? "right" : "wrong")).join("-"),
-        changed: told.length > 1 && told[0].text.trim() !== told[1].text.trim(),
-        tokens: Math.max(...told.map((a) => a.tokens)),
+        attempts: read,
+        outcome: read.slice(0, 2).map((a) => (a.right ? "right" : "wrong")).join("-"),
+        changed: read.length > 1 && read[0].text.trim() !== read[1].text.trim(),
+        tokens: Math.max(...read.map((a) => a.tokens)),
       };
     }),
   }));
 }
 
-/** What search looks in, in lower case; made when first asked for. */
-function haystack(row) {
-  row.haystack ??= [row.id, row.problem, row.gold, ...row.attempts.map((a) => a.text)]
+/** The text that search looks in, in lower case; made at the first search. */
+function searchText(row) {
+  row.searchText ??= [row.id, row.problem, row.gold, ...row.attempts.map((a) => a.text)]
     .join("\n")
     .toLowerCase();
-  return row.haystack;
+  return row.searchText;
 }
 
-/** Builds the section. Returns open(evaluation name, outcome), for links from elsewhere. */
+/** Builds the section. Returns open(evaluation name, outcome), which other sections call. */
 function showTranscripts(data) {
   const evaluations = readTranscripts(data.transcripts).filter((e) => e.rows.length);
   if (!evaluations.length) {
@@ -83,7 +83,7 @@ function showTranscripts(data) {
     byId("detail").scrollTop = 0;
   }
 
-  /** How the row's attempts are marked: as chosen before, if it has the values. */
+  /** How the row's attempts are marked: as last chosen, if the row has the values for it. */
   function shading(row) {
     const names = shadesOf(row);
     const name = names.includes(shade) ? shade : names[0];
@@ -149,7 +149,7 @@ function makeFilters(evaluations, ends, changed) {
     return fields[name];
   };
   const length = make("div", { className: "pair" }, bound("least"), "to", bound("most"));
-  form.append(make("label", {}, "Tokens of the longer attempt", length));
+  form.append(make("label", {}, "Tokens of the longest attempt", length));
   const orders = [["", "as evaluated"], ["longest", "longest first"]];
   if (rows.some((row) => isNumber(row.edit))) orders.push(["edited", "most edited first"]);
   select("order", "Order", orders);
@@ -167,7 +167,7 @@ function makeFilters(evaluations, ends, changed) {
   form.addEventListener("input", changed);
   form.addEventListener("submit", (event) => event.preventDefault());
 
-  /** The test that a row must pass, made once per change. */
+  /** The test that a row must pass; made once per change of the filters. */
   function accepts() {
     const value = (name) => fields[name]?.value ?? "";
     const tests = [];
@@ -180,8 +180,8 @@ function makeFilters(evaluations, ends, changed) {
       const wanted = value(`tag:${tag}`);
       if (wanted) tests.push((row) => row.tags[tag] === wanted);
     }
-    const needle = value("search").toLowerCase();
-    if (needle) tests.push((row) => haystack(row).includes(needle));
+    const wanted = value("search").toLowerCase();
+    if (wanted) tests.push((row) => searchText(row).includes(wanted));
     return (row) => tests.every((test) => test(row));
   }
 
@@ -203,7 +203,7 @@ function makeFilters(evaluations, ends, changed) {
   };
 }
 
-/** [tag, its values] for the tags with few of them, numbers in their order. */
+/** [tag, its values] for the tags with few values, numbers in numeric order. */
 function tagChoices(rows) {
   const values = new Map();
   for (const row of rows) {
@@ -319,14 +319,17 @@ function detail(row, others, now, go, { name, choice }) {
   return [
     make("h3", { textContent: row.id }),
     make("div", { className: "facts" }, ...facts.filter(Boolean)),
-    told(row.problem, (shown) => [shown], "problem"),
+    verbatim(row.problem, (shown) => [shown], "problem"),
     choice,
     make("div", { className: "attempts" }, ...row.attempts.map((_, a) => attempt(row.attempts, a, name))),
     others.length > 1 ? history : "",
   ];
 }
 
-/** One attempt, its tokens shaded, or marked: its words that the attempt before it lacks are marked, in the first those that the second lacks. */
+/**
+ * One attempt with its tokens shaded or its words marked. Marked are the words that the attempt
+ * before it lacks; in the first attempt, those that the second lacks.
+ */
 function attempt(attempts, a, shade) {
   const { text, right, reason, tokens, truncated } = attempts[a];
   const verdict = make(
@@ -334,7 +337,7 @@ function attempt(attempts, a, shade) {
     { className: "verdict" },
     make("b", { textContent: `Attempt ${a + 1}: ${right ? "right" : "wrong"}` }),
     make("span", {
-      textContent: `reward ${right ? 1 : 0}, ${reason}, ${count(tokens)} tokens${truncated ? ", cut off" : ""}`,
+      textContent: `reward ${right ? 1 : 0}, ${reason}, ${count(tokens)} tokens${truncated && reason !== "truncated" ? ", truncated" : ""}`,
     }),
   );
   const marked = (shown, characters) => {
@@ -344,13 +347,13 @@ function attempt(attempts, a, shade) {
     const sides = a === 0 ? wordDiff(shown, other)[0] : wordDiff(other, shown)[1];
     return sides.map((piece) => (piece.changed ? make("mark", { textContent: piece.text }) : piece.text));
   };
-  const body = text || (shade && shade !== "diff") ? told(text, marked) : make("p", { className: "note", textContent: "(nothing written)" });
+  const body = text || (shade && shade !== "diff") ? verbatim(text, marked) : make("p", { className: "note", textContent: "(empty)" });
   return make("section", { className: `attempt ${kindOf(a + 1)}` }, verdict, body);
 }
 
-/** Text as it is, in nodes made by `nodes`; of a long one the beginning, and a button for the rest. */
-function told(text, nodes, className = "") {
-  const body = make("pre", { className: "told", dir: "auto" });
+/** Text unchanged, in nodes made by `nodes`; a long one is shortened, with a button to show all. */
+function verbatim(text, nodes, className = "") {
+  const body = make("pre", { className: "verbatim", dir: "auto" });
   const host = make("div", { className }, body);
   body.append(...nodes(text.slice(0, SHOWN_CHARACTERS), SHOWN_CHARACTERS));
   if (text.length > SHOWN_CHARACTERS) {
