@@ -22,14 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-import numpy as np
-import tensorboardX
-import tensorboardX.summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-
 from score_jax import jsonfiles
 from score_jax.problem import InputError
+from score_jax.workdir.events import EventFile
 from score_jax.workdir.progress import Progress
 from score_jax.workdir.wandb_run import WandbRun
 
@@ -87,7 +82,7 @@ class RunLog:
         self._start_sec = time.monotonic()
         self._stage, self._steps, self._steps_before = "", 0, 0
         self._stamped: dict[str, Any] = {}
-        self._events: tensorboardX.FileWriter | None = None
+        self._events: EventFile | None = None
         self._wandb = WandbRun(wandb, self.workdir) if wandb and primary else None
         if primary:
             _check_writable(self.workdir)
@@ -232,23 +227,22 @@ class RunLog:
             return
         if self._events is None:
             # The step itself was logged before, maybe by an earlier process: it stays.
-            self._events = _start_events(self.workdir / "tensorboard", global_step + 1)
+            self._events = EventFile(self.workdir / "tensorboard", global_step + 1)
         shares = {
             f"evaluation/{key}": value
             for key, value in metrics.items()
             if isinstance(value, int | float)
         }
-        self._events.add_summary(_scalars(shares), global_step)
+        self._events.scalars(global_step, shares)
         if self._wandb is not None:
             self._wandb.log(global_step, shares)
         lengths = [sum(a["tokens"] for a in row["attempts"]) for row in transcripts]
         edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
         for name, values in (("tokens", lengths), ("edit_ratio", edits)):
             if values:
-                made = tensorboardX.summary.histogram(f"evaluation/{name}", np.array(values), 30)
-                self._events.add_summary(made, global_step)
+                self._events.histogram(global_step, f"evaluation/{name}", values)
         shown = "\n\n".join(map(_as_text, transcripts[:_TEXTS]))
-        self._events.add_summary(tensorboardX.summary.text("transcripts", shown), global_step)
+        self._events.text(global_step, "transcripts", shown)
 
     def _write(self, name: str, value: Any) -> None:
         if self._primary:
@@ -256,9 +250,9 @@ class RunLog:
 
     def _write_events(self, global_step: int, row: Mapping[str, Any]) -> None:
         if self._events is None:
-            self._events = _start_events(self.workdir / "tensorboard", global_step)
+            self._events = EventFile(self.workdir / "tensorboard", global_step)
         numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
-        self._events.add_summary(_scalars(numbers), global_step)
+        self._events.scalars(global_step, numbers)
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -299,11 +293,6 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _scalars(values: Mapping[str, float]) -> Summary:
-    """One record for all: SummaryWriter.add_scalar costs 35 times as much."""
-    return Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()])
-
-
 def _as_text(transcript: Mapping[str, Any]) -> str:
     """A transcript as an indented block, which TensorBoard's Markdown shows as it is."""
     lines = [f"{transcript['id']}: {transcript['problem']}"]
@@ -334,15 +323,3 @@ def _drop_torn_tail(path: Path) -> None:
         if end < len(whole):
             with open(path, "r+b") as file:
                 file.truncate(end)
-
-
-def _start_events(folder: Path, global_step: int) -> tensorboardX.FileWriter:
-    """A new event file that hides this step and later ones of an earlier, killed run."""
-    # Files are named by the second and read in the order of their names; without more digits a
-    # quick resume would overwrite the file before it.
-    suffix = f".{time.time_ns() % 10**9:09}"
-    events = tensorboardX.FileWriter(str(folder), flush_secs=10, filename_suffix=suffix)
-    start = SessionLog(status=SessionLog.START)
-    events.add_event(Event(step=global_step, file_version="brain.Event:2"))
-    events.add_event(Event(step=global_step, session_log=start))
-    return events
