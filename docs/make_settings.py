@@ -2,8 +2,8 @@
 
     python docs/make_settings.py            writes the page; a test compares it with the code
 
-A setting's text is the comment behind it, or else the one above it; where there are both, the one
-above stands over it in the table. Python keeps no comments, so they are read from the source.
+A setting is described by the comment on its line, or else by the comment above it. If it has both,
+the comment above is a row of its own in the table. Comments are read from the source.
 """
 
 import ast
@@ -22,10 +22,10 @@ from score_jax.config import settings
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
 
-Every setting that a config has, as `config.GROUP.NAME`. Each can be overridden on the command line
-by that path, such as `--config.stages.stage2.bonus=5`; tuples as in Python, in quotes:
-`--config.rollout.prompt_buckets="(64,)"`. A config file builds `Settings(…)` of
-`score_jax/config/settings.py`; settings without a default must be in it.
+All settings of a config. Override a setting on the command line by its path, for example
+`--config.stages.stage2.bonus=5`. Write tuples as in Python, in quotes:
+`--config.rollout.prompt_buckets="(64,)"`. A config file builds `Settings(…)` from
+`score_jax/config/settings.py` and must give the settings without a default.
 
 `python docs/make_settings.py` writes this page from that file.
 """
@@ -37,7 +37,7 @@ def page() -> str:
 
 
 def comments(cls: type) -> dict[str, tuple[str, str]]:
-    """Field -> (what the comment above it says, what the one behind it says); empty for none."""
+    """Field -> (the comment above it, the comment on its line); empty if there is none."""
     source = inspect.getsource(cls)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = {t.start[0]: t for t in tokens if t.type == tokenize.COMMENT}
@@ -61,7 +61,7 @@ def comments(cls: type) -> dict[str, tuple[str, str]]:
 
 
 def _group(cls: type, path: str) -> Iterator[str]:
-    """The section of a group of settings, then those of the groups within it."""
+    """The section of a group of settings, then the sections of its groups."""
     said, hints = comments(cls), typing.get_type_hints(cls)
     yield f"## {path}\n"
     yield f"{_first_paragraph(cls)}\n"
@@ -89,12 +89,12 @@ def _group(cls: type, path: str) -> Iterator[str]:
         yield from _group(group, there)
 
 
-# Groups that are described at a neighbour of the same kind.
+# Groups that are described with another group of the same class.
 _SAME: dict[tuple[type, str], str] = {(settings.ProblemSettings, "mixture"): "test"}
 
 
 def _inner(hint: Any) -> type | None:
-    """The class of a group, or of the groups in a mapping of them."""
+    """The class of a group, or of the groups in a mapping."""
     if typing.get_origin(hint) is typing.get_origin(Mapping[str, int]):
         hint = typing.get_args(hint)[1]
     return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None

@@ -27,7 +27,8 @@ from score_jax.report.run_page import __main__ as run_page
 from score_jax.runtime import compiles
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "BENCHMARKS.md", *(ROOT / "docs").glob("*.md")])
+ROOT_PAGES = ("README.md", "BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md")
+PAGES = sorted([*(ROOT / name for name in ROOT_PAGES), *(ROOT / "docs").glob("*.md")])
 MODULE = re.compile(r"python -m (score_jax[\w.]+) ")
 
 QUICKSTART = "python -m score_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"
@@ -52,6 +53,11 @@ SMALL = (
 ELSEWHERE = {
     "bash launch/quickstart.sh": "makes an environment, then the training of RUN at full length",
     "bash launch/test.sh": "runs these tests",
+    "bash .ci/run": "runs these tests, and the three lines below",
+    "ruff ": "by .ci/run",
+    "mypy": "by .ci/run",
+    "pytest ": "by .ci/run",
+    "python docs/make_settings.py": "below: the settings page",
     "XLA_FLAGS=--xla_force_host_platform_device_count=2": "splits_test.py: two processes",
     "source .venv/bin/activate": "made by the scripts",
     f"until {QUICKSTART}": "train_test.py: a real SIGTERM, exit status 75, and the rest",

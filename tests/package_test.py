@@ -15,14 +15,14 @@ from tests.report.run_page import fake_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("score_jax", "configs", "docs", "launch", "tests")
-FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "requirements.txt")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "requirements.txt")
 NAME = f"score_jax-{score_jax.__version__}"
 BUILD_SDIST = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
 
 
-def sources(folder: Path) -> set[str]:
-    """Files of the package below `folder`, by their paths in it."""
-    found = (folder / "score_jax").rglob("*")
+def sources(folder: Path, name: str = "score_jax") -> set[str]:
+    """Files of the package, or of another folder, by their paths below `folder`."""
+    found = (folder / name).rglob("*")
     return {str(p.relative_to(folder)) for p in found if p.is_file() and p.suffix != ".pyc"}
 
 
@@ -76,8 +76,10 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built):
     with zipfile.ZipFile(path) as wheel:
         names = {name for name in wheel.namelist() if not name.startswith(f"{NAME}.dist-info/")}
         described = wheel.read(f"{NAME}.dist-info/METADATA").decode()
-    assert names == sources(ROOT)
+    configs = {f"score_jax/{name}" for name in sources(ROOT, "configs")}
+    assert names == sources(ROOT) | configs  # no package `configs` of its own
     assert {"score_jax/py.typed", "score_jax/report/run_page/assets/page.js"} <= names
+    assert len(configs) > 10
     for extra in ("tpu", "cuda", "hub", "wandb", "test"):
         assert f"Provides-Extra: {extra}\n" in described
 
@@ -87,6 +89,7 @@ def test_the_sdist_holds_experiments_scripts_and_tests_too(built):
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert sources(ROOT) <= names
     assert {"configs/quickstart.py", "launch/quickstart.sh", "tests/package_test.py"} <= names
+    assert not [name for name in names if name.startswith("score_jax/configs")]  # one source
 
 
 def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):
@@ -102,6 +105,7 @@ def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):
         (["--version"], 0, f"score-jax {score_jax.__version__} "),
         ([config, "--workdir=run", "--mode=trian"], 2, "Did you mean 'train'?"),
         (["--config=quickstart.py", "--workdir=run"], 2, "no config file quickstart.py"),
+        (["--config=configs/quickstat.py", "--workdir=run"], 2, "mean 'configs/quickstart.py'?"),
     ]:
         one, other = (
             started([*start, *arguments], tmp_path, **where) for start in (command, module)
@@ -112,6 +116,54 @@ def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):
     # A mode, which imports all of the package.
     tried = started([*command, config, "--workdir=run", "--mode=try"], tmp_path, **where)
     assert tried.returncode == 2 and "has no checkpoint" in tried.stderr
+
+
+@pytest.fixture
+def anywhere(installed, tmp_path):
+    """Runs the installed command in an empty directory, without the repository's own files."""
+    environment = {"PYTHONPATH": str(installed), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess:
+        script = str(installed / "bin" / "score-jax")
+        return started([script, *arguments, "--workdir=run"], tmp_path, **environment)
+
+    return command
+
+
+@pytest.mark.parametrize("option", ["--config=", "--config "])
+def test_a_shipped_config_trains_in_an_empty_directory(installed, anywhere, tmp_path, option):
+    steps = [f"--config.stages.{name}.steps=1" for name in ("base", "stage1", "stage2")]
+    small = ["--config.rollout.problems_per_step=8", "--config.evaluation.problems=8"]
+    given = [*f"{option}configs/quickstart.py:score".split(), *steps, *small]
+    done = anywhere(*given)
+    assert done.returncode == 0, done.stderr
+    shipped = installed / "score_jax" / "configs" / "quickstart.py"
+    assert f"No configs/quickstart.py in this directory: using {shipped}." in done.stderr
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+
+
+def test_shipped_configs_share_their_settings(anywhere, tmp_path):
+    """One imports another, as `from configs import gsm8k`, though no package has that name."""
+    done = anywhere("--config=configs/gsm8k_qwen3_06b.py", "--mode=try")
+    assert done.returncode == 2 and "run has no checkpoint" in done.stderr
+    # A config of one's own may import a shipped one.
+    (tmp_path / "mine.py").write_text(
+        "from configs import gsm8k\n\ndef get_config():\n"
+        "    return gsm8k.get_config('preset:quickstrat')\n"
+    )
+    done = anywhere("--config=mine.py", "--mode=evaluate")
+    assert done.returncode == 2 and "'preset:quickstrat'" in done.stderr
+    assert "using" not in done.stderr
+
+
+def test_a_local_config_wins_over_a_shipped_one(anywhere, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "gsm8k_qwen3_06b.py").write_text(
+        "from configs import gsm8k\n\ndef get_config():\n    raise ValueError(gsm8k.WORD)\n"
+    )
+    (tmp_path / "configs" / "gsm8k.py").write_text("WORD = 'from the local file'\n")
+    done = anywhere("--config=configs/gsm8k_qwen3_06b.py")
+    assert (done.returncode, done.stderr) == (2, "score_jax: from the local file\n")
 
 
 def test_the_installed_package_writes_its_page(installed, tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,3 +201,18 @@ def test_every_test_file_has_the_name_of_a_package_file():
         if str(name) not in _TESTS_OF_NO_FILE and not subject.exists():
             lost.append(f"tests/{name} mirrors no score_jax/{subject.relative_to(_PACKAGE)}")
     assert not lost, "\n" + "\n".join(lost)
+
+
+def test_importing_the_package_imports_no_torch_on_the_way():
+    """Where a library imports torch if it is installed, as it is here, importing takes seconds."""
+    code = """
+import importlib, pkgutil, sys, score_jax
+for module in pkgutil.walk_packages(score_jax.__path__, "score_jax."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+        assert not NEVER & sys.modules.keys(), f"{module.name} imports {NEVER & sys.modules.keys()}"
+"""
+    assert importlib.util.find_spec("torch")  # else this shows nothing
+    command = [sys.executable, "-c", f"NEVER = {_NEVER}\n{code}"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

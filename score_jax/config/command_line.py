@@ -1,12 +1,15 @@
 """Settings from a command line: `--config=FILE[:RECIPE] --config.KEY=VALUE …`.
 
-What is wrong with an argument is said in one message, an InputError, whichever library noticed.
+FILE is a local file or, if there is none, one of the configs that the package ships: an installed
+`score-jax --config=configs/quickstart.py` works in any directory. A wrong argument is reported in
+one message, an InputError, whichever library noticed it.
 """
 
 import ast
 import contextlib
 import re
 import sys
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,14 +18,18 @@ from ml_collections import config_flags
 
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
-from score_jax.problem import InputError
+from score_jax.problem import InputError, nearest
 
-# What the flag library, or a config file, raises of whatever is wrong.
+# The shipped configs: setup.py puts them into the wheel; a checkout has them beside the package.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED = (_PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent) / "configs"
+
+# What the flag library and config files raise for bad input.
 _FAULTS = (flags.Error, ImportError, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 def define_config(values: flags.FlagValues) -> None:
-    """Adds the flag --config. Its overrides are read off sys.argv."""
+    """Adds the flag --config. The flag library reads its overrides from sys.argv."""
     config_flags.DEFINE_config_file(
         "config", None, "An experiment: configs/NAME.py[:RECIPE].", flag_values=values
     )
@@ -47,10 +54,11 @@ def parse(given: flags.FlagValues, argv: Sequence[str]) -> Settings | None:
 
     Raises: InputError with one message for whatever is wrong with them.
     """
+    argv = list(argv)
     try:
-        path = _config_file(argv)
-        with _importable(path.resolve().parents[1]) if path else contextlib.nullcontext():
-            rest = given(list(argv))
+        path = _find_config(argv)
+        with _importable(path.resolve().parent) if path else contextlib.nullcontext():
+            rest = given(argv)
             config = given.config  # a config file without overrides is only loaded here
     except InputError:
         raise
@@ -61,42 +69,72 @@ def parse(given: flags.FlagValues, argv: Sequence[str]) -> Settings | None:
     return resolve(config) if config is not None else None
 
 
-def _config_file(argv: Sequence[str]) -> Path | None:
-    """The file that --config names, None without. Raises: InputError if it is not there."""
-    for argument in argv:
-        if match := re.match(r"--?config=([^:]*)", argument):
-            path = Path(match.group(1))
-            if not path.is_file():
-                raise InputError(f"there is no config file {path}. {known_configs()}")
+def _find_config(argv: list[str]) -> Path | None:
+    """The file that --config names; None without --config.
+
+    If only the package has that file, puts its path into `argv` and prints a line about it.
+    Raises: InputError if neither has it.
+    """
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            argument = f"--config={argv.pop(i + 1)}"
+        if not (match := re.match(r"--?config=([^:]*)(.*)", argument)):
+            continue
+        path = Path(match[1])
+        if path.is_file():
+            argv[i] = argument
             return path
+        shipped = _SHIPPED.parent / path
+        if path.parts[:1] != ("configs",) or ".." in path.parts or not shipped.is_file():
+            raise InputError(f"there is no config file {path}. {known_configs(str(path))}")
+        print(f"No {path} in this directory: using {shipped}.", file=sys.stderr)
+        argv[i] = f"--config={shipped}{match[2]}"
+        return shipped
     return None
 
 
 @contextlib.contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """So that `from configs import gsm8k` works in a config wherever the command is run."""
-    sys.path.append(str(folder))
+    """Makes `from configs import gsm8k` work in a config, wherever the command is run.
+
+    While the config loads, the package `configs` is `folder`, configs/ of this directory and the
+    shipped configs, in this order. So no installed package needs to have that name.
+    """
+    package = types.ModuleType("configs")
+    package.__path__ = [str(folder), str(Path("configs").resolve()), str(_SHIPPED)]
+    before = _configs_modules()
+    for name in before:
+        del sys.modules[name]
+    sys.modules["configs"] = package
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        for name in _configs_modules():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
-def known_configs() -> str:
-    """The end of an error message about a config: those that are here."""
-    known = ", ".join(sorted(map(str, Path("configs").rglob("*.py"))))
-    return (
-        f"In this directory: {known}."
-        if known
-        else "There is no configs/ here: name the file by its whole path, or run this from the "
-        "repository's root."
+def _configs_modules() -> dict[str, types.ModuleType]:
+    return {name: sys.modules[name] for name in sys.modules if re.match(r"configs(\.|$)", name)}
+
+
+def known_configs(name: str = "") -> str:
+    """The end of an error message about --config: the configs there are.
+
+    Args:
+      name: a config that does not exist; the most similar one is suggested.
+    """
+    local, shipped = (
+        {str(path.relative_to(root)) for path in (root / "configs").rglob("*.py")}
+        for root in (Path(), _SHIPPED.parent)
     )
+    return nearest(name, local | shipped)
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
-    """The flag library's error in one line, and the argument it is about, if that can be told."""
+    """The flag library's error in one line, with the argument that caused it, if that is known."""
     raw = str(error.args[0] if error.args else error).strip()
-    if "Traceback" in raw:  # the config file itself raised: its last line says what
+    if "Traceback" in raw:  # raised in the config file: the last line is the error
         raw = raw.splitlines()[-1].partition(": ")[2]
     with contextlib.suppress(SyntaxError, ValueError):
         raw = str(ast.literal_eval(raw))  # a KeyError shows its message quoted

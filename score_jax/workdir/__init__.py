@@ -1,5 +1,6 @@
-"""What a run leaves in its work directory, and shows while it works.
+"""What a run writes into its work directory and shows while it runs.
 
-settings_check refuses a folder of other settings, runlog writes metrics and transcripts, alarms
-finds what goes wrong, progress draws the bar, wandb_run copies to Weights & Biases.
+settings_check refuses a folder of other settings. runlog writes metrics and transcripts; it uses
+events for TensorBoard, progress for the terminal and wandb_run for Weights & Biases. alarms finds
+runs that fail.
 """

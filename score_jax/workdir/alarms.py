@@ -1,11 +1,11 @@
-"""Signs that a stage goes wrong, read off its metrics: what is seen, and what to do about it.
+"""Alarms: signs in a stage's metrics that training goes wrong, and what to do about each.
 
     of_steps(rows, dtype) -> list[Alarm]          rows of metrics.jsonl of one RL stage
     of_evaluations(base, after) -> list[Alarm]    two evaluations with their intervals
 
-Each looks at the mean of the last RECENT steps, some beside that of the stage's first BEGIN, so
-that an alarm comes within RECENT steps and goes out when its cause is gone. The limits are wide:
-they are for runs that go nowhere, not for tuning.
+Each alarm reads the mean of the last RECENT steps; some compare it with the mean of the stage's
+first BEGIN steps. So an alarm is raised within RECENT steps and cleared when its cause is gone. The
+limits are wide: they find runs that fail, and are not meant for tuning.
 """
 
 import dataclasses
@@ -13,34 +13,34 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-BEGIN, RECENT = 10, 5  # steps; fewer than BEGIN say nothing yet
-COPYING = 0.02  # share of samples whose second answer differs; below: it is a copy
-TRUNCATED = 0.20  # share of attempts cut off
-KL_PER_TOKEN = 4.0  # nats; the quickstart, whose answers are a few tokens, reaches 2
-LOGP_GAP = {"float32": 0.01, "bfloat16": 0.5}  # by dtype: sampler against learner
-HOPELESS = 0.005  # share of right attempts; below: there is next to nothing to learn from
-SOLVED = 0.95  # share of right attempts; above: there is next to nothing left to learn
-UNMIXED = 0.02  # share of problems with both right and wrong samples; below: nothing to compare
-DRIFT = 0.75  # of the right first attempts at the beginning; below: they are being given up
+BEGIN, RECENT = 10, 5  # steps; with fewer than BEGIN no alarm is raised
+COPYING = 0.02  # share of samples whose second answer differs; below: copies
+TRUNCATED = 0.20  # share of truncated attempts
+KL_PER_TOKEN = 4.0  # nats; the quickstart, with answers of a few tokens, reaches 2
+LOGP_GAP = {"float32": 0.01, "bfloat16": 0.5}  # by dtype: |sampler - learner| log-prob of a token
+HOPELESS = 0.005  # share of right attempts; below: almost no signal
+SOLVED = 0.95  # share of right attempts; above: almost nothing left to learn
+UNMIXED = 0.02  # share of problems with both right and wrong samples; below: no signal
+DRIFT = 0.75  # times the first attempts' accuracy at the beginning; below: it drops
 CREEP = 1.5  # times the length at the beginning
-ENTROPY = 0.2  # of the entropy at the beginning; below, samples of a problem are alike
+ENTROPY = 0.2  # times the entropy at the beginning; below: samples are alike
 NO_GRADIENT = 1e-6  # mean size of an attempt's advantages
 
 
 @dataclasses.dataclass(frozen=True)
 class Alarm:
-    """One sign."""
+    """One alarm."""
 
-    name: str  # which sign, the same in every step
-    what: str  # what was seen, with its number
+    name: str  # the same in every step
+    what: str  # what happened, with its number
     advice: str  # what it means and what to try
 
 
 def of_steps(rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[Alarm]:
-    """Alarms of one RL stage's steps so far; none before BEGIN.
+    """Alarms of one RL stage's steps so far; none in the first BEGIN - 1 steps.
 
     Args:
-      dtype: of the model's matmuls, as config.model.dtype.
+      dtype: config.model.dtype.
     """
     if len(rows) < BEGIN:
         return []
@@ -54,31 +54,32 @@ def of_steps(rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[
 
 
 def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Alarm]:
-    """Alarms of an RL stage's evaluation, beside the base model's; both of metrics.py."""
+    """Alarms of an RL stage's evaluation, compared with the base model's; both by metrics.py."""
     found = []
     before_low = base["interval"]["accuracy_attempt1"][0]
     if after["interval"]["accuracy_attempt1"][1] < before_low:
         found.append(
             Alarm(
                 "first_attempt_lost",
-                f"first attempts are right in {after['accuracy_attempt1']:.1%}, the base model's "
-                f"in {base['accuracy_attempt1']:.1%}",
-                "The first attempt has been given up. Raise kl_attempt1, in Stage I above all.",
+                f"accuracy of attempt 1 is {after['accuracy_attempt1']:.1%}, below the base "
+                f"model's {base['accuracy_attempt1']:.1%}",
+                "Training made first attempts worse. Raise kl_attempt1, above all in Stage I.",
             )
         )
     if "delta" in after and after["interval"]["delta"][1] < 0:
         found.append(
             Alarm(
                 "negative_delta",
-                f"second attempts are worse than first ones (Δ {after['delta']:+.1%})",
-                "Correction breaks more than it fixes. Train Stage I longer, or raise the bonus.",
+                f"second attempts are worse than first attempts (Δ {after['delta']:+.1%})",
+                "Revisions break more answers than they fix. Train Stage I longer, or raise the "
+                "bonus.",
             )
         )
     return found
 
 
 class _Means:
-    """Means over the rows at hand."""
+    """Means of metrics over some rows."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]):
         self._rows = rows
@@ -95,8 +96,8 @@ def _copying(recent: _Means) -> Iterator[Alarm]:
         yield Alarm(
             "copying",
             f"second attempts repeat the first in {1 - changed:.1%} of the samples",
-            "The policy copies: correction is not learned any more. Start from a Stage I that "
-            "makes second attempts differ, or raise the bonus.",
+            "The policy copies its first answer, so it cannot learn to correct. Train Stage I "
+            "until second answers differ (metric `changed`), or raise the bonus.",
         )
 
 
@@ -105,10 +106,9 @@ def _drift(begin: _Means, recent: _Means) -> Iterator[Alarm]:
     if before and now is not None and now < DRIFT * before:
         yield Alarm(
             "first_attempt_drift",
-            f"first attempts are right in {now:.1%} of the samples, at the stage's beginning in "
-            f"{before:.1%}",
-            "First attempts are being given up for what comes after. Raise kl_attempt1, and keep "
-            "discount at 0.",
+            f"accuracy of attempt 1 fell to {now:.1%}, from {before:.1%} at the start of the stage",
+            "The policy gives up first attempts in favour of second ones. Raise kl_attempt1, and "
+            "keep discount at 0.",
         )
 
 
@@ -124,61 +124,62 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
     if reward < HOPELESS:
         yield Alarm(
             f"hopeless_{key}",
-            f"{name} is right in {reward:.1%} of the samples",
-            "Samples that all earn nothing teach nothing. Take easier problems, or look in "
-            "the transcripts whether right answers are graded as such.",
+            f"accuracy of {name} is only {reward:.1%}",
+            "If all samples are wrong, there is nothing to learn from. Use easier problems, or "
+            "check in the transcripts whether right answers are graded as wrong.",
         )
     truncated = recent.of(f"truncated/{key}") or 0.0
     if truncated > TRUNCATED:
         yield Alarm(
             f"truncated_{key}",
-            f"{name} is cut off in {truncated:.1%} of the samples",
-            "What is cut off earns nothing. Raise rollout.max_attempt_tokens, or look in the "
-            "transcripts whether attempts end at all.",
+            f"{name} is truncated in {truncated:.1%} of the samples",
+            "Truncated attempts have reward 0. Raise rollout.max_attempt_tokens, or check in the "
+            "transcripts whether the model writes its end token.",
         )
     kl, length = recent.of(f"kl/{key}"), recent.of(f"length/{key}")
     if kl is not None and length and kl / length > KL_PER_TOKEN:
         yield Alarm(
             f"kl_{key}",
-            f"{name} is {kl / length:.2f} nats per token away from the base model",
-            f"The policy has left its language. Raise kl_attempt{min(attempt, 2)}, or lower "
-            "the learning rate.",
+            f"KL of {name} to the reference is {kl / length:.2f} nats per token",
+            f"The policy is far from the reference, and its text may degenerate. Raise "
+            f"kl_attempt{min(attempt, 2)}, or lower the learning rate.",
         )
     short = begin.of(f"length/{key}")
     if length and short and length > CREEP * short:
         yield Alarm(
             f"length_{key}",
-            f"{name} is {length:.0f} tokens long, at the stage's beginning {short:.0f}",
-            "Attempts grow. Look in the transcripts what with; normalizer 'sequence' or 'constant' "
-            "pays no longer attempts more, and truncation='penalty' pays them less.",
+            f"{name} has {length:.0f} tokens, up from {short:.0f} at the start of the stage",
+            "Responses are getting longer. Check the transcripts for why. normalizer='sequence' or "
+            "'constant' does not favour long attempts; truncation='penalty' penalises them.",
         )
     if not HOPELESS <= reward < SOLVED:
-        return  # all samples earn the same, and that is no failure of its own
+        return  # all samples have one reward, so the alarms below would repeat that
     mixed = recent.of(f"mixed/{key}")
     if mixed is not None and mixed < UNMIXED:
         yield Alarm(
             f"unmixed_{key}",
-            f"the samples of a problem differ in reward at {name} in {mixed:.1%} of the problems",
-            "Samples that earn the same teach nothing. Raise rollout.samples_per_problem or the "
-            "temperature, or take problems that are neither too easy nor too hard.",
+            f"only {mixed:.1%} of the problems have both right and wrong samples at {name}",
+            "If all samples of a problem have the same reward, their advantages are 0. Raise "
+            "rollout.samples_per_problem or rollout.temperature, or use problems that are neither "
+            "too easy nor too hard.",
         )
     first, entropy = begin.of(f"entropy/{key}"), recent.of(f"entropy/{key}")
     if first and entropy is not None and entropy < ENTROPY * first:
         yield Alarm(
             f"entropy_{key}",
-            f"the entropy of {name} is {entropy:.3g} nats a token, at the stage's beginning "
-            f"{first:.3g}",
-            "The policy makes up its mind while it is still often wrong, and soon has nothing to "
-            "explore with. Lower the learning rate, or raise the KL coefficient.",
+            f"entropy of {name} fell to {entropy:.3g} nats per token, from {first:.3g} at the "
+            "start of the stage",
+            "Entropy collapsed while accuracy is still low, so samples explore little. Lower the "
+            f"learning rate, or raise kl_attempt{min(attempt, 2)}.",
         )
     advantage = recent.of(f"advantage/{key}")
-    # Attempt 1 is often not to be trained (Stage I); later ones always are.
+    # Stage I does not train attempt 1; later attempts are always trained.
     if attempt > 1 and advantage is not None and advantage < NO_GRADIENT:
         yield Alarm(
             f"no_gradient_{key}",
-            f"{name} has no gradient: all its advantages are {advantage:.1g}",
-            "Nothing trains this attempt. Look at the stage's reward_attempt2, bonus and baseline, "
-            "and whether truncation='mask' masks all of it.",
+            f"{name} has no gradient: its mean absolute advantage is {advantage:.1g}",
+            "Nothing trains this attempt. Check the stage's reward_attempt2, bonus and baseline, "
+            "and whether truncation='mask' masks all attempts.",
         )
 
 
@@ -188,7 +189,7 @@ def _gap(recent: _Means, dtype: str) -> Iterator[Alarm]:
     if gap is not None and gap > limit:
         yield Alarm(
             "logp_gap",
-            f"sampler and learner differ by {gap:.3g} nats on a token",
-            f"With {dtype} at most {limit:g} is rounding. The gradient is of another policy than "
-            "the one that sampled: please report it with the config.",
+            f"log-probs of sampler and learner differ by {gap:.3g} nats on a token",
+            f"Rounding with {dtype} explains at most {limit:g}. The gradient is not that of the "
+            "policy that sampled. This is a bug: please report it with config.json.",
         )

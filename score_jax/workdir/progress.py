@@ -1,7 +1,7 @@
-"""Progress of a run for the person who watches it.
+"""Progress of a run, for the person who watches it.
 
-On a terminal one bar per stage; otherwise (a file, a pipe, a notebook) one plain line every few
-seconds, the first and the last step of a stage always among them. Nothing here is kept on disk.
+A terminal shows one bar per stage. Elsewhere (a file, a pipe, a notebook) one plain line is printed
+every few seconds, and for the first and the last step of a stage. Nothing here is kept on disk.
 """
 
 import os
@@ -18,10 +18,10 @@ LINE_SEC = 5.0  # between plain lines
 
 
 class Progress:
-    """Shows the steps of one stage after another; `close` takes the bar off the terminal."""
+    """Shows the steps of one stage after another; `close` removes the bar from the terminal."""
 
     def __init__(self, stream: TextIO | None = None, *, line_sec: float = LINE_SEC):
-        """Args: stream: standard output if not given; line_sec: between plain lines."""
+        """Args: stream: standard output by default; line_sec: seconds between plain lines."""
         self._stream = stream or sys.stdout
         self._line_sec = line_sec
         self._bars: rich.progress.Progress | None = None
@@ -29,7 +29,7 @@ class Progress:
         self.start_stage("", 0)
 
     def start_stage(self, stage: str, steps: int) -> None:
-        """The steps shown from now on are those of this stage, of so many in all."""
+        """Starts a stage of `steps` steps; later calls of `show` belong to it."""
         self._stage, self._steps = stage, steps
         self._first: tuple[int, float] | None = None  # first step shown and when
         self._last_line_sec: float | None = None
@@ -38,7 +38,7 @@ class Progress:
             self._task = self._bars.add_task(stage, total=steps, text="compiling …")
 
     def show(self, step: int, row: Mapping[str, Any]) -> None:
-        """Shows a finished step; row has the keys of metrics.jsonl."""
+        """Shows a finished step; `row` has the keys of metrics.jsonl."""
         now = time.monotonic()
         self._first = self._first or (step, now)
         text = f"{describe(row)}  eta {self._eta(step, now)}"
@@ -50,11 +50,11 @@ class Progress:
             self.say(f"{self._stage}  {step:>{width}}/{self._steps}  {text}")
 
     def say(self, text: str) -> None:
-        """Prints lines, above the bar if there is one."""
+        """Prints lines, above the progress bar if there is one."""
         if self._bars is not None:
             self._bars.console.print(text, soft_wrap=True)
             return
-        # A stream whose encoding lacks an arrow gets "?" there, not an exception.
+        # If the stream's encoding lacks a character such as an arrow, "?" is printed for it.
         encoding = self._stream.encoding or "utf-8"
         print(text.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
 
@@ -68,7 +68,7 @@ class Progress:
         return last is None or step == self._steps or now - last >= self._line_sec
 
     def _eta(self, step: int, now: float) -> str:
-        # Counted from the end of this process's first step, which holds the compile.
+        # Measured from the end of this process's first step, which includes compiling.
         assert self._first is not None
         first_step, first_sec = self._first
         if step <= first_step:
@@ -77,11 +77,11 @@ class Progress:
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """The metrics of a step that a person wants to see, on one line; absent ones are left out.
+    """The main metrics of a step on one line; absent ones are left out.
 
     E.g. `reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s`."""
     parts = []
-    # Documents that are learned (SFT) count as rewarded with 1; that says nothing.
+    # In SFT the reward of every document is 1, so it is not shown.
     sampled = "tokens_per_sec/rollout" in row
     reward = _per_attempt(row, "reward") if sampled else []
     if reward:
@@ -101,7 +101,7 @@ def describe(row: Mapping[str, Any]) -> str:
 def _start_bars(stream: TextIO) -> rich.progress.Progress:
     bars = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=16),  # the only one that a narrow terminal shortens
+        rich.progress.BarColumn(bar_width=16),  # a narrow terminal shortens this column alone
         rich.progress.MofNCompleteColumn(table_column=rich.table.Column(no_wrap=True)),
         rich.progress.TextColumn("{task.fields[text]}", markup=False),
         console=rich.console.Console(file=stream, highlight=False, markup=False, emoji=False),
@@ -112,7 +112,7 @@ def _start_bars(stream: TextIO) -> rich.progress.Progress:
 
 
 def _per_attempt(row: Mapping[str, Any], name: str) -> list[float]:
-    """Values of NAME/attempt1, NAME/attempt2, … up to the first that is absent or null."""
+    """Values of NAME/attempt1, NAME/attempt2, … before the first that is absent or null."""
     values: list[float] = []
     while (value := row.get(f"{name}/attempt{len(values) + 1}")) is not None:
         values.append(value)

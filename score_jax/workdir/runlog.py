@@ -1,12 +1,12 @@
-"""What a run leaves on disk and tells the terminal while it goes.
+"""The log of a run: files in the work directory, progress on the terminal, Weights & Biases.
 
-One `RunLog` per run writes the text files of the work directory (config.json, metrics.jsonl,
-tensorboard/, evaluations/, transcripts/), shows progress (progress.py), and sends the numbers to
-Weights & Biases where a setting says so (wandb_run.py).
+One `RunLog` per run writes config.json, metrics.jsonl, tensorboard/ (events.py), evaluations/ and
+transcripts/, shows progress (progress.py), and sends numbers to Weights & Biases if a setting asks
+for it (wandb_run.py).
 
 A resumed run restores its checkpoint and then calls `truncate_after`, so that metrics.jsonl has
-each step once; TensorBoard hides the repeated steps itself (purge step).
-Left out: checkpoints (learner/checkpoint.py) and the report made from these files (report/).
+each step once. TensorBoard itself hides the repeated steps.
+Left out: checkpoints (checkpoints.py) and the report made from these files (report/).
 """
 
 import contextlib
@@ -22,14 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-import numpy as np
-import tensorboardX
-import tensorboardX.summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-
 from score_jax import jsonfiles
 from score_jax.problem import InputError
+from score_jax.workdir.events import EventFile
 from score_jax.workdir.progress import Progress
 from score_jax.workdir.wandb_run import WandbRun
 
@@ -53,14 +48,13 @@ _PACKAGES = (
     "tokenizers",
 )
 
-_TEXTS, _TEXT_CHARACTERS = 10, 4000  # transcripts on TensorBoard, and of an attempt
+_TEXTS, _TEXT_CHARACTERS = 10, 4000  # on TensorBoard: transcripts; characters of an attempt
 
 
 class RunLog:
-    """Log of one run; use as a context manager, which closes the files and the bar.
+    """Log of one run; a context manager that closes the files and the progress bar.
 
-    Only one process of a run may write: pass `primary=False` in the others and every call does
-    nothing there.
+    Only one process of a run may write. With `primary=False`, in the others, calls do nothing.
     """
 
     def __init__(
@@ -72,13 +66,13 @@ class RunLog:
         stream: TextIO | None = None,
         wandb: str = "",
     ):
-        """Makes the work directory and checks that it can be written.
+        """Makes the work directory and checks that it is writable.
 
         Args:
-          every: log every that many steps, and always a stage's first and last.
-          stream: where progress goes; standard output if not given.
-          wandb: a project of Weights & Biases to log to as well; empty for none.
-        Raises: InputError if the directory cannot be made or written, or wandb is missing.
+          every: steps between two logged steps; a stage's first and last are always logged.
+          stream: progress is written there; standard output by default.
+          wandb: a Weights & Biases project to log to as well; empty for none.
+        Raises: InputError if the directory cannot be made or written, or wandb is not installed.
         """
         self.workdir = Path(workdir)
         self._every = every
@@ -87,7 +81,7 @@ class RunLog:
         self._start_sec = time.monotonic()
         self._stage, self._steps, self._steps_before = "", 0, 0
         self._stamped: dict[str, Any] = {}
-        self._events: tensorboardX.FileWriter | None = None
+        self._events: EventFile | None = None
         self._wandb = WandbRun(wandb, self.workdir) if wandb and primary else None
         if primary:
             _check_writable(self.workdir)
@@ -105,7 +99,7 @@ class RunLog:
         self.close()
 
     def close(self) -> None:
-        """Stops the bar and flushes and closes the files; may be called twice."""
+        """Stops the progress bar and closes the files; may be called twice."""
         if self._progress is not None:
             self._progress.close()
         if self._events is not None:
@@ -116,18 +110,18 @@ class RunLog:
 
     @property
     def wall_sec(self) -> float:
-        """Seconds spent on this run, those before a resume included (see `truncate_after`)."""
+        """Seconds spent on this run, including those before a resume (see `truncate_after`)."""
         return time.monotonic() - self._start_sec
 
     def stamp(self, **values: Any) -> None:
-        """What config.json, every row of metrics and every evaluation say from now on as well.
+        """Adds values to config.json, every later row of metrics and every later evaluation.
 
-        For what a reader must not miss, whichever file he opens: how programs were kept in, say.
+        For facts that a reader of any of these files needs, such as the sandbox of programs.
         """
         self._stamped |= values
 
     def write_config(self, settings: Any, *, device: str) -> None:
-        """Writes config.json; call it after the checkpoint was found to fit the settings."""
+        """Writes config.json; call it after the checkpoint was checked against the settings."""
         self._write(
             "config.json",
             {
@@ -142,11 +136,10 @@ class RunLog:
             self._wandb.start(settings)
 
     def truncate_after(self, stage_order: Sequence[str], stage: str, step: int) -> None:
-        """Drops the lines of metrics.jsonl later than (stage, step), as a resumed run repeats them.
+        """Drops the lines of metrics.jsonl after (stage, step): a resumed run logs them again.
 
-        Clock time goes on from the last line kept. Lines that are not JSON (torn by a crash) are
-        dropped too. Call it before the first `log`; for a run that starts over pass step 0 of
-        the first stage.
+        `wall_sec` continues from the last line kept. Lines that a crash left incomplete are dropped
+        too. Call it before the first `log`. To start over, pass step 0 of the first stage.
         Raises: InputError for a line of a stage that is not in `stage_order`.
         """
         path = self.workdir / "metrics.jsonl"
@@ -158,8 +151,8 @@ class RunLog:
             if row["stage"] not in place:
                 raise InputError(
                     f"{path} has steps of stage {row['stage']!r}, which is not in this recipe "
-                    f"({', '.join(stage_order)}): it belongs to another run. "
-                    "Choose another --workdir, or move that file away."
+                    f"({', '.join(stage_order)}), so it belongs to another run. "
+                    "Choose another --workdir, or move the file away."
                 )
         last = (place[stage], step)
         kept = [row for row in rows if (place[row["stage"]], row["step"]) <= last]
@@ -168,11 +161,11 @@ class RunLog:
             self._start_sec = time.monotonic() - (kept[-1].get("wall_sec") or 0.0)
 
     def start_stage(self, stage: str, *, steps: int, steps_before: int = 0) -> None:
-        """Names the stage of the steps to come.
+        """Starts a stage; later calls of `log` belong to it.
 
         Args:
-          steps: of this stage in all, the ones done before a resume included.
-          steps_before: steps of all earlier stages together; TensorBoard's x axis is
+          steps: number of steps in this stage, including those before a resume.
+          steps_before: number of steps in all earlier stages. TensorBoard's x axis is
             `steps_before + step`, so that it grows over the stages.
         """
         self._stage, self._steps, self._steps_before = stage, steps, steps_before
@@ -180,9 +173,9 @@ class RunLog:
             self._progress.start_stage(stage, steps)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Logs step 1..steps of the current stage: metrics.jsonl, TensorBoard and progress.
+        """Logs step 1..steps of the current stage to metrics.jsonl, TensorBoard and progress.
 
-        Numbers may be Python's, numpy's or jax's; one that is not finite is written as null.
+        Numbers may be Python's, numpy's or jax's. Numbers that are not finite are written as null.
         """
         if self._progress is None:
             return
@@ -205,7 +198,7 @@ class RunLog:
         self._progress.show(step, row)
 
     def say(self, text: str) -> None:
-        """Prints a line, above the bar if there is one."""
+        """Prints a line, above the progress bar if there is one."""
         if self._progress is not None:
             self._progress.say(text)
 
@@ -221,34 +214,33 @@ class RunLog:
     def show_evaluation(
         self, global_step: int, metrics: Mapping[str, Any], transcripts: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Puts an evaluation on TensorBoard: its shares, the lengths and edit ratios of all
-        problems as histograms, and the first transcripts as text. On Weights & Biases: its shares.
+        """Logs an evaluation to TensorBoard: its metrics, histograms of the lengths and edit ratios
+        of all problems, and the first transcripts as text. Weights & Biases gets its metrics.
 
         Args:
-          global_step: steps of all stages before it.
+          global_step: number of steps before the evaluation, in all stages.
           metrics, transcripts: as in evaluations/ and transcripts/.
         """
         if not self._primary:
             return
         if self._events is None:
-            # The step itself was logged before, maybe by an earlier process: it stays.
-            self._events = _start_events(self.workdir / "tensorboard", global_step + 1)
+            # An earlier process may have logged global_step, which must stay visible.
+            self._events = EventFile(self.workdir / "tensorboard", global_step + 1)
         shares = {
             f"evaluation/{key}": value
             for key, value in metrics.items()
             if isinstance(value, int | float)
         }
-        self._events.add_summary(_scalars(shares), global_step)
+        self._events.scalars(global_step, shares)
         if self._wandb is not None:
             self._wandb.log(global_step, shares)
         lengths = [sum(a["tokens"] for a in row["attempts"]) for row in transcripts]
         edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
         for name, values in (("tokens", lengths), ("edit_ratio", edits)):
             if values:
-                made = tensorboardX.summary.histogram(f"evaluation/{name}", np.array(values), 30)
-                self._events.add_summary(made, global_step)
+                self._events.histogram(global_step, f"evaluation/{name}", values)
         shown = "\n\n".join(map(_as_text, transcripts[:_TEXTS]))
-        self._events.add_summary(tensorboardX.summary.text("transcripts", shown), global_step)
+        self._events.text(global_step, "transcripts", shown)
 
     def _write(self, name: str, value: Any) -> None:
         if self._primary:
@@ -256,13 +248,13 @@ class RunLog:
 
     def _write_events(self, global_step: int, row: Mapping[str, Any]) -> None:
         if self._events is None:
-            self._events = _start_events(self.workdir / "tensorboard", global_step)
+            self._events = EventFile(self.workdir / "tensorboard", global_step)
         numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
-        self._events.add_summary(_scalars(numbers), global_step)
+        self._events.scalars(global_step, numbers)
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, oldest first; lines torn by a crash are left out."""
+    """The rows of metrics.jsonl, oldest first, without lines that a crash left incomplete."""
     path = Path(workdir) / "metrics.jsonl"
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -274,7 +266,7 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on, of those installed."""
+    """Versions of Python and of the installed packages that a result depends on."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -283,9 +275,9 @@ def package_versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Commit of the checkout this package runs from, `-dirty` if it was changed; or None.
+    """Commit of the checkout that this package runs from, with `-dirty` if it was changed; or None.
 
-    Of a copy without .git, what whoever made it says in SCORE_JAX_REVISION.
+    A copy without .git has the value of the environment variable SCORE_JAX_REVISION.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # installed elsewhere: an outer repository is not ours
@@ -299,13 +291,8 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _scalars(values: Mapping[str, float]) -> Summary:
-    """One record for all: SummaryWriter.add_scalar costs 35 times as much."""
-    return Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()])
-
-
 def _as_text(transcript: Mapping[str, Any]) -> str:
-    """A transcript as an indented block, which TensorBoard's Markdown shows as it is."""
+    """A transcript as an indented block, which TensorBoard's Markdown shows unchanged."""
     lines = [f"{transcript['id']}: {transcript['problem']}"]
     for number, attempt in enumerate(transcript["attempts"], start=1):
         lines.append(f"attempt {number} (reward {attempt['reward']:.0f}, {attempt['reason']}):")
@@ -322,27 +309,15 @@ def _check_writable(workdir: Path) -> None:
     except OSError as error:
         raise InputError(
             f"cannot write to the work directory {workdir}: {error.strerror or error}. "
-            "Metrics and checkpoints go there; pass --workdir=DIR with a directory you may write."
+            "Metrics and checkpoints are kept there. Pass --workdir=DIR with a writable directory."
         ) from error
 
 
 def _drop_torn_tail(path: Path) -> None:
-    """Cuts a last line that a crash left without its end, lest the next one be glued to it."""
+    """Removes a last line that a crash left incomplete, so that the next line starts on its own."""
     if path.exists():
         whole = path.read_bytes()
         end = whole.rfind(b"\n") + 1
         if end < len(whole):
             with open(path, "r+b") as file:
                 file.truncate(end)
-
-
-def _start_events(folder: Path, global_step: int) -> tensorboardX.FileWriter:
-    """A new event file that hides this step and later ones of an earlier, killed run."""
-    # Files are named by the second and read in the order of their names; without more digits a
-    # quick resume would overwrite the file before it.
-    suffix = f".{time.time_ns() % 10**9:09}"
-    events = tensorboardX.FileWriter(str(folder), flush_secs=10, filename_suffix=suffix)
-    start = SessionLog(status=SessionLog.START)
-    events.add_event(Event(step=global_step, file_version="brain.Event:2"))
-    events.add_event(Event(step=global_step, session_log=start))
-    return events

@@ -1,8 +1,8 @@
-"""A run on Weights & Biases, where config.logging.wandb names a project; needs the extra `wandb`.
+"""Logging to Weights & Biases, if config.logging.wandb names a project; needs the extra `wandb`.
 
-It gets what TensorBoard gets as scalars. Its id is kept in DIR/wandb/id, so that a resumed run goes
-on in the same place; steps that it repeats are known there already and are dropped by wandb.
-`WANDB_MODE=offline` keeps it in DIR/wandb. Left out: transcripts and checkpoints.
+It gets the scalars that TensorBoard gets. The id of the run is kept in DIR/wandb/id, so that a
+resumed run continues the same one; wandb drops the steps that it has already.
+`WANDB_MODE=offline` keeps the run in DIR/wandb. Left out: transcripts and checkpoints.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from score_jax.problem import InputError
 
 
 class WandbRun:
-    """One run there; `start` opens it."""
+    """One run on Weights & Biases; `start` opens it."""
 
     def __init__(self, project: str, workdir: Path):
         """Raises: InputError if wandb is not installed."""
@@ -25,7 +25,7 @@ class WandbRun:
         self._run: Any = None
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Opens the run. Raises: InputError if wandb will not, for want of a key for example."""
+        """Opens the run. Raises: InputError if wandb fails, for example without an API key."""
         wandb = self._wandb
         folder = self._workdir / "wandb"
         folder.mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ class WandbRun:
             )
         except wandb.Error as error:
             raise InputError(
-                f"Weights & Biases did not start for config.logging.wandb={self._project!r}: "
+                f"cannot start Weights & Biases for config.logging.wandb={self._project!r}: "
                 f"{str(error)[:300]}. Run `wandb login`, set WANDB_MODE=offline in the "
                 "environment, or leave the setting empty."
             ) from error
@@ -57,7 +57,7 @@ class WandbRun:
             self._run.log(numbers, step=global_step)
 
     def close(self) -> None:
-        """Waits until all is sent or written."""
+        """Waits until everything is sent or written, and ends the run."""
         if self._run is not None:
             self._run.finish()
             self._run = None

@@ -180,8 +180,8 @@ def test_the_table_of_limits_names_settings_that_exist():
     [
         ({"recipe": ()}, ["config.recipe is empty", "config.stages"]),
         ({"recipe": ("base", "stagee1")}, ["'stagee1'", "lacks", "Did you mean 'stage1'?"]),
-        ({"recipe": ("stage1", "stage1")}, ["names a stage twice", "name of its own"]),
-        ({"recipe": ("stage1", "base")}, ["'base'", "must come first"]),
+        ({"recipe": ("stage1", "stage1")}, ["names a stage twice", "another name"]),
+        ({"recipe": ("stage1", "base")}, ["'base'", "must be the first"]),
         (
             {"memory__micro_batches": 5},
             ["6 problems x 4 samples = 24 rows", "micro_batches=5", "divisor of 24"],
@@ -189,11 +189,11 @@ def test_the_table_of_limits_names_settings_that_exist():
         ({"rollout__top_p": 1.5}, ["config.rollout.top_p=1.5", "at most 1"]),
         (
             {"problems__mixture": {"more": {"weight": 2.0}}},
-            ["config.problems.mixture.more.name is empty", "take the entry out"],
+            ["config.problems.mixture.more.name is empty", "remove the entry"],
         ),
         (
             {"problems__mixture": {"more": {"name": "gsm8k"}}, "problems__curriculum_steps": 5},
-            ["curriculum_steps", "config.problems.mixture do not compare", "Set it to 0"],
+            ["config.problems.mixture cannot be compared", "Set curriculum_steps to 0"],
         ),
         (
             {"rollout__temperature": 0.0},
@@ -213,7 +213,11 @@ def test_the_table_of_limits_names_settings_that_exist():
         ),
         (
             {"model__lora__targets": "layers/("},
-            ["config.model.lora.targets='layers/('", "no regular expression", "unterminated"],
+            [
+                "config.model.lora.targets='layers/('",
+                "not a valid regular expression",
+                "unterminated",
+            ],
         ),
         ({"rollout__attempts": 1}, ["config.stages.stage2.bonus=10.0", "only one"]),
         (
@@ -222,11 +226,11 @@ def test_the_table_of_limits_names_settings_that_exist():
         ),
         (
             {"stages__base__kl_attempt2": 0.1},
-            ["config.stages.base learns documents", "nor a reference", "kl_attempt2 to 0"],
+            ["config.stages.base trains on documents", "nor a reference", "kl_attempt2 to 0"],
         ),
         (
             {"stages__base__baseline": "leave_one_out"},
-            ["config.stages.base learns documents", "baseline to 'none'"],
+            ["config.stages.base trains on documents", "baseline to 'none'"],
         ),
         (
             {"stages__base__documents_per_step": 7, "memory__micro_batches": 6},

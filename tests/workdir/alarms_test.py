@@ -1,4 +1,4 @@
-"""Alarms: silent on a healthy stage, each one out on its own failure."""
+"""Alarms: none on a healthy stage, the right one for each failure."""
 
 import json
 from pathlib import Path
@@ -44,13 +44,13 @@ def test_a_healthy_stage_has_no_alarms():
 
 FAILURES = [
     ({"changed": 0.01}, "copying", "second attempts repeat the first in 99.0%"),
-    ({"reward/attempt1": 0.2}, "first_attempt_drift", "20.0% of the samples, at the stage's"),
-    ({"reward/attempt2": 0.001}, "hopeless_attempt2", "attempt 2 is right in 0.1%"),
-    ({"truncated/attempt1": 0.5}, "truncated_attempt1", "attempt 1 is cut off in 50.0%"),
-    ({"kl/attempt2": 30.0}, "kl_attempt2", "attempt 2 is 5.00 nats per token away"),
-    ({"length/attempt2": 10.0}, "length_attempt2", "attempt 2 is 10 tokens long"),
-    ({"mixed/attempt1": 0.0}, "unmixed_attempt1", "differ in reward at attempt 1 in 0.0%"),
-    ({"entropy/attempt2": 1e-5}, "entropy_attempt2", "attempt 2 is 1e-05 nats a token"),
+    ({"reward/attempt1": 0.2}, "first_attempt_drift", "attempt 1 fell to 20.0%, from 50.0%"),
+    ({"reward/attempt2": 0.001}, "hopeless_attempt2", "accuracy of attempt 2 is only 0.1%"),
+    ({"truncated/attempt1": 0.5}, "truncated_attempt1", "attempt 1 is truncated in 50.0%"),
+    ({"kl/attempt2": 30.0}, "kl_attempt2", "attempt 2 to the reference is 5.00 nats"),
+    ({"length/attempt2": 10.0}, "length_attempt2", "attempt 2 has 10 tokens, up from 6"),
+    ({"mixed/attempt1": 0.0}, "unmixed_attempt1", "only 0.0% of the problems"),
+    ({"entropy/attempt2": 1e-5}, "entropy_attempt2", "attempt 2 fell to 1e-05 nats per token"),
     ({"advantage/attempt2": 0.0}, "no_gradient_attempt2", "attempt 2 has no gradient"),
     ({"logp_gap": 0.3}, "logp_gap", "differ by 0.3 nats"),
 ]
@@ -64,12 +64,12 @@ def test_each_failure_has_one_alarm_within_5_steps_that_names_it(failure, name, 
 
 
 @pytest.mark.parametrize(("failure", "name", "said"), FAILURES)
-def test_an_alarm_goes_out_when_its_cause_is_gone(failure, name, said):
+def test_an_alarm_is_cleared_when_its_cause_is_gone(failure, name, said):
     del name, said
     assert alarms.of_steps(rows() + rows(20, **failure) + rows(5)) == []
 
 
-def test_each_failure_is_told_on_the_recorded_quickstart_and_nothing_else_is():
+def test_each_failure_is_found_in_the_recorded_quickstart_and_nothing_else_is():
     stages = recorded()
     assert [len(steps) for steps in stages.values()] == [300, 100]
     for steps in stages.values():
@@ -98,7 +98,7 @@ def test_what_is_solved_has_nothing_left_to_compare_and_that_is_no_failure():
     assert alarms.of_steps(rows() + rows(5, **solved)) == []
 
 
-def test_a_few_steps_say_nothing_yet():
+def test_the_first_steps_raise_no_alarm():
     assert alarms.of_steps(rows(alarms.BEGIN - 1, changed=0.0)) == []
 
 
@@ -111,7 +111,7 @@ def test_runs_of_one_attempt_and_null_metrics_are_read():
     assert alarms.of_steps(single) == []
 
 
-def test_a_lost_first_attempt_and_a_negative_delta_are_told():
+def test_a_lost_first_attempt_and_a_negative_delta_are_found():
     lost, harmful = alarms.of_evaluations(evaluation(0.5, 0.0), evaluation(0.3, -0.1))
-    assert "first attempts are right in 30.0%" in lost.what
-    assert "worse than first ones (Δ -10.0%)" in harmful.what
+    assert "attempt 1 is 30.0%, below the base model's 50.0%" in lost.what
+    assert "worse than first attempts (Δ -10.0%)" in harmful.what

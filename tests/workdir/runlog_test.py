@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from score_jax.problem import InputError
 from score_jax.workdir import runlog
+from tests.workdir import events_test
 
 _ORDER = ("stage1", "stage2")
 
@@ -30,15 +30,7 @@ def _places(workdir):
 
 
 def _events(workdir):
-    """The records of all event files, in the order TensorBoard reads them."""
-    events = []
-    for path in sorted((workdir / "tensorboard").iterdir()):
-        data = path.read_bytes()
-        while data:  # length (8 bytes), its check (4), record, its check (4)
-            size = int.from_bytes(data[:8], "little")
-            events.append(Event.FromString(data[12 : 12 + size]))
-            data = data[16 + size :]
-    return events
+    return events_test.read(workdir / "tensorboard")
 
 
 def test_each_step_is_one_line_with_stage_step_and_time(tmp_path):
