@@ -77,7 +77,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built):
         names = {name for name in wheel.namelist() if not name.startswith(f"{NAME}.dist-info/")}
         described = wheel.read(f"{NAME}.dist-info/METADATA").decode()
     assert names == sources(ROOT)
-    assert {"score_jax/py.typed", "score_jax/report/page/page.js"} <= names
+    assert {"score_jax/py.typed", "score_jax/report/run_page/assets/page.js"} <= names
     for extra in ("tpu", "cuda", "hub", "wandb", "test"):
         assert f"Provides-Extra: {extra}\n" in described
 

@@ -181,7 +181,7 @@ def test_closing_leaves_no_process():
 def test_killing_the_trainer_leaves_no_process_even_while_answers_hang():
     program = (
         "import threading, time\n"
-        "from score_jax.rewards import pool\n"
+        "from score_jax.rewards.workers import pool\n"
         "from score_jax.rewards.answers import grade_answer\n"
         "grade_answer(r'\\boxed{x+1}', '1+x')\n"
         f"text = r'\\boxed{{{BOXED['deep sines']}}}'\n"

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader, programs
+from score_jax.rewards import grader
+from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.programs.grade import grade_program, grade_programs, grade_texts, read_gold
 from score_jax.rewards.sandbox import start
 from score_jax.rewards.sandbox.tester import Job

@@ -119,7 +119,7 @@ FORGING = {
         'import json\njson.dumps = lambda *a, **k: \'{"value": 3, "changed": []}\'' + WRONG
     ),
     "tampers with its callee": (
-        "import sys\nfor name, module in list(sys.modules.items()):\n  if 'callee' in name:\n"
+        "import sys\nfor name, module in list(sys.modules.items()):\n  if 'guest' in name:\n"
         "    module._OPERATIONS['call'] = lambda f, *a, **k: True" + WRONG
     ),
     "patches every module": (

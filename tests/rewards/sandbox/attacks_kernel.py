@@ -82,7 +82,7 @@ REACHING = {
         "  shutil.copyfile(path, '/tmp/m.so'); ctypes.CDLL('/tmp/m.so'); return a + b"
     ),
     "packages": in_call("import numpy\nreturn a + b"),
-    "this project's checker": in_call("from score_jax.rewards import checker\nreturn a + b"),
+    "this project's checker": in_call("from score_jax.rewards.sandbox import tester\nreturn a + b"),
     "a virtual socket": in_call("import socket\nsocket.socket(40, 1); return a + b"),
     "a kernel socket": in_call("import socket\nsocket.socket(16, 3, 0); return a + b"),
     "an internet socket pair": in_call(

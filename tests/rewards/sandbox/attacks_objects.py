@@ -163,7 +163,7 @@ OTHER_TESTS = {
         True,
     ),
     "names of the checker": (
-        "wire = checker = verdict = Handle = Box = job = namespace = None\ndef f(x): return x",
+        "protocol = tester = verdict = Handle = Box = job = namespace = None\ndef f(x): return x",
         ("assert f(1) == 1",),
         True,
     ),

@@ -61,7 +61,7 @@ def programs_of(box: Sandbox) -> list[int]:
     found = []
     for pid in children:
         with contextlib.suppress(OSError):  # it ends just now
-            if "zygote" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "forkserver" in Path(f"/proc/{pid}/cmdline").read_text():
                 found += [int(pid), *descendants(int(pid))]
     return found
 

@@ -72,9 +72,9 @@ def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(ki
     control, theirs = scheduler.socket.socketpair()
     # A process of its own: what this one has loaded would count as every checker's.
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards import warden; "
-        f"warden._free_memory_bytes = lambda: {2 * limit}; "
-        f"warden.main({theirs.fileno()}, {kind!r}, sys.argv[1])"
+        "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards.sandbox import scheduler; "
+        f"scheduler._free_memory_bytes = lambda: {2 * limit}; "
+        f"scheduler.main({theirs.fileno()}, {kind!r}, sys.argv[1])"
     )
     root = str(scheduler.Path(scheduler.__file__).parents[3])
     process = subprocess.Popen([sys.executable, "-c", code, root], pass_fds=[theirs.fileno()])

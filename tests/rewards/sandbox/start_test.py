@@ -158,8 +158,8 @@ def _run_suppressed(box: start.Sandbox, jobs: list[Job]) -> None:
 def test_killing_the_trainer_leaves_no_process_even_while_programs_hang():
     sandboxes.need_any()
     program = (
-        "import threading, time\nfrom score_jax.rewards import sandbox\n"
-        "from score_jax.rewards.sandbox.tester import Job\nbox = sandbox.start()\n"
+        "import threading, time\nfrom score_jax.rewards.sandbox import start\n"
+        "from score_jax.rewards.sandbox.tester import Job\nbox = start.start()\n"
         "job = Job('while True: pass', ('assert f(1)',))\n"
         "threading.Thread(target=box.run, args=([job] * 3, 60.0)).start()\n"
         "time.sleep(0.5)\nprint(box._process.pid, flush=True)\ntime.sleep(60)\n"
