@@ -67,7 +67,7 @@ def test_no_rows_are_an_empty_batch():
 
 
 def test_unknown_grader_names_the_nearest():
-    with pytest.raises(InputError, match="'anser'.*mean 'answer'.*answer, first_character"):
+    with pytest.raises(InputError, match=r"'anser'.*mean 'answer'.*answer, first_character"):
         grade([problem("1", "anser")], [["1", "1"]])
     assert find_grader("answer") is grader.grade_answer
 

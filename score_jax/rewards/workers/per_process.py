@@ -28,7 +28,7 @@ class Process(Protocol):
 P = TypeVar("P", bound=Process)
 
 
-class Shared(Generic[P]):
+class PerProcess(Generic[P]):
     """One P for each key."""
 
     def __init__(self):

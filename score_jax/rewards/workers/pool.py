@@ -18,7 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from score_jax.rewards.workers.per_process import Shared
+from score_jax.rewards.workers.per_process import PerProcess
 
 START_SEC = 120.0
 LANE_QUESTIONS = 2_000  # then a lane is replaced: the symbolic library's caches grow
@@ -186,7 +186,7 @@ def _line(end: socket.socket) -> bytes:
     return line
 
 
-_pools: Shared[Pool] = Shared()
+_pools: PerProcess[Pool] = PerProcess()
 close = _pools.close  # of one pool, or of all
 
 

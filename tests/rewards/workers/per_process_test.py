@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from score_jax.rewards.workers.per_process import Shared
+from score_jax.rewards.workers.per_process import PerProcess
 
 
 class Stub:
@@ -21,7 +21,7 @@ class Stub:
 
 
 def test_there_is_one_for_each_key_until_it_is_closed():
-    shared: Shared[Stub] = Shared()
+    shared: PerProcess[Stub] = PerProcess()
     first, other = shared.get("a", Stub), shared.get("b", Stub)
     assert first is shared.get("a", Stub) and first is not other
     shared.close(first)
@@ -34,7 +34,7 @@ def test_there_is_one_for_each_key_until_it_is_closed():
 
 
 def test_what_cannot_be_started_is_tried_again():
-    shared: Shared[Stub] = Shared()
+    shared: PerProcess[Stub] = PerProcess()
 
     def fail() -> Stub:
         raise ValueError("no")
@@ -45,7 +45,7 @@ def test_what_cannot_be_started_is_tried_again():
 
 
 def test_a_forked_child_has_none_and_leaves_its_parents_alone():
-    shared: Shared[Stub] = Shared()
+    shared: PerProcess[Stub] = PerProcess()
     ours = shared.get("a", Stub)
     reader, writer = os.pipe()
     child = os.fork()
