@@ -183,8 +183,8 @@ def grade_rows(
     texts = texts or experiment.texts(rows)
     truncated_BA = np.asarray(rows.truncated)
     if experiment.marks:
-        truncated_BA = selective.cut_off(texts, truncated_BA, experiment.marks)
-        texts = [selective.standing(row, experiment.marks) for row in texts]
+        truncated_BA = selective.truncated(texts, truncated_BA, experiment.marks)
+        texts = [selective.answers(row, experiment.marks) for row in texts]
     limits = experiment.settings.rewards
     reward_BA, reasons = grader.grade(
         problems,

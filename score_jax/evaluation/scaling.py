@@ -181,7 +181,7 @@ def _graded(
     texts = experiment.texts(own)
     reward_NA, _ = grade_rows(experiment, own, problems, texts)
     if experiment.marks:
-        texts = [selective.standing(row, experiment.marks) for row in texts]
+        texts = [selective.answers(row, experiment.marks) for row in texts]
     attempts = own.truncated.shape[1]
     tokens_NA = np.stack([(own.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
     # All of the row but the second attempt itself is read before it.

@@ -1,6 +1,6 @@
-"""Grades all attempts of a batch: which grader a problem names, and one verdict per attempt.
+"""Grades all attempts of a batch, each with the grader that its problem names.
 
-A grader takes (text, gold) and returns a Grade; it never raises for what a model wrote.
+A grader takes (text, gold) and returns a Grade. It never raises because of what a model wrote.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,13 +37,13 @@ def grade(
     program_sec: float = programs.TIMEOUT_SEC,
     function: str = "",
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """Grades every attempt of every row; attempts that say the same are graded once.
+    """Grades every attempt of every row; equal texts of one problem are graded once.
 
     problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all
     hanging answers of the batch together. program_sec: wall clock for one program with its tests.
-    function: "module:function" that grades in place of the problems' own graders; see functions.py.
+    function: "module:function" that grades instead of the problems' own graders; see functions.py.
     Returns: reward_BA float32 in {0, 1}, and the reasons, B lists of A.
-    Raises: InputError for a grader that does not exist; ValueError if rows do not fit together.
+    Raises: InputError for an unknown grader; ValueError for rows of unequal numbers of attempts.
     """
     attempts = len(texts_BA[0]) if texts_BA else 0
     if len(problems) != len(texts_BA) or any(len(texts) != attempts for texts in texts_BA):
@@ -92,11 +92,11 @@ def prepare(
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
 ) -> str:
-    """Makes sure, before a run, that its problems can be graded; starts what grading needs.
+    """Checks, before a run, that its problems can be graded; starts what grading needs.
 
-    Returns: the kind of sandbox that programs run in, "none" for none; empty if none are run.
-    Raises: InputError for a grader or function that does not exist, a gold that is none, and where
-    programs are to be run and no sandbox works.
+    Returns: the kind of sandbox that programs run in, "none" for none; empty if no program is run.
+    Raises: InputError for an unknown grader or function, for a gold that cannot be used, and if
+    problems need programs to be run and no sandbox works.
     """
     if function:
         functions.prepare(function, problems[0], attempts)

@@ -1,4 +1,4 @@
-"""Answers made to hang, crash, fool or enter the grader: reward 0, in time, nothing left over."""
+"""Answers made to hang, crash, fool or attack the grader: reward 0, in time, nothing left over."""
 
 import os
 import subprocess
@@ -128,7 +128,7 @@ TEXTS = {name: rf"\boxed{{{answer}}}" for name, answer in BOXED.items()} | WHOLE
 
 
 def grade_all(gold: str) -> dict[str, tuple[float, str, float]]:
-    grade_answer(r"\boxed{x+1}", "1+x")  # the start of the processes is not what is measured
+    grade_answer(r"\boxed{x+1}", "1+x")  # starts the processes, which is not measured
     verdicts = {}
     for name, text in TEXTS.items():
         began = time.monotonic()
@@ -158,23 +158,23 @@ def test_a_hundred_hanging_answers_wait_one_deadline():
 
 
 def hang(n: int) -> str:
-    """Passes every check on its characters, and takes the library minutes."""
+    """Passes every check of limits.py, and takes the library minutes."""
     return r"\sin(" * 19 + f"x+{n}" + ")" * 19
 
 
-def test_grading_goes_on_after_the_processes_are_killed():
+def test_grading_continues_after_the_processes_are_killed():
     grade_answer(r"\boxed{x+2}", "2+x")
-    os.kill(pool.shared()._hatchery.pid, 9)
+    os.kill(pool.shared()._spawner.pid, 9)
     assert grade_answer(r"\boxed{x+3}", "3+x").reward == 1.0
 
 
 def test_closing_leaves_no_process():
     grade_answer(r"\boxed{x+4}", "4+x")
-    hatchery = pool.shared()._hatchery.pid
-    lanes = children_of(hatchery)
-    assert lanes
+    spawner = pool.shared()._spawner.pid
+    workers = children_of(spawner)
+    assert workers
     pool.close()
-    assert not any(alive(pid) for pid in (hatchery, *lanes))
+    assert not any(alive(pid) for pid in (spawner, *workers))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -187,24 +187,24 @@ def test_killing_the_trainer_leaves_no_process_even_while_answers_hang():
         f"text = r'\\boxed{{{BOXED['deep sines']}}}'\n"
         "threading.Thread(target=grade_answer, args=(text, r'\\sqrt{2}')).start()\n"
         "time.sleep(0.3)\n"
-        "print(pool.shared()._hatchery.pid, flush=True)\n"
+        "print(pool.shared()._spawner.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     trainer = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=repository()
     )
     assert trainer.stdout is not None
-    hatchery = int(trainer.stdout.readline())
-    lanes = children_of(hatchery)
-    assert lanes
+    spawner = int(trainer.stdout.readline())
+    workers = children_of(spawner)
+    assert workers
     trainer.kill()
     trainer.wait()
     trainer.stdout.close()
     for _ in range(50):
-        if not any(alive(pid) for pid in (hatchery, *lanes)):
+        if not any(alive(pid) for pid in (spawner, *workers)):
             break
         time.sleep(0.1)
-    assert not any(alive(pid) for pid in (hatchery, *lanes))
+    assert not any(alive(pid) for pid in (spawner, *workers))
 
 
 def repository() -> Path:

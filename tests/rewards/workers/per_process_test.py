@@ -1,4 +1,4 @@
-"""One process for each key, with stand-ins for processes."""
+"""One process for each key, with stubs for processes."""
 
 import os
 
@@ -8,7 +8,7 @@ from score_jax.rewards.workers.per_process import PerProcess
 
 
 class Stub:
-    """Notes what becomes of it."""
+    """Records what is done to it."""
 
     def __init__(self):
         self.state = "runs"
@@ -27,7 +27,7 @@ def test_there_is_one_for_each_key_until_it_is_closed():
     shared.close(first)
     assert (first.state, other.state) == ("closed", "runs")
     second = shared.get("a", Stub)
-    shared.close(first)  # whoever is late does not end what took its place
+    shared.close(first)  # it has ended: its successor stays
     assert second is shared.get("a", Stub) and second.state == "runs"
     shared.close()
     assert (second.state, other.state) == ("closed", "closed")
