@@ -3,6 +3,7 @@
 A grader takes (text, gold) and returns a Grade. It never raises because of what a model wrote.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -53,18 +54,27 @@ def grade(
         )
     if function:
         grades_BA = functions.grade(function, problems, texts_BA, deadline_sec)
-        reward_BA = np.zeros((len(problems), attempts), np.float32)
-        for row, grades in enumerate(grades_BA):
-            reward_BA[row] = [one.reward for one in grades]
-        return reward_BA, [[one.reason for one in grades] for grades in grades_BA]
-    questions = [
-        (problem.grader, text, problem.gold)
+    else:
+        grades_BA = _by_their_graders(problems, texts_BA, deadline_sec, program_sec)
+    rewards = np.array([[one.reward for one in grades] for grades in grades_BA], np.float32)
+    reward_BA = rewards.reshape(len(problems), attempts)
+    return reward_BA, [[one.reason for one in grades] for grades in grades_BA]
+
+
+def _by_their_graders(
+    problems: Sequence[Problem],
+    texts_BA: Sequence[Sequence[str]],
+    deadline_sec: float,
+    program_sec: float,
+) -> list[list[Grade]]:
+    questions_BA = [
+        [(problem.grader, text, problem.gold) for text in texts]
         for problem, texts in zip(problems, texts_BA, strict=True)
-        for text in texts
     ]
+    questions = list(dict.fromkeys(itertools.chain(*questions_BA)))
     grade_of: dict[tuple[str, str, str], Grade] = {}
     for name in dict.fromkeys(problem.grader for problem in problems):
-        mine = [question for question in dict.fromkeys(questions) if question[0] == name]
+        mine = [question for question in questions if question[0] == name]
         pairs = [(text, gold) for _, text, gold in mine]
         if name == "answer":
             grades = grade_answers(pairs, deadline_sec)
@@ -74,14 +84,7 @@ def grade(
             grader = find_grader(name)
             grades = [grader(text, gold) for text, gold in pairs]
         grade_of.update(zip(mine, grades, strict=True))
-    flat = [grade_of[question] for question in questions]
-    rewards = np.array([one.reward for one in flat], np.float32)
-    reward_BA = rewards.reshape(len(problems), attempts)
-    reasons_BA = [
-        [one.reason for one in flat[row * attempts : (row + 1) * attempts]]
-        for row in range(len(problems))
-    ]
-    return reward_BA, reasons_BA
+    return [[grade_of[question] for question in row] for row in questions_BA]
 
 
 def prepare(

@@ -14,6 +14,8 @@ import socket
 import sys
 from collections.abc import Callable
 
+from score_jax.rewards.sandbox.linux import syscalls
+
 Answer = Callable[..., str]  # the question's arguments → one line without its end
 
 
@@ -25,6 +27,7 @@ def serve(control_fd: int, answer: Answer, *, memory_bytes: int) -> None:
     """
     control = socket.socket(fileno=control_fd)
     workers: set[int] = set()
+    spawner = os.getpid()
     try:
         control.sendall(b"ready\n")
         while True:
@@ -35,7 +38,7 @@ def serve(control_fd: int, answer: Answer, *, memory_bytes: int) -> None:
                 pid = os.fork()
                 if pid == 0:
                     control.close()
-                    _work(fds[0], answer, memory_bytes)
+                    _work(fds[0], answer, memory_bytes, spawner)
                 os.close(fds[0])
                 workers.add(pid)
                 control.sendall(b"%d\n" % pid)
@@ -65,10 +68,11 @@ def _kill(pid: int, workers: set[int]) -> None:
         workers.discard(pid)
 
 
-def _work(fd: int, answer: Answer, memory_bytes: int) -> None:
+def _work(fd: int, answer: Answer, memory_bytes: int, spawner: int) -> None:
     """Answers questions until the socket closes; never returns."""
     try:
-        _die_with_parent()
+        if sys.platform == "linux":  # elsewhere a worker ends when it reads the end of file
+            syscalls.die_with_parent(spawner)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)  # the parser prints an error there for every bad answer
         with contextlib.suppress(ValueError, OSError):  # macOS lacks this limit
@@ -77,16 +81,4 @@ def _work(fd: int, answer: Answer, memory_bytes: int) -> None:
             for line in lines:
                 questions.sendall(answer(*json.loads(line)).encode() + b"\n")
     finally:
-        os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Has the kernel kill this worker if the spawner is killed. No effect outside of Linux."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    spawner = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != spawner:
         os._exit(0)

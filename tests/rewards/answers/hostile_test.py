@@ -11,6 +11,7 @@ import pytest
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.workers import pool
 from score_jax.rewards.workers.deadlines import DEADLINE_SEC
+from tests.rewards.sandbox import sandboxes
 
 GOLDS = (r"\frac{\sqrt{2}}{3}", "5", "(1,\\pi)", "x^5+x=3")
 
@@ -171,10 +172,10 @@ def test_grading_continues_after_the_processes_are_killed():
 def test_closing_leaves_no_process():
     grade_answer(r"\boxed{x+4}", "4+x")
     spawner = pool.shared()._spawner.pid
-    workers = children_of(spawner)
+    workers = sandboxes.descendants(spawner)
     assert workers
     pool.close()
-    assert not any(alive(pid) for pid in (spawner, *workers))
+    assert not any(sandboxes.alive(pid) for pid in (spawner, *workers))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -195,28 +196,17 @@ def test_killing_the_trainer_leaves_no_process_even_while_answers_hang():
     )
     assert trainer.stdout is not None
     spawner = int(trainer.stdout.readline())
-    workers = children_of(spawner)
+    workers = sandboxes.descendants(spawner)
     assert workers
     trainer.kill()
     trainer.wait()
     trainer.stdout.close()
     for _ in range(50):
-        if not any(alive(pid) for pid in (spawner, *workers)):
+        if not any(sandboxes.alive(pid) for pid in (spawner, *workers)):
             break
         time.sleep(0.1)
-    assert not any(alive(pid) for pid in (spawner, *workers))
+    assert not any(sandboxes.alive(pid) for pid in (spawner, *workers))
 
 
 def repository() -> Path:
     return Path(__file__).resolve().parents[3]
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

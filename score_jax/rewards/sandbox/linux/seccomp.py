@@ -42,31 +42,14 @@ _ALLOWED = """
     getrandom:318:278 wait4:61:260 waitid:247:95 exit:60:93 exit_group:231:94
 """
 
+# Calls whose arguments decide.
+_BY_ARGUMENTS = """
+    clone:56:220 openat:257:56 open:2: fcntl:72:25 ioctl:16:29 prlimit64:302:261 socketpair:53:199
+    sendto:44:206
+"""
+
 # Each machine's name in a filter, and the place of its numbers above.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
-# Calls whose arguments decide: their numbers on each machine.
-_BY_ARGUMENTS = {
-    "x86_64": {
-        "clone": 56,
-        "openat": 257,
-        "open": 2,
-        "fcntl": 72,
-        "ioctl": 16,
-        "prlimit64": 302,
-        "socketpair": 53,
-        "sendto": 44,
-    },
-    "aarch64": {
-        "clone": 220,
-        "openat": 56,
-        "fcntl": 25,
-        "ioctl": 29,
-        "prlimit64": 261,
-        "socketpair": 199,
-        "sendto": 206,
-    },
-}
-
 _CLONE_THREAD = 0x10000
 # Duplicate, flags, locks; not F_SETOWN, which sends signals.
 _FCNTL = (*range(8), 1030)
@@ -84,9 +67,18 @@ _Instruction = tuple[int, int, int, int]  # code, skip if true, skip if false, o
 
 def allowed(machine: str) -> dict[str, int]:
     """The calls allowed whatever their arguments: name → number on that machine."""
+    return _numbers(_ALLOWED, machine)
+
+
+def by_arguments(machine: str) -> dict[str, int]:
+    """The calls that some arguments are allowed for: name → number on that machine."""
+    return _numbers(_BY_ARGUMENTS, machine)
+
+
+def _numbers(calls: str, machine: str) -> dict[str, int]:
     place = _ARCHITECTURES[machine][1]
-    calls = (entry.split(":") for entry in _ALLOWED.split())
-    return {call[0]: int(call[place]) for call in calls if call[place]}
+    entries = (entry.split(":") for entry in calls.split())
+    return {entry[0]: int(entry[place]) for entry in entries if entry[place]}
 
 
 def program(machine: str) -> list[_Instruction]:
@@ -99,7 +91,7 @@ def program(machine: str) -> list[_Instruction]:
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
     ]
-    for name, number in _BY_ARGUMENTS[machine].items():
+    for name, number in by_arguments(machine).items():
         body = _decide(name)
         rules += [(_EQUAL, 0, len(body), number), *body]
     # In groups that are skipped as a whole: when a filter is installed, the kernel runs it for
