@@ -73,8 +73,8 @@ def grade(experiment: Experiment, own: OwnRows) -> tuple[np.ndarray, list[list[s
     if not own.problems:  # a process may have no row of a batch
         return np.zeros(truncated_NA.shape, np.float32), []
     if experiment.marks:
-        truncated_NA = selective.cut_off(texts, truncated_NA, experiment.marks)
-        texts = [selective.standing(row, experiment.marks) for row in texts]
+        truncated_NA = selective.truncated(texts, truncated_NA, experiment.marks)
+        texts = [selective.answers(row, experiment.marks) for row in texts]
     limits = experiment.settings.rewards
     reward_NA, reasons = grader.grade(
         own.problems,

@@ -14,7 +14,9 @@ class Problem:
 
     id: str  # unique within its data set, e.g. "gsm8k/test/17"
     prompt: str  # what the policy is asked, before any template
-    gold: str  # the right answer, in the grader's form; of a program its tests: see programs.py
+    gold: (
+        str  # the right answer, in the grader's form; of a program its tests: see rewards/programs
+    )
     grader: str = "answer"  # a key of rewards.grader.GRADERS
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # level, subject, …
     prompt_format: str = ""  # how this one is put to the model; empty: as the run's prompt says

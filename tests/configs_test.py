@@ -139,7 +139,7 @@ def test_curriculum_and_mixture_reach_the_loop(source):
 def ran(monkeypatch):
     """The jobs that came to the sandbox."""
     sandboxes.need_any()
-    programs._decided.clear()
+    programs.forget()
     jobs: list[Job] = []
     run = start.run
 

@@ -14,7 +14,7 @@ import score_jax
 from tests.report.run_page import fake_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("score_jax", "configs", "docs", "launch", "tests")
+SOURCES = ("score_jax", "configs", "docs", "examples", "launch", "tests")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "requirements.txt")
 NAME = f"score_jax-{score_jax.__version__}"
 BUILD_SDIST = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
@@ -89,6 +89,7 @@ def test_the_sdist_holds_experiments_scripts_and_tests_too(built):
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert sources(ROOT) <= names
     assert {"configs/quickstart.py", "launch/quickstart.sh", "tests/package_test.py"} <= names
+    assert "examples/rewards/conversation.py" in names
     assert not [name for name in names if name.startswith("score_jax/configs")]  # one source
 
 

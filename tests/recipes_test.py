@@ -254,9 +254,9 @@ def test_answers_and_verdicts_are_graded_apart(tmp_path):
     graded = episodes.graded(episodes.dispatch(run.params_of("base"), 1))
     marks = run.experiment.marks
     true_BA = selective.true_verdicts(graded.own.texts, graded.reward_BA, marks)
-    stands = [selective.standing(row, marks)[1] for row in graded.own.texts]
-    answered_B = np.array([even_length(None, [text], "")[0].reward for text in stands])
-    cut_B = selective.cut_off(graded.own.texts, graded.sampled.truncated, marks)[:, 1]
+    answers = [selective.answers(row, marks)[1] for row in graded.own.texts]
+    answered_B = np.array([even_length(None, [text], "")[0].reward for text in answers])
+    cut_B = selective.truncated(graded.own.texts, graded.sampled.truncated, marks)[:, 1]
     np.testing.assert_array_equal(graded.reward_BA[:, 1], np.where(cut_B, 0.0, answered_B))
     np.testing.assert_array_equal(graded.true_BA, true_BA)
     batch, _ = episodes.batch(episodes.dispatch(run.params_of("base"), 1))

@@ -197,9 +197,10 @@ def test_every_test_file_has_the_name_of_a_package_file():
     lost = []
     for path in sorted((_ROOT / "tests").rglob("*_test.py")):
         name = path.relative_to(_ROOT / "tests")
-        subject = _PACKAGE / name.with_name(name.name.replace("_test.py", ".py"))
+        tested = name.with_name(name.name.replace("_test.py", ".py"))
+        subject = (_ROOT if tested.parts[0] == "examples" else _PACKAGE) / tested
         if str(name) not in _TESTS_OF_NO_FILE and not subject.exists():
-            lost.append(f"tests/{name} mirrors no score_jax/{subject.relative_to(_PACKAGE)}")
+            lost.append(f"tests/{name} mirrors no {subject.relative_to(_ROOT)}")
     assert not lost, "\n" + "\n".join(lost)
 
 

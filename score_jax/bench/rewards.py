@@ -5,7 +5,6 @@ its layers, answers that are plain numbers (as GSM8K's), and answers that need a
 MATH's). Nothing is remembered between repetitions. Starting processes is not counted.
 """
 
-import functools
 import json
 import os
 import statistics
@@ -68,7 +67,8 @@ def measure(reps: int, mbpp: str = "") -> dict[str, Any]:
     for name, (count, once) in work.items():
         rates, right = [], 0
         for repetition in range(1 + reps):
-            _forget()
+            programs.forget()
+            answers.forget()
             began = time.perf_counter()
             right += once() if repetition else 0 * once()
             if repetition:
@@ -127,15 +127,6 @@ def _formulas() -> list[tuple[str, str]]:
         )
         for n in range(5, 5 + FORMULAS)
     ]
-
-
-def _forget() -> None:
-    """Empties what grading remembers in this process."""
-    programs._decided.clear()
-    answers._decided.clear()
-    for cached in (answers._quick_reason, answers._read_gold):
-        if isinstance(cached, functools._lru_cache_wrapper):
-            cached.cache_clear()
 
 
 def close() -> None:

@@ -65,7 +65,7 @@ def check(s: Settings) -> None:
     if s.rewards.function and not re.fullmatch(r"[\w.]+:\w+", s.rewards.function):
         raise InputError(
             f"config.rewards.function={s.rewards.function!r} must be 'module:function', such as "
-            "'score_jax.rewards.conversation:rubric'."
+            "'examples.rewards.conversation:rubric'."
         )
     for i, name in enumerate(s.recipe):
         _check_stage(s, i, s.stages[name], f"config.stages.{name}")

@@ -177,7 +177,7 @@ def _graded(
     reward_NA, _ = grading.grade(experiment, own)
     texts, rows = own.texts, own.rows
     if experiment.marks:
-        texts = [selective.standing(row, experiment.marks) for row in texts]
+        texts = [selective.answers(row, experiment.marks) for row in texts]
     attempts = rows.truncated.shape[1]
     tokens_NA = np.stack([(rows.attempt == a + 1).sum(axis=1) for a in range(attempts)], axis=1)
     # Before the second attempt, all of the row except that attempt is read.

@@ -5,17 +5,17 @@
     def polite(problem, texts, gold):       # my_project/rewards.py
         return [float("please" in text) for text in texts]
 
-It is called once per row with the Problem (problem.py), the texts of all its attempts in order,
-and the problem's gold, and returns one reward per attempt: 0 or 1, or a Grade with a reason of its
-own (0 and 1 because flips from wrong to right are counted). It grades every problem of the run,
-whatever graders they name. conversation.py is a worked example.
+The function is called once per row with the Problem (problem.py), the texts of all its attempts in
+order, and the problem's gold. It returns one reward per attempt: 0 or 1, as flips from wrong to
+right are counted, or a Grade with a reason of its own. It grades every problem of the run, whatever
+graders they name. Example: examples/rewards/conversation.py in the repository.
 
-The function runs in worker processes without jax, started in the trainer's folder with its
-sys.path; they import its module once. A call that does not return within config.rewards.timeout_sec
-is killed and earns 0 ("timeout"); of a large batch, calls of over half a second may be. What it
-raises earns 0 ("function_error"). Before a run it is called once, so that a mistake in it stops the
-run and does not train on zeros. It is your code: it runs with your rights, in no sandbox, so never
-let it run what a model wrote; programs.py does that.
+The function runs in worker processes without jax. They import its module once, from the folder
+that the run starts in or the trainer's sys.path. A call that takes longer than
+config.rewards.timeout_sec is killed and earns 0 ("timeout"); in a large batch this can happen after
+half a second. If the function raises, the row earns 0 ("function_error"). It is called once before
+a run, so that a mistake in it stops the run, which would else train on zeros. It runs with your
+rights, without a sandbox: never let it run a program that a model wrote (programs/ does that).
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from score_jax.rewards.workers import deadlines, pool, spawner
 Function = Callable[[Problem, Sequence[str], str], Sequence[Any]]
 
 MEMORY_BYTES = 8 << 30
-START_SEC = 60.0  # the call before the run may have to load something
+START_SEC = 60.0  # for the call before the run, which may have to load something
 
 
 def grade(
@@ -59,46 +59,47 @@ def prepare(function: str, problem: Problem, attempts: int) -> None:
     where = f"config.rewards.function={function!r}"
     try:
         pool.shared(_work(function))
-    except pool.HatcheryRefused as error:
+    except pool.SpawnerFailed as error:
         raise InputError(f"{where} cannot be used: {error}") from error
     question = (dataclasses.asdict(problem), [""] * attempts)
     (answer,) = deadlines.ask(_work(function), [question], START_SEC)
     if answer in ("timeout", "crash"):
         raise InputError(
             f"{where} ended with {answer!r} when it was called for problem {problem.id} with empty "
-            f"texts: it must return {attempts} rewards within {START_SEC:.0f} s, and survive."
+            f"texts. It must return {attempts} rewards within {START_SEC:.0f} s and not end its "
+            "process."
         )
-    if isinstance(said := json.loads(answer), str):
+    if isinstance(failure := json.loads(answer), str):
         raise InputError(
-            f"{where} failed when it was called for problem {problem.id} with empty texts, as an "
-            f"attempt may be: {said}"
+            f"{where} failed when it was called for problem {problem.id} with empty texts (an "
+            f"attempt may be empty): {failure}"
         )
 
 
 def _work(function: str) -> tuple[str, ...]:
-    paths = [os.path.abspath(path) for path in sys.path]
+    paths = list(dict.fromkeys(os.path.abspath(path) for path in ("", *sys.path)))
     return ("functions", function, json.dumps(paths))
 
 
 def _grades(answer: str, attempts: int) -> list[Grade]:
     if answer in ("timeout", "crash"):
         return [Grade(0.0, answer)] * attempts
-    said = json.loads(answer)
-    if isinstance(said, str):
+    grades = json.loads(answer)
+    if isinstance(grades, str):
         return [Grade(0.0, "function_error")] * attempts
-    return [Grade(reward, reason) for reward, reason in said]
+    return [Grade(reward, reason) for reward, reason in grades]
 
 
 # In the worker processes.
 
 
 def serve(control_fd: int, function: str, paths: str) -> None:
-    """Runs the hatchery of lanes that call the function; see spawner.py."""
+    """Runs the spawner of workers that call the function; see spawner.py."""
     sys.path[:] = json.loads(paths)
     try:
         called = load(function)
     except InputError as error:
-        spawner.refuse(control_fd, str(error))
+        spawner.fail(control_fd, str(error))
         return
 
     def answer(problem: dict[str, Any], texts: list[str]) -> str:
@@ -112,10 +113,10 @@ def load(function: str) -> Function:
     module_name, _, name = function.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except Exception as error:  # whatever its module raises
+    except Exception as error:  # anything that its module raises
         raise InputError(
             f"{function!r} cannot be imported ({type(error).__name__}: {error}). It must be "
-            "'module:function', the module as `import` would find it from where the run starts."
+            "'module:function', where `import module` works in the folder that the run starts in."
         ) from error
     if not callable(found):
         raise InputError(f"{function!r} is a {type(found).__name__}, not a function.")
@@ -123,7 +124,7 @@ def load(function: str) -> Function:
 
 
 def _answer(function: Function, problem: Problem, texts: list[str]) -> str | list[list[Any]]:
-    """[reward, reason] of each attempt; a text says what went wrong."""
+    """[reward, reason] of each attempt, or a text that says what went wrong."""
     try:
         rewards = list(function(problem, texts, problem.gold))
         if len(rewards) != len(texts):
@@ -134,7 +135,7 @@ def _answer(function: Function, problem: Problem, texts: list[str]) -> str | lis
         return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
     wrong = [one.reward for one in grades if one.reward not in (0.0, 1.0)]
     if wrong:
-        return f"it returned the reward {wrong[0]}; rewards are 0 or 1, as flips are counted"
+        return f"it returned the reward {wrong[0]}; rewards must be 0 or 1"
     return [[float(one.reward), str(one.reason)] for one in grades]
 
 

@@ -1,8 +1,9 @@
-"""Grades all attempts of a batch: which grader a problem names, and one verdict per attempt.
+"""Grades all attempts of a batch, each with the grader that its problem names.
 
-A grader takes (text, gold) and returns a Grade; it never raises for what a model wrote.
+A grader takes (text, gold) and returns a Grade. It never raises because of what a model wrote.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -37,13 +38,13 @@ def grade(
     program_sec: float = programs.TIMEOUT_SEC,
     function: str = "",
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """Grades every attempt of every row; attempts that say the same are graded once.
+    """Grades every attempt of every row; equal texts of one problem are graded once.
 
     problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all
     hanging answers of the batch together. program_sec: wall clock for one program with its tests.
-    function: "module:function" that grades in place of the problems' own graders; see functions.py.
+    function: "module:function" that grades instead of the problems' own graders; see functions.py.
     Returns: reward_BA float32 in {0, 1}, and the reasons, B lists of A.
-    Raises: InputError for a grader that does not exist; ValueError if rows do not fit together.
+    Raises: InputError for an unknown grader; ValueError for rows of unequal numbers of attempts.
     """
     attempts = len(texts_BA[0]) if texts_BA else 0
     if len(problems) != len(texts_BA) or any(len(texts) != attempts for texts in texts_BA):
@@ -53,18 +54,27 @@ def grade(
         )
     if function:
         grades_BA = functions.grade(function, problems, texts_BA, deadline_sec)
-        reward_BA = np.zeros((len(problems), attempts), np.float32)
-        for row, grades in enumerate(grades_BA):
-            reward_BA[row] = [one.reward for one in grades]
-        return reward_BA, [[one.reason for one in grades] for grades in grades_BA]
-    questions = [
-        (problem.grader, text, problem.gold)
+    else:
+        grades_BA = _by_their_graders(problems, texts_BA, deadline_sec, program_sec)
+    rewards = np.array([[one.reward for one in grades] for grades in grades_BA], np.float32)
+    reward_BA = rewards.reshape(len(problems), attempts)
+    return reward_BA, [[one.reason for one in grades] for grades in grades_BA]
+
+
+def _by_their_graders(
+    problems: Sequence[Problem],
+    texts_BA: Sequence[Sequence[str]],
+    deadline_sec: float,
+    program_sec: float,
+) -> list[list[Grade]]:
+    questions_BA = [
+        [(problem.grader, text, problem.gold) for text in texts]
         for problem, texts in zip(problems, texts_BA, strict=True)
-        for text in texts
     ]
+    questions = list(dict.fromkeys(itertools.chain(*questions_BA)))
     grade_of: dict[tuple[str, str, str], Grade] = {}
     for name in dict.fromkeys(problem.grader for problem in problems):
-        mine = [question for question in dict.fromkeys(questions) if question[0] == name]
+        mine = [question for question in questions if question[0] == name]
         pairs = [(text, gold) for _, text, gold in mine]
         if name == "answer":
             grades = grade_answers(pairs, deadline_sec)
@@ -74,14 +84,7 @@ def grade(
             grader = find_grader(name)
             grades = [grader(text, gold) for text, gold in pairs]
         grade_of.update(zip(mine, grades, strict=True))
-    flat = [grade_of[question] for question in questions]
-    rewards = np.array([one.reward for one in flat], np.float32)
-    reward_BA = rewards.reshape(len(problems), attempts)
-    reasons_BA = [
-        [one.reason for one in flat[row * attempts : (row + 1) * attempts]]
-        for row in range(len(problems))
-    ]
-    return reward_BA, reasons_BA
+    return [[grade_of[question] for question in row] for row in questions_BA]
 
 
 def prepare(
@@ -92,11 +95,11 @@ def prepare(
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
 ) -> str:
-    """Makes sure, before a run, that its problems can be graded; starts what grading needs.
+    """Checks, before a run, that its problems can be graded; starts what grading needs.
 
-    Returns: the kind of sandbox that programs run in, "none" for none; empty if none are run.
-    Raises: InputError for a grader or function that does not exist, a gold that is none, and where
-    programs are to be run and no sandbox works.
+    Returns: the kind of sandbox that programs run in, "none" for none; empty if no program is run.
+    Raises: InputError for an unknown grader or function, for a gold that cannot be used, and if
+    problems need programs to be run and no sandbox works.
     """
     if function:
         functions.prepare(function, problems[0], attempts)

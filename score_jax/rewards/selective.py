@@ -1,11 +1,11 @@
 """Selective revision: a later attempt opens with a verdict on the one before, and may stop there.
 
     3+8+6+5+6=1:1728.?+8:1728.     "+": the first is wrong; what follows is the new answer
-    7+3      =0:0.?=.              "=": the first stands, and nothing more is written
+    7+3      =0:0.?=.              "=": the first is kept, and nothing more is written
 
-What an attempt answers is what stands after it: the attempt before if it is kept, the rest of its
-text if it is not. That is what is graded, so accuracies mean what they mean without verdicts. An
-attempt that opens with neither mark answers nothing.
+The answer after an attempt is the attempt before it if that is kept, else the rest of the attempt's
+own text. This answer is graded, so accuracies mean the same as without verdicts. An attempt that
+opens with neither mark answers nothing.
 """
 
 import dataclasses
@@ -22,32 +22,32 @@ class Marks:
     revises: str
 
 
-def standing(texts: Sequence[str], marks: Marks) -> list[str]:
-    """What each attempt of an episode answers, in the form in which a first attempt does."""
-    stands = [texts[0]]
+def answers(texts: Sequence[str], marks: Marks) -> list[str]:
+    """The answer after each attempt of an episode, in the form of a first attempt."""
+    found = [texts[0]]
     for text in texts[1:]:
         kept = verdict(text, marks)
         if kept is None:
-            stands.append("")
+            found.append("")
         else:
-            stands.append(stands[-1] if kept else _opening(text).removeprefix(marks.revises))
-    return stands
+            found.append(found[-1] if kept else _opening(text).removeprefix(marks.revises))
+    return found
 
 
-def cut_off(
+def truncated(
     texts_BA: Sequence[Sequence[str]], truncated_BA: np.ndarray, marks: Marks
 ) -> np.ndarray:
-    """[B, A]: whether what stands was cut off when it was written."""
-    cut_BA = np.array(truncated_BA, bool)
+    """[B, A]: whether the answer after each attempt comes from a truncated attempt."""
+    result_BA = np.array(truncated_BA, bool)
     for b, texts in enumerate(texts_BA):
         for a, text in enumerate(texts[1:], start=1):
             if verdict(text, marks):
-                cut_BA[b, a] |= cut_BA[b, a - 1]
-    return cut_BA
+                result_BA[b, a] |= result_BA[b, a - 1]
+    return result_BA
 
 
 def verdict(text: str, marks: Marks) -> bool | None:
-    """Whether the attempt keeps the one before it; None if it does not say."""
+    """Whether the attempt keeps the one before it; None if it opens with neither mark."""
     opening = _opening(text)
     if opening.startswith(marks.keeps):
         return True
@@ -57,7 +57,7 @@ def verdict(text: str, marks: Marks) -> bool | None:
 def true_verdicts(
     texts_BA: Sequence[Sequence[str]], reward_BA: np.ndarray, marks: Marks
 ) -> np.ndarray:
-    """[B, A] float: 1 where an attempt's verdict on what stood before is true; 0 for attempt 1."""
+    """[B, A] float: 1 where an attempt's verdict on the answer before is true; 0 for attempt 1."""
     true_BA = np.zeros(reward_BA.shape, np.float32)
     for b, texts in enumerate(texts_BA):
         for a, text in enumerate(texts[1:], start=1):

@@ -86,7 +86,7 @@ def test_a_call_that_hangs_dies_or_raises_costs_its_own_reward_only(module):
         ("import os\ndef reward(p, t, g): os._exit(1)", "'crash'"),
     ],
 )
-def test_a_mistake_in_it_is_told_before_the_run(module, body, words):
+def test_a_mistake_in_it_is_reported_before_the_run(module, body, words):
     name = module(body)
     with pytest.raises(InputError, match=words):
         grader.prepare([PROBLEM], attempts=2, function=name)
@@ -98,9 +98,15 @@ def test_a_good_one_is_prepared_without_a_sandbox(module):
 
 
 def test_the_example_is_found_by_its_name():
-    name = "score_jax.rewards.conversation:rubric"
+    name = "examples.rewards.conversation:rubric"
     gold = '{"mentions": ["sorry"], "improves": true}'
     problem = Problem("c/1", "I waited two weeks!", gold)
     assert grader.prepare([problem], attempts=2, function=name) == ""
     grades = functions.grade(name, [problem], [["Sorry.", "Sorry."]], 5.0)
     assert [one.reason for one in grades[0]] == ["all_rules", "improves"]
+
+
+def test_it_is_found_in_the_folder_that_the_run_starts_in(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("def reward(problem, texts, gold): return [1] * len(texts)")
+    monkeypatch.chdir(tmp_path)  # the command score-jax has another folder first in sys.path
+    assert grader.prepare([PROBLEM], attempts=2, function="beside:reward") == ""

@@ -1,4 +1,4 @@
-"""Verdicts: what stands, what is graded, and which of them are true."""
+"""Verdicts: the answer after each attempt, and which verdicts are true."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ WORDS = Marks("Verdict: right.", "Verdict: wrong.")
 
 
 @pytest.mark.parametrize(
-    ("marks", "texts", "stands"),
+    ("marks", "texts", "answers"),
     [
         (SUMS, ["1:17", "+8:17"], ["1:17", "8:17"]),
         (SUMS, ["0:0", "="], ["0:0", "0:0"]),
@@ -23,8 +23,8 @@ WORDS = Marks("Verdict: right.", "Verdict: wrong.")
         (WORDS, ["it is 3", "It is 4. Verdict: wrong."], ["it is 3", ""]),
     ],
 )
-def test_what_stands_after_each_attempt(marks, texts, stands):
-    assert selective.standing(texts, marks) == stands
+def test_the_answer_after_each_attempt(marks, texts, answers):
+    assert selective.answers(texts, marks) == answers
 
 
 def test_a_verdict_is_true_if_it_says_what_the_grade_says():
@@ -35,7 +35,7 @@ def test_a_verdict_is_true_if_it_says_what_the_grade_says():
     assert true_BA[:, 1].tolist() == [1, 0, 0, 1, 0]
 
 
-def test_keeping_what_was_cut_off_keeps_it_cut_off():
+def test_keeping_a_truncated_attempt_keeps_it_truncated():
     texts = [["a", "="], ["a", "+b"], ["a", "="]]
     truncated_BA = np.array([[True, False], [True, False], [False, False]])
-    assert selective.cut_off(texts, truncated_BA, SUMS)[:, 1].tolist() == [True, False, False]
+    assert selective.truncated(texts, truncated_BA, SUMS)[:, 1].tolist() == [True, False, False]

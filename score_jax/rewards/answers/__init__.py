@@ -1,9 +1,9 @@
-"""Grades a stated answer against its gold: right where both have the same value.
+"""Grades a stated answer against its gold: right if both have the same value.
 
-In the order of the data: extract finds the answer in a text, spelling and numbers make two
-spellings of one value equal, parse reads values, limits refuses what would cost too much, compare
-decides, and algebra asks sympy in a process that can be killed. grade puts them in a row; voting
-counts answers of one value.
+grade calls the others in the order of the data. extract finds the answer in a text. spelling brings
+it into one form, and parse reads its value, with numbers for numbers and units. compare decides, or
+leaves the decision to algebra (sympy, in a process that can be killed); limits refuses what would
+cost too much. voting gives the form of an answer in which equal answers can be counted.
 """
 
 from score_jax.rewards.answers.grade import grade_answer as grade_answer

@@ -1,9 +1,9 @@
-"""The process that does algebra: math-verify behind a socket, so that it can be killed.
+"""Algebra with math-verify, in worker processes that can be killed.
 
-pool.py starts `serve` in a process of its own, the hatchery (spawner.py): it loads the libraries
-once and then only forks. Each fork is a lane, which is asked for one decision after the other.
+pool.py runs `serve` in a process of its own, the spawner (spawner.py). It loads the libraries once
+and then only forks. Each fork is a worker, which decides one question after another.
 
-Not handled here: deadlines (the asker's), what may be asked at all (limits.py). Imports no jax.
+Not handled here: deadlines (deadlines.py), what may be asked at all (limits.py). Imports no jax.
 """
 
 import functools
@@ -15,7 +15,7 @@ from score_jax.rewards.answers.compare import Refused, same
 from score_jax.rewards.answers.parse import read
 from score_jax.rewards.workers import spawner
 
-LANE_MEMORY_BYTES = 1 << 30
+WORKER_MEMORY_BYTES = 1 << 30
 DIGITS = 60
 AGREEMENT = 1e-40  # relative
 
@@ -73,7 +73,7 @@ def _parse(latex: str) -> Any:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
-    # No units: spelling.py has taken them, and to math-verify the m of "5m" would be one.
+    # No units: numbers.py has removed them, and math-verify would take the m of "5m" for one.
     spelling = NormalizationConfig(
         basic_latex=True,
         units=False,
@@ -90,11 +90,11 @@ def _parse(latex: str) -> Any:
             LatexExtractionConfig(boxed_match_priority=-1, normalization_config=spelling)
         ],
         fallback_mode="no_fallback",
-        parsing_timeout=None,  # type: ignore[arg-type]  # the asker holds the clock
+        parsing_timeout=None,  # type: ignore[arg-type]  # deadlines.py keeps the clock
     )
     if not parsed:
         raise Unparseable(latex)
-    # math-verify leaves i a letter like any other, and would refuse (1 + i)^2 for 2i.
+    # math-verify takes i for a letter, so (1 + i)^2 would not equal 2i.
     units = {one: sympy.I for one in parsed[0].free_symbols if one.name in ("i", "imath")}
     return parsed[0].xreplace(units) if units else parsed[0]
 
@@ -106,10 +106,11 @@ def _as_fraction(decimal: re.Match[str]) -> str:
 
 
 def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
-    """Whether two expressions have the same value at five points; None where that cannot be told.
+    """Whether two expressions have the same value at five points; None if the points do not tell.
 
-    Agreement is relative and worked out to over 60 digits, so tiny numbers do not merge. A point at
-    which neither is real is outside of the domain, unless one of them writes the imaginary unit.
+    Values are compared relatively, to over 60 digits, so that two tiny numbers can differ. A point
+    where neither value is real is outside of the domain, unless one of the expressions contains the
+    imaginary unit.
     """
     import sympy
 
@@ -129,7 +130,7 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
             continue
         size = max(abs(left), abs(right))
         if size < AGREEMENT:
-            continue  # both may be zero: the digits do not tell
+            continue  # both may be zero: the digits do not show it
         if abs(left - right) > AGREEMENT * size:
             return False
         agreed += 1
@@ -137,7 +138,7 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
 
 
 def _value(expression: Any, value_of: dict[str, Any], digits: int) -> Any:
-    """The number that the expression is at a point, or None."""
+    """The value of the expression at a point; None if it is not a number."""
     try:
         places = {symbol: value_of[symbol.name] for symbol in expression.free_symbols}
         value = expression.xreplace(places).evalf(digits)
@@ -151,14 +152,14 @@ def _value(expression: Any, value_of: dict[str, Any], digits: int) -> Any:
 
 
 def serve(control_fd: int) -> None:
-    """Runs the hatchery of lanes that do algebra; see spawner.py."""
+    """Runs the spawner of workers that do algebra; see spawner.py."""
     logging.disable(logging.CRITICAL)
     warm_up()
-    spawner.serve(control_fd, decide, memory_bytes=LANE_MEMORY_BYTES)
+    spawner.serve(control_fd, decide, memory_bytes=WORKER_MEMORY_BYTES)
 
 
 def warm_up() -> None:
-    """Loads the libraries and the parser's tables, so that a fresh lane is quick at once."""
+    """Loads the libraries and the parser's tables, so that a new worker is fast from the start."""
     for gold, answer in (
         (r"\frac{1+\sqrt{5}}{2}", r"\frac{\sqrt{5}}{2}+0.5"),
         (r"2\pi x^2-\sqrt[3]{4}y_1", r"-\sqrt[3]{4}\cdot y_1+2x^{2}\pi"),

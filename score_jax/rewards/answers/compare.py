@@ -1,9 +1,9 @@
-"""Whether an answer says the same as the gold, as far as that needs no symbolic algebra.
+"""Whether an answer equals the gold; algebra is left to a function that the caller gives.
 
-Rules: numbers compare exactly; where the gold is an integer the answer must be a number written
-out, not arithmetic still to be done; lists and sets are unordered, tuples ordered, one value too
-many is wrong; brackets, bases and names of letters must agree; a unit, degree or percent sign may
-be missing on either side but not differ; words compare as words. What is left goes to `leaf`.
+Numbers compare exactly. If the gold is an integer, the answer must be a number written out, not
+arithmetic left undone. Lists and sets are unordered, tuples ordered; one value too many is wrong.
+Brackets, bases and names of letters must agree. A unit, degree or percent sign may be missing on
+either side, but not differ. Words compare as words. All else is decided by `algebra`.
 """
 
 import re
@@ -13,44 +13,44 @@ from score_jax.rewards.answers.numbers import units_agree
 from score_jax.rewards.answers.parse import Value, text_form
 from score_jax.rewards.answers.spelling import tight
 
-Leaf = Callable[[str, str], bool]  # (gold, answer) LaTeX expressions → equal or not
+Algebra = Callable[[str, str], bool]  # (gold, answer) LaTeX expressions → equal or not
 
 
 class Undecided(Exception):
-    """Raised by a leaf that cannot tell: the comparison needs the worker."""
+    """The comparison needs algebra, so a worker process."""
 
 
 class Refused(Exception):
-    """The answer is of a kind that is never looked into."""
+    """The answer is of a kind that is never compared."""
 
 
 def undecided(gold: str, answer: str) -> bool:
-    """The leaf of a process that does no algebra."""
+    """For a process that does no algebra."""
     raise Undecided
 
 
-def same(gold: Value, answer: Value, leaf: Leaf) -> bool:
-    """Whether `answer` says what `gold` says. Raises: Refused, or what `leaf` raises."""
+def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
+    """Whether `answer` equals `gold`. Raises: Refused, or what `algebra` raises."""
     if gold.name and answer.name and gold.name != answer.name:
         # "y = x" may be answered "x = y", but "x = 5" not "y = 5".
         both_numbers = gold.kind == "number" or answer.kind == "number"
-        return False if both_numbers else leaf(gold.source, answer.source)
+        return False if both_numbers else algebra(gold.source, answer.source)
     if "text" in (gold.kind, answer.kind):
         return text_form(gold) == text_form(answer)
     if "list" in (gold.kind, answer.kind):
-        return gold.kind == answer.kind and _same_unordered(gold.items, answer.items, leaf)
+        return gold.kind == answer.kind and _same_unordered(gold.items, answer.items, algebra)
     if gold.kind == answer.kind == "union":
-        return _same_unordered(gold.items, answer.items, leaf)
+        return _same_unordered(gold.items, answer.items, algebra)
     if gold.kind == answer.kind and gold.kind in ("tuple", "matrix"):
         if gold.form != answer.form or len(gold.items) != len(answer.items):
             return False
-        return _all_same(gold.items, answer.items, leaf)
+        return _all_same(gold.items, answer.items, algebra)
     if gold.kind == answer.kind == "based":
         return (gold.body, gold.form) == (answer.body, answer.form)
     if "relation" in (gold.kind, answer.kind):
-        # "y = 2x + 3" reads as a named expression; both sides have to be equations of some kind.
+        # "y = 2x + 3" is read as a named expression; both must be equations of some kind.
         equations = all(value.kind == "relation" or value.name for value in (gold, answer))
-        return equations and leaf(gold.source, answer.source)
+        return equations and algebra(gold.source, answer.source)
     if gold.kind == answer.kind == "number":
         return _same_number(gold, answer)
     scalars = ("number", "expression")
@@ -64,11 +64,11 @@ def same(gold: Value, answer: Value, leaf: Leaf) -> bool:
         if tight(gold.body) == tight(answer.body):
             return True
         letters = _ONE_LETTER.fullmatch(gold.body) and _ONE_LETTER.fullmatch(answer.body)
-        return not letters and leaf(gold.body, answer.body)
+        return not letters and algebra(gold.body, answer.body)
     sets = ("tuple", "union", "expression")
     if gold.kind in sets and answer.kind in sets:
         written = [value.source for value in (gold, answer) if value.kind == "expression"]
-        return any(_SET.search(one) for one in written) and leaf(gold.source, answer.source)
+        return any(_SET.search(one) for one in written) and algebra(gold.source, answer.source)
     return False
 
 
@@ -84,7 +84,7 @@ def _same_number(gold: Value, answer: Value) -> bool:
         return False
     if gold.exact == answer.exact:
         return True
-    # 50% is 50 without its sign, and it is also 0.5.
+    # 50% equals 50, a missing sign, and 0.5.
     if gold.unit == "%" and answer.unit == "":
         return gold.exact / 100 == answer.exact
     if answer.unit == "%" and gold.unit == "":
@@ -93,9 +93,9 @@ def _same_number(gold: Value, answer: Value) -> bool:
 
 
 def _may_need_algebra(gold: Value, answer: Value) -> bool:
-    """False if no algebra can make a written-out number of the answer; and the gold is one.
+    """False if the gold is a number and no algebra can turn the answer into it.
 
-    Raises: Refused for arithmetic left undone: copying the problem into the box must not pay.
+    Raises: Refused for arithmetic left undone: the problem copied into the box must not be right.
     """
     if gold.kind != "number" or gold.exact is None:
         return True
@@ -112,13 +112,13 @@ def _letters(body: str) -> set[str]:
 
 
 def _same_letters(gold: str, answer: str) -> bool:
-    """False where the letters differ in case only: x is not X."""
+    """False if the letters differ in case only: x is not X."""
     ours, theirs = _letters(gold), _letters(answer)
     return ours == theirs or {c.lower() for c in ours} != {c.lower() for c in theirs}
 
 
-def _all_same(gold: Sequence[Value], answer: Sequence[Value], leaf: Leaf) -> bool:
-    """Item by item, those that need no algebra first: most wrong answers differ there."""
+def _all_same(gold: Sequence[Value], answer: Sequence[Value], algebra: Algebra) -> bool:
+    """Compares item by item, first those that need no algebra: most wrong answers differ there."""
     late = []
     for ours, theirs in zip(gold, answer, strict=True):
         try:
@@ -126,11 +126,11 @@ def _all_same(gold: Sequence[Value], answer: Sequence[Value], leaf: Leaf) -> boo
                 return False
         except Undecided:
             late.append((ours, theirs))
-    return all(same(ours, theirs, leaf) for ours, theirs in late)
+    return all(same(ours, theirs, algebra) for ours, theirs in late)
 
 
-def _same_unordered(gold: Sequence[Value], answer: Sequence[Value], leaf: Leaf) -> bool:
-    """Whether every item of one has its own equal in the other."""
+def _same_unordered(gold: Sequence[Value], answer: Sequence[Value], algebra: Algebra) -> bool:
+    """Whether the items can be paired so that each pair is equal."""
     if len(gold) != len(answer):
         return False
     refusal: Refused | None = None
@@ -139,7 +139,7 @@ def _same_unordered(gold: Sequence[Value], answer: Sequence[Value], leaf: Leaf) 
     for ours in sorted(gold, key=lambda value: value.kind != "number"):
         for theirs in sorted(left, key=lambda value: value.kind != ours.kind):
             try:
-                if same(ours, theirs, leaf):
+                if same(ours, theirs, algebra):
                     left.remove(theirs)
                     break
             except Refused as error:

@@ -1,13 +1,13 @@
-r"""Where in an attempt its final answer stands; never a guess from the numbers in the prose.
+r"""Finds the final answer that an attempt states; never guesses from the numbers in its prose.
 
-In this order: the last "final answer is …" sentence (the form the paper's prompt asks for:
+In this order: the last "final answer is …" sentence (the form that the paper's prompt asks for:
 `Final Answer: The final answer is $answer$. I hope it is correct.`), the last `\boxed{…}`, the last
-`#### …` line (GSM8K), the last "the answer is …" sentence. A "final answer is" that goes on as
-prose ("the final answer is in the form a + b …") names no answer while a box stands in the text,
-and a `####` line behind it names a later one; closed by "I hope it is correct" it always counts.
-Once a box command stands in the text, even one that never closes, the weaker forms do not count.
+`#### …` line (GSM8K), the last "the answer is …" sentence. Two exceptions: a "final answer is" that
+continues as prose ("the final answer is in the form a + b …") is ignored if the text has a box, and
+any is ignored if a `####` line follows. One that ends in "I hope it is correct" always counts. If
+the text has a box command, even one that never closes, the last two forms do not count.
 
-Every scan is linear, and only the last 20,000 characters are looked at.
+Every scan is linear, and only the last 20,000 characters are read.
 """
 
 import re
@@ -51,7 +51,7 @@ def extract(text: str) -> str | None:
 def _boxes(text: str) -> list[str]:
     r"""Contents of all `\boxed{…}` with balanced braces, or of one bare token as in `\boxed 2`.
 
-    A box inside of a box is part of the outer one's content: `\boxed{6\boxed{5}}` says 6{5}.
+    A box inside of a box is part of the outer one's content: `\boxed{6\boxed{5}}` gives 6{5}.
     """
     close_of: dict[int, int] = {}
     opened: list[int] = []
@@ -80,9 +80,9 @@ def _boxes(text: str) -> list[str]:
 
 
 def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool, int] | None:
-    """What follows the last marker that anything follows, without the sentence's end.
+    """The rest of the sentence after the last marker that is followed by text.
 
-    Also whether "I hope it is correct" closed it, and where the marker ended.
+    Returns: this text, whether "I hope it is correct" ends it, and the position after the marker.
     """
     for match in reversed(list(marker.finditer(text))):
         rest = text[match.end() : match.end() + SENTENCE_CHARS].lstrip(" \t\r\n:*")
@@ -99,22 +99,22 @@ def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool, int] 
 
 
 def _unbox(sentence: str) -> str:
-    r"""The content of the one box in a sentence: `$5 + 4 + 2 = \boxed{11}$` says 11.
+    r"""The content of the only box in a sentence: `$5 + 4 + 2 = \boxed{11}$` gives 11.
 
-    Where there are several, or more is offered behind it, all of the sentence is the answer. What
-    explains the box ("…, where we have used that …") offers nothing.
+    If there are several boxes, or more of an answer follows the box, the whole sentence is the
+    answer. An explanation ("…, where we have used that …") is not more of an answer.
     """
     boxes = _boxes(sentence) if "box" in sentence else []
     if not boxes:
         return sentence
-    behind = sentence[sentence.rfind(boxes[-1]) + len(boxes[-1]) :]
-    if len(boxes) == 1 and not _MORE.search(_EXPLANATION.split(behind, 1)[0]):
+    rest = sentence[sentence.rfind(boxes[-1]) + len(boxes[-1]) :]
+    if len(boxes) == 1 and not _MORE.search(_EXPLANATION.split(rest, 1)[0]):
         return boxes[0]
     return _BOX.sub("", sentence)
 
 
 def _sentence_end(text: str) -> int:
-    """Where the first sentence ends: at a newline or a full stop that stands outside of maths."""
+    """Where the first sentence ends: at a newline or a full stop outside of maths."""
     position = 0
     depth = 0
     while position < len(text):
@@ -123,7 +123,7 @@ def _sentence_end(text: str) -> int:
         if opening and opening[0] != "\\$":
             end = text.find(_CLOSING[opening[0]], opening.end())
             inside = text[opening.end() : end]
-            # A lone "$" is money: nothing closes it within the sentence.
+            # A single "$" is money: nothing closes it within the sentence.
             if end >= 0 and "\n\n" not in inside and not re.search(r"[.!?]\s+[A-Z]", inside):
                 position = end + len(_CLOSING[opening[0]])
                 continue

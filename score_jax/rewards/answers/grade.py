@@ -1,12 +1,11 @@
-r"""Grades one stated answer against its gold: 1 for the same value, else 0 with the reason.
+r"""Grades stated answers against their golds: 1 for the same value, else 0 with the reason.
 
-In rising order of cost: find the answer (extract.py), compare spellings (spelling.py), compare
-exact numbers and shapes (compare.py), and only then algebra, in a process that is killed at a
-deadline (workers.py). An answer is never an exception: whatever it holds, it costs at most the
-deadline.
+In order of cost: find the answer (extract.py), compare spellings (spelling.py), compare exact
+numbers and shapes (compare.py), and only then algebra (algebra.py), in a process that is killed at
+a deadline. An answer never raises an exception, and costs at most the deadline.
 
 Reasons: equal, unequal, no_answer (none stated), too_long (over 300 characters), refused
-(arithmetic left undone, towers of exponents, anything that is no formula), unparseable, timeout,
+(arithmetic left undone, towers of exponents, anything that is not a formula), unparseable, timeout,
 crash.
 """
 
@@ -19,20 +18,20 @@ from score_jax.rewards.answers.extract import extract
 from score_jax.rewards.answers.limits import refusal, too_deep, unbalanced
 from score_jax.rewards.answers.parse import Value, read
 from score_jax.rewards.answers.spelling import normalise, tight
+from score_jax.rewards.remembered import Remembered
 from score_jax.rewards.workers import deadlines
 
 MAX_ANSWER_CHARS = 300
 _UNDECIDED = "undecided"
-# Timeouts and crashes depend on the machine's load, so they are not remembered.
-_REMEMBERED = ("equal", "unequal", "unparseable", "refused")
+_remembered = Remembered(20_000, ("equal", "unequal", "unparseable", "refused"))  # by algebra
 
 
 def grade_answer(text: str, gold: str) -> Grade:
     """Whether the final answer that `text` states is `gold`.
 
     gold: the right answer, or a GSM8K solution that ends in "#### answer".
-    Safe from any process and thread; takes at most workers.DEADLINE_SEC, the first call that
-    needs algebra a few seconds more, in which the processes start.
+    Safe from any process and thread. Takes at most deadlines.DEADLINE_SEC; the first call that
+    needs algebra takes a few seconds more, to start the processes.
     """
     return grade_answers([(text, gold)])[0]
 
@@ -40,7 +39,7 @@ def grade_answer(text: str, gold: str) -> Grade:
 def grade_answers(
     pairs: Sequence[tuple[str, str]], deadline_sec: float = deadlines.DEADLINE_SEC
 ) -> list[Grade]:
-    """Grades (text, gold) pairs together: equal questions once, hard ones side by side.
+    """Grades (text, gold) pairs together: equal questions once, hard ones in parallel.
 
     deadline_sec: wall clock for one hard answer, and for all hanging ones of the call together.
     """
@@ -58,36 +57,30 @@ def grade_answers(
             gold, answer = question
             if reason == _UNDECIDED and answer is not None:
                 reason_of[question] = reason = hard[normalise(gold), normalise(answer)]
-                if reason in _REMEMBERED:
-                    _remember((gold, answer), reason)
+                _remembered.add(question, reason)
     return [
         Grade(float(reason_of[question] == "equal"), reason_of[question]) for question in stated
     ]
+
+
+def forget() -> None:
+    """Empties what this process remembers of earlier answers, for measurements."""
+    _remembered.clear()
+    _quick_reason.cache_clear()
+    _read_gold.cache_clear()
 
 
 def _gold_of(gold: str) -> str:
     return gold.rsplit("####", 1)[1].strip() if "####" in gold else gold
 
 
-_decided: dict[tuple[str, str], str] = {}  # verdicts that cost algebra, oldest first
-_DECIDED_ENTRIES = 20_000
-
-
-def _remember(question: tuple[str, str], reason: str) -> None:
-    # Threads may race here; at worst an entry is dropped early or decided twice.
-    while len(_decided) >= _DECIDED_ENTRIES:
-        _decided.pop(next(iter(_decided), question), None)
-    _decided[question] = reason
-
-
 def _reason(gold: str, answer: str | None) -> str:
-    """The reason as far as it needs no algebra; else _UNDECIDED."""
+    """The reason if it is remembered or needs no algebra; else _UNDECIDED."""
     if answer is None:
         return "no_answer"
     if len(answer) > MAX_ANSWER_CHARS:
         return "too_long"
-    known = _decided.get((gold, answer))
-    return known if known is not None else _quick_reason(gold, answer)
+    return _remembered.get((gold, answer)) or _quick_reason(gold, answer)
 
 
 @functools.lru_cache(maxsize=20_000)

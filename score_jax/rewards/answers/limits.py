@@ -1,9 +1,9 @@
-r"""What is never handed to the symbolic library, however it is asked.
+r"""Refuses answers that the symbolic library must never see.
 
-A process that hangs can be killed, but each kill costs a deadline: towers of exponents, long
-factorials and sums with bounds are stopped here, and so is everything outside a list of known
-commands. This reads characters, not meaning, and errs on the side of refusing. Input has been
-through notation.normalise.
+A process that hangs can be killed, but each kill costs a deadline. So towers of exponents, long
+factorials and sums with bounds are refused here, and all commands outside of a list. The checks
+read characters, not meaning, and refuse too much rather than too little. Input is the output of
+spelling.normalise.
 """
 
 import re
@@ -36,7 +36,7 @@ _APART = re.compile(r"[0-9.] +[0-9.]")
 
 
 def refusal(text: str) -> str | None:
-    """Why `text` must not be looked into; None if it may."""
+    """Why `text` must not reach the symbolic library; None if it may."""
     if not _CHARACTERS.fullmatch(text) or "__" in text:
         return "characters outside of formulas"
     for command in _COMMAND.findall(_ENVIRONMENT.sub(" ", text)):
@@ -69,7 +69,7 @@ def refusal(text: str) -> str | None:
 
 
 def unbalanced(text: str) -> bool:
-    """Whether braces do not pair up."""
+    """Whether braces do not match."""
     depth = 0
     for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
         depth += (match[0] == "{") - (match[0] == "}")
@@ -79,7 +79,7 @@ def unbalanced(text: str) -> bool:
 
 
 def too_deep(text: str) -> bool:
-    """Whether brackets nest deeper than any real answer's."""
+    """Whether brackets nest deeper than in any real answer."""
     depth = deepest = 0
     for char in text:
         if char in "([{":
@@ -91,12 +91,12 @@ def too_deep(text: str) -> bool:
 
 
 def power_depth(text: str) -> int:
-    """How deep powers stand in powers: 1 for `x^2y^2`, 3 for `2^{3^{4^5}}` and `((9^9)^9)^9`."""
+    """How deep powers are nested: 1 for `x^2y^2`, 3 for `2^{3^{4^5}}` and `((9^9)^9)^9`."""
     return _depth(text, 0)[0]
 
 
 def _depth(text: str, position: int) -> tuple[int, int]:
-    """Depth from `position` to the end of its bracket, and the position behind that."""
+    """Depth from `position` to the end of its bracket, and the position after that."""
     deepest = previous = 0
     while position < len(text):
         if text[position] == " ":
@@ -114,7 +114,7 @@ def _depth(text: str, position: int) -> tuple[int, int]:
 
 
 def _atom(text: str, position: int) -> tuple[int, int]:
-    """Depth of one bracket, command or character, and the position behind it."""
+    """Depth of one bracket, command or character, and the position after it."""
     while text[position : position + 1] == " ":
         position += 1
     if text[position : position + 1] in ("(", "[", "{"):
@@ -124,7 +124,7 @@ def _atom(text: str, position: int) -> tuple[int, int]:
 
 
 def _exponents(text: str) -> list[str]:
-    """What stands raised: one character, or all of a bracket."""
+    """All exponents: one character, or all of a bracket."""
     found = []
     for caret in re.finditer(r"\^ ?", text):
         start = caret.end()

@@ -1,8 +1,8 @@
-r"""Numbers that are written out, as exact fractions; and the units that may stand beside them.
+r"""Numbers that are written out, as exact fractions, and the units that may follow them.
 
 `literal` reads integers, decimals, thousands separators, `\frac{a}{b}`, a/b, mixed numbers,
 scientific notation, repeating decimals and "3 million". It does no arithmetic: `123 \times 456` and
-`2^{10}` are not literals. Digits are ASCII. Input has been through notation.normalise.
+`2^{10}` are not literals. Digits are ASCII. Input is the output of spelling.normalise.
 """
 
 import re
@@ -87,7 +87,7 @@ def _shifted(value: Fraction | None, exponent: str) -> Fraction | None:
     return value * Fraction(10) ** int(exponent)
 
 
-# Words that make a tail a condition, a hedge or arithmetic instead of a unit.
+# Words that make the end of a text a condition, a hedge or arithmetic instead of a unit.
 _NOT_UNITS = frozenset(
     """
     or and not but to if is are was be it equals equal approximately approx about around roughly
@@ -123,15 +123,15 @@ _CURRENCY = re.compile(r"(-?) ?(?:\\\$|\\text\{(euros|pounds sterling|USD|EUR)\}
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    r"""`5\text{ inches}^2` → ("5", "inch^2"); the unit is "" where there is none.
+    r"""`5\text{ inches}^2` → ("5", "inch^2"); the unit is "" if there is none.
 
-    A tail in bare words counts only behind a literal, so `5xyz` and `5 m` stay products of letters.
+    Words outside of `\text{}` count only after a literal, so `5xyz` and `5 m` stay products.
     """
     currency = _CURRENCY.match(text)
     if currency:
-        body, behind = split_unit(currency[1] + text[currency.end() :].strip())
+        body, second = split_unit(currency[1] + text[currency.end() :].strip())
         unit = _unit_name(currency[2] or "dollar", "") or ""
-        return (body, unit if behind == "" else behind) if body else (text, "")
+        return (body, unit if second == "" else second) if body else (text, "")
     if text.endswith("\\%"):
         return text[:-2].strip(), "%"
     unit_of: str | None
@@ -155,7 +155,7 @@ def _plain_words(tail: str, apart: bool) -> bool:
 
 
 def _unit_name(written: str, power: str) -> str | None:
-    """One name for a unit; None where the words are no unit."""
+    """One name for a unit; None if the words are not a unit."""
     words = re.sub(r"[.\s]+", " ", written.lower()).split()
     if not 1 <= len(words) <= 4 or any(word in _NOT_UNITS for word in words):
         return None
@@ -176,10 +176,10 @@ def _unit_name(written: str, power: str) -> str | None:
 
 
 def units_agree(gold: str, answer: str) -> bool:
-    """Whether two units may stand for one another; one of them may be missing."""
+    """Whether two units can mean the same; one of them may be missing."""
     if not gold or not answer or gold == answer:
         return True
     gold_stems, answer_stems = set(gold.split()), set(answer.split())
-    # "children tickets" and "tickets" agree; measures have to be the same.
+    # "children tickets" and "tickets" agree; measures must be the same.
     loose = not gold_stems <= _MEASURES or not answer_stems <= _MEASURES
     return loose and "^" not in gold + answer and bool(gold_stems & answer_stems)

@@ -1,8 +1,8 @@
-r"""The shape of an answer: number, text, list, tuple or interval, union, matrix, relation, formula.
+r"""Reads an answer: number, text, list, tuple or interval, union, matrix, relation, expression.
 
-Reading the shape here, and not in a symbolic library, keeps apart what such libraries merge: (2, 1)
-and [2, 1], {1, 2} and (1, 2), 2516_8 and 2516_9, 3:30 and 4:40, "8 = 7" and 7, "tea" and "eat".
-Input has been through notation.normalise.
+A symbolic library would take different answers for equal: (2, 1) and [2, 1], {1, 2} and (1, 2),
+2516_8 and 2516_9, 3:30 and 4:40, "8 = 7" and 7, "tea" and "eat". Reading the kind here keeps them
+apart. Input is the output of spelling.normalise.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from score_jax.rewards.answers.spelling import matching
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One answer, read."""
+    """An answer that was read."""
 
     kind: str  # number, based, text, list, tuple, union, matrix, relation, expression
     source: str  # all of it
@@ -42,7 +42,7 @@ _CLOSERS = {"<": False, ">": False, r"\leq": True, r"\geq": True}
 
 
 def read(text: str) -> Value:
-    """The value that `text` writes; anything unknown is an expression."""
+    """The value that `text` states; anything unknown is an expression."""
     text = _peel(text)
     body, unit = split_unit(text) if text else (text, "")
     exact = literal(body)
@@ -92,7 +92,7 @@ def read(text: str) -> Value:
 
 
 def text_form(value: Value) -> str:
-    """What is compared of words: no case, spaces, full stops, quotes or brackets round a letter."""
+    """Words for comparison: no case, spaces, full stops, quotes, or brackets around one letter."""
     plain = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", value.source)
     plain = re.sub(r"[\s.'\"`]|\\ ", "", plain).lower()
     return re.sub(r"^\(([a-z])\)$", r"\1", plain)
@@ -107,12 +107,12 @@ def _list(text: str, values: list[Value]) -> Value:
 
 
 def _peel(text: str) -> str:
-    """Without braces and parentheses that hold one value and nothing else."""
+    """The text without braces and parentheses around one whole value."""
     while True:
         text = text.strip().rstrip(",;").strip()
         inside = text[1:-1]
-        round_one = text[:1] == "(" and text[-1:] == ")" and len(_split(inside, ",;")) == 1
-        if not ((text[:1] == "{" and text[-1:] == "}") or round_one) or not _closes_at_end(text):
+        around_one = text[:1] == "(" and text[-1:] == ")" and len(_split(inside, ",;")) == 1
+        if not ((text[:1] == "{" and text[-1:] == "}") or around_one) or not _closes_at_end(text):
             return text
         text = inside
 
@@ -128,7 +128,7 @@ def _only_text(text: str) -> str | None:
 
 
 def _split(text: str, separators: str) -> list[str]:
-    r"""Parts between separators that stand outside of brackets; `∪` stands for `\cup`."""
+    r"""Parts between separators outside of brackets; the separator `∪` means `\cup`."""
     parts, start, position = [], 0, 0
     while position < len(text):
         char = text[position]
@@ -151,7 +151,7 @@ def _split(text: str, separators: str) -> list[str]:
 
 
 def _split_list(text: str) -> list[str]:
-    """Parts between commas, semicolons, "and", "or"; commas of thousands stay in longer lists."""
+    """Parts between commas, semicolons, "and", "or"; commas of thousands are no separators."""
     spoken = _AND_OR.sub(" ; ", text)
     if spoken != text or ", " in text:
         spoken = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", spoken)
@@ -169,7 +169,7 @@ def _relation(text: str) -> Value:
 
 
 def _interval(sides: list[str], signs: list[str]) -> str | None:
-    """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None for what bounds no single letter."""
+    """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None unless it bounds a single letter."""
     if not all(sign in _CLOSERS for sign in signs) or not all(sides):
         return None
     down = all(sign in (">", r"\geq") for sign in signs)

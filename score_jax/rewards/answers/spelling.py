@@ -1,7 +1,7 @@
 r"""One spelling for the many ways of writing the same LaTeX: `\dfrac12` → `\frac{1}{2}`.
 
-Spelling only: nothing here knows what a value means, and no value changes. Works on answers, which
-are short (answers.py caps them), so passes over the string are not counted.
+Only the spelling changes, never the value. Answers are short (grade.py limits them), so many passes
+over the string are cheap.
 """
 
 import re
@@ -35,7 +35,7 @@ _UNICODE = str.maketrans(
     }
 )
 
-# Order matters: what a line produces, the lines below it see.
+# Order matters: each line works on the output of the lines above it.
 _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -51,7 +51,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"|operatorname|text)(?![A-Za-z])\s*\{",
             r"\\text{",
         ),
-        # A letter set in roman is a letter of the formula, a word is text; a lone `\text{C}` stays.
+        # A roman letter is a letter of the formula, a word is text. A `\text{C}` alone stays.
         (r"(?<![0-9 ])(?<=.)\\text\{([A-Za-z])\}(?=.)", r"\1"),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])", r"\\text{ degrees}"),
         (r"(?<!\\)%|\\%", r"\\%"),
@@ -75,7 +75,7 @@ _DIGITS_AFTER_ROOT = re.compile(r"√\s*([0-9]+)")
 
 
 def normalise(written: str) -> str:
-    """The same answer in the one spelling that the other files of this folder read."""
+    """The same answer in the spelling that the other files of this folder expect."""
     text = _unwrap(written.strip())
     if "\\" not in text and text.isascii() and not _NEEDS_SPELLING.search(text):
         return text
@@ -89,12 +89,12 @@ _NEEDS_SPELLING = re.compile(r"[\s$%~^_{}*]")
 
 
 def tight(normalised: str) -> str:
-    """Without the spaces that do not part two words or numbers; for comparing strings."""
+    """The text without spaces, except between two words or numbers; for comparing strings."""
     return re.sub(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ", "", normalised)
 
 
 def _unwrap(text: str) -> str:
-    """Without the delimiters of maths and the punctuation around the whole of it."""
+    """The text without delimiters of maths and punctuation around all of it."""
     while True:
         before = text
         text = text.strip().rstrip(".,;").strip()
@@ -159,7 +159,7 @@ def matching(text: str, start: int) -> int | None:
     while position < len(text):
         char = text[position]
         if char == "\\":
-            # `\{ … \}` are brackets of their own and must balance too.
+            # `\{ … \}` are brackets too, and must match.
             depth += (text[position + 1 : position + 2] == "{") - (
                 text[position + 1 : position + 2] == "}"
             )

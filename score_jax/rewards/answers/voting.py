@@ -7,10 +7,10 @@ GRADERS = ("answer", "first_character")  # whose answers can be voted on; progra
 
 
 def stated(grader: str, text: str) -> str | None:
-    """What the attempt answers to a problem with that grader; None if nothing.
+    """What the attempt answers to a problem with that grader; None if it answers nothing.
 
-    Answers are compared by spelling (blanks, LaTeX commands for the same thing and the like set
-    aside), not by algebra: 1/2 and 0.5 are two answers to a vote.
+    Answers are compared by spelling, without blanks and with one LaTeX command for each thing, not
+    by algebra: 1/2 and 0.5 are two answers in a vote.
     """
     if grader == "first_character":
         return text[:1] if text[:1] in tuple("0123456789") else None

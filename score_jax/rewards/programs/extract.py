@@ -1,11 +1,12 @@
-r"""Where in an attempt its program stands.
+r"""Finds the program in the text of an attempt.
 
-In this order: what stands between `[BEGIN]` and `[DONE]` (the paper's MBPP prompt asks for it, and
-ends with `[BEGIN]`, so that an answer may hold the rest alone); in that, or in the whole text, the
-last block fenced by ``` that says it is Python, or else the last that says nothing; or else all of
-it. A text with prose round bare code is no program and fails as a syntax error: nothing is guessed.
+First, the text between `[BEGIN]` and `[DONE]`, or the whole text without these marks. (The paper's
+MBPP prompt asks for them and ends with `[BEGIN]`, so a text may begin after that mark.) In it, the
+last block fenced by ``` that names Python as its language; else the last block that names none;
+without any block, all of it. Nothing is guessed: code in prose without a fence fails as a syntax
+error.
 
-Every scan is linear, and the text is never parsed here: that is the sandbox's.
+Every scan is linear. The text is not parsed here, only in the sandbox.
 """
 
 import re
@@ -31,7 +32,7 @@ def program_of(text: str) -> str:
 def _between_marks(text: str) -> str:
     begin, done = text.rfind(BEGIN), text.find(DONE)
     if done >= 0 and (begin < 0 or done < text.find(BEGIN)):
-        return text[:done]  # it goes on from the prompt's own [BEGIN]
+        return text[:done]  # it follows the prompt's own [BEGIN]
     if begin < 0:
         return text
     inside = text[begin + len(BEGIN) :]
@@ -39,7 +40,7 @@ def _between_marks(text: str) -> str:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """(language, code) of every fenced block; one that never closes goes to the end."""
+    """(language, code) of every fenced block; one that never closes ends with the text."""
     found = []
     opened: re.Match[str] | None = None
     for fence in _FENCE.finditer(text):
@@ -49,7 +50,7 @@ def _blocks(text: str) -> list[tuple[str, str]]:
             found.append((opened[2].lower(), text[opened.end() + 1 : fence.start()]))
             opened = None
         elif fence[2]:
-            opened = fence  # a block that never closed before the next one opened
+            opened = fence  # the block before this one never closed
     if opened is not None:
         found.append((opened[2].lower(), text[opened.end() + 1 :]))
     return found

@@ -1,21 +1,21 @@
-"""Grades programs: 1 if all tests hold, else 0 with the reason; programs run in the sandbox.
+"""Grades programs: 1 if all tests hold, else 0 with the reason. Programs run in the sandbox.
 
-The tests run in a process of their own, where the program never is (tester.py); the program runs
-in another, which can reach nothing (forkserver.py). What either does costs at most its deadline.
+The tests run in a process of their own (tester.py). The program runs in another process, which can
+reach nothing (forkserver.py). Together they are killed at their deadline.
 
 Reasons: passed, failed (a test did not hold), error (the program, or a test with it, raised),
 syntax, exit (the program asked to end), crash (its process ended), timeout, memory, no_program
-(none in the text), refused (no text that Python would read), too_long.
+(none in the text), refused (Python cannot read the text), too_long.
 
 The gold of a problem whose grader is "program" is a JSON object:
 
-    {"tests": ["assert add(1, 2) == 3", …],  statements; run one after the other
-     "setup": "import math",                 run before them, on their side
-     "prelude": "def poly(xs, x): …",        helpers that the prompt gives: the program gets them,
-                                             and the tests trust these and not the program's own
-     "stub": "def add(a, b):\\n"}            a text that only goes on from here is put behind it
+    {"tests": ["assert add(1, 2) == 3", …],  statements, run one after another
+     "setup": "import math",                 run before the tests, in their process
+     "prelude": "def poly(xs, x): …",        helpers from the prompt: the program gets them too, and
+                                             the tests call these, not the program's own
+     "stub": "def add(a, b):\\n"}            put before a program that begins with an indented line
 
-Only "tests" must be there. A prelude must not define what the program is to write.
+Only "tests" is required. A prelude must not define what the program is to write.
 """
 
 import ast
@@ -27,13 +27,14 @@ from collections.abc import Sequence
 
 from score_jax.problem import Grade, InputError
 from score_jax.rewards.programs.extract import program_of
+from score_jax.rewards.remembered import Remembered
 from score_jax.rewards.sandbox import start
 from score_jax.rewards.sandbox.tester import Job
 
 TIMEOUT_SEC = 5.0
 MAX_PROGRAM_CHARS = 2_000_000
-# Timeouts, crashes and shortage of memory depend on the machine's load, so they are not remembered.
-_REMEMBERED = ("passed", "failed", "error", "syntax", "exit")
+_remembered = Remembered(50_000, ("passed", "failed", "error", "syntax", "exit"))
+forget = _remembered.clear  # for measurements
 
 
 def grade_program(
@@ -48,8 +49,8 @@ def grade_program(
 
     tests: statements, such as MBPP's asserts, or HumanEval's check and a call of it.
     setup, prelude: see the gold above. timeout_sec: wall clock for program and tests together.
-    Safe from any process and thread; the first call starts the sandbox, which takes a second.
-    Raises: InputError where no sandbox works on this machine; see sandbox.configure.
+    Safe from any process and thread. The first call starts the sandbox, which takes a second.
+    Raises: InputError if no sandbox works on this machine; see sandbox/start.py.
     """
     if isinstance(tests, str):
         tests = [tests]
@@ -60,9 +61,8 @@ def grade_program(
 def grade_programs(jobs: Sequence[Job], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
     """Grades programs together: equal ones once, many at a time, each within its own deadline.
 
-    A hundred that never end delay the others by one deadline, not by a hundred. On a busy
-    machine a program that waited for a core may go on past its deadline, so that rewards do not
-    depend on the load.
+    A hundred that never end delay the others by one deadline, not by a hundred. On a busy machine a
+    program that waited for a core may run past its deadline, so that rewards do not depend on load.
     """
     return _grade(jobs, timeout_sec, overtime=True)
 
@@ -71,7 +71,7 @@ def _grade(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool) -> list[G
     reason_of: dict[Job, str] = {}
     to_run: list[Job] = []
     for job in dict.fromkeys(jobs):
-        reason = _unrunnable(job) or _decided.get(_digest(job))
+        reason = _unrunnable(job) or _remembered.get(_digest(job))
         if reason is None:
             to_run.append(job)
         else:
@@ -80,8 +80,7 @@ def _grade(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool) -> list[G
         reasons = start.run(to_run, timeout_sec, overtime=overtime)
         for job, reason in zip(to_run, reasons, strict=True):
             reason_of[job] = reason
-            if reason in _REMEMBERED:
-                _remember(_digest(job), reason)
+            _remembered.add(_digest(job), reason)
     return [Grade(float(reason_of[job] == "passed"), reason_of[job]) for job in jobs]
 
 
@@ -91,7 +90,7 @@ def grade_text(text: str, gold: str) -> Grade:
 
 
 def grade_texts(pairs: Sequence[tuple[str, str]], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
-    """Grades (text, gold) pairs together. Raises: InputError for a gold that is none."""
+    """Grades (text, gold) pairs together. Raises: InputError for a gold that cannot be used."""
     jobs = []
     for text, gold in pairs:
         task = read_gold(gold)
@@ -104,7 +103,7 @@ def grade_texts(pairs: Sequence[tuple[str, str]], timeout_sec: float = TIMEOUT_S
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a gold says."""
+    """What a gold holds."""
 
     job: Job  # its program is empty
     stub: str = ""
@@ -119,8 +118,8 @@ def read_gold(gold: str) -> Task:
         texts = {name: fields.get(name, "") for name in ("setup", "prelude", "stub")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the gold of a program must be a JSON object with a list 'tests', and {gold[:80]!r} "
-            f"is not ({error})."
+            "the gold of a program must be a JSON object with a list 'tests', but this one is not: "
+            f"{gold[:80]!r} ({error})."
         ) from error
     if not (
         isinstance(tests, list)
@@ -128,8 +127,8 @@ def read_gold(gold: str) -> Task:
         and all(isinstance(one, str) for one in (*tests, *texts.values()))
     ):
         raise InputError(
-            "the gold of a program needs 'tests', a list of at least one statement as text, and "
-            f"its 'setup', 'prelude' and 'stub' are text; {gold[:80]!r} is not so."
+            "the gold of a program needs 'tests', a list of at least one statement as text. Its "
+            f"'setup', 'prelude' and 'stub' must be text. This one differs: {gold[:80]!r}."
         )
     for source in (*tests, texts["setup"], texts["prelude"]):
         try:
@@ -143,7 +142,7 @@ def read_gold(gold: str) -> Task:
 
 
 def _unrunnable(job: Job) -> str | None:
-    """The reason of a program that needs not be run."""
+    """The reason for a program that need not be run; None for others."""
     if not job.program.strip():
         return "no_program"
     if len(job.program) > MAX_PROGRAM_CHARS:
@@ -153,17 +152,6 @@ def _unrunnable(job: Job) -> str | None:
     return None
 
 
-_decided: dict[bytes, str] = {}  # oldest first
-_DECIDED_ENTRIES = 50_000
-
-
 def _digest(job: Job) -> bytes:
     fields = [job.program, list(job.tests), job.setup, job.prelude]
     return hashlib.sha256(json.dumps(fields).encode()).digest()
-
-
-def _remember(digest: bytes, reason: str) -> None:
-    # Threads may race here; at worst an entry is dropped early or decided twice.
-    while len(_decided) >= _DECIDED_ENTRIES:
-        _decided.pop(next(iter(_decided), digest), None)
-    _decided[digest] = reason

@@ -1,7 +1,7 @@
-"""Runs programs that a model wrote where they can reach nothing.
+"""Runs programs that a model wrote in processes that can reach nothing.
 
-start is the front, called by the trainer. It starts one scheduler process, which runs programs
-under their deadlines: each program in a guest process that forkserver forks and confines, its tests
-in a tester_process (tester), which speaks with the guest by protocol. self_test tries escapes on
-this machine before the first program. linux/ is all that is Linux.
+The trainer calls start, which launches one scheduler process. The scheduler runs each program in a
+guest process that forkserver forks and confines, and its tests in a tester_process (tester), which
+talks to the guest by protocol; fairness shares the cores and keeps deadlines. self_test attacks the
+sandbox before its first program. linux/ has what only Linux has.
 """

@@ -1,10 +1,9 @@
 """The process that programs are forked from: started once, confined, warm, and empty.
 
-scheduler.py starts it by `subprocess` with an empty environment and no descriptor but its control
-socket, so nothing secret was ever in its memory: no test, no expected value, no key. It loads the
-modules that programs use, confines itself (namespaces.py, or landlock.py), and then only forks:
-each fork drops what rights are left, comes under limits and the filter of system calls, and becomes
-the callee of one program (guest.py).
+The scheduler starts it in an empty environment (launch.py). So nothing secret was ever in its
+memory: no test, no expected value, no key. It loads the modules that programs use, confines itself
+(namespaces.py, or landlock.py), and then only forks. Each fork drops the rights that are left, gets
+limits and the filter of system calls, and becomes the guest that runs one program (guest.py).
 
 Layers of each fork, in order: own process group; own namespaces and /tmp (where there are
 namespaces); limits of memory, CPU, files, threads; other user, no capabilities, no new privileges;
@@ -27,10 +26,10 @@ from score_jax.rewards.sandbox.linux import landlock, namespaces, seccomp, sysca
 MEMORY_BYTES = 1 << 30
 FILE_BYTES = 64 << 20
 OPEN_FILES = 64
-THREADS = 4096  # of one user over all programs; as another user than the trainer's where possible
-CPU_SEC = 600  # behind the wall clock, which is scheduler.py's
+THREADS = 4096  # of one user over all programs; not the trainer's user where that is possible
+CPU_SEC = 600  # a last resort: the scheduler keeps the wall clock
 
-# What programs import most, and what Python loads only when it is first needed.
+# What programs import most, and what Python itself loads only when it first needs it.
 _WARM = """
     abc argparse array ast asyncio base64 binascii bisect calendar cmath cmd codecs collections
     collections.abc colorsys concurrent.futures contextlib copy csv ctypes dataclasses datetime
@@ -45,16 +44,16 @@ _WARM = """
 Confine = Callable[[], None]
 
 
-def main(control_fd: int, tier: str) -> None:
-    """Confines this process and forks a callee for each socket that comes over the control socket.
+def main(control_fd: int, kind: str) -> None:
+    """Confines this process and forks a guest for each socket that arrives on the control socket.
 
-    Replies: "ready", or "failed: why"; then for each socket, sent with "J": "forked" and a
+    Replies: "ready", or "failed: why". Then for each socket, sent with "J": "forked" and a
     descriptor of the new process. Ends when the control socket closes.
     """
     control = socket.socket(fileno=control_fd)
     try:
         _warm_up()
-        into, before_fork = _confine(tier)
+        into, before_fork = _confine(kind)
     except OSError as error:
         control.sendall(f"failed: {error}\n".encode())
         return
@@ -68,8 +67,8 @@ def main(control_fd: int, tier: str) -> None:
         before_fork()
         pid = os.fork()
         if pid == 0:
-            _become_callee(fds[0], into)
-        process = os.pidfd_open(pid)  # nobody has reaped it yet, so the number is still its own
+            _become_guest(fds[0], into)
+        process = os.pidfd_open(pid)  # SIGCHLD is blocked, so the number is still this child's
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.close(fds[0])
         socket.send_fds(control, [b"forked\n"], [process])
@@ -77,8 +76,8 @@ def main(control_fd: int, tier: str) -> None:
 
 
 def _warm_up() -> None:
-    # Modules register here what mends their locks and seeds after a fork. This process has one
-    # thread, so nothing needs mending, and it would cost each fork 200 page faults.
+    # Modules register handlers here that repair their locks and seeds after a fork. This process
+    # has one thread, so nothing needs repair, and the handlers would cost a fork 200 page faults.
     register = os.register_at_fork
     os.register_at_fork = lambda **_: None  # type: ignore[assignment]
     for name in _WARM.split():
@@ -95,12 +94,12 @@ def _reap(*_: object) -> None:
             pass
 
 
-def _confine(tier: str) -> tuple[Confine, Confine]:
-    """Confines this process; returns the tier's steps inside each fork, and before it."""
-    if tier != "none":
+def _confine(kind: str) -> tuple[Confine, Confine]:
+    """Confines this process; returns the steps to take inside each fork, and before it."""
+    if kind != "none":
         seccomp.prepare()
         syscalls.no_new_privileges()
-    if tier == "namespace":
+    if kind == "namespace":
         own = namespaces.enter()
         syscalls.drop_bounding_set()
 
@@ -109,20 +108,20 @@ def _confine(tier: str) -> tuple[Confine, Confine]:
             _drop_rights(become_nobody=os.getuid() == 0)
 
         return into, lambda: namespaces.split(own)
-    if tier == "landlock":
+    if kind == "landlock":
         nobody, kept = _nobody_and_kept()
         syscalls.drop_bounding_set()
         readable, listable = visible_files.without_hidden()
         os.chdir("/")
         landlock.confine([*readable], listable, visible_files.DEVICES)
-        zygote = os.getpid()
-        return lambda: _drop_rights(nobody, kept, zygote), lambda: None
-    zygote = os.getpid()
-    return lambda: syscalls.die_with_parent(zygote), lambda: None
+        forkserver = os.getpid()
+        return lambda: _drop_rights(nobody, kept, forkserver), lambda: None
+    forkserver = os.getpid()
+    return lambda: syscalls.die_with_parent(forkserver), lambda: None
 
 
-def _become_callee(fd: int, into: Confine) -> None:
-    """The fork: all layers, then the program. Never returns."""
+def _become_guest(fd: int, into: Confine) -> None:
+    """In the fork: puts on all layers, then runs the program. Never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -132,12 +131,12 @@ def _become_callee(fd: int, into: Confine) -> None:
         for standard in range(3):
             os.dup2(null, standard)
         os.close(null)
-        # A group, and no session: Linux shares the cores among sessions first, so that a hundred of
-        # them would leave the warden next to nothing, whatever their priority.
+        # A group, not a session: Linux shares the cores among sessions first, so a hundred of them
+        # would leave the scheduler next to nothing, whatever their priority.
         os.setpgid(0, 0)
         _limit()
         into()
-        sys.modules["random"].seed(0)  # every program starts from one state, so rewards repeat
+        sys.modules["random"].seed(0)  # every program starts from the same state, so rewards repeat
         guest.main(3)  # never returns
     finally:
         os._exit(1)
@@ -163,24 +162,24 @@ def _limit() -> None:
 
 
 def _drop_rights(become_nobody: bool, kept: int = 0, parent: int | None = None) -> None:
-    """Takes this process every right that it can do without, for good."""
+    """Gives up, for good, every right that this process can do without."""
     if become_nobody:
         if kept:
             syscalls.keep_capabilities_through_setuid()
         _become_nobody()
     syscalls.set_capabilities(kept)
     syscalls.no_core_dump()
-    syscalls.die_with_parent(
-        parent
-    )  # in a PID namespace of its own a process cannot see its parent
+    # parent: None in a PID namespace of its own, where a process cannot see its parent.
+    syscalls.die_with_parent(parent)
     seccomp.install()
 
 
 def _nobody_and_kept() -> tuple[bool, int]:
-    """Whether programs of root can run as nobody, and the capability they need to load modules.
+    """Whether programs can run as the user nobody, and the capability they need to load modules.
 
-    The library may lie where only root may read, in /root for one. Then nobody needs the right to
-    read all, or has to stay root, without any capability; Landlock guards all files either way.
+    The standard library may be where only root may read, such as /root. Then nobody needs the
+    capability to read all files. Without it programs stay root, with no capability at all. In both
+    cases Landlock guards all files.
     """
     if os.getuid() != 0:
         return False, 0
@@ -200,7 +199,7 @@ def _become_nobody() -> None:
 
 
 def _readable_by_nobody() -> bool:
-    """Whether another user could load a module; asked by a fork that becomes one."""
+    """Whether nobody could load a module; a fork becomes nobody and tries."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -1,14 +1,14 @@
-"""The side of the sandbox: holds one program and does with its objects what the checker asks.
+"""The process inside the sandbox: holds one program, and does to its objects what a tester asks.
 
-Nothing in this file guards anything. The program runs beside it in one process and may rewrite it;
-all it can gain is to send other values than it would have returned. What it never sees are the
-tests: only names it must define, and the arguments of calls.
+Nothing in this file guards anything. The program runs in the same process and may rewrite it. All
+that the program can gain is to send other values than it would have returned. It never sees the
+tests: it sees only the names that it must define, and the arguments of calls.
 
     {"load": [prelude, program, names]}       → {"value": {name: value, …}}
     {"do": operation, "args": […], "kwargs": {…}} → {"value": …, "changed": [[n, contents], …]}
     or, to either, {"raised": [name of a built-in exception, text]}
 
-"changed" are lists, dicts and sets among the arguments that the call left different.
+"changed" holds the lists, dicts and sets among the arguments that the call has changed.
 """
 
 import builtins
@@ -53,7 +53,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 class _Objects:
-    """What was handed out by number, and is kept alive for it."""
+    """Objects that the tester knows by number; they are kept alive."""
 
     def __init__(self) -> None:
         self._known: list[Any] = []
@@ -70,12 +70,12 @@ class _Objects:
 
 
 def serve(fd: int) -> None:
-    """Answers until the checker is gone."""
-    line = protocol.Line(fd)
+    """Answers requests until the tester is gone."""
+    channel = protocol.Channel(fd)
     objects = _Objects()
     while True:
         try:
-            request = line.receive()
+            request = channel.receive()
         except protocol.Malformed:
             return
         try:
@@ -83,13 +83,13 @@ def serve(fd: int) -> None:
         except BaseException as error:
             reply = {"raised": _describe(error)}
         try:
-            line.send(reply)
+            channel.send(reply)
         except protocol.Unsendable as error:
-            line.send({"raised": _describe(error)})
+            channel.send({"raised": _describe(error)})
 
 
 def _load(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
-    """Runs the program, after the prompt's own code, and gives the objects of those names."""
+    """Runs the prelude and the program; returns the objects that have the names asked for."""
     prelude, program, names = request["load"]
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module
@@ -117,7 +117,7 @@ def _do(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
     known = len(graph.values)
     try:
         packed = protocol.pack(value, graph, objects.number)
-    except (protocol.Unsendable, RuntimeError):  # RuntimeError: a dict that grows meanwhile
+    except (protocol.Unsendable, RuntimeError):  # RuntimeError: a dict that a thread changes
         del graph.values[known:]
         packed = {"object": objects.number(value)}
     return {"value": packed, "changed": changed}
@@ -147,7 +147,7 @@ def _describe(error: BaseException) -> list[str]:
 
 
 def main(fd: int) -> None:
-    """Serves, and ends the process without the program's exit handlers."""
+    """Serves, then ends the process without the program's exit handlers."""
     try:
         serve(fd)
     finally:

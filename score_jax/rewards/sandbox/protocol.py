@@ -1,15 +1,15 @@
-"""Plain Python values as JSON lines, between a checker and the process that holds the program.
+"""Plain Python values as JSON lines, between a tester and the guest that holds the program.
 
-What has an exact built-in type is copied; all else stays where it is and travels as a number, a
-handle. So whatever arrives is plain data that knows nothing of the other side's classes: reading it
-runs no code of theirs. No pickle and no marshal, which can be made to run code or crash.
+A value of an exact built-in type is copied. Any other object stays on its side, and its number, a
+handle, is sent. So what arrives is plain data, and reading it runs no code of the other side.
+Pickle and marshal are not used: they can be made to run code or crash.
 
     None, bool, str, int, float, list   as JSON writes them (NaN and infinities included)
     {"tuple": [...]}, {"dict": [[k, v], ...]}, {"bytes": "00ff"}, {"Fraction": [1, 3]} …
-    {"same": n}     the n-th list, dict, set … of the conversation, counted as they come
+    {"same": n}     the n-th list, dict, set … of this exchange, in the order of arrival
     {"object": n}   a handle
 
-Caps: 8 MB a message, 40 levels. Not carried: classes, attributes of subclasses, time zones.
+Limits: 8 MB a message, 40 levels. Not sent: classes, attributes of subclasses, time zones.
 """
 
 import enum
@@ -31,11 +31,11 @@ class Unsendable(ValueError):
 
 
 class Malformed(ValueError):
-    """The bytes are no message; or the other side is gone."""
+    """The bytes are not a message, or the other side is gone."""
 
 
-Opaque = Callable[[Any], int]  # the number of an object that stays here
-Resolve = Callable[[int], Any]  # what a number of the other side's becomes here
+Opaque = Callable[[Any], int]  # an object that stays on this side → its number
+Resolve = Callable[[int], Any]  # the number of an object of the other side → what stands for it
 
 
 def _moment(value: date | time) -> list[Any]:
@@ -43,7 +43,7 @@ def _moment(value: date | time) -> list[Any]:
     return [getattr(value, name) for name in names if hasattr(value, name)]
 
 
-# Types rebuilt from a few numbers or a string: how to take them apart, and what the parts may be.
+# Types rebuilt from a few numbers or a string: how to get these parts, and the parts' types.
 _PARTS: dict[type, tuple[Callable[[Any], list[Any]], tuple[type, ...]]] = {
     complex: (lambda value: [value.real, value.imag], (float,)),
     range: (lambda value: [value.start, value.stop, value.step], (int,)),
@@ -55,19 +55,19 @@ _PARTS: dict[type, tuple[Callable[[Any], list[Any]], tuple[type, ...]]] = {
     timedelta: (lambda value: [value.days, value.seconds, value.microseconds], (int,)),
 }
 _PART_NAMES = {kind.__name__: kind for kind in _PARTS}
-# Containers that can change, so that two names for one of them must stay two names for one.
+# Containers that can change: two references to one must stay two references to one.
 _MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 _SEQUENCES = {"list": list, "set": set, "deque": deque}
 _MUTABLE = (list, dict, set, deque, bytearray, Counter, OrderedDict, defaultdict)
 _FIXED = {"tuple": tuple, "frozenset": frozenset}
-# Built-ins that a test may hand over by name, such as the `int` of remove_datatype(values, int).
+# Built-ins that a test may pass as arguments, such as the `int` of remove_datatype(values, int).
 _NAMED = (int, float, str, bool, list, tuple, dict, set, frozenset, bytes, complex)
 _NAMED_FUNCTIONS = (abs, len, max, min, round, sorted, sum, ord, chr)
 _BUILTINS = {one.__name__: one for one in (*_NAMED, *_NAMED_FUNCTIONS)}
 
 
 class Graph:
-    """The containers of a conversation, numbered in the order in which they are first met."""
+    """The containers of an exchange, numbered in the order in which they first occur."""
 
     def __init__(self, values: list[Any] | None = None):
         self.values: list[Any] = []
@@ -81,12 +81,12 @@ class Graph:
         self.values.append(value)
 
     def number(self, value: Any) -> int | None:
-        """The number of a container, if it has been met."""
+        """The number of a container; None if it has none yet."""
         return self._number.get(id(value))
 
 
 def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
-    """What json can write of a value. Raises: Unsendable."""
+    """The form of a value that json can write. Raises: Unsendable."""
     kind = type(value)
     if value is None or kind is bool or kind is str or kind is float:
         return value
@@ -116,7 +116,7 @@ def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
 
 
 def contents(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
-    """What json can write of a container that has its number already."""
+    """The form that json can write of a container that already has a number."""
     if isinstance(value, dict):
         pairs = [
             [pack(key, graph, opaque, depth + 1), pack(item, graph, opaque, depth + 1)]
@@ -135,7 +135,7 @@ def contents(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
 
 
 def unpack(data: Any, graph: Graph, resolve: Resolve, depth: int = 0) -> Any:
-    """The value that came as `data`. Raises: Malformed."""
+    """The value whose packed form is `data`. Raises: Malformed."""
     if data is None or isinstance(data, bool | str | int | float):
         return data
     if depth > MAX_DEPTH + 1:
@@ -143,12 +143,12 @@ def unpack(data: Any, graph: Graph, resolve: Resolve, depth: int = 0) -> Any:
     if isinstance(data, list):
         return _fill([], data, graph, resolve, depth)
     if not isinstance(data, dict) or len(data) != 1:
-        raise Malformed("no value")
+        raise Malformed("not a value")
     ((tag, inner),) = data.items()
     try:
         return _tagged(tag, inner, graph, resolve, depth)
     except (TypeError, ArithmeticError, LookupError, ValueError) as error:
-        raise Malformed(f"no {tag[:20]}") from error
+        raise Malformed(f"not a {tag[:20]}") from error
 
 
 def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> Any:
@@ -168,7 +168,7 @@ def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) ->
         kind = _PART_NAMES[tag]
         parts = [unpack(part, graph, resolve, depth + 1) for part in _list(inner)]
         if not all(type(part) in _PARTS[kind][1] for part in parts):
-            raise Malformed(f"parts of a {tag}")
+            raise Malformed(f"wrong parts of a {tag}")
         return kind(*parts)
     if tag == "bytearray":
         value: Any = bytearray.fromhex(inner)
@@ -183,7 +183,7 @@ def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) ->
 
 
 def _fill(value: Any, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> Any:
-    """Fills an empty container, numbered before what is in it, as the sender numbered it."""
+    """Fills an empty container. It gets its number before its items do, as at the sender."""
     graph.add(value)
     _put(value, inner, graph, resolve, depth)
     return value
@@ -200,7 +200,7 @@ def _put(value: Any, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> 
 
 
 def replace(value: Any, data: Any, graph: Graph, resolve: Resolve) -> None:
-    """Gives a container the `contents` that the other side's has now. Raises: Malformed."""
+    """Replaces what is in a container by the other side's `contents`. Raises: Malformed."""
     try:
         inner = data if isinstance(value, list) else next(iter(data.values()))
         if isinstance(value, bytearray):
@@ -218,18 +218,18 @@ def _is_named(kind: type) -> bool:
 
 def _natural(number: Any) -> int:
     if type(number) is not int or number < 0:
-        raise Malformed("no number of an object")
+        raise Malformed("not the number of an object")
     return number
 
 
 def _list(data: Any) -> list[Any]:
     if not isinstance(data, list):
-        raise Malformed("no list")
+        raise Malformed("not a list")
     return data
 
 
-class Line:
-    """One end of a conversation: JSON messages over a descriptor, a line each."""
+class Channel:
+    """One end of an exchange: JSON messages over a descriptor, one a line."""
 
     def __init__(self, fd: int):
         self.fd = fd
@@ -267,4 +267,4 @@ class Line:
         try:
             return json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise Malformed("no JSON") from error
+            raise Malformed("not JSON") from error

@@ -1,8 +1,8 @@
-"""Attacks on the sandbox, tried before it is trusted: each must fail on this very machine.
+"""Attacks on the sandbox, run before it is trusted: each must fail on this machine.
 
-A feature that the kernel claims to have may be switched off, half there, or undone by a container;
-so nothing is asked, everything is tried, in the way that rewards are worked out. Each probe is a
-program whose attack() returns True where it got through.
+A feature that the kernel claims to have may be switched off, incomplete, or undone by a container.
+So the kernel is not asked: the attacks are run as programs are graded. Each probe is a program
+whose attack() returns True if it succeeded.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ Run = Callable[[Sequence[Job], float], list[str]]
 _HARMLESS = "import colorsys, math\ndef attack():\n    return math.comb(5, 2) == 10"
 _TIMEOUT_SEC = 10.0
 
-# {folder}, {letter}, {secret}, {port}, {pid}: made for the occasion, outside of the sandbox. The
-# probes run side by side, so what is to be read is not what others empty and remove.
+# {folder}, {letter}, {secret}, {port}, {pid} are made outside of the sandbox for this test. The
+# probes run at the same time, so some read the letter and others write, empty or remove the secret.
 _PROBES = {
     "a file was read": "return open({letter!r}).read() != ''",
     "a file was written": "open({secret!r}, 'a').write('x'); return True",
@@ -47,27 +47,30 @@ _PROBES = {
 
 
 def holes(run: Run) -> list[str]:
-    """What got through, or why nothing runs at all; empty if the sandbox holds."""
-    with tempfile.TemporaryDirectory(prefix="score_jax_probe_") as folder, socket.socket() as ear:
-        os.chmod(folder, 0o777)  # as open as can be: the sandbox has to be what refuses
+    """The attacks that succeeded, or why nothing runs at all; empty if the sandbox holds."""
+    with (
+        tempfile.TemporaryDirectory(prefix="score_jax_probe_") as folder,
+        socket.socket() as listener,
+    ):
+        os.chmod(folder, 0o777)  # no rights forbid anything, so that only the sandbox can
         files = [Path(folder) / name for name in ("letter", "secret")]
         for file in files:
             file.write_text("secret")
             file.chmod(0o666)
-        ear.bind(("127.0.0.1", 0))
-        ear.listen()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         with contextlib.ExitStack() as closing:
-            closing.callback(ear.close)
-            threading.Thread(target=_answer_once, args=(ear,), daemon=True).start()
-            words = {
+            closing.callback(listener.close)
+            threading.Thread(target=_answer_once, args=(listener,), daemon=True).start()
+            values = {
                 "folder": folder,
                 "letter": str(files[0]),
                 "secret": str(files[1]),
-                "port": ear.getsockname()[1],
+                "port": listener.getsockname()[1],
                 "pid": os.getpid(),
             }
             attacks = [
-                f"def attack():\n    {attack.format(**words)}" for attack in _PROBES.values()
+                f"def attack():\n    {attack.format(**values)}" for attack in _PROBES.values()
             ]
             jobs = [Job(program, ("assert attack()",)) for program in (_HARMLESS, *attacks)]
             harmless, *reasons = run(jobs, _TIMEOUT_SEC)
@@ -76,12 +79,10 @@ def holes(run: Run) -> list[str]:
         )
     if harmless != "passed":
         return [f"a harmless program does not run ({harmless})"]
-    got_through = [
-        name for name, reason in zip(_PROBES, reasons, strict=True) if reason == "passed"
-    ]
-    return got_through or ([] if untouched else ["files were changed"])
+    succeeded = [name for name, reason in zip(_PROBES, reasons, strict=True) if reason == "passed"]
+    return succeeded or ([] if untouched else ["files were changed"])
 
 
-def _answer_once(ear: socket.socket) -> None:
+def _answer_once(listener: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        ear.accept()[0].close()
+        listener.accept()[0].close()

@@ -1,13 +1,12 @@
 """The sandbox as the trainer uses it: started on first use, and only if it withstands attacks.
 
-Two kinds, tried in this order: "namespace" (namespaces.py) and "landlock" (landlock.py), both with
-seccomp. A kind counts as working if a harmless program passes in it and none of the probes
-(self_test.py) gets through, tried for real on this machine. If neither does, model-written programs
-are refused, unless the setting rewards.allow_unsandboxed accepts that they may do whatever the user
-who trains may do.
+There are two kinds, tried in this order: "namespace" (namespaces.py) and "landlock" (landlock.py),
+both with seccomp. A kind works if a harmless program passes in it and no probe (self_test.py)
+succeeds; both are run on this machine. If no kind works, model-written programs are refused, unless
+the setting rewards.allow_unsandboxed accepts that they have all rights of the user who trains.
 
-Usable from any thread; a forked child of this process starts a sandbox of its own. Everything ends
-with this process: closed at exit, and by end of file if it is killed. Linux only.
+Usable from any thread. A forked child of this process starts a sandbox of its own. All processes
+end with this one: they are closed at exit, and read an end of file if it is killed. Linux only.
 """
 
 import contextlib
@@ -22,17 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from score_jax.problem import InputError
-from score_jax.rewards.sandbox import scheduler, self_test
+from score_jax.rewards.sandbox import self_test
+from score_jax.rewards.sandbox.launch import launch
 from score_jax.rewards.sandbox.tester import Job
-from score_jax.rewards.workers.per_process import Shared
+from score_jax.rewards.workers.per_process import PerProcess
 
 KINDS = ("auto", "namespace", "landlock", "none")  # the values of config.rewards.sandbox
 START_SEC = 60.0
 UNSANDBOXED = "model-written programs run WITHOUT A SANDBOX, with all rights of this user"
-WINDOW = 256  # programs asked about at once: answers to more would fill the socket
+WINDOW = 256  # unanswered programs at once: the answers to more would fill the socket
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
-_WARDEN = (
+_SCHEDULER = (
     "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards.sandbox import scheduler; "
     "scheduler.main(int(sys.argv[2]), sys.argv[3], sys.argv[1])"
 )
@@ -44,40 +44,24 @@ class SandboxGone(RuntimeError):
 
 
 class Sandbox:
-    """A running warden of one kind."""
+    """A running scheduler, with its programs in one kind of sandbox."""
 
     def __init__(self, kind: str):
         self.kind = kind
         self._lock = threading.Lock()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            arguments = [_PACKAGE_ROOT, str(theirs.fileno()), kind]
-            self._process = subprocess.Popen(
-                [*scheduler.PYTHON, "-c", _WARDEN, *arguments],
-                pass_fds=[theirs.fileno()],
-                env=scheduler.ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the trainer, which still grades as it saves
-                cwd="/",
-            )
-        ours.settimeout(START_SEC)
-        self._control = ours
-        try:
-            with ours.makefile("rb", buffering=0) as lines:
-                answer = lines.readline().decode().strip()
-        except OSError as error:
-            answer = f"no answer in {START_SEC:.0f} s ({error})"
-        if answer != "ready":
+        # A session of its own: Ctrl-C is for the trainer, which still grades as it saves.
+        self._process, self._control, failure = launch(
+            _SCHEDULER, _PACKAGE_ROOT, kind, timeout_sec=START_SEC, new_session=True
+        )
+        if failure:
             self.close()
-            raise SandboxGone(answer.removeprefix("failed: ") or "it ended while starting")
+            raise SandboxGone(failure)
 
     def run(self, jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> list[str]:
         """The reason of each program's grade; each is killed at its own deadline.
 
-        overtime: a program that waited for a core, on a busy machine, may go on past its deadline.
-        Raises: SandboxGone if the sandbox ended, killed from outside for one.
+        overtime: on a busy machine a program that waited for a core may run past its deadline.
+        Raises: SandboxGone if the sandbox ended, for example because it was killed from outside.
         """
         reasons = [""] * len(jobs)
         with self._connect() as connection, connection.makefile("rb") as lines:
@@ -102,7 +86,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends all its processes; a second call does nothing."""
-        self._control.close()  # the warden reads the end of file, kills its programs and ends
+        self._control.close()  # the scheduler reads the end of file, kills its programs and ends
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -127,10 +111,10 @@ class Sandbox:
 
 
 def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
-    """A sandbox that has withstood the probes.
+    """Starts a sandbox that withstands the probes.
 
     kind: one of KINDS; "auto" takes the first that works, never "none".
-    Raises: InputError where none works, naming why and what to do.
+    Raises: InputError where none works; the message says why, and what to do.
     """
     if kind == "none" and not allow_unsandboxed:
         raise InputError(
@@ -138,14 +122,14 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
             "who trains. Set config.rewards.allow_unsandboxed=True as well to accept that, or "
             "config.rewards.sandbox='auto'."
         )
-    refused = []
+    failures = []
     for name in ("namespace", "landlock") if kind == "auto" else (kind,):
         if name == "none":
             break
         try:
             sandbox = Sandbox(name)
         except (SandboxGone, OSError) as error:
-            refused.append(f"{name}: {error}")
+            failures.append(f"{name}: {error}")
             continue
         try:
             holes = self_test.holes(sandbox.run)
@@ -155,29 +139,29 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
             _log.info("model-written programs run in the sandbox %r", name)
             return sandbox
         sandbox.close()
-        refused.append(f"{name}: {'; '.join(holes)}")
+        failures.append(f"{name}: {'; '.join(holes)}")
     if not allow_unsandboxed:
         raise InputError(
-            "Model-written programs are rewarded by running them, and no sandbox works on this "
-            f"machine ({'. '.join(refused)}). Run on Linux 5.13 or later with Landlock (most "
-            "kernels), or in a container that may make namespaces (docker run --privileged, or "
-            "as root with --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt "
-            "apparmor=unconfined). To run them without protection, with all rights of this user, "
-            "set config.rewards.allow_unsandboxed=True."
+            "Grading runs model-written programs, and no sandbox works on this machine "
+            f"({'. '.join(failures)}). Run on Linux 5.13 or later with Landlock (most kernels have "
+            "it), or in a container that may make namespaces (docker run --privileged, or as root "
+            "with --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt "
+            "apparmor=unconfined). To run the programs without protection, with all rights of this "
+            "user, set config.rewards.allow_unsandboxed=True."
         )
-    warn("; ".join(refused))
+    warn("; ".join(failures))
     return Sandbox("none")
 
 
 def warn(why: str = "") -> None:
-    """Says in the log, and on standard error, that programs run unprotected."""
+    """Warns, in the log and on standard error, that programs run unprotected."""
     message = f"{UNSANDBOXED} ({why})" if why else UNSANDBOXED
     if _log.hasHandlers():
         _log.warning(message)
     print(f"score_jax: WARNING: {message}", file=sys.stderr)
 
 
-_sandboxes: Shared[Sandbox] = Shared()
+_sandboxes: PerProcess[Sandbox] = PerProcess()
 close = _sandboxes.close  # of one sandbox, or of all
 _default: tuple[str, bool] = ("auto", False)
 
@@ -192,14 +176,14 @@ def configure(kind: str = "auto", allow_unsandboxed: bool = False) -> str:
 def shared(*, after: Sandbox | None = None) -> Sandbox:
     """The sandbox of this process, started on first use. Raises: InputError where none works.
 
-    after: one that ended. What takes its place is of its kind: that is what the logs say.
+    after: one that ended. Its successor is of the same kind: the logs name that kind.
     """
     wanted = (after.kind, after.kind == "none") if after else _default
     return _sandboxes.get(_default, lambda: start(*wanted))
 
 
 def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> list[str]:
-    """Sandbox.run in the shared one; once more in a new one if it was killed from outside."""
+    """Sandbox.run in this process's sandbox; again in a new one if it was killed from outside."""
     sandbox = shared()
     try:
         return sandbox.run(jobs, timeout_sec, overtime=overtime)

@@ -1,16 +1,16 @@
 """The trusted side: runs the tests of one program, whose functions are calls into the sandbox.
 
 Tests and expected values stay in this process. Where a test names what the program defines, it gets
-plain data, or a Handle: calls, attributes, items and iteration go to the sandbox, and what comes
-back is plain data or another Handle. Every `==` and `assert` happens here, on plain data: a Handle
-equals no plain value, whatever its class says, and does no arithmetic, since that would show the
-expected value to the program. Two Handles are compared by the program.
+plain data or a Handle. Calls, attributes, items and iteration of a Handle go to the guest process,
+and return plain data or another Handle. Every `==` and `assert` is evaluated here, on plain data. A
+Handle equals no plain value, whatever its class claims, and does no arithmetic: that would show the
+expected value to the program. The program compares two Handles.
 
-Whose a name is: what the tests, their setup and the prompt's own helpers define is theirs; so are
+Who provides a name: names that the tests, their setup or the prelude define are their own. So are
 the built-ins, and standard modules that a test uses without importing them. The program provides
-the rest. A built-in name is the program's only if nothing else is: `assert sum(10, 15) == 6`.
+all others. It provides a built-in name only if it provides no other: `assert sum(10, 15) == 6`.
 
-Not handled: functions of the tests given to the program as arguments, tests that fork.
+Not handled: functions of the tests as arguments of the program's, tests that fork.
 """
 
 import ast
@@ -28,27 +28,32 @@ from score_jax.rewards.sandbox import protocol
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One program and what it has to pass."""
+    """One program and the tests that it has to pass."""
 
     program: str
     tests: tuple[str, ...]  # statements
     setup: str = ""  # run before the tests, on their side: it may call the program
-    prelude: str = ""  # the prompt's own code: given to the program, and trusted by the tests
+    prelude: str = ""  # code from the prompt: the program gets it, and the tests trust it
+
+    @classmethod
+    def of_fields(cls, fields: dict[str, Any]) -> "Job":
+        """The job whose `vars` were sent as JSON."""
+        return cls(**{**fields, "tests": tuple(fields["tests"])})
 
 
 class Ended(BaseException):
-    """The program's process ended, or asked to end; no `except Exception` of a test catches it."""
+    """The guest process ended, or asked to end. No `except Exception` of a test catches this."""
 
 
-class Box:
-    """The sandbox as seen from here."""
+class Guest:
+    """The guest process, as the tests see it."""
 
     def __init__(self, fd: int):
-        self._line = protocol.Line(fd)
-        self.failure = ""  # why no verdict but a bad one can be given any more
+        self._channel = protocol.Channel(fd)
+        self.failure = ""  # why the program can no longer pass
 
     def load(self, job: Job, names: Sequence[str]) -> dict[str, Any]:
-        """Runs the program and returns what it defines of `names`."""
+        """Runs the program; returns the values of those `names` that it defines."""
         prelude = "\n".join([job.prelude, *_imports(job.setup)])
         found = self._ask({"load": [prelude, job.program, list(names)]}).get("value")
         if not isinstance(found, dict):
@@ -62,7 +67,7 @@ class Box:
         return values
 
     def do(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """What an operation on the program's objects gives, or raises."""
+        """Does an operation on the program's objects; returns or raises what the operation does."""
         graph = protocol.Graph()
         message: dict[str, Any] = {
             "do": operation,
@@ -85,8 +90,8 @@ class Box:
         if self.failure:
             raise Ended
         try:
-            self._line.send(message)
-            reply = self._line.receive()
+            self._channel.send(message)
+            reply = self._channel.receive()
         except protocol.Malformed:
             self._end("crash")
         if not isinstance(reply, dict):
@@ -120,7 +125,7 @@ class Box:
             raise _Exhausted
         try:
             error = kind(text)
-        except Exception:  # UnicodeDecodeError and the like take more than a text
+        except Exception:  # some take more than a text, such as UnicodeDecodeError
             error = Exception(text)
         raise error
 
@@ -130,63 +135,63 @@ class Box:
 
 
 class _Exhausted(RuntimeError):
-    """The program raised StopIteration. Outside of `next` it may not end a loop of the tests."""
+    """The program raised StopIteration; outside of `next` it must not end a loop of the tests."""
 
 
 class Handle:
-    """An object of the program. Its own names are all dunders, to leave the rest to the object."""
+    """An object of the program. All names of this class are dunders: others are the object's."""
 
-    __slots__ = ("__box", "__number")
+    __slots__ = ("__guest", "__number")
 
-    def __init__(self, box: Box, number: int):
-        object.__setattr__(self, "_Handle__box", box)
+    def __init__(self, guest: Guest, number: int):
+        object.__setattr__(self, "_Handle__guest", guest)
         object.__setattr__(self, "_Handle__number", number)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__box.do("call", self, *args, **kwargs)
+        return self.__guest.do("call", self, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__name__":
             raise AttributeError(name)
-        return self.__box.do("attribute", self, name)
+        return self.__guest.do("attribute", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self.__box.do("assign", self, name, value)
+        self.__guest.do("assign", self, name, value)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.__box.do("item", self, key)
+        return self.__guest.do("item", self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.__box.do("store", self, key, value)
+        self.__guest.do("store", self, key, value)
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = self.__box.do("iterate", self)
+        iterator = self.__guest.do("iterate", self)
         return iterator if isinstance(iterator, Handle) else iter(iterator)
 
     def __next__(self) -> Any:
         try:
-            return self.__box.do("next", self)
+            return self.__guest.do("next", self)
         except _Exhausted:
             raise StopIteration from None
 
     def __len__(self) -> int:
-        return self.__box.do("length", self)
+        return self.__guest.do("length", self)
 
     def __bool__(self) -> bool:
-        return self.__box.do("truth", self) is True
+        return self.__guest.do("truth", self) is True
 
     def __str__(self) -> str:
-        return str(self.__box.do("text", self))
+        return str(self.__guest.do("text", self))
 
     def __repr__(self) -> str:
-        return str(self.__box.do("repr", self))
+        return str(self.__guest.do("repr", self))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Handle):
             return False
         if self.__number == other.__number:
             return True
-        return self.__box.do("equal", self, other) is True
+        return self.__guest.do("equal", self, other) is True
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -195,7 +200,7 @@ class Handle:
         return hash((Handle, self.__number))
 
     def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, Handle) and self.__box.do("instance", instance, self) is True
+        return isinstance(instance, Handle) and self.__guest.do("instance", instance, self) is True
 
 
 def _number_of(value: Any) -> int:
@@ -205,14 +210,14 @@ def _number_of(value: Any) -> int:
 
 
 def verdict(job: Job, fd: int) -> str:
-    """Runs the tests against the program that waits behind `fd`; returns the reason of the grade.
+    """Runs the tests against the guest on the other end of `fd`; returns the reason of the grade.
 
-    "passed" if all tests held; "failed" if an assertion did not; "syntax" or "error" if the program
-    cannot be run or raised; "exit" and "crash" if its process asked to end or ended.
+    "passed": all tests held. "failed": an assertion did not. "syntax": the program or a test does
+    not compile. "error": one of them raised. "exit", "crash": the guest asked to end, or ended.
     """
-    box = Box(fd)
+    guest = Guest(fd)
     try:
-        reason = _run(job, box)
+        reason = _run(job, guest)
     except AssertionError:
         reason = "failed"
     except SyntaxError:
@@ -221,25 +226,25 @@ def verdict(job: Job, fd: int) -> str:
         reason = "error"
     except Ended:
         reason = "crash"
-    return box.failure or reason
+    return guest.failure or reason
 
 
-def _run(job: Job, box: Box) -> str:
+def _run(job: Job, guest: Guest) -> str:
     namespace: dict[str, Any] = {"__name__": "tests"}
     exec(compile(job.prelude, "<prelude>", "exec", dont_inherit=True), namespace)
     statements = [one for one in (job.setup, *job.tests) if one.strip()]
     modules, wanted = names(statements, frozenset(namespace))
     namespace.update((name, importlib.import_module(name)) for name in modules)
-    namespace.update(box.load(job, wanted))
+    namespace.update(guest.load(job, wanted))
     for statement in statements:
         exec(compile(statement, "<tests>", "exec", dont_inherit=True), namespace)
     return "passed"
 
 
 def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
-    """The standard modules that the tests take for granted, and what the program must define.
+    """The standard modules that tests use without an import, and what the program must define.
 
-    known: names that are defined already. Raises: SyntaxError for a bad test.
+    known: names that are already defined. Raises: SyntaxError for a bad test.
     """
     defined: set[str] = set()
     read: list[set[str]] = []
@@ -271,7 +276,7 @@ def _called(tree: ast.AST) -> set[str]:
 
 
 def _globals_read(table: symtable.SymbolTable) -> set[str]:
-    """Names that a piece of code looks up in its module, those inside its functions included."""
+    """Names that code looks up in its module, also from inside its functions."""
     top = table.get_type() == "module"
     found = {
         symbol.get_name()
@@ -282,7 +287,7 @@ def _globals_read(table: symtable.SymbolTable) -> set[str]:
 
 
 def _imports(source: str) -> list[str]:
-    """The import statements at the top level of a test's setup: the program gets them too."""
+    """The import statements at the top level of the tests' setup; the program gets them too."""
     return [
         ast.unparse(node)
         for node in ast.parse(source).body

@@ -1,8 +1,8 @@
-"""Processes that run the tests of one program after another, forked from the warden.
+"""Processes that run the tests of one program after another, forked from the scheduler.
 
-They hold tests and expected values, run no code of a model, and take nothing from it but plain data
-(tester.py). So one serves many programs: a fork costs more than the tests of most. It is given up,
-and another forked, when what a program sent has made it large, when its tests may have altered more
+They hold tests and expected values, run no code of a model, and accept only plain data from it
+(tester.py). So one process serves many programs: a fork costs more than the tests of most. It ends,
+and another is forked, when a program's data has made it large, when tests may have changed more
 than their own names, when it was killed at a deadline, and after MOST_JOBS in any case.
 """
 
@@ -21,9 +21,9 @@ from score_jax.rewards.sandbox.tester import Job
 
 MOST_JOBS = 200
 BYTES = 2 << 30
-GROWN_BYTES = 16 << 20  # held beyond what it began with; less than the warden lets everybody hold
+GROWN_BYTES = 16 << 20  # beyond what it began with; less than proc.SHARED_BYTES
 
-# Modules without a state that tests could alter but by assigning to them.
+# Modules that tests can alter only by assigning to them.
 _STATELESS = {
     *("cmath", "collections", "functools", "heapq", "itertools", "math", "operator", "re"),
     *("string", "typing"),
@@ -32,37 +32,40 @@ _MODULES = sys.stdlib_module_names - _STATELESS
 _REACHING = {"setattr", "delattr", "globals", "vars", "exec", "eval", "getattr"}
 
 
-class Checker:
-    """One such process."""
+class TesterProcess:
+    """One such process, as the scheduler sees it."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        warden = os.getpid()
+        scheduler = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(theirs.fileno(), warden)
+            _become(theirs.fileno(), scheduler)
         theirs.close()
         self.socket = ours
 
-    def judge(self, job: Job, box: int) -> None:
-        """Has it run a job's tests against the program that waits behind the descriptor `box`.
+    def run_tests(self, job: Job, guest: int) -> None:
+        """Has it run a job's tests against the guest on the other end of the descriptor `guest`.
 
-        Raises: OSError if it is gone.
+        Raises: OSError if the tester process is gone.
         """
         message = json.dumps(vars(job)).encode() + b"\n"
-        sent = socket.send_fds(self.socket, [message], [box])
+        sent = socket.send_fds(self.socket, [message], [guest])
         self.socket.sendall(message[sent:])
 
     def verdict(self) -> tuple[str, bool]:
-        """The reason, once its socket can be read, and whether it goes on; no reason if it died."""
+        """The reason, and whether the process can be used again; no reason if it died.
+
+        To be called once its socket can be read.
+        """
         try:
-            reason, _, goes_on = self.socket.recv(64).decode().partition(" ")
+            reason, _, state = self.socket.recv(64).decode().partition(" ")
         except OSError:
-            reason, goes_on = "", ""
-        return reason, goes_on == "on"
+            reason, state = "", ""
+        return reason, state == "reusable"
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so still itself
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
 
     def end(self) -> None:
         """Kills it and waits until it is gone."""
@@ -71,42 +74,41 @@ class Checker:
         self.socket.close()
 
 
-def _become(fd: int, warden: int) -> None:
-    """The fork: judges until the warden closes its socket. Never returns."""
+def _become(fd: int, scheduler: int) -> None:
+    """In the fork: runs tests until the scheduler closes the socket. Never returns."""
     try:
-        syscalls.die_with_parent(warden)
+        syscalls.die_with_parent(scheduler)
         signal.set_wakeup_fd(-1)
         os.dup2(fd, 3)
         os.closerange(4, 1 << 16)
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with socket.socket(fileno=3) as asked:
-            _serve(asked)
+        with socket.socket(fileno=3) as requests:
+            _serve(requests)
     finally:
         os._exit(0)
 
 
-def _serve(asked: socket.socket) -> None:
+def _serve(requests: socket.socket) -> None:
     began_bytes = _most_bytes()
     for number in range(1, 1 + MOST_JOBS):
-        data, fds, _, _ = socket.recv_fds(asked, 1 << 16, 1)
+        data, fds, _, _ = socket.recv_fds(requests, 1 << 16, 1)
         parts = [data]
         while parts[-1] and not parts[-1].endswith(b"\n"):
-            parts.append(asked.recv(1 << 20))
+            parts.append(requests.recv(1 << 20))
         if not parts[-1]:
             return
-        fields = json.loads(b"".join(parts))
-        job = Job(**{**fields, "tests": tuple(fields["tests"])})
+        job = Job.of_fields(json.loads(b"".join(parts)))
         random.seed(0)
         reason = tester.verdict(job, fds[0])
         os.close(fds[0])
         grown = _most_bytes() > began_bytes + GROWN_BYTES
         ends = grown or alters(job) or number == MOST_JOBS
-        asked.sendall(f"{reason} {'ends' if ends else 'on'}".encode())
+        requests.sendall(f"{reason} {'ends' if ends else 'reusable'}".encode())
 
 
 def alters(job: Job) -> bool:
-    """Whether a job's tests may leave a trace in their process: a module changed, for one."""
+    """Whether a job's tests may leave a trace in their process, such as a changed module."""
     try:
         tree = ast.parse("\n".join((job.prelude, job.setup, *job.tests)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,5 +1,5 @@
-"""Processes for grading that may hang or crash, and so are killed at a deadline.
+"""Worker processes for grading that may hang or crash, and are killed at a deadline.
 
-deadlines puts questions to a pool of processes, which spawner forks; per_process keeps one pool for
-each process that grades.
+deadlines asks questions of a pool of workers, which spawner forks. per_process keeps one pool, or
+one sandbox, for each process that grades.
 """

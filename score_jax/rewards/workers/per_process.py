@@ -1,10 +1,10 @@
-"""What a process has one of for each key, started at first use: sandboxes, pools of lanes.
+"""Sandboxes and pools, of which a process has one for each key, started on first use.
 
-    shared.get(key, start)   the one of that key; without one, what start() makes
-    shared.close()           ends all of them; the next use starts new ones
+    per_process.get(key, start)   the one of that key; start() makes it if there is none
+    per_process.close()           ends all of them; the next use starts new ones
 
-Usable from any thread. A forked child forgets those of its parent and starts its own. At exit all
-are ended.
+Usable from any thread. A forked child forgets those of its parent and starts its own. All end when
+this process exits.
 """
 
 import atexit
@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Process(Protocol):
-    """What runs besides this process and belongs to it."""
+    """A process, or several, that this process has started."""
 
     def close(self) -> None:
         """Ends it; a second call does nothing."""
@@ -28,7 +28,7 @@ class Process(Protocol):
 P = TypeVar("P", bound=Process)
 
 
-class Shared(Generic[P]):
+class PerProcess(Generic[P]):
     """One P for each key."""
 
     def __init__(self):
@@ -39,7 +39,7 @@ class Shared(Generic[P]):
             os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def get(self, key: Hashable, start: Callable[[], P]) -> P:
-        """The one of that key. What `start` raises is passed on, and then there is still none."""
+        """The one of that key. If `start` raises, there is still none; the error is passed on."""
         with self._lock:
             if key not in self._found:
                 self._found[key] = start()
@@ -48,8 +48,8 @@ class Shared(Generic[P]):
     def close(self, only: P | None = None) -> None:
         """Ends them.
 
-        only: that one alone, and only while it is shared, so that threads that meet the end of the
-        same one do not close its successor.
+        only: ends only that one, and only if it is still here. So if several threads find that it
+        is dead, none of them closes its successor.
         """
         with self._lock:
             ended = [key for key, one in self._found.items() if only in (None, one)]

@@ -1,10 +1,10 @@
-"""Processes that may hang: a hatchery started once, and lanes forked from it, to be killed.
+"""A pool of workers: processes that may hang, and are killed and replaced then.
 
 There is one pool for algebra (algebra.py), and one for a reward function of the user's own
-(functions.py). The hatchery (spawner.py) is started by `subprocess` on first use, never by forking
-this process, which runs jax and threads. It forks a lane in milliseconds. Usable from any thread; a
-forked child of this process starts a pool of its own. Everything ends with this process: closed at
-exit, and by end of file on the control socket if it is killed.
+(functions.py). A pool starts one spawner (spawner.py) on first use, by `subprocess`: a fork of this
+process would copy jax and threads. The spawner forks a worker in milliseconds. Usable from any
+thread. A forked child of this process starts a pool of its own. All processes end with this one:
+they are closed at exit, and read an end of file on the control socket if it is killed.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from score_jax.rewards.workers.per_process import Shared
+from score_jax.rewards.workers.per_process import PerProcess
 
 START_SEC = 120.0
-LANE_QUESTIONS = 2_000  # then a lane is replaced: the symbolic library's caches grow
-MAX_LANES = 8
-ALGEBRA = ("answers.algebra",)  # the module whose `serve` a hatchery runs, and its arguments
+WORKER_QUESTIONS = 2_000  # then a worker is replaced: the caches of the algebra library grow
+MAX_WORKERS = 8
+ALGEBRA = ("answers.algebra",)  # the module whose `serve` a spawner runs, and its arguments
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _MAIN = (
@@ -33,16 +33,16 @@ _MAIN = (
 )
 
 
-class HatcheryGone(RuntimeError):
-    """The hatchery ended, so no lane can be started or killed."""
+class SpawnerGone(RuntimeError):
+    """The spawner ended, so no worker can be started or killed."""
 
 
-class HatcheryRefused(RuntimeError):
-    """The hatchery says why it cannot work."""
+class SpawnerFailed(RuntimeError):
+    """The spawner cannot start; the message is its own."""
 
 
-class Lane:
-    """One process that answers one question at a time."""
+class Worker:
+    """A process that answers one question at a time."""
 
     def __init__(self, pid: int, questions: socket.socket):
         self.pid = pid
@@ -50,33 +50,32 @@ class Lane:
         self.asked = 0
 
     def ask(self, *question: Any) -> None:
-        """Sends a question; a lane that is dead shows it when its answer is read."""
+        """Sends a question. Whether the worker is dead shows when its answer is read."""
         self.asked += 1
         with contextlib.suppress(OSError):
             self.questions.sendall(json.dumps(question).encode() + b"\n")
 
     def answer(self) -> str:
-        """The line that came back; "crash" if the lane died."""
+        """The line that it answers; "crash" if it died."""
         reply = _line(self.questions)
         return reply.decode().strip() if reply else "crash"
 
 
 class Pool:
-    """The lanes and the hatchery they come from. A taken lane is given back or discarded."""
+    """Workers, and the spawner that forks them. A taken worker is given back or discarded."""
 
-    def __init__(self, lanes: int, work: tuple[str, ...] = ALGEBRA):
-        self.lanes = lanes
+    def __init__(self, size: int, work: tuple[str, ...] = ALGEBRA):
+        self.size = size  # workers at most
         self._work = work
         self._changed = threading.Condition()
         self._control_lock = threading.Lock()
-        self._idle: list[Lane] = []
-        self._count = 0  # lanes alive or being hatched
+        self._idle: list[Worker] = []
+        self._count = 0  # workers that live or are being started
         ours, theirs = socket.socketpair()
-        numbers = [_PACKAGE_ROOT, str(theirs.fileno())]
-        command = [sys.executable, "-I", "-c", _MAIN, *numbers, *work]
+        arguments = [_PACKAGE_ROOT, str(theirs.fileno()), *work]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the pool)
-        self._hatchery = subprocess.Popen(
-            command,
+        self._spawner = subprocess.Popen(
+            [sys.executable, "-I", "-c", _MAIN, *arguments],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -89,33 +88,33 @@ class Pool:
         answer = self._reply()
         if answer.strip() != b"ready":
             self.close()
-            raise HatcheryRefused(json.loads(answer))
+            raise SpawnerFailed(json.loads(answer))
 
     def close(self) -> None:
         """Ends all processes; a second call does nothing."""
-        self._control.close()  # the hatchery reads the end of file, kills its lanes and ends
+        self._control.close()  # the spawner reads the end of file, kills its workers and ends
         try:
-            self._hatchery.wait(timeout=5)
+            self._spawner.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            self._hatchery.kill()
-            self._hatchery.wait()
-        for lane in self._idle:
-            lane.questions.close()
+            self._spawner.kill()
+            self._spawner.wait()
+        for worker in self._idle:
+            worker.questions.close()
         self._idle.clear()
         self._log.close()
 
     def forget(self) -> None:
         """For a forked child: closes its descriptors; the processes are the parent's."""
         self._control.close()
-        for lane in self._idle:
-            lane.questions.close()
+        for worker in self._idle:
+            worker.questions.close()
         self._log.close()
-        self._hatchery.returncode = 0  # not ours to wait for
+        self._spawner.returncode = 0  # the parent waits for it
 
-    def take(self, block: bool) -> Lane | None:
-        """An idle or a new lane; None if all are taken and `block` is false."""
+    def take(self, block: bool) -> Worker | None:
+        """An idle or a new worker; None if all are taken and `block` is false."""
         with self._changed:
-            while not self._idle and self._count >= self.lanes:
+            while not self._idle and self._count >= self.size:
                 if not block:
                     return None
                 self._changed.wait()
@@ -123,58 +122,58 @@ class Pool:
                 return self._idle.pop()
             self._count += 1
         try:
-            return self._hatch()
+            return self._spawn()
         except BaseException:
             with self._changed:
                 self._count -= 1
                 self._changed.notify()
             raise
 
-    def give_back(self, lane: Lane) -> None:
-        """For a lane that has answered: it may be taken again."""
-        if lane.asked >= LANE_QUESTIONS:
-            self.discard(lane)
+    def give_back(self, worker: Worker) -> None:
+        """Makes a worker that has answered available again."""
+        if worker.asked >= WORKER_QUESTIONS:
+            self.discard(worker)
             return
         with self._changed:
-            self._idle.append(lane)
+            self._idle.append(worker)
             self._changed.notify()
 
-    def discard(self, lane: Lane) -> None:
-        """Kills a lane; the next one taken is new."""
-        lane.questions.close()
+    def discard(self, worker: Worker) -> None:
+        """Kills a worker, so that another may be started."""
+        worker.questions.close()
         try:
-            self._command(b"K%d" % lane.pid, [])
+            self._command(b"K%d" % worker.pid, [])
         finally:
             with self._changed:
                 self._count -= 1
                 self._changed.notify()
 
-    def _hatch(self) -> Lane:
+    def _spawn(self) -> Worker:
         ours, theirs = socket.socketpair()
         with theirs:
-            return Lane(int(self._command(b"L", [theirs.fileno()])), ours)
+            return Worker(int(self._command(b"S", [theirs.fileno()])), ours)
 
     def _command(self, command: bytes, fds: list[int]) -> bytes:
         with self._control_lock:
-            with contextlib.suppress(OSError):  # a hatchery that is gone shows it by its reply
+            with contextlib.suppress(OSError):  # _reply then finds that the spawner is gone
                 socket.send_fds(self._control, [command], fds)
             return self._reply()
 
     def _reply(self) -> bytes:
-        """One line from the hatchery. Raises: HatcheryGone."""
+        """One line from the spawner. Raises: SpawnerGone."""
         reply = _line(self._control)
         if not reply:
             self._log.seek(0)
-            raise HatcheryGone(
-                f"The process of score_jax.rewards.{self._work[0]} ended, so no more answers can "
-                "be graded that need it. Its last words:\n"
+            raise SpawnerGone(
+                f"The process of score_jax.rewards.{self._work[0]} ended, so answers that need it "
+                "cannot be graded. It last printed:\n"
                 + self._log.read().decode(errors="replace")[-2000:]
             )
         return reply
 
 
 def _line(end: socket.socket) -> bytes:
-    """A line with its end; empty where the other side is gone or says nothing in time."""
+    """A line with its end; empty if the other side is gone, or sends nothing in time."""
     line = b""
     while not line.endswith(b"\n"):
         data = b""
@@ -186,14 +185,14 @@ def _line(end: socket.socket) -> bytes:
     return line
 
 
-_pools: Shared[Pool] = Shared()
+_pools: PerProcess[Pool] = PerProcess()
 close = _pools.close  # of one pool, or of all
 
 
 def shared(work: tuple[str, ...] = ALGEBRA) -> Pool:
     """The pool of this process for that work, started on first use.
 
-    work: a module of this folder with a function serve(control_fd, *arguments), and the arguments.
-    Raises: HatcheryRefused.
+    work: a module of score_jax.rewards with a function serve(control_fd, *arguments), and these.
+    Raises: SpawnerFailed.
     """
-    return _pools.get(work, lambda: Pool(max(2, min(MAX_LANES, os.cpu_count() or 1)), work))
+    return _pools.get(work, lambda: Pool(max(2, min(MAX_WORKERS, os.cpu_count() or 1)), work))

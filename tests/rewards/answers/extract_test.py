@@ -1,4 +1,4 @@
-"""Where the answer is found, and where it is not looked for."""
+"""Where an answer is found, and where none is searched for."""
 
 import time
 

@@ -4,7 +4,7 @@ import pytest
 
 from score_jax.rewards.answers.grade import grade_answer
 
-# Decided without algebra: spelling, exact numbers, shapes.
+# Decided without algebra: by spelling, exact numbers, kinds of values.
 PLAIN_EQUAL = [
     ("42", "42"),
     ("42", "42.0"),

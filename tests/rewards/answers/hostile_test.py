@@ -1,4 +1,4 @@
-"""Answers made to hang, crash, fool or enter the grader: reward 0, in time, nothing left over."""
+"""Answers made to hang, crash, fool or attack the grader: reward 0, in time, nothing left over."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import pytest
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.workers import pool
 from score_jax.rewards.workers.deadlines import DEADLINE_SEC
+from tests.rewards.sandbox import sandboxes
 
 GOLDS = (r"\frac{\sqrt{2}}{3}", "5", "(1,\\pi)", "x^5+x=3")
 
@@ -128,7 +129,7 @@ TEXTS = {name: rf"\boxed{{{answer}}}" for name, answer in BOXED.items()} | WHOLE
 
 
 def grade_all(gold: str) -> dict[str, tuple[float, str, float]]:
-    grade_answer(r"\boxed{x+1}", "1+x")  # the start of the processes is not what is measured
+    grade_answer(r"\boxed{x+1}", "1+x")  # starts the processes, which is not measured
     verdicts = {}
     for name, text in TEXTS.items():
         began = time.monotonic()
@@ -158,65 +159,54 @@ def test_a_hundred_hanging_answers_wait_one_deadline():
 
 
 def hang(n: int) -> str:
-    """Passes every check on its characters, and takes the library minutes."""
+    """Passes every check of limits.py, and takes the library minutes."""
     return r"\sin(" * 19 + f"x+{n}" + ")" * 19
 
 
-def test_grading_goes_on_after_the_processes_are_killed():
+def test_grading_continues_after_the_processes_are_killed():
     grade_answer(r"\boxed{x+2}", "2+x")
-    os.kill(pool.shared()._hatchery.pid, 9)
+    os.kill(pool.shared()._spawner.pid, 9)
     assert grade_answer(r"\boxed{x+3}", "3+x").reward == 1.0
 
 
 def test_closing_leaves_no_process():
     grade_answer(r"\boxed{x+4}", "4+x")
-    hatchery = pool.shared()._hatchery.pid
-    lanes = children_of(hatchery)
-    assert lanes
+    spawner = pool.shared()._spawner.pid
+    workers = sandboxes.descendants(spawner)
+    assert workers
     pool.close()
-    assert not any(alive(pid) for pid in (hatchery, *lanes))
+    assert not any(sandboxes.alive(pid) for pid in (spawner, *workers))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_killing_the_trainer_leaves_no_process_even_while_answers_hang():
     program = (
         "import threading, time\n"
-        "from score_jax.rewards import pool\n"
+        "from score_jax.rewards.workers import pool\n"
         "from score_jax.rewards.answers import grade_answer\n"
         "grade_answer(r'\\boxed{x+1}', '1+x')\n"
         f"text = r'\\boxed{{{BOXED['deep sines']}}}'\n"
         "threading.Thread(target=grade_answer, args=(text, r'\\sqrt{2}')).start()\n"
         "time.sleep(0.3)\n"
-        "print(pool.shared()._hatchery.pid, flush=True)\n"
+        "print(pool.shared()._spawner.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     trainer = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=repository()
     )
     assert trainer.stdout is not None
-    hatchery = int(trainer.stdout.readline())
-    lanes = children_of(hatchery)
-    assert lanes
+    spawner = int(trainer.stdout.readline())
+    workers = sandboxes.descendants(spawner)
+    assert workers
     trainer.kill()
     trainer.wait()
     trainer.stdout.close()
     for _ in range(50):
-        if not any(alive(pid) for pid in (hatchery, *lanes)):
+        if not any(sandboxes.alive(pid) for pid in (spawner, *workers)):
             break
         time.sleep(0.1)
-    assert not any(alive(pid) for pid in (hatchery, *lanes))
+    assert not any(sandboxes.alive(pid) for pid in (spawner, *workers))
 
 
 def repository() -> Path:
     return Path(__file__).resolve().parents[3]
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -1,6 +1,6 @@
 """Published solutions of GSM8K and MATH are right for their problem and wrong for others.
 
-The files are looked for beside the repository, in ../shared/data; SOURCES says where they are from.
+The files are expected beside the repository, in ../shared/data; SOURCES says where they are from.
 """
 
 import json
@@ -35,7 +35,7 @@ def gsm8k(split: str) -> list[tuple[str, str]]:
     ]
 
 
-# Of MATH's 12,500 published solutions those that do not earn their own gold, and why.
+# Those of MATH's 12,500 published solutions that are not graded right, and why.
 NOT_RIGHT = {
     "train/geometry/6139.json": (
         r"the working says 'our final answer is $75+2=77$' before \boxed{77}, and that sentence "

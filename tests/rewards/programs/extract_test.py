@@ -1,4 +1,4 @@
-"""Where a program stands in what a model wrote."""
+"""Where the program is in a model's text."""
 
 import time
 
@@ -21,7 +21,7 @@ CODE = "def add(a, b):\n    return a + b\n"
         (f"```python\n{CODE}```\nwhich prints\n```\n3\n```", CODE),
         (f"```python\n{CODE}```\nRun it:\n```bash\npython add.py\n```", CODE),
         ("```bash\npython add.py\n```", ""),
-        (f"```python\n{CODE}", CODE),  # cut off, or never closed
+        (f"```python\n{CODE}", CODE),  # truncated, or never closed
         (f"```python\nwrong\n```python\n{CODE}```", CODE),
         (f"~~~python\n{CODE}~~~", CODE),
         (f"````python\n{CODE}````", CODE),

@@ -1,4 +1,4 @@
-"""One program, a batch, a problem's gold; what is remembered; what is refused unrun."""
+"""One program, a batch, a problem's gold; what is remembered; what is refused without a run."""
 
 import json
 import threading
@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader, programs
+from score_jax.rewards import grader
+from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.programs.grade import grade_program, grade_programs, grade_texts, read_gold
 from score_jax.rewards.sandbox import start
 from score_jax.rewards.sandbox.tester import Job
@@ -30,8 +31,8 @@ def gold(**fields) -> str:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The programs that came to the sandbox."""
-    programs._decided.clear()
+    """The programs that reached the sandbox."""
+    programs.forget()
     ran: list[str] = []
     run = start.run
 
@@ -78,7 +79,7 @@ def test_equal_programs_run_once_and_verdicts_are_remembered(asked):
         ("#" * (programs.MAX_PROGRAM_CHARS + 1), "too_long"),
     ],
 )
-def test_what_is_no_program_is_not_run(program, reason, asked):
+def test_what_is_not_a_program_is_not_run(program, reason, asked):
     assert grade_program(program, TESTS).reason == reason
     assert asked == []
 
@@ -87,7 +88,7 @@ def test_the_longest_program_is_run():
     longest = ADD + "#" * (programs.MAX_PROGRAM_CHARS - len(ADD))
     assert grade_program(longest, TESTS, timeout_sec=30.0).reason == "passed"
     wide = ADD + "#" + "漢" * (programs.MAX_PROGRAM_CHARS - len(ADD) - 1)
-    assert grade_program(wide, TESTS, timeout_sec=30.0).reward == 0.0  # over the line's 8 MB
+    assert grade_program(wide, TESTS, timeout_sec=30.0).reward == 0.0  # over the 8 MB of a message
 
 
 def test_texts_are_graded_by_the_gold_of_their_problem():
@@ -121,7 +122,7 @@ def test_helpers_and_a_stub_come_from_the_gold():
         ('{"tests": ["assert True"], "prelude": "def"}', "does not compile"),
     ],
 )
-def test_a_gold_that_cannot_be_used_is_told(text, words):
+def test_a_gold_that_cannot_be_used_is_an_error(text, words):
     with pytest.raises(InputError, match=words):
         read_gold(text)
     with pytest.raises(InputError, match="problem mbpp/7: "):

@@ -1,6 +1,6 @@
 """Published reference programs pass their tests in the sandbox, and empty ones do not.
 
-The files are looked for beside the repository, in ../shared/data.
+The files are expected beside the repository, in ../shared/data.
 """
 
 import gzip
@@ -83,7 +83,7 @@ def test_a_sample_of_references_of_mbpp_passes():
 def test_all_references_of_mbpp_pass(kind):
     sandboxes.of_kind(kind)
     start.configure(kind)
-    programs._decided.clear()
+    programs.forget()
     grades = programs.grade_programs(mbpp(), 20.0)
     start.configure("auto")
     assert not_passed(grades) == {}

@@ -1,7 +1,7 @@
 """Programs that try to earn a reward without the answer, or to harm what runs them.
 
-All are asked for add(a, b), and none adds. {folder}, {secret}, {port} and {pid} stand for a folder
-and a file anyone may write, a listening port, and the process of the tests.
+All are asked for add(a, b), and none adds. {folder}, {secret}, {port} and {pid} are a folder and a
+file that anyone may write, a listening port, and the process of the tests.
 """
 # ruff: noqa: E501
 
@@ -22,7 +22,7 @@ def always(methods: str) -> str:
     return f"class Any:\n{lines}def add(a, b):\n    return Any()\n"
 
 
-# Never end, or only late.
+# Never end, or end late.
 HANGING = {
     "loop": "while True: pass",
     "loop in the call": in_call("while True: pass"),
@@ -50,7 +50,7 @@ HANGING = {
     ),
 }
 
-# Say they passed, or make the test say so.
+# Claim to have passed, or make the test claim it.
 FORGING = {
     "always equal": always("def __eq__(self, other): return True"),
     "never unequal": always(
@@ -118,8 +118,8 @@ FORGING = {
     "tampers with json": (
         'import json\njson.dumps = lambda *a, **k: \'{"value": 3, "changed": []}\'' + WRONG
     ),
-    "tampers with its callee": (
-        "import sys\nfor name, module in list(sys.modules.items()):\n  if 'callee' in name:\n"
+    "tampers with its guest process": (
+        "import sys\nfor name, module in list(sys.modules.items()):\n  if 'guest' in name:\n"
         "    module._OPERATIONS['call'] = lambda f, *a, **k: True" + WRONG
     ),
     "patches every module": (
@@ -178,7 +178,7 @@ FORGING = {
     "replaces its socket": "import os; r, w = os.pipe(); os.dup2(r, 3)" + WRONG,
 }
 
-# Reach outside: return the truth only if they got there.
+# Reach outside: return the right value only if they succeeded.
 REACHING = {
     "reads a file": in_call("if open({secret!r}).read(): return a + b"),
     "reads through /proc": in_call("if open('/proc/self/environ').read(): return a + b"),
@@ -306,7 +306,7 @@ REACHING = {
     "descriptors": in_call("import os\nx = []\nwhile True: x.append(os.open('/dev/null', 0))"),
 }
 
-# No program at all.
+# Not a program.
 UNREADABLE = {
     "empty": "",
     "blank": " \n\t\n",
@@ -328,7 +328,7 @@ UNREADABLE = {
     "unknown coding": "# coding: rot13\nqrs nqq(n, o): erghea n + o",
 }
 
-# Odd, and right: these must earn the reward.
+# Unusual but right: these must earn the reward.
 RIGHT = {
     "plain": "def add(a, b): return a + b",
     "windows lines": "def add(a, b):\r\n\treturn a + b\r\n",

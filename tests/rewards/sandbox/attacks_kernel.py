@@ -1,7 +1,7 @@
-"""Programs that try what else the kernel offers: each returns the sum only if it got there.
+"""Programs that try what else the kernel offers: each returns the sum only if it succeeded.
 
-What attacks.py has by way of Python's own functions stands here by the number of the system call
-on x86_64, or by the C library; on other machines the numbers are other calls, refused or harmless.
+attacks.py calls Python's own functions. Here a system call is made by its number on x86_64, or by
+the C library. On other machines the numbers are other calls, refused or harmless.
 """
 # ruff: noqa: E501
 
@@ -82,7 +82,7 @@ REACHING = {
         "  shutil.copyfile(path, '/tmp/m.so'); ctypes.CDLL('/tmp/m.so'); return a + b"
     ),
     "packages": in_call("import numpy\nreturn a + b"),
-    "this project's checker": in_call("from score_jax.rewards import checker\nreturn a + b"),
+    "this project's tester": in_call("from score_jax.rewards.sandbox import tester\nreturn a + b"),
     "a virtual socket": in_call("import socket\nsocket.socket(40, 1); return a + b"),
     "a kernel socket": in_call("import socket\nsocket.socket(16, 3, 0); return a + b"),
     "an internet socket pair": in_call(
@@ -130,7 +130,7 @@ HANGING = {
     ),
 }
 
-FORGING = {  # by what they leave behind
+FORGING = {  # by what they leave running
     "threads that go on": (
         "import threading\nfor _ in range(4): threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()"
         + WRONG

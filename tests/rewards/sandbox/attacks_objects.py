@@ -1,7 +1,7 @@
 """Programs whose objects, exceptions or interpreter are hostile; none of them adds.
 
-Beside FORGING, for add(a, b) as in attacks.py, stand tests of other shapes: a program, its tests,
-and whether it is right.
+FORGING is for add(a, b), as in attacks.py. OTHER_TESTS has tests of other forms: a program, its
+tests, and whether it is right.
 """
 # ruff: noqa: E501
 
@@ -9,7 +9,7 @@ from tests.rewards.sandbox.attacks import WRONG, always, in_call
 
 
 def _replies(*lines: str) -> str:
-    """Answers the checker itself, behind the callee's back: to the load, then to the calls."""
+    """Answers the tester itself, in place of the guest: first the load, then the calls."""
     load = '{"value": {"add": {"object": 0}}}'
     return (
         f"import os\nfor one in {[load, *lines * 9]!r}: os.write(3, one.encode() + b'\\n')" + WRONG
@@ -17,13 +17,13 @@ def _replies(*lines: str) -> str:
 
 
 FORGING = {
-    "traces the callee": (
+    "traces the guest": (
         "import sys\ndef trace(frame, event, argument):\n"
         "    if event == 'return' and 'reply' in frame.f_locals: frame.f_locals['reply'] = {'value': 3}\n"
         "    return trace\nsys.settrace(trace)\nframe = sys._getframe()\n"
         "while frame: frame.f_trace = trace; frame = frame.f_back" + WRONG
     ),
-    "frames of the callee": in_call(
+    "frames of the guest": in_call(
         "import sys\nframe = sys._getframe()\nwhile frame:\n"
         "  if '_OPERATIONS' in frame.f_globals: frame.f_globals['_do'] = lambda *a: {'value': True}\n"
         "  frame = frame.f_back"
@@ -39,7 +39,7 @@ FORGING = {
     "a built-in for a result": (
         "import sys\nw = sys.modules['score_jax.rewards.sandbox.protocol']\nw.pack = lambda *a: {'builtin': 'sum'}" + WRONG
     ),
-    "the wire's own tags": "def add(a, b): return {'object': 0}",
+    "the protocol's own tags": "def add(a, b): return {'object': 0}",
     "changes what was not given": _replies('{"value": 1, "changed": [[99, [3]], [-1, [3]]]}'),
     "changes of no shape": _replies('{"value": 1, "changed": 5}'),
     "parts of another type": _replies('{"value": {"Fraction": [true, 0]}}', '{"value": {"range": [0, 1, 0]}}'),
@@ -162,8 +162,8 @@ OTHER_TESTS = {
         ("assert f(1) == ((1, 3), {'a': 2}, 0.0, 1)",),
         True,
     ),
-    "names of the checker": (
-        "wire = checker = verdict = Handle = Box = job = namespace = None\ndef f(x): return x",
+    "names of the tester": (
+        "protocol = tester = verdict = Handle = Guest = guest = job = namespace = None\ndef f(x): return x",
         ("assert f(1) == 1",),
         True,
     ),

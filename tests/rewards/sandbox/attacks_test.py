@@ -1,4 +1,4 @@
-"""The attacks of attacks.py in every kind of sandbox: no reward, no harm, nothing left, in time."""
+"""The attacks in every kind of sandbox: no reward, no harm, nothing left over, and in time."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from score_jax.rewards.sandbox import scheduler
 from score_jax.rewards.sandbox.tester import Job
 from tests.rewards.sandbox import attacks, attacks_kernel, attacks_objects, sandboxes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
 TIMEOUT_SEC = 1.5
 GROUPS = ("HANGING", "FORGING", "REACHING", "UNREADABLE")
@@ -27,26 +27,26 @@ def _ended():
 
 @pytest.fixture
 def outside(tmp_path):
-    """A folder and a file as open as can be, a listening port; all must stay as they are."""
+    """A folder and a file that anyone may write, a listening port; all must stay as they are."""
     os.chmod(tmp_path, 0o777)
     secret = tmp_path / "secret"
     secret.write_text("secret")
     secret.chmod(0o666)
     os.utime(secret, (1_000_000_000, 1_000_000_000))
     before = secret.stat()
-    with socket.socket() as ear:
-        ear.bind(("127.0.0.1", 0))
-        ear.listen()
-        ear.setblocking(False)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
         yield {
             "folder": str(tmp_path),
             "secret": str(secret),
-            "port": ear.getsockname()[1],
+            "port": listener.getsockname()[1],
             "pid": os.getpid(),
             "project": str(Path(__file__).parents[3] / "README.md"),
         }
         with pytest.raises(BlockingIOError):
-            ear.accept()
+            listener.accept()
     after = secret.stat()
     assert os.listdir(tmp_path) == ["secret"]
     assert secret.read_text() == "secret"
@@ -72,7 +72,7 @@ def jobs(group: str, words: dict[str, object]) -> dict[str, Job]:
 @pytest.mark.parametrize("group", GROUPS)
 def test_attacks_earn_nothing_and_harm_nothing(kind, group, outside):
     box = sandboxes.of_kind(kind)
-    before = set(sandboxes.programs_of(box))  # one of an earlier test may just be ending
+    before = set(sandboxes.programs_of(box))  # a program of an earlier test may still be ending
     asked = {
         name: job for name, job in jobs(group, outside).items() if not programs._unrunnable(job)
     }
@@ -85,15 +85,15 @@ def test_attacks_earn_nothing_and_harm_nothing(kind, group, outside):
         assert {reason for name, reason in wrong.items() if "socket" not in name} <= {
             *("timeout", "failed", "memory")
         }
-    # All together, on two busy cores: far from one deadline each.
+    # All together, on two busy cores: much less than one deadline each.
     assert took_sec < 8 * TIMEOUT_SEC
-    # The last of them may just be ending.
+    # The last of them may still be ending.
     deadline = time.monotonic() + 5.0
     while not before.issuperset(sandboxes.programs_of(box)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert before.issuperset(sandboxes.programs_of(box))
-    # Beside the checkers that wait for more work.
-    assert len(sandboxes.checkers_of(box)) <= scheduler.MANY * len(os.sched_getaffinity(0))
+    # Only testers that wait for work are left.
+    assert len(sandboxes.testers_of(box)) <= scheduler.IDLE_TESTERS * len(os.sched_getaffinity(0))
     assert box.run([Job(attacks.RIGHT["plain"], attacks.TESTS)], 30.0) == ["passed"]
 
 
@@ -106,7 +106,7 @@ def test_odd_but_right_programs_earn_the_reward(kind):
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
-def test_tests_of_other_shapes_tell_right_from_wrong(kind):
+def test_tests_of_other_forms_tell_right_from_wrong(kind):
     box = sandboxes.of_kind(kind)
     cases = attacks_objects.OTHER_TESTS
     reasons = box.run([Job(program, tests) for program, tests, _ in cases.values()], 30.0)
@@ -123,7 +123,7 @@ def test_nothing_a_program_leaves_is_there_for_the_next(kind):
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
-def test_those_that_never_end_are_ended_at_their_deadline(kind):
+def test_programs_that_never_end_are_killed_at_their_deadline(kind):
     box = sandboxes.of_kind(kind)
     names = ("one call into C", "signals ignored", "sleep")
     began = time.monotonic()
@@ -162,5 +162,5 @@ def test_a_hundred_that_never_end_delay_a_batch_by_one_deadline(kind):
     reasons = box.run(hanging + honest, deadline_sec, overtime=True)
     took_sec = time.monotonic() - began
     assert reasons == ["timeout"] * 100 + ["passed"] * 100
-    # On quiet cores 0.98 deadlines more than the honest alone; so it wants a quiet machine.
+    # 0.98 deadlines more than the honest ones alone on idle cores; this needs a quiet machine.
     assert took_sec < 1.2 * deadline_sec + 5 * honest_sec

@@ -1,4 +1,4 @@
-"""What crosses the line between checker and callee, and what does not."""
+"""Which values travel between tester and guest, and which do not."""
 
 import collections
 import contextlib
@@ -116,7 +116,7 @@ def test_depth_and_size_are_capped():
     with pytest.raises(protocol.Unsendable):
         sent(deep)
     with pytest.raises(protocol.Unsendable):
-        protocol.Line(0).send("x" * protocol.MAX_BYTES)
+        protocol.Channel(0).send("x" * protocol.MAX_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -192,14 +192,14 @@ def test_contents_replace_those_of_the_same_object():
 def test_lines_are_read_one_by_one_and_ends_are_noticed():
     read, write = os.pipe()
     os.write(write, b'[1]\n{"a":2}\nx\n')
-    line = protocol.Line(read)
-    assert line.receive() == [1]
-    assert line.receive() == {"a": 2}
-    with pytest.raises(protocol.Malformed, match="no JSON"):
-        line.receive()
+    channel = protocol.Channel(read)
+    assert channel.receive() == [1]
+    assert channel.receive() == {"a": 2}
+    with pytest.raises(protocol.Malformed, match="not JSON"):
+        channel.receive()
     os.close(write)
     with pytest.raises(protocol.Malformed, match="gone"):
-        line.receive()
+        channel.receive()
     os.close(read)
 
 
@@ -214,6 +214,6 @@ def test_a_line_that_never_ends_is_malformed():
             os._exit(0)
     os.close(write)
     with pytest.raises(protocol.Malformed, match="more than"):
-        protocol.Line(read).receive()
+        protocol.Channel(read).receive()
     os.close(read)
     os.wait()

@@ -1,4 +1,4 @@
-"""The kinds of sandbox that work on this machine, one of each for all tests; others are skipped."""
+"""One sandbox of each kind for all tests; kinds that do not work on this machine are skipped."""
 
 import contextlib
 import functools
@@ -26,18 +26,18 @@ def of_kind(kind: str) -> Sandbox:
     """A running sandbox; skips the test where that kind does not work."""
     found = _started(kind)
     if isinstance(found, str):
-        pytest.skip(f"no sandbox of the kind {kind!r} here: {found[:300]}")
+        pytest.skip(f"sandbox {kind!r} does not work here: {found[:300]}")
     return found
 
 
 def need_any() -> None:
-    """Skips the test where no kind works."""
+    """Skips the test if no kind works."""
     if all(isinstance(_started(kind), str) for kind in KINDS):
         pytest.skip(f"no sandbox works here: {_started(KINDS[0])}")
 
 
 def close() -> None:
-    """Ends them."""
+    """Ends all of them."""
     for kind in KINDS:
         if isinstance(found := _started(kind), Sandbox):
             found.close()
@@ -45,9 +45,9 @@ def close() -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below one, as far as /proc shows them."""
+    """The descendants of a process, as far as /proc shows them."""
     found = []
-    with contextlib.suppress(OSError):  # it ends just now
+    with contextlib.suppress(OSError):  # it has just ended
         for task in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in task.read_text().split():
                 found += [int(child), *descendants(int(child))]
@@ -55,25 +55,25 @@ def descendants(pid: int) -> list[int]:
 
 
 def programs_of(box: Sandbox) -> list[int]:
-    """The processes that hold programs, and those they are forked from; not the checkers."""
-    warden = box._process.pid
-    children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
+    """The processes that hold programs, and those that they are forked from; not the testers."""
+    scheduler = box._process.pid
+    children = Path(f"/proc/{scheduler}/task/{scheduler}/children").read_text().split()
     found = []
     for pid in children:
-        with contextlib.suppress(OSError):  # it ends just now
-            if "zygote" in Path(f"/proc/{pid}/cmdline").read_text():
+        with contextlib.suppress(OSError):  # it has just ended
+            if "forkserver" in Path(f"/proc/{pid}/cmdline").read_text():
                 found += [int(pid), *descendants(int(pid))]
     return found
 
 
-def checkers_of(box: Sandbox) -> list[int]:
-    """The processes that run tests, or wait for some."""
+def testers_of(box: Sandbox) -> list[int]:
+    """The processes that run tests, or wait for work."""
     programs = programs_of(box)
     return [pid for pid in descendants(box._process.pid) if pid not in programs]
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -81,5 +81,5 @@ def alive(pid: int) -> bool:
 
 
 def descriptors() -> int:
-    """How many this process has open."""
+    """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""Which sandbox is taken, when none is, and that its processes end when they should."""
+"""Which sandbox is chosen, when none is, and that its processes end when they should."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from score_jax.rewards.sandbox import self_test, start
 from score_jax.rewards.sandbox.tester import Job
 from tests.rewards.sandbox import sandboxes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
 RIGHT = Job("def f(x): return x", ("assert f(1) == 1",))
 WRONG = Job("def f(x): return 2", ("assert f(1) == 1",))
@@ -31,7 +31,7 @@ def _fresh():
 
 
 class NoKindWorks:
-    """Stands in for Sandbox where the kernel refuses."""
+    """Replaces Sandbox as on a kernel that refuses."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -40,7 +40,7 @@ class NoKindWorks:
 
 
 class Leaky:
-    """A sandbox through which the probes get."""
+    """A sandbox in which every probe succeeds."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -63,7 +63,7 @@ def test_without_a_sandbox_programs_are_refused_and_the_message_names_the_fix(mo
         start.configure("auto")
 
 
-def test_a_sandbox_that_probes_get_through_is_refused(monkeypatch):
+def test_a_sandbox_in_which_probes_succeed_is_refused(monkeypatch):
     monkeypatch.setattr(start, "Sandbox", Leaky)
     with pytest.raises(InputError, match="namespace: a file was read; a file was written"):
         start.start("namespace")
@@ -76,7 +76,9 @@ def test_a_sandbox_in_which_nothing_runs_is_refused(monkeypatch):
         start.start("landlock")
 
 
-def test_running_without_one_takes_two_settings_and_is_said_each_time(monkeypatch, capsys, caplog):
+def test_running_without_one_takes_two_settings_and_is_logged_each_time(
+    monkeypatch, capsys, caplog
+):
     with pytest.raises(InputError, match="allow_unsandboxed=True"):
         start.start("none")
     monkeypatch.setattr(start, "Sandbox", NoKindWorks)
@@ -118,7 +120,7 @@ def test_a_sandbox_killed_from_outside_is_replaced():
     assert start.run([RIGHT, WRONG], 30.0) == ["passed", "failed"]
 
 
-def test_what_replaces_a_sandbox_is_of_the_kind_that_the_logs_name(monkeypatch):
+def test_the_successor_of_a_sandbox_is_of_the_kind_that_the_logs_name(monkeypatch):
     sandboxes.need_any()
     kind = start.configure("auto", allow_unsandboxed=True)
     os.kill(start.shared()._process.pid, signal.SIGKILL)
@@ -128,7 +130,7 @@ def test_what_replaces_a_sandbox_is_of_the_kind_that_the_logs_name(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
-def test_a_zygote_killed_from_outside_is_replaced(kind):
+def test_a_forkserver_killed_from_outside_is_replaced(kind):
     box = sandboxes.of_kind(kind)
     for pid in sandboxes.descendants(box._process.pid):
         os.kill(pid, signal.SIGKILL)
@@ -158,8 +160,8 @@ def _run_suppressed(box: start.Sandbox, jobs: list[Job]) -> None:
 def test_killing_the_trainer_leaves_no_process_even_while_programs_hang():
     sandboxes.need_any()
     program = (
-        "import threading, time\nfrom score_jax.rewards import sandbox\n"
-        "from score_jax.rewards.sandbox.tester import Job\nbox = sandbox.start()\n"
+        "import threading, time\nfrom score_jax.rewards.sandbox import start\n"
+        "from score_jax.rewards.sandbox.tester import Job\nbox = start.start()\n"
         "job = Job('while True: pass', ('assert f(1)',))\n"
         "threading.Thread(target=box.run, args=([job] * 3, 60.0)).start()\n"
         "time.sleep(0.5)\nprint(box._process.pid, flush=True)\ntime.sleep(60)\n"
@@ -195,12 +197,12 @@ def test_an_interrupted_batch_leaves_no_program_running():
         connection.sendall(question.encode() + b"\n")
         time.sleep(0.5)
         assert len(sandboxes.programs_of(box)) > idle
-        checkers = len(sandboxes.checkers_of(box))
+        testers = len(sandboxes.testers_of(box))
         raise KeyboardInterrupt
 
     def gone() -> tuple[bool, bool]:
-        programs, left = sandboxes.programs_of(box), sandboxes.checkers_of(box)
-        return len(programs) <= idle, len(left) < checkers
+        programs, left = sandboxes.programs_of(box), sandboxes.testers_of(box)
+        return len(programs) <= idle, len(left) < testers
 
     for _ in range(50):
         if all(gone()):

@@ -1,4 +1,4 @@
-"""One checker serves many programs, and none longer than it stays as it began."""
+"""One tester process serves many programs, as long as it stays as it began."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from score_jax.rewards.sandbox import start, tester_process
 from score_jax.rewards.sandbox.tester import Job
 from tests.rewards.sandbox import sandboxes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
 RIGHT = Job("def f(x): return x", ("assert f(1) == 1",))
 LARGE = Job("def f(x): return ['x' * 99] * (70 << 10)", ("assert f(1) == 1",))  # 7 MB as sent
@@ -26,14 +26,14 @@ def box():
     running.close()
 
 
-def checkers_of(box: start.Sandbox, job: Job, reason: str) -> list[int]:
+def idle_after(box: start.Sandbox, job: Job, reason: str) -> list[int]:
     """The processes that wait for the next program after that one."""
     assert box.run([job], 0.5 if reason == "timeout" else 30.0) == [reason]
-    return sandboxes.checkers_of(box)
+    return sandboxes.testers_of(box)
 
 
-def test_programs_one_after_another_share_a_checker(box):
-    first = checkers_of(box, RIGHT, "passed")
+def test_programs_one_after_another_share_a_tester(box):
+    first = idle_after(box, RIGHT, "passed")
     assert len(first) == 1
     for job, reason in (
         (Job("def f(x): return 2", RIGHT.tests), "failed"),
@@ -42,7 +42,7 @@ def test_programs_one_after_another_share_a_checker(box):
         (Job("def f(x): raise SystemExit", RIGHT.tests), "exit"),
         (Job("import math\ndef f(x): return math.pi", ("assert f(1) == math.pi",)), "passed"),
     ):
-        assert checkers_of(box, job, reason) == first
+        assert idle_after(box, job, reason) == first
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_programs_one_after_another_share_a_checker(box):
         (Job(RIGHT.program, ("random.seed(1)", "assert f(1)")), "passed"),
     ],
 )
-def test_a_checker_that_may_have_changed_is_replaced(box, job, reason):
-    before = checkers_of(box, RIGHT, "passed")
-    assert not set(checkers_of(box, job, reason)) & set(before)
+def test_a_tester_that_may_have_changed_is_replaced(box, job, reason):
+    before = idle_after(box, RIGHT, "passed")
+    assert not set(idle_after(box, job, reason)) & set(before)
     assert box.run([Job(RIGHT.program, ("assert f(3) < math.pi",))], 30.0) == ["passed"]
 
 
@@ -64,35 +64,35 @@ def test_chance_in_tests_is_the_same_for_every_program(box):
     assert box.run([job, RIGHT, job], 30.0) == ["passed"] * 3
 
 
-def test_a_checker_killed_at_a_deadline_is_replaced(box):
-    before = checkers_of(box, RIGHT, "passed")
+def test_a_tester_killed_at_a_deadline_is_replaced(box):
+    before = idle_after(box, RIGHT, "passed")
     hanging = Job("def f(x):\n    while True: yield x", ("assert list(f(1))",))
-    assert not set(checkers_of(box, hanging, "timeout")) & set(before)
+    assert not set(idle_after(box, hanging, "timeout")) & set(before)
     assert box.run([RIGHT], 30.0) == ["passed"]
 
 
-def test_a_checker_killed_from_outside_costs_no_reward(box):
-    for pid in checkers_of(box, RIGHT, "passed"):
+def test_a_tester_killed_from_outside_costs_no_reward(box):
+    for pid in idle_after(box, RIGHT, "passed"):
         os.kill(pid, signal.SIGKILL)
     assert box.run([RIGHT, RIGHT], 30.0) == ["passed"] * 2
 
 
-def test_none_serves_for_ever(monkeypatch):
+def test_no_tester_serves_for_ever(monkeypatch):
     monkeypatch.setattr(tester_process, "MOST_JOBS", 2)
     ours, theirs = socket.socketpair()
     serving = threading.Thread(target=tester_process._serve, args=(theirs,))
     serving.start()
     replies = []
     for _ in range(2):
-        gone, box = socket.socketpair()
+        gone, guest = socket.socketpair()
         gone.close()
-        with box:
-            socket.send_fds(ours, [json.dumps(vars(RIGHT)).encode() + b"\n"], [box.fileno()])
+        with guest:
+            socket.send_fds(ours, [json.dumps(vars(RIGHT)).encode() + b"\n"], [guest.fileno()])
             replies.append(ours.recv(64))
     serving.join(10)
     ours.close()
     theirs.close()
-    assert replies == [b"crash on", b"crash ends"]
+    assert replies == [b"crash reusable", b"crash ends"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_none_serves_for_ever(monkeypatch):
         ("assert f(", True),
     ],
 )
-def test_tests_that_may_alter_their_process_are_told(test, may):
+def test_tests_that_may_alter_their_process_are_recognised(test, may):
     assert tester_process.alters(Job("", (test,))) == may
     assert tester_process.alters(Job("", (), setup=test)) == may
     assert tester_process.alters(Job("", (), prelude=test)) == may

@@ -1,6 +1,6 @@
-"""Tests against programs: whose names are whose, what is compared where, and how a run can end.
+"""Tests against programs: who provides a name, what is compared where, and how a run can end.
 
-The programs here are ours and harmless; they run in a thread, without a sandbox.
+The programs here are harmless. They run in a thread, without a sandbox.
 """
 # ruff: noqa: E501
 
@@ -116,13 +116,13 @@ def test_setup_may_call_the_program_and_its_imports_are_the_programs_too():
 
 def test_the_program_is_asked_for_names_alone_and_sees_no_test(monkeypatch):
     seen = []
-    send = tester.wire.Line.send
+    send = tester.protocol.Channel.send
 
     def spy(line, message):
         seen.append(str(message))
         send(line, message)
 
-    monkeypatch.setattr(tester.wire.Line, "send", spy)
+    monkeypatch.setattr(tester.protocol.Channel, "send", spy)
     test = "EXPECTED = 1234567\ndef check(g):\n    value = g(11)\n    assert value == EXPECTED + 7654321"
     assert verdict("def f(x): return 8888888", test, "check(f)") == "passed"
     asked = [one for one in seen if "value" not in one]

@@ -1,4 +1,4 @@
-"""The pool under threads and forks; deadlines; and that no jax is loaded."""
+"""The pool under threads and forks, deadlines, and that no jax is loaded."""
 
 import multiprocessing
 import subprocess
@@ -26,7 +26,7 @@ def test_a_hanging_question_times_out_and_the_next_is_answered():
     assert deadlines.decide([EQUAL]) == ["equal"]
 
 
-def test_many_threads_share_the_lanes():
+def test_many_threads_share_the_workers():
     reasons: dict[int, str] = {}
 
     def ask(n: int) -> None:
@@ -47,14 +47,14 @@ def test_a_pool_started_by_a_thread_outlives_the_thread():
     thread = threading.Thread(target=deadlines.decide, args=([EQUAL],))
     thread.start()
     thread.join()
-    hatchery = pool.shared()._hatchery
+    spawner = pool.shared()._spawner
     time.sleep(0.2)
     assert deadlines.decide([EQUAL]) == ["equal"]
-    assert pool.shared()._hatchery is hatchery
+    assert pool.shared()._spawner is spawner
 
 
 def test_a_forked_child_grades_with_processes_of_its_own():
-    ours = pool.shared()._hatchery.pid
+    ours = pool.shared()._spawner.pid
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_decide_in_child, args=(queue,))
@@ -68,7 +68,7 @@ def test_a_forked_child_grades_with_processes_of_its_own():
 
 def _decide_in_child(queue) -> None:
     reasons = deadlines.decide([EQUAL])
-    queue.put((pool.shared()._hatchery.pid, reasons))
+    queue.put((pool.shared()._spawner.pid, reasons))
     pool.close()  # multiprocessing children skip atexit
 
 

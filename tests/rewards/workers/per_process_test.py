@@ -1,14 +1,14 @@
-"""One process for each key, with stand-ins for processes."""
+"""One process for each key, with stubs for processes."""
 
 import os
 
 import pytest
 
-from score_jax.rewards.workers.per_process import Shared
+from score_jax.rewards.workers.per_process import PerProcess
 
 
 class Stub:
-    """Notes what becomes of it."""
+    """Records what is done to it."""
 
     def __init__(self):
         self.state = "runs"
@@ -21,20 +21,20 @@ class Stub:
 
 
 def test_there_is_one_for_each_key_until_it_is_closed():
-    shared: Shared[Stub] = Shared()
+    shared: PerProcess[Stub] = PerProcess()
     first, other = shared.get("a", Stub), shared.get("b", Stub)
     assert first is shared.get("a", Stub) and first is not other
     shared.close(first)
     assert (first.state, other.state) == ("closed", "runs")
     second = shared.get("a", Stub)
-    shared.close(first)  # whoever is late does not end what took its place
+    shared.close(first)  # it has ended: its successor stays
     assert second is shared.get("a", Stub) and second.state == "runs"
     shared.close()
     assert (second.state, other.state) == ("closed", "closed")
 
 
 def test_what_cannot_be_started_is_tried_again():
-    shared: Shared[Stub] = Shared()
+    shared: PerProcess[Stub] = PerProcess()
 
     def fail() -> Stub:
         raise ValueError("no")
@@ -45,7 +45,7 @@ def test_what_cannot_be_started_is_tried_again():
 
 
 def test_a_forked_child_has_none_and_leaves_its_parents_alone():
-    shared: Shared[Stub] = Shared()
+    shared: PerProcess[Stub] = PerProcess()
     ours = shared.get("a", Stub)
     reader, writer = os.pipe()
     child = os.fork()

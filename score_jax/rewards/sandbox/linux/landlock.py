@@ -1,8 +1,8 @@
 """Confines this process and its children to reading some folders: Landlock, Linux 5.13 and later.
 
-No privileges are needed. Nothing can be written, made or removed anywhere, nothing run, no port
-bound or connected to (ABI 4), no signal sent out (ABI 6). Landlock never covers changes of mode,
-owner or times, nor before ABI 3 truncation: seccomp.py refuses those calls. It does not hide that a
+No privileges are needed. Nothing can be written, made, removed or run. No port can be bound or
+connected to (ABI 4), no signal sent outside (ABI 6). Landlock does not cover changes of mode, owner
+or times, nor truncation before ABI 3: seccomp.py refuses those calls. Landlock does not hide that a
 file exists.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from score_jax.rewards.sandbox.linux import syscalls
 
 _WRITE_FILE, _READ_FILE, _READ_DIR = 2, 4, 8
-# Rights over files, over TCP ports, and scopes that each version of the interface knows.
+# The rights over files and TCP ports, and the scopes, that each version of the interface knows.
 _FILES = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _PORTS = {4: 3}
 _SCOPES = {6: 3}
@@ -22,16 +22,16 @@ _VERSION, _PATH_BENEATH = 1, 1
 
 
 def abi() -> int:
-    """The version of the kernel's interface. Raises: OSError where there is none."""
+    """The version of the kernel's interface. Raises: OSError where the kernel has none."""
     none = ctypes.c_void_p(None)
     return syscalls.system_call("landlock", syscalls.LANDLOCK_CREATE, none, 0, _VERSION)
 
 
 def confine(readable: Iterable[str], listable: Iterable[str], devices: Iterable[str]) -> None:
-    """Leaves this process those paths and nothing else, for good. It needs no_new_privileges.
+    """Restricts this process to those paths, for good. It needs no_new_privileges.
 
-    readable: files, and folders with all that is in them. listable: folders whose names of files
-    may be listed. devices: files that may be read and written.
+    readable: files, and folders with all their contents. listable: folders whose file names may be
+    listed. devices: files that may be read and written.
     """
     version = abi()
     rights = [_of(table, version) for table in (_FILES, _PORTS, _SCOPES)]

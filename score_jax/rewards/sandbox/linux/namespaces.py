@@ -1,13 +1,14 @@
-"""A world of its own for model-written programs: namespaces, made by unshare(2), no helper program.
+"""Namespaces of their own for model-written programs, made by unshare(2), without a helper program.
 
-enter() moves this process into new user, mount, PID, network, IPC, host name and cgroup namespaces
-and gives it a file system that holds the standard library and shared libraries, read-only, an empty
-/tmp, and four devices; no /proc, no home, no network device, no other process. Then each program
+enter() moves this process into new user, mount, PID, network, IPC, host name and cgroup namespaces.
+It gets a file system with the standard library and shared libraries, read-only, an empty /tmp, and
+four devices. There is no /proc, no home, no network device and no other process. Then each program
 gets PID, mount and IPC namespaces of its own (split(), private_tmp()): it sees only itself, and
-what it writes goes with it.
+what it writes disappears with it.
 
 Works as root, and as any user where the kernel lets users make namespaces (Linux 5.12 and later).
-As root, programs run as nobody; as a user, as that user, whom the namespaces leave nothing to own.
+Where root trains, programs run as nobody. Otherwise they run as the user who trains, who owns
+nothing in the namespaces.
 """
 
 import os
@@ -17,9 +18,9 @@ from score_jax.rewards.sandbox.linux import syscalls, visible_files
 NOBODY = 65534
 TMP_BYTES = 16 << 20
 TMP_FILES = 2_000
-_ROOT = "/tmp"  # where the new root is put together; any folder that exists would do
+_ROOT = "/tmp"  # where the new root is built; any folder that exists would do
 
-_APART = (
+_NAMESPACES = (
     syscalls.CLONE_NEWUSER
     | syscalls.CLONE_NEWNS
     | syscalls.CLONE_NEWPID
@@ -31,7 +32,7 @@ _APART = (
 
 
 def enter() -> int:
-    """Returns in a child of the calling process, first in its namespaces; the caller waits for it.
+    """Returns in a child of the calling process, the first in its namespaces; the caller waits.
 
     Returns: a descriptor of the PID namespace, for split().
     Raises: OSError where the kernel refuses one of the steps.
@@ -48,21 +49,21 @@ def enter() -> int:
 
 
 def _wait(child: int) -> None:
-    """Ends as the child ends, and with this process the child."""
+    """Ends when the child ends, with its status; the child is killed if this process ends first."""
     syscalls.die_with_parent()
-    os.closerange(0, 1 << 16)  # above all the control socket, whose end of file the child reads
+    os.closerange(0, 1 << 16)  # the control socket above all: the child must read its end of file
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0x7F)
 
 
 def _unshare_with_users() -> None:
-    """Enters the namespaces, with the users in them that programs will run as.
+    """Enters the namespaces, with the users that programs will run as.
 
-    A map of two users can only be written from outside, so a fork of root stays there to write it.
+    A map of two users can only be written from outside, so a fork of root stays outside for that.
     """
     uid, gid = os.geteuid(), os.getegid()
     if uid:
-        syscalls.unshare(_APART)
+        syscalls.unshare(_NAMESPACES)
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
@@ -79,7 +80,7 @@ def _unshare_with_users() -> None:
         finally:
             os._exit(1)
     try:
-        syscalls.unshare(_APART)
+        syscalls.unshare(_NAMESPACES)
     finally:
         os.close(wait)
         os.close(go)
@@ -126,13 +127,13 @@ def _build_root() -> None:
 
 
 def split(own: int) -> None:
-    """The next fork is the first process of a PID namespace; own: what enter() returned."""
+    """Makes the next fork the first process of a PID namespace; own: what enter() returned."""
     syscalls.join(own, syscalls.CLONE_NEWPID)
     syscalls.unshare(syscalls.CLONE_NEWPID)
 
 
 def private_tmp() -> None:
-    """Called in that process: a /tmp that nobody else sees and that ends with it."""
+    """Mounts a /tmp that only this process sees and that ends with it; called in that fork."""
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
     syscalls.mount_tmpfs(
         "/tmp",

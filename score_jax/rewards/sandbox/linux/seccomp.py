@@ -1,10 +1,10 @@
-"""Which system calls a model's program may make: a filter that the kernel applies, seccomp.
+"""The system calls that a model's program may make: a filter that the kernel applies, seccomp.
 
-A list of what is allowed; all else answers "no such call" (ENOSYS), as an older kernel would, and
-so is every call added to Linux later. Allowed: reading and writing what is open, opening files (how
-far is the file system's or Landlock's to say), memory, threads, clocks, own signals. Not allowed:
-new processes, other programs, signals to anyone, connections, changes of rights, owners, times,
-limits of other processes. Five calls are looked at more closely, by their arguments.
+It is a list of allowed calls. All others, and those that Linux gets later, fail with "no such call"
+(ENOSYS), as on an older kernel. Allowed: reading and writing open files, opening files (the file
+system or Landlock decides which), memory, threads, clocks, signals to itself. Not allowed: new
+processes, other programs, signals to others, connections, changes of rights, owners or times,
+limits of other processes. Some calls are allowed or not by their arguments (_BY_ARGUMENTS).
 
 Known machines: x86_64 and aarch64. On others there is no filter, so no sandbox.
 Source of the numbers: Linux 6.1, asm/unistd_64.h and asm-generic/unistd.h.
@@ -42,49 +42,23 @@ _ALLOWED = """
     getrandom:318:278 wait4:61:260 waitid:247:95 exit:60:93 exit_group:231:94
 """
 
-# What the machines call themselves in a filter, and the places of their numbers above.
-_ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
-# Calls that are looked into: their numbers on each machine.
-_CLOSER = {
-    "x86_64": {
-        "clone": 56,
-        "openat": 257,
-        "open": 2,
-        "fcntl": 72,
-        "ioctl": 16,
-        "prlimit64": 302,
-        "socketpair": 53,
-        "sendto": 44,
-    },
-    "aarch64": {
-        "clone": 220,
-        "openat": 56,
-        "fcntl": 25,
-        "ioctl": 29,
-        "prlimit64": 261,
-        "socketpair": 199,
-        "sendto": 206,
-    },
-}
+# Calls whose arguments decide.
+_BY_ARGUMENTS = """
+    clone:56:220 openat:257:56 open:2: fcntl:72:25 ioctl:16:29 prlimit64:302:261 socketpair:53:199
+    sendto:44:206
+"""
 
+# Each machine's name in a filter, and the place of its numbers above.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
 _CLONE_THREAD = 0x10000
-_FCNTL = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    1030,
-)  # duplicate, flags, locks; not F_SETOWN, which sends signals
+# Duplicate, flags, locks; not F_SETOWN, which sends signals.
+_FCNTL = (*range(8), 1030)
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, blocking, inherited
 _AF_UNIX = 1
 
-# Instructions: load a word, compare it, and it with a mask, return.
+# Instructions: load a word, compare it, AND it with a mask, return.
 _LOAD, _EQUAL, _GREATER, _AND, _RETURN = 0x20, 0x15, 0x25, 0x54, 0x06
-_GROUP = 10  # of numbers that are looked for together
+_GROUP = 10  # numbers of calls in a group
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 38  # 38: ENOSYS
 _NUMBER_AT, _ARCHITECTURE_AT = 0, 4
 
@@ -93,26 +67,35 @@ _Instruction = tuple[int, int, int, int]  # code, skip if true, skip if false, o
 
 def allowed(machine: str) -> dict[str, int]:
     """The calls allowed whatever their arguments: name → number on that machine."""
+    return _numbers(_ALLOWED, machine)
+
+
+def by_arguments(machine: str) -> dict[str, int]:
+    """The calls that some arguments are allowed for: name → number on that machine."""
+    return _numbers(_BY_ARGUMENTS, machine)
+
+
+def _numbers(calls: str, machine: str) -> dict[str, int]:
     place = _ARCHITECTURES[machine][1]
-    calls = (entry.split(":") for entry in _ALLOWED.split())
-    return {call[0]: int(call[place]) for call in calls if call[place]}
+    entries = (entry.split(":") for entry in calls.split())
+    return {entry[0]: int(entry[place]) for entry in entries if entry[place]}
 
 
 def program(machine: str) -> list[_Instruction]:
     """The filter for a machine. Raises: OSError where the machine is not known."""
     if machine not in _ARCHITECTURES:
-        raise OSError(f"seccomp: the calls of {machine} are not known here")
+        raise OSError(f"seccomp: the calls of {machine} are not known")
     rules = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_EQUAL, 1, 0, _ARCHITECTURES[machine][0]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
     ]
-    for name, number in _CLOSER[machine].items():
-        body = _closer(name)
+    for name, number in by_arguments(machine).items():
+        body = _decide(name)
         rules += [(_EQUAL, 0, len(body), number), *body]
-    # In groups that are skipped as a whole: the kernel runs all of it for each of a thousand
-    # numbers when a filter is put up, which would take longer than the program.
+    # In groups that are skipped as a whole: when a filter is installed, the kernel runs it for
+    # each of a thousand numbers, which would take longer than the program.
     numbers = sorted(allowed(machine).values())
     for group in (numbers[at : at + _GROUP] for at in range(0, len(numbers), _GROUP)):
         body = [rule for number in group for rule in _if_equal(number)]
@@ -120,8 +103,8 @@ def program(machine: str) -> list[_Instruction]:
     return [*rules, _otherwise()]
 
 
-def _closer(name: str) -> list[_Instruction]:
-    """What is done about one call, always ending in a verdict."""
+def _decide(name: str) -> list[_Instruction]:
+    """The rules for one call whose arguments decide; they always end in a verdict."""
     if name == "clone":  # threads, not processes
         return [*_masked(0, _CLONE_THREAD), *_if_equal(_CLONE_THREAD, _ALLOW), _otherwise(_REFUSE)]
     if name in ("open", "openat"):
@@ -148,7 +131,7 @@ def _closer(name: str) -> list[_Instruction]:
 
 
 def _masked(argument: int, mask: int = 0xFFFFFFFF) -> list[_Instruction]:
-    """Loads the low half of an argument; the kernel reads no more of those that are numbers."""
+    """Loads the low half of an argument; of numbers the kernel itself reads no more."""
     load = (_LOAD, 0, 0, 16 + 8 * argument)
     return [load] if mask == 0xFFFFFFFF else [load, (_AND, 0, 0, mask)]
 
@@ -167,7 +150,7 @@ class _Filter(ctypes.Structure):
 
 @functools.cache
 def prepare() -> bytes:
-    """The filter of this machine as the kernel reads it; worked out once, before forks need it."""
+    """The filter of this machine as the kernel reads it; built once, before forks need it."""
     return b"".join(
         code.to_bytes(2, "little")
         + bytes((if_true, if_false))

@@ -1,8 +1,8 @@
 """The calls to Linux that Python lacks, through ctypes; each raises OSError with its name.
 
 Only what the sandbox needs: namespaces and mounts (namespaces.py), Landlock (landlock.py), the
-privileges of a process, and its death with its parent. Numbers are the kernel's own; those that
-differ between machines are in MACHINES. Not handled: 32-bit machines, systems other than Linux.
+privileges of a process, and its death with its parent. Numbers are the kernel's own. MACHINES has
+those that differ between machines. Not handled: 32-bit machines, systems other than Linux.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ MNT_DETACH = 2
 
 # pivot_root has no wrapper in libc, and a number of its own on each machine.
 MACHINES = {"x86_64": 155, "aarch64": 41}
-# The same everywhere: system calls since Linux 5.1 share their numbers.
+# System calls since Linux 5.1 have the same numbers on all machines.
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 
@@ -45,7 +45,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def machine() -> str:
-    """The kernel's name for this machine, "x86_64" for one."""
+    """The kernel's name for this kind of machine, such as "x86_64"."""
     return platform.machine()
 
 
@@ -75,23 +75,23 @@ def unshare(flags: int) -> None:
 
 
 def join(namespace: int, flag: int) -> None:
-    """Moves this process (of a PID namespace: its children) into the namespace of a descriptor."""
+    """Moves this process into a namespace, by its descriptor; for a PID namespace, its children."""
     call("setns", ctypes.c_int(namespace), ctypes.c_int(flag))
 
 
 def mount_tmpfs(target: str, options: str, flags: int = MS_NOSUID | MS_NODEV) -> None:
-    """Mounts an empty file system that lives in memory."""
+    """Mounts an empty file system in memory."""
     path, kind = target.encode(), b"tmpfs"
     call("mount", kind, path, kind, ctypes.c_ulong(flags), options.encode())
 
 
 def keep_mounts_private() -> None:
-    """Mounts made from now on in this namespace do not show outside of it."""
+    """Hides later mounts in this namespace from all others."""
     call("mount", None, b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None)
 
 
 def copy_mount(path: str, *, device: bool = False) -> int:
-    """A descriptor of a read-only copy of what lies at `path`, to be attached elsewhere."""
+    """A descriptor of a read-only copy of the file system at `path`, for attach_mount."""
     fd = system_call(
         "open_tree",
         _OPEN_TREE,
@@ -109,7 +109,7 @@ def copy_mount(path: str, *, device: bool = False) -> int:
 
 
 def attach_mount(fd: int, target: str) -> None:
-    """Attaches a copy_mount and closes its descriptor."""
+    """Attaches what copy_mount returned, and closes the descriptor."""
     try:
         path = target.encode()
         empty = _MOVE_MOUNT_FROM_EMPTY
@@ -130,19 +130,19 @@ def _protect(fd: int, path: bytes, flags: int) -> None:
 
 
 def change_root(folder: str) -> None:
-    """Makes a mounted folder this process's whole file system; what was there before is gone."""
+    """Makes a mounted folder this process's whole file system; the old one is gone."""
     os.chdir(folder)
     if machine() not in MACHINES:
-        raise OSError(f"pivot_root: its number on {machine()} is not known here")
+        raise OSError(f"pivot_root: its number on {machine()} is not known")
     system_call("pivot_root", MACHINES[machine()], b".", b".")
     call("umount2", b".", ctypes.c_int(MNT_DETACH))
     os.chdir("/")
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """The kernel kills this process when its parent ends; ends it now if it has another already.
+    """Has the kernel kill this process when its parent ends. A change of user undoes this.
 
-    A change of user undoes it.
+    parent: the process expected as the parent; if it is no longer that, this process ends at once.
     """
     _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
@@ -150,39 +150,41 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def no_new_privileges() -> None:
-    """Neither this process nor its children gain rights by running another program."""
+    """Keeps this process and its children from gaining rights by running another program."""
     _control(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def no_core_dump() -> None:
-    """This process leaves no dump when it crashes, and cannot be traced by its own user."""
+    """Keeps this process from leaving a core dump, and its own user from tracing it."""
     _control(_PR_SET_DUMPABLE, 0)
 
 
 def drop_bounding_set() -> None:
-    """Takes every capability from what this process may ever have again."""
+    """Removes every capability from those that this process may ever have again."""
     with contextlib.suppress(OSError):
         _control(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    with contextlib.suppress(OSError):  # past the last one; or not allowed, with none to gain
+    with contextlib.suppress(
+        OSError
+    ):  # past the last one, or not allowed: then there is none to gain
         for capability in range(64):
             _control(_PR_CAPBSET_DROP, capability)
 
 
 def permitted_capabilities() -> int:
-    """The capabilities that this process has or may take up, a bit each."""
+    """The capabilities that this process has or may take, one bit each."""
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1], 16) for line in lines if line.startswith("CapPrm"))
 
 
 def set_capabilities(kept: int = 0) -> None:
-    """Leaves this process the capabilities of the bit mask `kept`, and no others."""
+    """Reduces the capabilities of this process to the bit mask `kept`."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = kept & 0xFFFFFFFF, kept >> 32
     call("capset", header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0))
 
 
 def keep_capabilities_through_setuid() -> None:
-    """The next change of user leaves the permitted capabilities as they are."""
+    """Keeps the permitted capabilities through the next change of user."""
     _control(_PR_SET_KEEPCAPS, 1)
 
 

@@ -1,7 +1,7 @@
-"""What of this machine a model's program may read: the standard library and shared libraries.
+"""The files that a model's program may read: the standard library and shared libraries.
 
-Packages installed beside them (site-packages) stay hidden: they may hold data sets with answers,
-and this project. Both kinds of sandbox are built from these paths.
+Installed packages (site-packages) are hidden: they may hold data sets with answers, and this
+project. Both kinds of sandbox use these paths.
 """
 
 import os
@@ -16,7 +16,7 @@ _PACKAGES = ("site-packages", "dist-packages")
 
 
 def folders() -> list[str]:
-    """Folders to be read with all that is in them, but for the hidden ones; none inside another."""
+    """Folders that may be read with all their contents except `hidden`; none is inside another."""
     names = ("stdlib", "platstdlib")
     found = [sysconfig.get_path(name) for name in names]
     found += [os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.base_exec_prefix)]
@@ -27,7 +27,7 @@ def folders() -> list[str]:
 
 
 def links() -> list[tuple[str, str]]:
-    """(link, where it points) for system folders that are links, as /lib is to /usr/lib."""
+    """(link, target) of system folders that are links, as /lib is to /usr/lib."""
     return [(path, os.readlink(path)) for path in _SYSTEM if os.path.islink(path)]
 
 
@@ -37,7 +37,7 @@ def files() -> list[str]:
 
 
 def hidden() -> list[str]:
-    """Folders of packages inside of `folders`."""
+    """Folders of installed packages inside of `folders`."""
     return sorted(
         str(packages)
         for folder in folders()
@@ -49,7 +49,7 @@ def hidden() -> list[str]:
 
 
 def without_hidden() -> tuple[list[str], list[str]]:
-    """For rules that cannot exclude: paths to read, and folders of which only names may be read."""
+    """For rules that cannot exclude: paths to read, and folders that may only be listed."""
     readable: list[str] = []
     listable: list[str] = []
     secrets = hidden()

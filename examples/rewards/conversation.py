@@ -1,18 +1,19 @@
-"""Example of a reward of your own: open-ended conversation, checked against a rubric by rules.
+"""Example of a reward of your own: open-ended conversation, checked by the rules of a rubric.
 
-    --config.rewards.function=score_jax.rewards.conversation:rubric --config.problems.name=jsonl
+    --config.rewards.function=examples.rewards.conversation:rubric --config.problems.name=jsonl
 
-A problem's gold is a rubric as JSON; every key may be left out, every one given must hold:
+Start the run in the repository, or copy this file and name it from where you start. A problem's
+gold is a rubric as JSON. Every key may be left out; every rule given must hold:
 
     {"mentions": ["refund", "sorry|apologi[sz]e"],  patterns, each somewhere in the reply, any case
      "avoids": ["lawyer", "guarantee"],             patterns, none in the reply
      "least_words": 10, "most_words": 120,
      "asks": true,                                  the reply ends with a question (or must not)
-     "improves": true}                              a later attempt must not repeat the one before
+     "improves": true}                              an attempt must differ from the one before it
 
 So a line of a .jsonl file is {"problem": "A customer writes: …", "answer": "{\\"mentions\\": …}"}.
-The last key shows that a reward may depend on all attempts of an episode, not on one alone.
-Left out: judging the meaning, which takes a model; paste the rules that yours breaks most.
+The last key shows that a reward may depend on all attempts of an episode.
+Not handled: the meaning of a reply, which only a model could judge.
 """
 
 import functools
@@ -27,7 +28,7 @@ MAX_REPLY_CHARS = 20_000
 
 
 def rubric(problem: Problem, texts: Sequence[str], gold: str) -> list[Grade]:
-    """One Grade per attempt; the reason is the first rule that does not hold."""
+    """One Grade per attempt; the reason is the first rule that the attempt breaks."""
     del problem
     rules = _read(gold)
     grades = []
@@ -38,7 +39,7 @@ def rubric(problem: Problem, texts: Sequence[str], gold: str) -> list[Grade]:
 
 
 def broken_rule(rules: dict[str, Any], text: str, before: Sequence[str] = ()) -> str:
-    """The name of the first rule that a reply breaks; empty if it keeps them all."""
+    """The name of the first rule that a reply breaks; empty if it breaks none."""
     text = text[:MAX_REPLY_CHARS].strip()
     words = len(text.split())
     if not text:

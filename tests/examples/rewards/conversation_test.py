@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from examples.rewards.conversation import broken_rule, rubric
 from score_jax.problem import Problem
-from score_jax.rewards.conversation import broken_rule, rubric
 
 
 @pytest.mark.parametrize(

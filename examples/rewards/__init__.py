@@ -1,0 +1,1 @@
+"""Reward functions, for `--config.rewards.function=examples.rewards.FILE:FUNCTION`."""
