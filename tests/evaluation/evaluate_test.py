@@ -65,5 +65,5 @@ def test_self_refine_rewrites_behind_a_critique_that_is_not_graded():
 
 
 def test_self_refine_has_no_words_for_sums():
-    with pytest.raises(InputError, match=r"a critique in words.*at 'arithmetic'"):
+    with pytest.raises(InputError, match=r"one of the prompts math, .*the prompt 'arithmetic'"):
         opened(protocol="self_refine")
