@@ -33,7 +33,7 @@ from score_jax.workdir.runlog import RunLog
 def watch(settings: Settings, folder: Path, log: RunLog) -> Watch:
     """Keeps compiled programs in the work directory, and watches for those that come late."""
     compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
-    return Watch(fail=settings.compile.after_warmup == "fail", say=log.say)
+    return Watch(after_warmup=settings.compile.after_warmup, say=log.say)
 
 
 @dataclasses.dataclass

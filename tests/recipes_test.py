@@ -82,7 +82,7 @@ def test_every_recipe_runs(recipe, tmp_path):
 
 
 def run_of(settings: Settings, folder) -> Run:
-    return Run.start(settings, folder, None, Watch(fail=False, say=print))  # type: ignore[arg-type]
+    return Run.start(settings, folder, None, Watch(say=print))  # type: ignore[arg-type]
 
 
 def weights(settings: Settings, folder, stage: str) -> np.ndarray:

@@ -35,8 +35,10 @@ def exact(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(logp) * (logp - jax.nn.log_softmax(reference_logits, axis=-1)), axis=-1)
 
 
-LOSSES = {"k2": k2, "k3": k3}  # of the sampled tokens' log-probs
-ESTIMATORS = ("k1", *LOSSES, "exact")  # "k1": in the reward
+IN_REWARD = {"k1": k1}  # of the sampled tokens' log-probs, summed over an attempt
+ON_TOKENS = {"k2": k2, "k3": k3}  # losses of the sampled tokens' log-probs
+ON_VOCABULARY = {"exact": exact}  # losses of whole next-token distributions
+ESTIMATORS = IN_REWARD | ON_TOKENS | ON_VOCABULARY
 
 
 def per_attempt(value_BN: jax.Array, attempt_BN: jax.Array, attempts: int) -> jax.Array:

@@ -10,6 +10,7 @@ import pytest
 
 from score_jax.config.settings import StageSettings
 from score_jax.learner import step
+from score_jax.learner.loss import token_logprobs
 from score_jax.learner.micro_batches import Plan
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
@@ -191,7 +192,7 @@ def test_with_a_discount_the_second_reward_trains_the_first_attempt():
 
 def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_reference():
     policy = fakes.params()
-    where = step.likelihood.written(BATCH.attempt, 6)
+    where = token_logprobs.written(BATCH.attempt, 6)
     # The log-probs as the learner rounds them; a sampler's differ in the last digit.
     logp_BN, _ = jax.jit(step._of_reference, static_argnums=3)(
         policy, BATCH, where, fakes.learner_settings()
@@ -304,7 +305,7 @@ def test_metrics_describe_the_policys_tokens():
 
 def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
     stage = dataclasses.replace(STAGE2, **NO_KL)
-    where = step.likelihood.written(BATCH.attempt, 6)
+    where = token_logprobs.written(BATCH.attempt, 6)
     logp_BN, _ = step._of_reference(fakes.params(), BATCH, where, fakes.learner_settings())
     logp_BT = np.zeros_like(BATCH.logp)
     for row, column_N in enumerate(where.column):

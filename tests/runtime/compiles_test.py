@@ -46,7 +46,7 @@ def test_only_the_first_run_of_a_phase_may_compile():
 
 def test_a_late_compile_fails_the_run_if_so_set():
     function = fresh_function()
-    with Watch(fail=True) as watch:
+    with Watch(after_warmup="fail") as watch:
         for _ in range(2):
             with watch.phase("update"):
                 function(np.ones(3))

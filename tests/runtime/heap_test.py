@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 # Faults of the second of two equal blocks, each of 24,414 pages, in a thread that is not the first.
 FAULTS = """
 import resource, sys, threading
-from score_jax import heap
+from score_jax.runtime import heap
 if sys.argv[1] == "kept":
     heap.keep_pages()
 def faults():

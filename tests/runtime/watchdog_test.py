@@ -19,8 +19,8 @@ def process(body: str) -> subprocess.CompletedProcess:
     """Runs `body` with a watchdog in a process of its own."""
     script = """
         import time
-        from score_jax.config import WatchdogSettings
-        from score_jax.watchdog import Watchdog
+        from score_jax.config.settings import WatchdogSettings
+        from score_jax.runtime.watchdog import Watchdog
         watchdog = Watchdog(WatchdogSettings(rollout=0.2, grade=0.2, evaluation=60.0))
         watchdog.at("stage1", 12)
 

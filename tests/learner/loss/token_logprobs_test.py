@@ -8,6 +8,7 @@ import pytest
 
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
+from score_jax.rl.losses import TokenTerms
 from score_jax.rl.policy import Policy
 from tests import fakes
 from tests.learner import slow
@@ -24,20 +25,14 @@ def found(params, tokens_BT, settings: LikelihoodSettings):
     """Log-prob and entropy of BATCH's written tokens; the gradient of a sum of log-probs."""
     where = token_logprobs.written(BATCH.attempt, 6)
 
-    def objective(logp_BN, kl_BN, mask_BN, weight_BN):
-        assert kl_BN is None
-        return jnp.sum(jnp.where(mask_BN, weight_BN * logp_BN, 0.0))
+    weight_BN = where.take(WEIGHT_BT)
+    unused_BN = jnp.full_like(weight_BN, jnp.nan)
+    terms = TokenTerms(-weight_BN, unused_BN, unused_BN, unused_BN, unused_BN)
 
     def weighted(params):
         hidden_BND = token_logprobs.hidden_before(params, tokens_BT, where, settings)
         summed, (logp_BN, entropy_BN) = token_logprobs.loss(
-            objective,
-            params,
-            hidden_BND,
-            where.take(tokens_BT),
-            where,
-            settings,
-            (where.take(WEIGHT_BT),),
+            params, hidden_BND, where.take(tokens_BT), where, terms, settings
         )
         return 2.0 * summed + jnp.sum(entropy_BN), (logp_BN, entropy_BN)
 
@@ -95,7 +90,7 @@ def test_without_a_loss_they_are_the_same_and_have_no_gradient():
         jax.grad(lambda params: jnp.sum(log_probs(params)[0]))(fakes.params())
 
 
-def test_padding_behind_a_row_is_never_seen():
+def test_padding_after_a_row_is_never_seen():
     column_T = np.arange(BATCH.tokens.shape[1])
     scrambled_BT = np.where(column_T < BATCH.length[:, None], BATCH.tokens, 3).astype(np.int32)
     assert np.any(scrambled_BT != BATCH.tokens)
