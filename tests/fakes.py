@@ -12,7 +12,7 @@ import numpy as np
 
 from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer
 from score_jax.model.families import FAMILIES, ModelConfig
@@ -95,7 +95,7 @@ def learner_settings(
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 (frozen)
     samples: int = 2,
     max_attempt_tokens: int = 3,
-    plan: Plan = Plan(),  # noqa: B008 (frozen)
+    split: Split = Split(),  # noqa: B008 (frozen)
     lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
     siblings: int = 1,
 ) -> LearnerSettings:
@@ -105,7 +105,7 @@ def learner_settings(
         optimizer=optimizer,
         samples=samples,
         max_attempt_tokens=max_attempt_tokens,
-        plan=plan,
+        split=split,
         lora=lora,
         siblings=siblings,
     )

@@ -2,10 +2,11 @@
 
     train_step(state, reference, batch, *, stage, base=None) -> state, metrics
 
-One on-policy step of REINFORCE with per-attempt rewards. The stage's numbers are traced, so Stage I
-and Stage II run the same compiled program; only its named choices (baseline, KL estimator,
-normaliser) are compiled in. SFT is this step with reward 1, no baseline and no reference. With LoRA
-the params of state and reference are adapters of the same frozen `base`.
+One on-policy step of REINFORCE with per-attempt rewards: log-probs, KL, shaped rewards, advantages,
+loss. The stage's numbers are traced, so Stage I and Stage II run the same compiled program; only
+its named choices (baseline, KL estimator, normalizer) are compiled in. SFT is this step with reward
+1, no baseline and no reference. With LoRA the params of state and reference are adapters of the
+same frozen `base`.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSett
 from score_jax.learner import lora, optimizer
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings, Written
-from score_jax.learner.micro_batches import Plan, accumulate
+from score_jax.learner.micro_batches import Split, accumulate
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, standardize
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
@@ -29,13 +30,13 @@ from score_jax.structs import Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class LearnerSettings:
-    """What an update is compiled for."""
+    """The settings that an update is compiled for."""
 
     likelihood: LikelihoodSettings
     optimizer: OptimizerSettings
     samples: int  # G, rows of one problem; they are adjacent
     max_attempt_tokens: int
-    plan: Plan = Plan()  # noqa: RUF009 (frozen)
+    split: Split = Split()  # noqa: RUF009 (frozen)
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
     siblings: int = 1  # so many adjacent samples share their first attempt
 
@@ -44,7 +45,7 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything that an update changes."""
 
     step: jax.Array  # updates taken in this stage
-    params: Params  # what is trained: all weights, or adapters
+    params: Params  # the trained ones: all weights, or adapters
     opt_state: Any
     settings: LearnerSettings = flax.struct.field(pytree_node=False)
 
@@ -128,7 +129,7 @@ def lower(
     stage: StageSettings,
     base: Params | None = None,
 ):
-    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it ahead."""
+    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it."""
     coefficients, choices = Coefficients.of(stage), Choices.of(stage)
     return _train_step.lower(state, reference, base, batch, coefficients, choices=choices)
 
@@ -188,7 +189,7 @@ def loss_gradient(
         reference, reference_BND = None, None
     part = _loss_of_part(params, base, reference, s, choices)
     rows = (batch.tokens, where, terms, reference_BND)
-    (loss, gradient), (logp_BN, entropy_BN) = accumulate(part, rows, batch.length, s.plan)
+    (loss, gradient), (logp_BN, entropy_BN) = accumulate(part, rows, batch.length, s.split)
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
     metrics = {
         "loss": loss / divisor,
@@ -253,14 +254,14 @@ def _loss_of_part(params, base, reference, settings: LearnerSettings, choices: C
 
 
 def _weights(params, base, settings: LearnerSettings) -> Params:
-    """What the model computes with: the params themselves, or the base with them as adapters."""
+    """The model's weights: the params themselves, or the base with the params as adapters."""
     return params if base is None else lora.attach(base, params, settings.lora)
 
 
 def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
     """Log-probs of the written tokens under the reference, and its hidden states before them.
 
-    Computed in the parts of the plan. XLA drops what the stage does not use.
+    Computed in the parts of the split. XLA drops what the stage does not use.
     """
 
     def part(x):
@@ -270,7 +271,7 @@ def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
         logp_BN, _ = token_logprobs.read(reference, hidden_BND, where.take(tokens_BT), where, s)
         return (), (logp_BN, hidden_BND)
 
-    _, found = accumulate(part, (batch.tokens, where), batch.length, settings.plan)
+    _, found = accumulate(part, (batch.tokens, where), batch.length, settings.split)
     return found
 
 

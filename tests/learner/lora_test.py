@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora, step
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
 from score_jax.problem import InputError
@@ -142,7 +142,7 @@ def test_the_first_step_has_the_loss_and_metrics_of_the_full_model():
 def test_the_gradient_is_the_full_models_seen_through_the_merge():
     start = adapters()
     # In parts and recomputed, which must not change what is differentiated.
-    found, metrics = gradient(start, {}, base(), remat="full", plan=Plan(2), chunk=5)
+    found, metrics = gradient(start, {}, base(), remat="full", split=Split(2), chunk=5)
     merged, backward = jax.vjp(lambda adapters: lora.merge(base(), adapters, SETTINGS), start)
     full, expected = gradient(merged, base(), lora=LoraSettings())
     assert_equal(metrics, expected, rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ import pytest
 from score_jax.config.settings import StageSettings
 from score_jax.learner import step
 from score_jax.learner.loss import token_logprobs
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
 from score_jax.structs import Batch
@@ -320,11 +320,11 @@ def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
 # How an update is computed changes nothing
 
 LONG = fakes.batch(problems=4, max_attempt_tokens=12, seed=3)  # rows of one or two steps of width
-PLANS = [Plan(), Plan(2), Plan(4), Plan(2, widths=2), Plan(4, widths=2), Plan(1, widths=2)]
+SPLITS = [Split(), Split(2), Split(4), Split(2, widths=2), Split(4, widths=2), Split(1, widths=2)]
 REMATS = ["none", "products", "full"]
 
 
-def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
+def assert_gradient_is_the_naive_forms(family: str, split: Split, remat: str):
     model = fakes.model_of_family(family)
     found, metrics = _loss_gradient(
         fakes.params(model),
@@ -332,7 +332,7 @@ def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
         LONG,
         Coefficients.of(STAGE2),
         choices=Choices.of(STAGE2),
-        settings=fakes.learner_settings(model, plan=plan, remat=remat, max_attempt_tokens=12),
+        settings=fakes.learner_settings(model, split=split, remat=remat, max_attempt_tokens=12),
     )
     loss, theirs, kl_A = slow_gradient(STAGE2, LONG, model)
     assert relative_error(flat(found), theirs) <= 1e-5
@@ -341,33 +341,33 @@ def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
 
 
 def test_parts_of_the_long_batch_have_more_than_one_width():
-    assert Plan(widths=2).columns(LONG.tokens.shape[1]) == (16, 29)
+    assert Split(widths=2).columns(LONG.tokens.shape[1]) == (16, 29)
     assert np.sum(LONG.length <= 16) == np.sum(LONG.length > 16) == 4
 
 
 @pytest.mark.parametrize(
-    ("family", "plan", "remat"),
-    [(family, PLANS[i], REMATS[i % 3]) for i, family in enumerate(fakes.OF_FAMILY)],
+    ("family", "split", "remat"),
+    [(family, SPLITS[i], REMATS[i % 3]) for i, family in enumerate(fakes.OF_FAMILY)],
     ids=str,
 )
-def test_the_gradient_of_every_family_is_the_naive_forms(family, plan, remat):
-    assert_gradient_is_the_naive_forms(family, plan, remat)
+def test_the_gradient_of_every_family_is_the_naive_forms(family, split, remat):
+    assert_gradient_is_the_naive_forms(family, split, remat)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", REMATS)
-@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("split", SPLITS, ids=str)
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
-def test_the_gradient_is_the_naive_forms_in_every_combination(family, plan, remat):
-    assert_gradient_is_the_naive_forms(family, plan, remat)
+def test_the_gradient_is_the_naive_forms_in_every_combination(family, split, remat):
+    assert_gradient_is_the_naive_forms(family, split, remat)
 
 
 @pytest.mark.parametrize(
     ("normalizer", "factor", "settings"),
     [
-        ("sequence", 1.0, {"plan": Plan(2), "remat": "full"}),
-        ("token", len(written()) / ROWS, {"plan": Plan(4), "remat": "none"}),
-        ("constant", 3.0, {"plan": Plan(4), "chunk": 5}),
+        ("sequence", 1.0, {"split": Split(2), "remat": "full"}),
+        ("token", len(written()) / ROWS, {"split": Split(4), "remat": "none"}),
+        ("constant", 3.0, {"split": Split(4), "chunk": 5}),
     ],
 )
 def test_micro_batches_chunks_and_remat_change_nothing_and_normalizers_the_scale(

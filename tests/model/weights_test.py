@@ -390,7 +390,7 @@ def test_a_truncated_gguf_is_refused_wherever_it_ends(tmp_path):
     cut = tmp_path / "cut.gguf"
     for size in (0, 3, 20, 100, 700, len(data) // 2, len(data) - 40):
         cut.write_bytes(data[:size])
-        with pytest.raises(InputError, match=rf"cut.gguf \({size} bytes\) is not a whole GGUF"):
+        with pytest.raises(InputError, match=rf"cut.gguf \({size} bytes\) is not a complete GGUF"):
             weights.load(str(cut))
 
 
@@ -414,7 +414,7 @@ def test_a_damaged_gguf_says_what_is_wrong(old, new, message, tmp_path):
     path = tmp_path / "m.gguf"
     write_gguf(path, CONFIG, random_params())
     path.write_bytes(path.read_bytes().replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"is not a whole GGUF file: .*{message}"):
+    with pytest.raises(InputError, match=rf"is not a complete GGUF file: .*{message}"):
         weights.load(str(path))
 
 
@@ -468,7 +468,7 @@ def test_a_truncated_safetensors_file_is_refused_wherever_it_ends(folder):
     data = path.read_bytes()
     for size in (0, 5, 8, 200, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
-        with pytest.raises(InputError, match=rf"not a whole safetensors file.*{size} bytes"):
+        with pytest.raises(InputError, match=rf"not a complete safetensors file.*{size} bytes"):
             weights.load(str(folder))
 
 

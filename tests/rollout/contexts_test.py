@@ -18,7 +18,9 @@ PROMPTS = PromptBatch(np.array([[1, 2], [3, 0]], np.int32), np.array([2, 1]), np
 
 
 def test_the_instruction_follows_the_attempt_and_a_cut_off_one_is_closed():
-    behind = contexts.behind(FIRST, PROMPTS, instruction=[8, 8], turn_end=[7], columns=7, pad_id=0)
+    behind = contexts.prompts_after(
+        FIRST, PROMPTS, instruction=[8, 8], turn_end=[7], columns=7, pad_id=0
+    )
     assert behind.tokens.tolist() == [[1, 2, 4, 7, 8, 8, 0], [3, 5, 6, 7, 8, 8, 0]]
     assert behind.length.tolist() == [6, 6]
     assert behind.index.tolist() == [9, 4]

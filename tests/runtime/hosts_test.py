@@ -28,7 +28,7 @@ def test_flags_win_over_the_environment(flags, environment, found):
 
 @pytest.mark.parametrize("flags", [("a:1", 2, -1), ("a:1", 0, 1), ("", 2, 0), ("a:1", 2, 2)])
 def test_a_part_of_the_addresses_or_a_number_too_large_is_refused(flags):
-    with pytest.raises(InputError, match=r"told by three values.*--process=0 to N-1"):
+    with pytest.raises(InputError, match=r"needs three values.*--process=0 to N-1"):
         hosts.addresses(*flags, {})
 
 
