@@ -39,7 +39,7 @@ def model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(MODEL, **changes)
 
 
-# What models of a family may have besides: windows that short rows cross, caps that bite.
+# What models of a family may have besides: windows that short rows cross, caps that matter.
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
@@ -112,7 +112,7 @@ def learner_settings(
 
 
 def row(*parts: tuple[int, list[int]], columns: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """One row from (attempt, ids) parts, padded behind: its tokens, attempt ids and length.
+    """One row from (attempt, ids) parts, right-padded: its tokens, attempt ids and length.
 
     row((0, [1, 2]), (1, [3, END]), (0, [1]), (2, [END]), columns=8)
     """

@@ -1,4 +1,4 @@
-"""An update on eight virtual devices: the same gradient, and what is not sent between them."""
+"""An update on eight virtual devices: the same gradient, and what they do not exchange."""
 
 import dataclasses
 import functools

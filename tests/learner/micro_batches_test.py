@@ -1,4 +1,4 @@
-"""Rows in parts: which row goes where, how wide a part is, and what comes back."""
+"""Micro-batches: which rows a part has, how wide it is, and that results are in order."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def accumulated(split: Split, seen: list | None = None):
 def test_sums_and_rows_are_those_of_the_whole_batch_in_its_order(count, widths, shards):
     sums, found_BT = accumulated(Split(count, widths, shards))
     assert sums["sum"] == VALUE_BT.sum()
-    inside_BT = VALUE_BT > 0  # behind a row's end a part may be too narrow to say anything
+    inside_BT = VALUE_BT > 0  # a part may be narrower than the padding after a row
     np.testing.assert_array_equal(np.asarray(found_BT)[inside_BT], 3.0)
     assert np.all(np.isin(np.asarray(found_BT)[~inside_BT], [0.0, 1.0]))
 
@@ -53,7 +53,7 @@ def test_a_part_takes_the_narrowest_width_that_its_rows_fit_in():
     np.testing.assert_array_equal(used, [2, 0, 1, 1])
 
 
-def test_the_widths_are_few_end_with_the_whole_and_are_round():
+def test_the_widths_are_few_rounded_and_end_with_the_full_width():
     assert Split(widths=3).columns(100) == (48, 80, 100)
     assert Split(widths=4).columns(10) == (10,)
     assert Split(widths=1).columns(352) == (352,)
@@ -63,7 +63,7 @@ def test_each_device_keeps_its_own_rows():
     split = Split(parts=2, widths=4, shards=2)
     order_XR = micro_batches._order(jnp.asarray(LENGTH_B), split, sort=True)
     row_MR = micro_batches._split(jnp.arange(8), order_XR, split)
-    # Rows 0 to 3 lie on one device and 4 to 7 on another: a half of every part for each.
+    # Rows 0 to 3 are on one device and 4 to 7 on another: each holds half of every part.
     assert np.all(np.asarray(row_MR)[:, :2] < 4) and np.all(np.asarray(row_MR)[:, 2:] >= 4)
     np.testing.assert_array_equal(row_MR, [[1, 3, 5, 7], [2, 0, 4, 6]])
     np.testing.assert_array_equal(micro_batches._join(row_MR, order_XR, split), np.arange(8))
@@ -75,7 +75,7 @@ def split_of(memory: MemorySettings, rows: int = 64, columns: int = 224, **chang
     return micro_batches.choose(memory, model, rows=rows, columns=columns, **given)
 
 
-def test_where_the_settings_leave_it_open_a_cpu_learns_in_parts_of_about_a_thousand_tokens():
+def test_by_default_a_cpu_splits_rows_into_parts_of_about_a_thousand_tokens():
     assert split_of(MemorySettings()) == Split(16, 4)
     assert split_of(MemorySettings(), attempt_tokens=8) == Split(16, 1)
     assert split_of(MemorySettings(), shards=4) == Split(4, 4, 4)
@@ -84,7 +84,7 @@ def test_where_the_settings_leave_it_open_a_cpu_learns_in_parts_of_about_a_thous
     assert split_of(MemorySettings(micro_batches=8, widths=2)) == Split(8, 2)
 
 
-def test_rows_that_cannot_be_split_over_devices_and_parts_are_told():
+def test_rows_that_cannot_be_split_over_devices_and_parts_are_refused():
     with pytest.raises(InputError, match=r"64 rows .* 8 devices .*micro_batches=16.*divisor of 8"):
         split_of(MemorySettings(micro_batches=16), shards=8)
 

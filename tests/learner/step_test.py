@@ -63,7 +63,7 @@ def flip_second_reward(batch):
     return batch.replace(reward=np.stack([batch.reward[:, 0], 1.0 - batch.reward[:, 1]], axis=1))
 
 
-def test_a_true_verdict_is_rewarded_beside_the_answer_whatever_bonus_and_discount():
+def test_a_true_verdict_has_its_own_reward_at_any_bonus_and_discount():
     true_BA = np.stack([np.zeros(ROWS), np.arange(ROWS) % 2], axis=1).astype(np.float32)
     wrong = BATCH.replace(reward=np.zeros((ROWS, 2), np.float32))
     stage = fakes.stage(bonus=10.0, discount=0.8, verdict=0.5, **NO_KL)
@@ -71,7 +71,7 @@ def test_a_true_verdict_is_rewarded_beside_the_answer_whatever_bonus_and_discoun
     expected, _ = gradient(fakes.stage(**NO_KL), wrong.replace(reward=0.5 * true_BA))
     assert np.any(expected)
     np.testing.assert_allclose(found, expected, atol=1e-7)
-    assert metrics["reward/attempt2"] == 0.0  # which is of answers alone
+    assert metrics["reward/attempt2"] == 0.0  # which counts only answers
 
 
 # Exact expectations, over every episode there can be
@@ -206,7 +206,7 @@ def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_re
     assert np.any(gradient(STAGE2, only(1, batch), policy)[0] != 0.0)
 
 
-def test_masked_attempts_that_were_cut_off_teach_nothing_and_others_as_before():
+def test_masked_truncated_attempts_have_no_gradient_and_others_the_same_as_before():
     cut = BATCH.replace(truncated=np.tile([False, True], (ROWS, 1)))
     stage = dataclasses.replace(STAGE2, truncation="mask")
     assert np.all(gradient(stage, only(2, cut))[0] == 0.0)
@@ -270,7 +270,7 @@ def slow_gradient(stage: StageSettings, batch=BATCH, config=fakes.MODEL, samples
 
 
 def test_loss_and_kl_cover_the_policys_tokens_and_their_end_tokens_only():
-    # Garbage wherever nobody wrote: it would be noticed if anything there were read.
+    # Garbage wherever the policy wrote nothing: reading any of it would change the result.
     column_T = np.arange(BATCH.tokens.shape[1])
     garbage = BATCH.replace(
         logp=np.where(BATCH.attempt > 0, BATCH.logp, np.nan).astype(np.float32),

@@ -28,7 +28,7 @@ def test_bonus_is_zero_when_both_attempts_agree_and_never_reaches_the_first():
     np.testing.assert_array_equal((with_bonus - without)[:, 1], [0, 7, -7, 0])
 
 
-def test_each_attempt_pays_its_own_kl_at_its_own_price():
+def test_each_attempt_is_charged_its_own_kl_with_its_own_coefficient():
     kl_BA = jnp.array([[2.0, 3.0]], jnp.float32)
     stage = fakes.stage(kl_attempt1=0.5, kl_attempt2=0.25, bonus=10.0)
     shaped_BA = shape(jnp.array([[1.0, 1.0]], jnp.float32), kl_BA, stage)
@@ -73,7 +73,7 @@ def test_an_attempt_loses_up_to_1_over_the_last_tokens_before_the_limit():
     np.testing.assert_allclose(overlong(length_BA, 10, 4.0), [[0.0, 0.0], [0.5, 1.0]])
 
 
-def test_a_single_attempt_keeps_its_reward_whatever_bonus_and_discount():
+def test_a_single_attempt_keeps_its_reward_at_any_bonus_and_discount():
     stage = fakes.stage(bonus=10.0, discount=0.9, kl_attempt1=0.5)
     shaped_BA = shape(jnp.array([[1.0]], jnp.float32), jnp.array([[0.5]], jnp.float32), stage)
     np.testing.assert_array_equal(shaped_BA, [[0.75]])

@@ -1,4 +1,4 @@
-"""A phase that hangs ends its process, and says which."""
+"""A phase that hangs ends its process, and the message names it."""
 
 import re
 import subprocess
@@ -53,7 +53,7 @@ def test_a_phase_that_hangs_is_named_with_step_host_and_stacks():
 
 
 @pytest.mark.parametrize("limit_sec", [0.0, 30.0])
-def test_a_phase_that_ends_in_time_or_has_no_limit_is_left_alone(limit_sec):
+def test_a_phase_that_ends_in_time_or_has_no_limit_does_not_end_the_process(limit_sec):
     watchdog = Watchdog(WatchdogSettings(grade=limit_sec))
     for _ in range(3):
         with watchdog.phase("grade"):

@@ -67,7 +67,7 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_rows_of_logits():
     logp_BT, next_BTV, expected = slow.log_probs(
         fakes.params(), BATCH.tokens, WEIGHT_BT, temperature=0.7
     )
-    assert_same(gradient, expected, 1e-5)  # of log-probs alone: entropy gets no gradient
+    assert_same(gradient, expected, 1e-5)  # of log-probs only: entropy has no gradient
     for row, attempt_T in enumerate(BATCH.attempt):
         columns = np.flatnonzero(attempt_T)
         np.testing.assert_allclose(logp_BN[row, : columns.size], logp_BT[row, columns], atol=1e-5)
@@ -78,7 +78,7 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_rows_of_logits():
         np.testing.assert_array_equal(entropy_BN[row, columns.size :], 0.0)
 
 
-def test_without_a_loss_they_are_the_same_and_have_no_gradient():
+def test_log_probs_without_a_loss_are_the_same_and_have_no_gradient():
     where = token_logprobs.written(BATCH.attempt, 6)
 
     @jax.jit
