@@ -520,7 +520,7 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     absent = sorted(path.name for path in tmp_path.glob("*.safetensors"))[1]
     (tmp_path / absent).unlink()
-    with pytest.raises(InputError, match=f"1 are not in the folder: {absent}"):
+    with pytest.raises(InputError, match=f"1 of them are not in the folder: {absent}"):
         weights.load(str(tmp_path))
     for wrong in ("{}", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'):
         (tmp_path / locate.INDEX).write_text(wrong)
@@ -580,7 +580,9 @@ def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):
         raise ConnectionError("not cached" if local_files_only else "no network\ndetails")
 
     fake_hub(monkeypatch, fetch)
-    with pytest.raises(InputError, match=r"owner/model is neither .* fetched: no network. Check"):
+    with pytest.raises(
+        InputError, match=r"owner/model is neither .* downloaded: no network. Check"
+    ):
         weights.load("owner/model")
 
 

@@ -409,16 +409,12 @@ def collectives_in_loops(hlo: str) -> list[str]:
         if name in named and name not in found:
             found.add(name)
             left |= set(re.findall(r"%?([\w.-]+)", named[name])) & set(named)
-    pattern = (
-        r".* (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(.*"
-    )
+    sends = r".* (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(.*"
     return [line for name in found for line in re.findall(sends, named[name])]
 
 
 @pytest.mark.parametrize("data, fsdp, tensor", [(2, 4, 1), (2, 2, 2)])
-def test_in_loops_a_data_shard_sends_nothing_to_others_and_gathers_no_weights(
-    data, fsdp, tensor
-):
+def test_in_loops_a_data_shard_sends_nothing_to_others_and_gathers_no_weights(data, fsdp, tensor):
     mesh = mesh_of(data, fsdp, tensor)
     arguments = episode.call_arguments(
         on(mesh, PARAMS), prompts(), jax.random.key(KEY), settings=PLAIN
