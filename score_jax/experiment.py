@@ -202,7 +202,7 @@ class Experiment:
         s = self.settings
         sampled = stage.objective == "rl"
         rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
-        plan = micro_batches.plan(
+        split = micro_batches.choose(
             s.memory,
             self.model,
             rows=rows if sampled else stage.documents_per_step or rows,
@@ -216,7 +216,7 @@ class Experiment:
             optimizer=s.optimizer,
             samples=s.rollout.samples_per_problem if sampled else 1,
             max_attempt_tokens=s.rollout.max_attempt_tokens,
-            plan=plan,
+            split=split,
             lora=s.model.lora,
             siblings=s.rollout.siblings if sampled else 1,
         )

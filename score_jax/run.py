@@ -202,5 +202,5 @@ def _logged(
     wandb = settings.logging.wandb if train else ""
     with RunLog(folder, primary=hosts.is_lead(), wandb=wandb) as log:
         compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
-        with Watch(fail=settings.compile.after_warmup == "fail", say=log.say) as watch:
+        with Watch(after_warmup=settings.compile.after_warmup, say=log.say) as watch:
             yield log, watch

@@ -1,6 +1,6 @@
-"""The values that travel between the parts, and the alphabet their shapes are written in.
+"""The values that the parts of the program exchange, and the letters of their shapes.
 
-Array locals and parameters carry their shape as a suffix of these letters (`logp_BT`, `reward_BA`):
+The names of array variables end with their shape in these letters (`logp_BT`, `reward_BA`):
 
     Q problems          G samples per problem     B rows (Q * G)          A attempts
     T tokens of a row   S cache slots             N tokens fed at once    P prompt tokens
@@ -11,7 +11,7 @@ Words: a *problem* is asked once and answered in several *attempts*; all attempt
 an *episode*; *reward* is 0 or 1 from grading; *bonus* is the progress term of Stage II; the
 *reference* is the frozen policy of the KL terms.
 
-The host's own values (Problem, Grade) are in problem.py, which imports no jax.
+Values of the host alone (Problem, Grade) are in problem.py, which imports no jax.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from score_jax.problem import Problem
 
 @dataclasses.dataclass(frozen=True)
 class PromptBatch:
-    """Problems of one step, tokenised. Rows are contiguous: tokens from column 0, padding after."""
+    """Tokenised problems of one step. Rows are contiguous: tokens from column 0, then padding."""
 
     tokens: np.ndarray  # [Q, P] int32
     length: np.ndarray  # [Q] int32, 1..P
@@ -56,7 +56,7 @@ class Batch(flax.struct.PyTreeNode):
     length: jax.Array  # [B] int32
     reward: jax.Array  # [B, A] float32 in {0, 1}
     truncated: jax.Array  # [B, A] bool
-    # [B, A] float32 in {0, 1}: attempts whose verdict is true; None without selective revision
+    # [B, A] float32: 1 for attempts whose verdict is true; None without selective revision
     true_verdict: jax.Array | None = None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import LearnerSettings
 from score_jax.model import transformer
 from score_jax.model.families import FAMILIES, ModelConfig
@@ -39,7 +39,7 @@ def model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(MODEL, **changes)
 
 
-# What models of a family may have besides: windows that short rows cross, caps that bite.
+# What models of a family may have besides: windows that short rows cross, caps that matter.
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
@@ -95,7 +95,7 @@ def learner_settings(
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008 (frozen)
     samples: int = 2,
     max_attempt_tokens: int = 3,
-    plan: Plan = Plan(),  # noqa: B008 (frozen)
+    split: Split = Split(),  # noqa: B008 (frozen)
     lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
     siblings: int = 1,
 ) -> LearnerSettings:
@@ -105,14 +105,14 @@ def learner_settings(
         optimizer=optimizer,
         samples=samples,
         max_attempt_tokens=max_attempt_tokens,
-        plan=plan,
+        split=split,
         lora=lora,
         siblings=siblings,
     )
 
 
 def row(*parts: tuple[int, list[int]], columns: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """One row from (attempt, ids) parts, padded behind: its tokens, attempt ids and length.
+    """One row from (attempt, ids) parts, right-padded: its tokens, attempt ids and length.
 
     row((0, [1, 2]), (1, [3, END]), (0, [1]), (2, [END]), columns=8)
     """

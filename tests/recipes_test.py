@@ -81,7 +81,7 @@ def test_every_recipe_runs(recipe, tmp_path):
 
 
 def run_of(settings: Settings, folder) -> Run:
-    return Run.start(settings, folder, None, Watch(fail=False, say=print))  # type: ignore[arg-type]
+    return Run.start(settings, folder, None, Watch(say=print))  # type: ignore[arg-type]
 
 
 def stage_of(run: Run, name: str) -> Stage:

@@ -41,6 +41,7 @@ _TESTS_OF_NO_FILE = {
     "recipes_test.py",
     "splits_test.py",
     "structure_test.py",
+    "config/choices_test.py",
     "launch/gke_test.py",
     "launch/local_processes_test.py",
     "launch/scripts_test.py",

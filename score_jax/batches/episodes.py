@@ -202,7 +202,7 @@ class Episodes:
         one = dataclasses.replace(s, attempts=1, samples=1, siblings=1)
         first = self._rollout(one, reference, prompts, jax.random.fold_in(key, _FIRST), tokens)
         written = hosts.whole(first)
-        behind = contexts.behind(
+        behind = contexts.prompts_after(
             written,
             prompts,
             instruction=template.instruction_ids,

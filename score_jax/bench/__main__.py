@@ -5,12 +5,12 @@
     --config.KEY=VALUE                   with overrides
     --reps=N                             timed runs, compile and one warm-up excluded
     --dtype=float32|bfloat16             of a workload's matmuls
-    --topology=v5e:2x2                   only compile, the decode step or the update, for that TPU
-    --vocabulary=N                       of a workload's model, in place of its own
+    --topology=v5e:2x2                   only compile the decode step or the update for that TPU
+    --vocabulary=N                       vocabulary size of a workload's model
     --memory="KEY=VALUE,…"               update: settings of config.memory for a workload
-    --against="KEY=VALUE,…"              update: timed in turn with these, or with reference=none
-    --analyse                            update: only compile, and tell the memory it would take
-    --attention=xla|cudnn|splash         update: whose attention a workload has
+    --against="KEY=VALUE,…"              update: also time these, or reference=none, in turn
+    --analyse                            update: only compile, and print the memory it would take
+    --attention=xla|cudnn|splash         update: the attention of a workload
     --mbpp=mbpp.jsonl                    rewards: programs from MBPP's references, not stand-ins
 
 Prints a readable table and, as its last line, one JSON object. Timings on a shared machine are
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from score_jax.config.build import build
-from score_jax.config.settings import MemorySettings
+from score_jax.config.settings import CHOICES, MemorySettings, ModelSettings
 from score_jax.problem import InputError, nearest
 from score_jax.runtime import heap
 
@@ -32,7 +32,7 @@ BAD_INPUT = 2
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line there is."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m score_jax.bench",
         description=__doc__,
@@ -42,12 +42,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workload", default="small")
     parser.add_argument("--config")
     parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="float32", choices=CHOICES[ModelSettings, "dtype"])
     parser.add_argument("--topology", default="")
     parser.add_argument("--vocabulary", type=int, default=0)
     parser.add_argument("--memory", default="")
     parser.add_argument("--against", default="")
-    parser.add_argument("--attention", default="xla", choices=("xla", "cudnn", "splash"))
+    parser.add_argument("--attention", default="xla", choices=CHOICES[ModelSettings, "attention"])
     parser.add_argument("--analyse", action="store_true")
     parser.add_argument("--mbpp", default="")
     return parser
@@ -89,9 +89,9 @@ def _rollout(given, overrides: list[str]) -> None:
 
     work = _workload(given, overrides)
     if given.topology:
-        timing.tell(rollout.compile_for(work, given.topology))
+        timing.report(rollout.compile_for(work, given.topology))
     else:
-        timing.tell(rollout.measure(work, given.reps))
+        timing.report(rollout.measure(work, given.reps))
 
 
 def _update(given, overrides: list[str]) -> None:
@@ -102,7 +102,7 @@ def _update(given, overrides: list[str]) -> None:
     if not given.config:
         work = dataclasses.replace(work, attention=given.attention)
     if given.analyse or given.topology:
-        timing.tell(update.memory_of(work, given.topology))
+        timing.report(update.memory_of(work, given.topology))
         return
     against = None
     if given.against:
@@ -110,11 +110,11 @@ def _update(given, overrides: list[str]) -> None:
         memory = _changed(work.memory, ",".join(kept), "--against")
         reference = "reference=none" not in given.against.split(",")
         against = update.Variant(memory, reference)
-    timing.tell(update.measure(work, given.reps, against))
+    timing.report(update.measure(work, given.reps, against))
 
 
 def _changed(memory: MemorySettings, pairs: str, flag: str) -> MemorySettings:
-    """The settings with "KEY=VALUE,…" in them. Raises: InputError for what they do not know."""
+    """The settings changed by "KEY=VALUE,…". Raises: InputError for an unknown key."""
     tree: dict[str, Any] = dataclasses.asdict(memory)
     for pair in pairs.split(",") if pairs else ():
         key, _, value = pair.partition("=")
@@ -128,7 +128,7 @@ def _rewards(given, overrides: list[str]) -> None:
     from score_jax.bench import rewards, timing
 
     del overrides
-    timing.tell(rewards.measure(given.reps, given.mbpp) | timing.where())
+    timing.report(rewards.measure(given.reps, given.mbpp) | timing.where())
 
 
 BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards}

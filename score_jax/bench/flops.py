@@ -1,8 +1,8 @@
-"""Model FLOPs of an update, and the share of a device's peak that they are.
+"""Model FLOPs of an update, and their share of a device's peak.
 
-Counted once each: every matrix with every token, attention over what a token may see, the head with
-every token that the policy wrote; backward twice the forward, the reference's forward once. What is
-computed again to save memory is not counted.
+Counted once each: every matrix with every token, attention over the tokens that a token sees, the
+head with every token that the policy wrote. The backward pass counts twice the forward pass; the
+reference's forward pass counts once. Recomputation to save memory is not counted.
 """
 
 import jax
@@ -27,13 +27,13 @@ def of_update(model: ModelConfig, batch: Batch) -> float:
 
 
 def _seen(length_B: np.ndarray, window: int) -> np.ndarray:
-    """Pairs of a token and one that it sees, in rows of these lengths."""
+    """Pairs of a token and a token that it sees, in rows of these lengths."""
     reach_B = np.minimum(length_B, window) if window else length_B
     return reach_B * (reach_B + 1) / 2 + (length_B - reach_B) * reach_B
 
 
 def utilisation(flops_per_sec: float, dtype: str) -> float | None:
-    """Share of the peak of all devices; None where it is not known (CPUs, other dtypes)."""
+    """Share of the peak of all devices; None if the peak is not known (CPUs, other dtypes)."""
     peak = peaks.here()
     if peak is None or dtype != "bfloat16":
         return None

@@ -1,8 +1,8 @@
 """How fast answers and programs are graded on this machine.
 
-Three kinds of work, each a batch as a training step would give it: programs in the sandbox with all
-its layers, answers that are plain numbers (as GSM8K's), and answers that need algebra (as some of
-MATH's). Nothing is remembered between repetitions. Starting processes is not counted.
+Three kinds of work, each a batch as in a training step: programs in the sandbox with all its
+layers, answers that are plain numbers (as in GSM8K), and answers that need algebra (as some in
+MATH). Nothing is cached between repetitions. The time to start processes is not counted.
 """
 
 import json
@@ -51,9 +51,9 @@ _TASKS = (
 
 
 def measure(reps: int, mbpp: str = "") -> dict[str, Any]:
-    """Programs and answers graded per second, over `reps` repetitions after one to warm up.
+    """Programs and answers graded per second, over `reps` repetitions after one warm-up.
 
-    mbpp: MBPP as published (mbpp.jsonl), to measure with its references; empty: with stand-ins.
+    mbpp: MBPP's published mbpp.jsonl, to grade its references; empty: grades the stand-ins.
     Returns: for "programs", "numbers" and "formulas" `NAME_per_sec` (median), `NAME_spread`
       [least, most] and `NAME_right` (the share graded right, which must be 1); `sandbox`, `cores`.
     """
@@ -114,7 +114,7 @@ def _answers(pairs: Sequence[tuple[str, str]]) -> tuple[int, Callable[[], int]]:
 
 
 def _numbers() -> list[tuple[str, str]]:
-    """A worked solution of GSM8K's length, its last line the answer."""
+    """Worked solutions of GSM8K's length; the last line is the answer."""
     working = "So she has 3 * 4 = <<3*4=12>>12 apples and gives some away.\n" * 5
     return [(f"{working}#### {n:,}", f"{n}") for n in range(1_000, 1_000 + NUMBERS)]
 

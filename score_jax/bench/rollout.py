@@ -1,7 +1,7 @@
-"""Rollouts: tokens per second, what their steps were spent on, and the least they could cost.
+"""Rollouts: tokens per second, the work of their steps, and a lower bound of their cost.
 
-The rollout is compared with *lock-step* where attempts differ in length: the same program made to
-turn all slots around at once, so that every attempt lasts as long as its longest row.
+If attempts differ in length, the rollout is compared with *lock-step*: the same program, but all
+slots turn around at once, so that every attempt lasts as long as its longest row.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from score_jax.runtime import peaks, topology
 
 
 def measure(work: Workload, reps: int) -> dict[str, Any]:
-    """Compiles and times the workload's rollout; see the keys below."""
+    """Compiles and times the workload's rollout; the keys of the result are below."""
     settings = {"rollout": work.settings}
     skewed = bool(np.ptp(work.limit_QGA))
     if skewed:
@@ -69,10 +69,10 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
 
 
 def compile_for(work: Workload, name: str) -> dict[str, Any]:
-    """What the decode step would cost on a TPU that is not here, from its real compiler.
+    """The cost of the decode step on a TPU that this machine does not have, by its real compiler.
 
     Args:
-      name: of a topology, such as "v5e:2x2"; the step is compiled for one of its chips.
+      name: a topology, such as "v5e:2x2"; the step is compiled for one of its chips.
     Raises: InputError if there is no TPU compiler, or no such topology.
     """
     one_chip = topology.one_chip(name)
@@ -97,13 +97,13 @@ def _steps(counted: Work) -> dict[str, Any]:
 def _bandwidth(work: Workload, counted: Work, seconds: float) -> dict[str, Any]:
     """The least bytes of all decode steps over the whole rollout's time, prompts included.
 
-    `bandwidth_share` is told where the device's peak is known.
+    `bandwidth_share` is None if the device's peak is not known.
     """
     s = work.settings
     params, slot_cache = _held(work, slots=1)
     weights, slot = _size(params), _size(slot_cache)
     if not s.model.tied:
-        weights -= params["embedding"].size  # a few of its rows are looked up
+        weights -= params["embedding"].size  # only a few of its rows are read
     steps, slot_steps = np.sum(counted.decode_steps), np.sum(counted.slot_steps)
     values = float(steps) * weights + float(slot_steps) * slot
     speed = values * jnp.dtype(s.dtype).itemsize / seconds
@@ -113,7 +113,7 @@ def _bandwidth(work: Workload, counted: Work, seconds: float) -> dict[str, Any]:
 
 
 def _held(work: Workload, slots: int) -> tuple[Any, Any]:
-    """Shapes of what a decode step reads: the weights, and the cache of `slots`."""
+    """Shapes of what a decode step reads: the weights, and the cache of `slots` slots."""
     s = work.settings
     columns = s.row_tokens(work.prompts.tokens.shape[1])
     params = jax.eval_shape(lambda p: transformer.for_decoding(s.model, p, s.dtype), work.params)
@@ -126,7 +126,7 @@ def _size(tree: Any) -> int:
 
 
 def decode_step(work: Workload, sharding=None) -> dict[str, Any]:
-    """The least FLOPs and bytes per token, and, where XLA can count them, the decode step's.
+    """The least FLOPs and bytes per token, and those of the decode step if XLA can count them.
 
     Least: every matrix once per token (FLOPs) or once per step (bytes), and the cache of the slots
     once per step; attention FLOPs over the whole cache, as the step computes it.
@@ -135,7 +135,7 @@ def decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     slots = episode.slot_counts(len(work.prompts.tokens) * s.samples, s)[0]
     columns = s.row_tokens(work.prompts.tokens.shape[1])
     params, cache = _held(work, slots)
-    # XLA would count a byte that is prefetched into a TPU's on-chip memory at every stop.
+    # Without this option XLA counts a byte more than once if a TPU prefetches it on the chip.
     options = {"xla_vf_vmem_memory_space_assignment": False} if sharding else {}
     found = timing.cost(lower_step(s, slots, columns, sharding).compile(options))
     weights, held = _size(params), _size(cache)
@@ -185,7 +185,7 @@ def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
     arguments = jax.eval_shape(shapes)
     if sharding is None:
         return jax.jit(step, donate_argnums=1).lower(*arguments)
-    # The compiler chooses how arrays lie in memory, as it does inside the rollout's loop.
+    # The compiler chooses the memory layout of arrays, as it does inside the rollout's loop.
     chosen = Format(Layout.AUTO, sharding)
     shardings = jax.tree.map(lambda _: chosen, arguments)
     jitted = jax.jit(step, donate_argnums=1, in_shardings=shardings, out_shardings=chosen)

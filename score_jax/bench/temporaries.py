@@ -1,7 +1,7 @@
-"""The largest values that a compiled program makes on its way, by the name of what makes them.
+"""The largest temporaries of a compiled program, by the operation that makes them.
 
-Read from the program's text: what each instruction outside of fusions writes. XLA may put several
-into one place at different times, so their sizes do not add up to the temporaries' total.
+Read from the program's text: the result of each instruction outside of fusions. XLA may put several
+into the same memory at different times, so their sizes do not add up to the total.
 """
 
 import math
@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 _BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64}
-# Instructions that make nothing of their own: they name, regroup or pass on.
+# Instructions that make no value of their own.
 _NO_VALUE = {
     "parameter",
     "get-tuple-element",
@@ -54,7 +54,7 @@ def _bits(kind: str) -> int:
 
 
 def _short(name: str) -> str:
-    """The last parts of a path of transformations, without what all share."""
+    """The last parts of a path of transformations, without the parts that most paths share."""
     wanted = [
         part
         for part in name.split("/")

@@ -1,4 +1,4 @@
-"""How the benchmarks time compiled programs and tell what they find."""
+"""How the benchmarks time compiled programs and print results."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ from score_jax.workdir.runlog import package_versions
 
 
 def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall seconds of one call, results waited for, and what it returned."""
+    """Wall seconds of one call, including the wait for its results; and the results."""
     started = time.perf_counter()
     result = jax.block_until_ready(call())
     return time.perf_counter() - started, result
@@ -38,7 +38,7 @@ def rate(amount: float, seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def peak_memory_bytes(compiled) -> int | None:
-    """Arguments, results and temporaries of a compiled program; None where XLA does not say."""
+    """Arguments, results and temporaries of a compiled program; None if XLA gives no analysis."""
     memory = compiled.memory_analysis()
     if memory is None:
         return None
@@ -51,7 +51,7 @@ def peak_memory_bytes(compiled) -> int | None:
 
 
 def cost(compiled) -> dict[str, float] | None:
-    """XLA's count of `flops` and `bytes` of one run; None with loops, whose body it counts once."""
+    """XLA's count of `flops` and `bytes` of one run; None with loops: it counts their body once."""
     if " while(" in compiled.as_text():
         return None
     found = compiled.cost_analysis() or {}
@@ -67,8 +67,8 @@ def where() -> dict[str, Any]:
     }
 
 
-def tell(result: Mapping[str, Any]) -> None:
-    """A readable table, then the whole result as one line of JSON."""
+def report(result: Mapping[str, Any]) -> None:
+    """Prints a readable table, then the whole result as one line of JSON."""
     width = max(map(len, result))
     for key, value in result.items():
         if key != "versions":

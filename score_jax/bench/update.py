@@ -1,4 +1,4 @@
-"""Updates: tokens per second of a whole train step, the memory it takes, and what fills that.
+"""Updates: tokens per second of a whole train step, its memory, and what takes the memory.
 
 One step of Stage I's objective: the reference's log-probs, forward and backward of the policy, KL
 in the reward, clipped Adam. Rows are those of the workload's rollout, filled with random tokens.
@@ -31,17 +31,17 @@ STAGE = StageSettings(
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What an update may be compared with: the same one, done otherwise."""
+    """A way to compute the workload's update, to compare with another way."""
 
     memory: MemorySettings
-    reference: bool = True  # its log-probs are computed, and the KL with them
+    reference: bool = True  # compute the reference's log-probs and the KL
 
 
 def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[str, Any]:
     """Compiles and times the update of the workload's episodes.
 
     Args:
-      against: another way to do it, timed in turn; the result's `against` and `times_against`.
+      against: another variant, timed in turn: `against` and `times_against` of the result.
     """
     variants = {"ours": Variant(work.memory)} | ({"other": against} if against else {})
     batch = episodes(work)
@@ -64,7 +64,7 @@ def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[s
         "columns": columns,
         "written_tokens": int(jnp.sum(batch.attempt > 0)),
         "vocabulary": work.settings.model.vocab_size,
-        "plan": dataclasses.asdict(plan(work, work.memory, _platform(None))),
+        "plan": dataclasses.asdict(split_of(work, work.memory, _platform(None))),
         "memory": dataclasses.asdict(work.memory),
         "model_flops_per_sec": flops_per_sec,
         "model_flops_utilisation": flops.utilisation(flops_per_sec, work.settings.dtype),
@@ -80,9 +80,9 @@ def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[s
 
 
 def memory_of(work: Workload, name: str = "") -> dict[str, Any]:
-    """What the update would take, by XLA's analysis; nothing is run, and params are only shapes.
+    """The memory of the update by XLA's analysis; nothing is run, and params are only shapes.
 
-    name: of a topology to compile for, one chip of it; empty: the device here.
+    name: a topology; compiles for one chip of it. Empty: compiles for the device here.
     """
     chip = topology.one_chip(name) if name else None
     lowered, _ = _update(work, Variant(work.memory), episodes(work), shapes=True, chip=chip)
@@ -95,7 +95,7 @@ def memory_of(work: Workload, name: str = "") -> dict[str, Any]:
         "peak_memory_bytes": timing.peak_memory_bytes(program),
         "temporary_bytes": memory.temp_size_in_bytes if memory else None,
         "vocabulary": work.settings.model.vocab_size,
-        "plan": dataclasses.asdict(plan(work, work.memory, _platform(chip))),
+        "plan": dataclasses.asdict(split_of(work, work.memory, _platform(chip))),
         "memory": dataclasses.asdict(work.memory),
         "largest_temporaries": temporaries.largest(program.as_text()),
         **timing.where(),
@@ -106,10 +106,10 @@ def _platform(chip: jax.sharding.SingleDeviceSharding | None) -> str:
     return "tpu" if chip else jax.default_backend()
 
 
-def plan(work: Workload, memory: MemorySettings, platform: str) -> micro_batches.Plan:
-    """How the rows are learned from in parts."""
+def split_of(work: Workload, memory: MemorySettings, platform: str) -> micro_batches.Split:
+    """How the update splits the rows into parts."""
     s = work.settings
-    return micro_batches.plan(
+    return micro_batches.choose(
         memory,
         s.model,
         rows=len(work.prompts.tokens) * s.samples,
@@ -128,9 +128,9 @@ def _update(
     shapes: bool = False,
     chip: jax.sharding.SingleDeviceSharding | None = None,
 ) -> tuple[Any, Callable[[], Any]]:
-    """The lowered update, and a call of it, which changes the state that it keeps.
+    """The lowered update, and a function that runs it on a state of its own.
 
-    shapes: lower for shapes alone, on `chip`; then there is nothing to call.
+    shapes: lower for shapes alone, on `chip`; the function then does nothing.
     """
     s = work.settings
     settings = LearnerSettings(
@@ -146,7 +146,7 @@ def _update(
         optimizer=work.optimizer,
         samples=s.samples,
         max_attempt_tokens=s.max_attempt_tokens,
-        plan=plan(work, variant.memory, _platform(chip)),
+        split=split_of(work, variant.memory, _platform(chip)),
         lora=work.lora,
     )
     trained = work.adapters if work.base else work.params
@@ -171,7 +171,7 @@ def _update(
 
 
 def _peak_process_bytes() -> int:
-    """The most memory that this process had so far; on a CPU it holds the params too."""
+    """The peak memory of this process so far; on a CPU that includes the params."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -7,7 +7,7 @@ skewed   small's model; 256 samples queued on 64 slots, attempts of very differe
 long     the shape of Gemma 3 270M, vocabulary 262,144; 8 problems, rows of 1,024 tokens
 large    the shape of Gemma 2 2B; 64 problems, attempts of 256 tokens; for an accelerator of 80 GB
 
-Attempts end at their limit only: no id ends one, so that every engine writes as much.
+No id ends an attempt: all attempts reach their limit, so that every engine writes as many tokens.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ PROMPT_TOKENS, INSTRUCTION_TOKENS, SKEWED_MEAN = 64, 32, 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Everything that a rollout or an update is measured with."""
+    """All inputs of a measured rollout or update."""
 
     name: str
     settings: EpisodeSettings
@@ -84,8 +84,8 @@ class Workload:
     prompts: PromptBatch
     limit_QGA: np.ndarray  # tokens of each attempt
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
-    base: Params | None = None  # with LoRA, what stays as it is
-    adapters: Params | None = None  # with LoRA, what is trained
+    base: Params | None = None  # with LoRA, the frozen weights
+    adapters: Params | None = None  # with LoRA, the trained params
     memory: MemorySettings = MemorySettings()  # noqa: RUF009 (frozen)
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 (frozen)
     mesh: Mesh | None = None  # None: one device
@@ -123,7 +123,7 @@ def named(
     """One of SHAPES, also as w_NAME.
 
     Args:
-      vocabulary: in place of the shape's own; 0: that.
+      vocabulary: size in place of the shape's own; 0: the shape's own.
       shapes: params are only shapes, to compile with and not to run.
 
     Raises: InputError with the nearest name.
@@ -173,7 +173,7 @@ def named(
 
 
 def of_config(settings: Settings) -> Workload:
-    """A config's own model, template and first training batch; lengths as its model ends them."""
+    """A config's model, template and first training batch; its model decides when attempts end."""
     experiment = Experiment.open(settings)
     where, rollout, template = settings.problems, settings.rollout, experiment.template
     batches = pipeline.batches(
@@ -208,7 +208,7 @@ def heavy_tailed(shape: tuple[int, ...], limit: int, seed: int) -> np.ndarray:
     Half of them are shorter than a sixth of the limit; one in twenty or so reaches it.
     """
     drawn = np.random.default_rng([seed, 1]).lognormal(mean=0.0, sigma=1.1, size=shape)
-    # Clipping takes from the tail, so the scale that gives the mean is found, not computed.
+    # Clipping shortens the tail, so the scale that gives the mean is found by bisection.
     low, high = 0.0, float(limit)
     for _ in range(50):
         scale = (low + high) / 2

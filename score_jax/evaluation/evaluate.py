@@ -127,7 +127,7 @@ def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Epi
         return run(prompts, settings=settings)
     critique, rewrite = map(experiment.instruction_ids, SELF_REFINE[s.problems.prompt])
     first = run(prompts, settings=dataclasses.replace(settings, attempts=1))
-    behind = contexts.behind(
+    behind = contexts.prompts_after(
         hosts.whole(first),
         prompts,
         instruction=critique,

@@ -1,9 +1,9 @@
-"""Adapters out, in `peft`'s layout: adapter_config.json and adapter_model.safetensors.
+"""Writes adapters in `peft`'s layout: adapter_config.json and adapter_model.safetensors.
 
-`peft.PeftModel.from_pretrained(model, folder)` and vLLM's LoRA loading read such a folder. Each
-layer's factors are tensors of their own there, as [outputs, inputs]: lora_A is our `down`
-transposed, lora_B our `up`. Layout: github.com/huggingface/peft, docs/source/developer_guides/
-checkpoint.md.
+`peft.PeftModel.from_pretrained(model, folder)` and vLLM's LoRA loading read such a folder. There,
+each layer's factors are separate tensors [outputs, inputs]: lora_A is our `down` transposed, lora_B
+our `up` transposed. Layout: github.com/huggingface/peft,
+docs/source/developer_guides/checkpoint.md.
 """
 
 import json
@@ -30,11 +30,11 @@ def save_adapters(
     *,
     source: str,
 ) -> None:
-    """Writes both files in float32; each appears only when it is complete.
+    """Writes both files in float32; each gets its name only when it is complete.
 
     Args:
       adapters: every array must be readable from this process.
-      source: the base model's hub id or folder, for those who load the adapters by name alone.
+      source: the base model's hub id or folder, stored in the config for loaders.
     Raises: InputError if the folder cannot be written.
     """
     folder = Path(folder)
@@ -73,5 +73,5 @@ def save_adapters(
     except OSError as error:
         raise InputError(
             f"{folder}: the adapters cannot be written there ({error.strerror or error}). "
-            "Free space or choose another folder."
+            "Free disk space or choose another folder."
         ) from None

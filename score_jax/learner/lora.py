@@ -1,23 +1,22 @@
-"""LoRA: low-rank adapters beside frozen weights, and nothing else trained.
+"""LoRA: trains low-rank adapters of frozen weights, and nothing else.
 
-    init(key, config, settings)        -> adapters, which leave the model as it is
+    init(key, config, settings)        -> adapters that do not change the model yet
     attach(base, adapters, settings)   -> params that compute base + adapters; copies nothing
     merge(base, adapters, settings)    -> params of plain weights, for export
 
-Adapters are a pytree beside the base, by the name of the weight under `layers`, stacked like it:
+Adapters are a pytree of their own, by the name of the weight under `layers`, stacked like it:
 
     {"query": {"down": [L,D,rank], "up": [L,rank,H,E]}, "output": {"down": [L,H,E,rank], ...}, ...}
 
-The base is never copied, donated or saved. It is the reference of the KL terms too: a reference is
-adapters as well, `{}` for the base as it was loaded. So optimizer state, checkpoints and reference
-are of the adapters' size.
+The base is never copied, donated or saved. A reference of the KL terms is adapters too: `{}` is the
+base as it was loaded. So optimizer state, checkpoints and reference have the adapters' size.
 
-Applied, not merged, inside the update: merging first would make every merged weight and, in the
-backward pass, every weight's gradient (SmolLM2-135M's shape, rank 16, 4 rows of 224 tokens, layers
-recomputed: 953 MiB of temporaries in place of 184).
+The update applies adapters and does not merge them: merging would compute every merged weight and,
+in the backward pass, every weight's gradient (SmolLM2-135M's shape, rank 16, 4 rows of 224 tokens,
+layers recomputed: 953 MiB of temporaries instead of 184).
 
-Our own and not qwix, which adds adapters by intercepting jax functions while a Flax module runs:
-here they are an argument like any other, and the whole mechanism is this file and three lines of
+We do not use qwix, which adds adapters by intercepting jax functions while a Flax module runs: here
+adapters are an argument like any other, and the code is this file and three lines of
 `transformer.linear`.
 
 Left out: dropout, biases, adapters of the embedding and of an untied head.
@@ -54,8 +53,8 @@ def targets(config: ModelConfig, settings: LoraSettings) -> dict[str, Place]:
     if not found:
         raise InputError(
             f"config.model.lora.targets={settings.targets!r} matches no weight that can have an "
-            "adapter, so nothing would be trained. It is a regular expression that must match "
-            f"whole names; there are: {', '.join(p.path for p in matrices)}."
+            "adapter, so nothing would be trained. It is a regular expression that must match a "
+            f"whole name; the names are: {', '.join(p.path for p in matrices)}."
         )
     return {_name(place): place for place in found}
 
@@ -63,9 +62,9 @@ def targets(config: ModelConfig, settings: LoraSettings) -> dict[str, Place]:
 def init(
     key: jax.Array, config: ModelConfig, settings: LoraSettings, mesh: Mesh | None = None
 ) -> Params:
-    """Float32 adapters of a policy that is still the base: `up` is zero, `down` is random.
+    """Float32 adapters of a policy that equals the base: `up` is zero, `down` is random.
 
-    mesh: lays each factor out as the weight's own axes are.
+    mesh: splits each factor's axes as the weight's own axes are split.
     """
     make = functools.partial(_make, config=config, settings=settings)
     if mesh is None:
@@ -75,7 +74,7 @@ def init(
 
 
 def shapes(config: ModelConfig, settings: LoraSettings, mesh: sharding.AnyMesh) -> Params:
-    """Shapes and shardings of what `init` makes on a mesh."""
+    """Shapes and shardings of the result of `init` on a mesh."""
     make = functools.partial(_make, config=config, settings=settings)
     made = jax.eval_shape(make, jax.random.key(0))
     axes = {name: _axes(place) for name, place in targets(config, settings).items()}
@@ -98,7 +97,7 @@ def _make(key: jax.Array, *, config: ModelConfig, settings: LoraSettings) -> Par
 
 
 def attach(base: Params, adapters: Params, settings: LoraSettings) -> Params:
-    """Params that compute base + adapters, made of the very arrays given."""
+    """Params that compute base + adapters; copies no array."""
     layers = dict(base["layers"])
     for name, factors in adapters.items():
         scale = settings.alpha / settings.rank
@@ -107,8 +106,7 @@ def attach(base: Params, adapters: Params, settings: LoraSettings) -> Params:
 
 
 def merge(base: Params, adapters: Params, settings: LoraSettings) -> Params:
-    """Params of plain weights that compute the same up to rounding; weights without adapters are
-    the base's own arrays."""
+    """Plain params that compute the same up to rounding; copies no weight without an adapter."""
     params = attach(base, adapters, settings)
     changed = {name: params["layers"][name] for name in adapters}
     return {**base, "layers": {**base["layers"], **jax.jit(jax.vmap(lowrank.merged))(changed)}}
@@ -127,7 +125,7 @@ def _factors(key: jax.Array, place: Place, config: ModelConfig, rank: int) -> Pa
 
 
 def _axes(place: Place) -> dict[str, tuple[str | None, ...]]:
-    """Logical axes of both factors: the weight's own, and a rank that is not split."""
+    """Logical axes of both factors: those of the weight, and the rank axis, which is not split."""
     layers, *axes = transformer.AXES[_name(place)]
     inputs, outputs = axes[: place.inputs], axes[place.inputs :]
     return {"down": (layers, *inputs, None), "up": (layers, None, *outputs)}

@@ -2,10 +2,11 @@
 
     train_step(state, reference, batch, *, stage, base=None) -> state, metrics
 
-One on-policy step of REINFORCE with per-attempt rewards. The stage's numbers are traced, so Stage I
-and Stage II run the same compiled program; only its named choices (baseline, KL estimator,
-normaliser) are compiled in. SFT is this step with reward 1, no baseline and no reference. With LoRA
-the params of state and reference are adapters of the same frozen `base`.
+One on-policy step of REINFORCE with per-attempt rewards: log-probs, KL, shaped rewards, advantages,
+loss. The stage's numbers are traced, so Stage I and Stage II run the same compiled program; only
+its named choices (baseline, KL estimator, normalizer) are compiled in. SFT is this step with reward
+1, no baseline and no reference. With LoRA the params of state and reference are adapters of the
+same frozen `base`.
 """
 
 import dataclasses
@@ -19,32 +20,32 @@ import jax.numpy as jnp
 from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
 from score_jax.learner import lora, optimizer
 from score_jax.learner.loss import token_logprobs
-from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.micro_batches import Plan, accumulate
+from score_jax.learner.loss.token_logprobs import LikelihoodSettings, Written
+from score_jax.learner.micro_batches import Split, accumulate
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, standardize
-from score_jax.rl.shaping import kl_coefficients, overlong, shape
+from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
 from score_jax.structs import Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnerSettings:
-    """What an update is compiled for."""
+    """The settings that an update is compiled for."""
 
     likelihood: LikelihoodSettings
     optimizer: OptimizerSettings
-    samples: int  # G, rows of one problem; they lie next to each other
+    samples: int  # G, rows of one problem; they are adjacent
     max_attempt_tokens: int
-    plan: Plan = Plan()  # noqa: RUF009 (frozen)
+    split: Split = Split()  # noqa: RUF009 (frozen)
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
-    siblings: int = 1  # of the samples, as many share their first attempt
+    siblings: int = 1  # so many adjacent samples share their first attempt
 
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything that an update changes."""
 
     step: jax.Array  # updates taken in this stage
-    params: Params  # what is trained: all weights, or adapters
+    params: Params  # the trained ones: all weights, or adapters
     opt_state: Any
     settings: LearnerSettings = flax.struct.field(pytree_node=False)
 
@@ -56,8 +57,7 @@ class Coefficients(flax.struct.PyTreeNode):
     learning_rate: Any
     warmup_steps: Any
     final_fraction: Any
-    linear: Any
-    cosine: Any
+    schedule: Any  # name -> 1.0 for the stage's schedule, 0.0 for the others
     reward_attempt1: Any
     reward_attempt2: Any
     bonus: Any
@@ -71,9 +71,9 @@ class Coefficients(flax.struct.PyTreeNode):
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Coefficients":
-        shapes = {name: float(stage.schedule == name) for name in ("linear", "cosine")}
-        names = [f.name for f in dataclasses.fields(cls) if f.name not in shapes]
-        return cls(**{name: float(getattr(stage, name)) for name in names}, **shapes)
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "schedule"]
+        schedule = {name: float(stage.schedule == name) for name in optimizer.SCHEDULES}
+        return cls(**{name: float(getattr(stage, name)) for name in names}, schedule=schedule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def train_step(
 
     Args:
       reference: the frozen policy of the KL terms; None for a stage without any (SFT).
-      batch: rows of one problem lie next to each other, `samples` of them.
+      batch: the `samples` rows of one problem are adjacent.
       base: with LoRA, the frozen weights that the adapters of state and reference belong to; a
         reference `{}` is then these weights themselves.
 
@@ -129,7 +129,7 @@ def lower(
     stage: StageSettings,
     base: Params | None = None,
 ):
-    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it ahead."""
+    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it."""
     coefficients, choices = Coefficients.of(stage), Choices.of(stage)
     return _train_step.lower(state, reference, base, batch, coefficients, choices=choices)
 
@@ -171,39 +171,26 @@ def loss_gradient(
     if reference is not None:
         reference = _weights(reference, base, s)
         reference_BN, reference_BND = _of_reference(reference, batch, where, s)
-    kl_BN = kl.k1(behaviour_BN, reference_BN)
-    kl_BA = kl.per_attempt(jnp.where(where.mask, kl_BN, 0.0), where.attempt, attempts)
+    kl_BN = jnp.where(where.mask, kl.k1(behaviour_BN, reference_BN), 0.0)
+    kl_BA = kl.per_attempt(kl_BN, where.attempt, attempts)
 
-    kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
-    shaped_BA = shape(batch.reward, kl_in_reward_BA, coefficients)
-    if choices.truncation == "penalty":
-        length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
-        shaped_BA -= overlong(length_BA, s.max_attempt_tokens, coefficients.overlong_tokens)
-    if batch.true_verdict is not None:
-        # Of the attempt that gives it alone: neither the bonus nor the discount multiplies it.
-        shaped_BA += coefficients.verdict * batch.true_verdict
-    shaped_QGA = shaped_BA.reshape(-1, s.samples, attempts)
-    advantage_QGA = advantages(shaped_QGA, choices.baseline, s.siblings)
-    if choices.standardize:
-        advantage_QGA = standardize(advantage_QGA)
-    advantage_BA = advantage_QGA.reshape(-1, attempts)
-    if choices.truncation == "mask":
-        advantage_BA = jnp.where(batch.truncated, 0.0, advantage_BA)
-    terms = {
-        "tokens": batch.tokens,
-        "where": where,
-        "advantage": _per_token(advantage_BA, where.attempt),
-        "behaviour": behaviour_BN,
-        "importance_cap": jnp.full_like(behaviour_BN, coefficients.importance_cap),
-        "reference": reference_BN,
-        "reference_hidden": reference_BND if choices.kl_estimator == "exact" else None,
-        "kl_coefficient": _per_token(
-            jnp.broadcast_to(kl_coefficients(attempts, coefficients), kl_BA.shape), where.attempt
-        ),
-    }
+    shaping = Shaping.of(coefficients, attempts)
+    shaped_BA = _shaped(batch, where, kl_BA, shaping, coefficients, choices, s)
+    advantage_BA = _advantages(shaped_BA, batch.truncated, choices, s)
+    terms = losses.TokenTerms(
+        advantage=_per_token(advantage_BA, where.attempt),
+        behaviour=behaviour_BN,
+        importance_cap=jnp.full_like(behaviour_BN, coefficients.importance_cap),
+        reference=reference_BN,
+        kl_coefficient=_per_token(jnp.broadcast_to(shaping.kl_weight, kl_BA.shape), where.attempt),
+    )
+
+    if choices.kl_estimator not in kl.ON_VOCABULARY:
+        reference, reference_BND = None, None
+    part = _loss_of_part(params, base, reference, s, choices)
+    rows = (batch.tokens, where, terms, reference_BND)
+    (loss, gradient), (logp_BN, entropy_BN) = accumulate(part, rows, batch.length, s.split)
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
-    part = _loss_gradient_of(params, base, reference, s, choices)
-    (loss, gradient), (logp_BN, entropy_BN) = accumulate(part, terms, batch.length, s.plan)
     metrics = {
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
@@ -213,56 +200,68 @@ def loss_gradient(
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
 
-def _loss_gradient_of(params, base, reference, settings: LearnerSettings, choices: Choices):
-    """terms of some rows -> (their loss and its gradient), (logp_BN, entropy_BN)."""
+def _shaped(batch: Batch, where: Written, kl_BA, shaping: Shaping, coefficients, choices, settings):
+    """`shape`, less the penalty for length, plus the reward of a true verdict."""
+    kl_in_reward_BA = kl_BA if choices.kl_estimator in kl.IN_REWARD else jnp.zeros_like(kl_BA)
+    shaped_BA = shape(batch.reward, kl_in_reward_BA, shaping)
+    if TRUNCATIONS[choices.truncation].penalized:
+        length_BA = _lengths(where, kl_BA.shape[1])
+        window = coefficients.overlong_tokens
+        shaped_BA -= overlong(length_BA, settings.max_attempt_tokens, window)
+    if batch.true_verdict is not None:
+        # Added last: neither the bonus nor the discount multiplies it.
+        shaped_BA += coefficients.verdict * batch.true_verdict
+    return shaped_BA
 
-    exact = choices.kl_estimator == "exact" and reference is not None
 
-    def objective(
-        logp_BN, kl_BN, mask_BN, advantage_BN, behaviour_BN, cap_BN, reference_BN, kl_c_BN
-    ):
-        if choices.importance_weights:
-            advantage_BN *= losses.importance_weights(logp_BN, behaviour_BN, cap_BN)
-        loss = losses.reinforce_sum(logp_BN, advantage_BN, mask_BN)
-        if choices.kl_estimator in kl.LOSSES:
-            kl_BN = kl.LOSSES[choices.kl_estimator](logp_BN, reference_BN)
-        if kl_BN is not None:
-            loss += jnp.sum(jnp.where(mask_BN, kl_c_BN * kl_BN, 0.0))
-        return loss
+def _advantages(shaped_BA, truncated_BA, choices: Choices, settings: LearnerSettings) -> jax.Array:
+    shaped_QGA = shaped_BA.reshape(-1, settings.samples, shaped_BA.shape[1])
+    advantage_QGA = advantages(shaped_QGA, choices.baseline, settings.siblings)
+    if choices.standardize:
+        advantage_QGA = standardize(advantage_QGA)
+    advantage_BA = advantage_QGA.reshape(shaped_BA.shape)
+    if TRUNCATIONS[choices.truncation].masked:
+        advantage_BA = jnp.where(truncated_BA, 0.0, advantage_BA)
+    return advantage_BA
 
-    def loss_sum(params, terms):
-        where, tokens_BT = terms["where"], terms["tokens"]
+
+def _loss_of_part(params, base, reference, settings: LearnerSettings, choices: Choices):
+    """(tokens, where, terms, reference's hidden states) of some rows -> (their loss and its
+    gradient), (logp_BN, entropy_BN)."""
+
+    def loss_sum(params, tokens_BT, where, terms, reference_BND):
+        s = settings.likelihood
         weights = _weights(params, base, settings)
-        hidden_BND = token_logprobs.hidden_before(weights, tokens_BT, where, settings.likelihood)
-        names = ("advantage", "behaviour", "importance_cap", "reference", "kl_coefficient")
+        hidden_BND = token_logprobs.hidden_before(weights, tokens_BT, where, s)
         return token_logprobs.loss(
-            objective,
             weights,
             hidden_BND,
             where.take(tokens_BT),
             where,
-            settings.likelihood,
-            tuple(terms[name] for name in names),
-            reference=reference if exact else None,
-            reference_BND=terms["reference_hidden"],
+            terms,
+            s,
+            kl_estimator=choices.kl_estimator,
+            weighted=choices.importance_weights,
+            reference=reference,
+            reference_BND=reference_BND,
         )
 
-    def part(terms):
-        (loss, found), gradient = jax.value_and_grad(loss_sum, has_aux=True)(params, terms)
+    def part(rows):
+        (loss, found), gradient = jax.value_and_grad(loss_sum, has_aux=True)(params, *rows)
         return (loss, gradient), found
 
     return part
 
 
 def _weights(params, base, settings: LearnerSettings) -> Params:
-    """What the model computes with: the params themselves, or the base with them as adapters."""
+    """The model's weights: the params themselves, or the base with the params as adapters."""
     return params if base is None else lora.attach(base, params, settings.lora)
 
 
 def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
-    """Log-probs of the written tokens under the reference and its hidden states before them.
+    """Log-probs of the written tokens under the reference, and its hidden states before them.
 
-    In the update's parts. What a stage does not use of them is never computed.
+    Computed in the parts of the split. XLA drops what the stage does not use.
     """
 
     def part(x):
@@ -272,19 +271,24 @@ def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
         logp_BN, _ = token_logprobs.read(reference, hidden_BND, where.take(tokens_BT), where, s)
         return (), (logp_BN, hidden_BND)
 
-    _, found = accumulate(part, (batch.tokens, where), batch.length, settings.plan)
+    _, found = accumulate(part, (batch.tokens, where), batch.length, settings.split)
     return found
 
 
 def _per_token(value_BA: jax.Array, attempt_BN: jax.Array) -> jax.Array:
-    """Each token gets its own attempt's value; 0 where nobody wrote."""
+    """Each token gets its own attempt's value; 0 where the policy wrote nothing."""
     picked_BN = jnp.take_along_axis(value_BA, jnp.maximum(attempt_BN - 1, 0), axis=1)
     return jnp.where(attempt_BN > 0, picked_BN, 0.0)
 
 
+def _lengths(where: Written, attempts: int) -> jax.Array:
+    """Tokens of each attempt, [B, A] float32."""
+    return kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
+
+
 def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, jax.Array]:
     attempts = batch.reward.shape[1]
-    length_BA = kl.per_attempt(where.mask.astype(jnp.float32), where.attempt, attempts)
+    length_BA = _lengths(where, attempts)
     entropy_BA = kl.per_attempt(entropy_BN, where.attempt, attempts)
     tokens_A = jnp.maximum(jnp.sum(length_BA, axis=0), 1.0)
     metrics: dict[str, jax.Array] = {}
@@ -300,7 +304,7 @@ def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, ja
 
 
 def _signal_metrics(reward_BA, advantage_BA, samples: int) -> dict[str, jax.Array]:
-    """How much there is to learn from: problems whose samples differ in reward, and advantages."""
+    """The learning signal: share of problems whose samples differ in reward; mean |advantage|."""
     attempts = reward_BA.shape[1]
     reward_QGA = reward_BA.reshape(-1, samples, attempts)
     mixed_QA = jnp.max(reward_QGA, axis=1) > jnp.min(reward_QGA, axis=1)

@@ -3,12 +3,13 @@
     over_rows(q, k, v, window=..., softcap=...)   causal, within a window, with bounded scores
     soft_cap(x, cap)                              cap * tanh(x / cap)
 
-Written out, as jax.nn.dot_product_attention cannot bound scores, and makes more passes over them:
-on a CPU an update of the benchmark's `real` takes 0.95 of the time that it takes with that one. A
-device's own kernel may take its place.
+Written out because jax.nn.dot_product_attention cannot bound scores and makes more passes over
+them: on a CPU an update of the benchmark's `real` takes 0.95 of the time that it takes with that
+function. A device's own kernel may replace it.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from jax.sharding import Mesh, PartitionSpec
 from score_jax.model.kernels import KERNELS
 from score_jax.runtime.sharding import BATCH_AXES, RULES
 
-# Queries attend in so many blocks, of so many columns at least, and the keys behind each are left
-# out. On a CPU an update of `real` takes 0.98 to 0.996 of the time that it takes in one block.
+# Queries attend in up to BLOCKS blocks of at least LEAST_BLOCK columns; a block skips later keys.
+# On a CPU an update of `real` takes 0.98 to 0.996 of the time that it takes in one block.
 BLOCKS, LEAST_BLOCK, ROUND = 4, 64, 16
 
 
@@ -38,18 +39,23 @@ def over_rows(
     kernel: str = "xla",
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Each token attends to itself and what is before it in its row. Returns: out_BTHE.
+    """Each token attends to itself and the tokens before it in its row. Returns: out_BTHE.
 
-    q_BTHE: scaled, so that a score is its product with a key.
-    window: scalar; tokens that one sees, itself included, 0 for all. It may be traced, so that
-        layers of both kinds are one program. None: all, as 0 without a comparison.
-    windows: the values that `window` may have, which a kernel is compiled for.
-    kernel: or a key of KERNELS.
-    mesh: that rows and heads are split over; XLA sees that by itself, for its own attention.
+    q_BTHE: scaled, so that a score is the product of a query and a key.
+    window: scalar; how many tokens a token sees, itself included; 0 for all. It may be traced, so
+        that layers of both kinds are one program. None: all, as 0 but without a comparison.
+    windows: the values that `window` may have; a kernel is compiled for each.
+    kernel: a key of ATTENTIONS.
+    mesh: over which rows and heads are split; only kernels need it.
     """
-    if kernel != "xla":
-        attend = functools.partial(KERNELS[kernel], softcap=softcap)
-        return _by_kernel(attend, q_BTHE, k_BTKE, v_BTKE, window, windows, mesh)
+    attend = ATTENTIONS[kernel]
+    return attend(
+        q_BTHE, k_BTKE, v_BTKE, window=window, softcap=softcap, windows=windows, mesh=mesh
+    )
+
+
+def _by_xla(q_BTHE, k_BTKE, v_BTKE, *, window, softcap: float, windows, mesh) -> jax.Array:
+    del windows, mesh
     b, t, h, e = q_BTHE.shape
     kv_heads = k_BTKE.shape[2]
     q_BTKGE = q_BTHE.reshape(b, t, kv_heads, h // kv_heads, e)
@@ -65,13 +71,13 @@ def over_rows(
 
 
 def blocks(columns: int) -> list[tuple[int, int]]:
-    """First and last column of each block of queries; four leave out 3/8 of all scores."""
+    """First and last column of each block of queries; four blocks skip 3/8 of all scores."""
     size = max(LEAST_BLOCK, -(-columns // (BLOCKS * ROUND)) * ROUND)
     return [(first, min(first + size, columns)) for first in range(0, columns, size)]
 
 
 def _attend(q_BKGTE, k_BKSE, v_BKSE, visible_TS, softcap: float) -> jax.Array:
-    """Some queries to all that one of them sees. Returns: out_BKGTE, float32."""
+    """A block of queries attends to the keys that any of them sees. Returns: out_BKGTE, float32."""
     b, kv_heads, groups, _, e = q_BKGTE.shape
     # The queries of all heads that share keys are one matrix, which no product has to copy.
     q_BKNE = q_BKGTE.reshape(b, kv_heads, -1, e)
@@ -80,7 +86,7 @@ def _attend(q_BKGTE, k_BKSE, v_BKSE, visible_TS, softcap: float) -> jax.Array:
     score_BKNS = jnp.where(visible_NS, soft_cap(score_BKNS, softcap), -jnp.inf)
     top_BKN1 = jax.lax.stop_gradient(jnp.max(score_BKNS, axis=-1, keepdims=True))
     weight_BKNS = jnp.exp(score_BKNS - top_BKN1)
-    # Divided by their sum behind the product: it has E columns, and the weights have S.
+    # Divided by the sum of weights after the product: it has E columns, the weights have S.
     out_BKNE = jnp.einsum(
         "BKNS,BKSE->BKNE",
         weight_BKNS.astype(v_BKSE.dtype),
@@ -91,7 +97,10 @@ def _attend(q_BKGTE, k_BKSE, v_BKSE, visible_TS, softcap: float) -> jax.Array:
     return out_BKNE.reshape(q_BKGTE.shape)
 
 
-def _by_kernel(attend, q_BTHE, k_BTKE, v_BTKE, window, windows, mesh: Mesh | None) -> jax.Array:
+def _by_kernel(
+    kernel, q_BTHE, k_BTKE, v_BTKE, *, window, softcap: float, windows, mesh: Mesh | None
+) -> jax.Array:
+    attend = functools.partial(kernel, softcap=softcap)
     sizes = sorted(set(windows)) if window is not None else [0]
 
     def on_device(index, *qkv):
@@ -107,12 +116,12 @@ def _by_kernel(attend, q_BTHE, k_BTKE, v_BTKE, window, windows, mesh: Mesh | Non
         mesh=mesh,
         in_specs=(PartitionSpec(), heads, heads, heads),
         out_specs=heads,
-        check_vma=False,  # kernels do not say over which axes their results vary
+        check_vma=False,  # kernels do not state over which axes their results vary
     )(index, q_BTHE, k_BTKE, v_BTKE)
 
 
 def _visible(columns: int, window: jax.Array | None) -> jax.Array:
-    """[T, T] bool: whether the token of a row sees that of a column. With window 2:
+    """[T, T] bool: whether the token of a row sees the token of a column. With window 2:
 
     token 0   x . .
     token 1   x x .
@@ -123,3 +132,9 @@ def _visible(columns: int, window: jax.Array | None) -> jax.Array:
     if window is None:
         return visible_TT
     return visible_TT & ((age_TT < window) | (window == 0))
+
+
+ATTENTIONS: dict[str, Callable[..., jax.Array]] = {
+    "xla": _by_xla,
+    **{name: functools.partial(_by_kernel, kernel) for name, kernel in KERNELS.items()},
+}

@@ -1,9 +1,9 @@
 """The key/value cache: an explicit pytree, one pair of arrays per layer, updated in place.
 
 A layer's arrays are separate, not stacked: XLA can then update each in place and read it without
-slicing a stack first. How a layer lies in memory is in cache_layouts.py.
+slicing a stack first. cache_layouts.py has the layouts of a layer in memory.
 
-There are two ways to lay rows of different lengths into S slots.
+Rows of different lengths are put into S slots in one of two ways.
 
 *Contiguous*, for feeding many tokens at once (a prompt, an instruction): position = slot.
 
@@ -11,16 +11,16 @@ There are two ways to lay rows of different lengths into S slots.
     row 1   p p p p p a  .  .      length 6
     row 2   p p a ? ? .  .  .      length 3; slots marked ? hold a chunk's padding, overwritten next
 
-*Ring*, for writing one token in every row at a time: all rows end at one shared slot, so that a
-step's keys and values are one slice of the array, written in place, whatever the rows' lengths
-(a scatter to every row's own length would be counted, and on TPUs executed, as much more). What a
-row sees are the `length` slots before the shared one, around the end of the array if need be.
+*Ring*, for writing one token in every row at a time: all rows end at one shared slot. So a step's
+keys and values are one slice of the array, written in place, whatever the rows' lengths (a scatter
+to every row's own length would cost more, on TPUs much more). A row sees the `length` slots before
+the shared one, wrapping around the end of the array.
 
     row 0   . . . p p p a a|.      the next slot is 8 for every row
     row 1   . . p p p p p a|.
     row 2   . . . . . p p a|.
 
-`to_ring` and `from_ring` turn rows from one layout into the other.
+`to_ring` and `from_ring` convert rows from one form to the other.
 """
 
 import jax
@@ -56,10 +56,10 @@ def attend_chunk(
     window: int = 0,
     softcap: float = 0.0,
 ) -> tuple[jax.Array, LayerCache]:
-    """Contiguous rows: writes N tokens at their positions, then each attends up to its own.
+    """Contiguous rows: writes N tokens at their positions; each attends up to its own position.
 
-    window: tokens that one sees, itself included; 0: all.
-    Returns: out_BNHE and the layer's new cache. A position past the end is written nowhere.
+    window: how many tokens a token sees, itself included; 0: all.
+    Returns: out_BNHE and the layer's new cache. Tokens at positions past the end are dropped.
     """
 
     def write(old, new, axis: int):
@@ -86,7 +86,7 @@ def attend_step(
 ) -> tuple[jax.Array, LayerCache]:
     """A ring: writes one token of every live row at the shared slot, then attends to `visible`.
 
-    A row that is not live keeps what it has: it waits, and what it holds there may be its own.
+    A row that is not live is unchanged: it waits, and the slot may hold a token of its own.
     Returns: out_B1HE and the layer's new cache.
     """
 
@@ -101,9 +101,9 @@ def attend_step(
 
 
 def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array, window: int = 0) -> jax.Array:
-    """What a token written at `slot` sees, [B, 1, S] bool: itself and `length` slots before it.
+    """The slots that a token at `slot` sees, [B, 1, S] bool: itself and `length` slots before it.
 
-    window: if not 0, it sees that many at most, itself included.
+    window: if not 0, it sees at most that many, itself included.
     """
     age_S = (slot - jnp.arange(slots)) % slots
     if window:
@@ -112,12 +112,12 @@ def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array, window: in
 
 
 def to_ring(cache: Cache, length_B: jax.Array, slot: jax.Array) -> Cache:
-    """Contiguous rows of these lengths, turned so that each ends right before `slot`."""
+    """Contiguous rows of these lengths, rotated so that each ends right before `slot`."""
     return _turn(cache, length_B - slot)
 
 
 def from_ring(cache: Cache, length_B: jax.Array, slot_B: jax.Array) -> Cache:
-    """Rows of a ring that end right before their `slot_B`, turned so that each begins at slot 0."""
+    """Rows of a ring that end right before their `slot_B`, rotated to begin at slot 0."""
     return _turn(cache, slot_B - length_B)
 
 
@@ -127,7 +127,7 @@ def take(cache: Cache, row_B: jax.Array) -> Cache:
 
 
 def put(cache: Cache, row_B: jax.Array, rows: Cache) -> Cache:
-    """The cache with these rows replaced; an index past the end is written nowhere."""
+    """The cache with these rows replaced; rows with an index past the end are dropped."""
     return jax.tree.map(lambda x, new: x.at[row_B].set(new, mode="drop"), cache, rows)
 
 
@@ -142,7 +142,7 @@ def widen(cache: Cache, slots: int) -> Cache:
 
 
 def _turn(cache: Cache, shift_B: jax.Array) -> Cache:
-    """Every row's slot s takes what slot s + shift held, around the end."""
+    """Moves slot s + shift of every row to slot s, wrapping around the end."""
     slots = slots_of(cache)
     from_BS = (jnp.arange(slots) + shift_B[:, None]) % slots
 
@@ -175,13 +175,13 @@ def _written(layer: LayerCache, k_BNKE: jax.Array, v_BNKE: jax.Array, write) -> 
 def _attend(
     layer: LayerCache, q_BNHE: jax.Array, visible_BNS: jax.Array, softcap: float
 ) -> jax.Array:
-    """Softmax attention of grouped heads, out_BNHE; queries come scaled, as rotate leaves them.
+    """Softmax attention of grouped heads, out_BNHE; `transformer.rotate` has scaled the queries.
 
-    Source of the groups: arXiv 2305.13245.
+    Source: grouped-query attention, arXiv 2305.13245.
     """
     score_BHNS = soft_cap(layer.scores(q_BNHE), softcap)
     score_BHNS += layer.mask(visible_BNS[:, None])
-    # Softmax in float32, divided by its sum last, where it is E wide and not S.
+    # Softmax in float32, divided by its sum last: the result is E wide, the weights are S wide.
     weight_BHNS = jnp.exp(score_BHNS - jnp.max(score_BHNS, axis=-1, keepdims=True))
     total_BHN1 = jnp.sum(weight_BHNS, axis=-1, keepdims=True)
     out_BHNE = layer.mean(weight_BHNS.astype(layer.value.dtype), total_BHN1)

@@ -1,16 +1,16 @@
-"""How one layer's keys and values lie in memory: what suits a CPU, and what suits TPUs and GPUs.
+"""The layouts of one layer's keys and values in memory: one for CPUs, one for TPUs and GPUs.
 
-    ByHead   key [B,K,E,S], value [B,K,S,E]   each head's slots together; with keys' slots innermost
-                                              a query's scores are sums of whole vectors
+    ByHead   key [B,K,E,S], value [B,K,S,E]   each head's slots together; keys' slots are innermost,
+                                              so a query's scores are sums of whole vectors
     ByRow    key, value [B,S,C], C = K * E    each slot's heads together; a step writes and reads
                                               whole lines of memory, and both products are plain
-                                              batched matmuls whatever the order of the axes
+                                              batched matmuls in any order of axes
 
 Compiled for a TPU v5e, a decode step of the benchmark's small model moves 4.0 times the bytes of
-params and cache by head and 1.3 times by row: there, lanes are filled 128 at a time and the step's
-in-place write fixes an order of axes in which products by head need the cache transposed. On a CPU
-the products by row cost K times the FLOPs, which a matrix unit has to spare for one token and a CPU
-has not.
+params and cache with ByHead and 1.3 times with ByRow: a TPU fills 128 lanes at a time, and the
+step's in-place write fixes an order of axes in which products by head need the cache transposed.
+The products of ByRow cost K times the FLOPs. For one token a matrix unit has FLOPs to spare; a CPU
+does not.
 
 Both give the same numbers. `cache.py` does everything that does not depend on the layout.
 """
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from score_jax.model.families import ModelConfig
 
 LANES = 128  # of a TPU's line of numbers
-# Added to a score, it leaves no weight. Not infinite, so that layers can have different ones.
+# Added to a score, it makes the weight 0. Finite, so that layers can use different multiples of it.
 HIDDEN = -1e30
 
 
@@ -42,31 +42,31 @@ class ByHead(flax.struct.PyTreeNode):
         return cls(key, value, number)
 
     def stored(self, k_BNKE: jax.Array, v_BNKE: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """New keys and values in the order of axes of the arrays, N in the place of S."""
+        """New keys and values with the axes ordered as in the arrays, N in place of S."""
         return k_BNKE.transpose(0, 2, 3, 1), v_BNKE.transpose(0, 2, 1, 3)
 
     def scores(self, q_BNHE: jax.Array) -> jax.Array:
-        """Every query with every key of its head, [B, H, N, S] float32; H in an own order."""
+        """Every query with every key of its head, [B, H, N, S] float32; H in the layout's order."""
         b, n, h, e = q_BNHE.shape
         k = self.key.shape[1]
-        # Heads of a group and tokens as one axis M = G * N, so that both products are plain
-        # batched matmuls and no score is transposed.
+        # Heads of a group and tokens form one axis M = G * N, so that both products are plain
+        # batched matmuls and scores are not transposed.
         q_BKME = q_BNHE.reshape(b, n, k, h // k, e).transpose(0, 2, 3, 1, 4)
         q_BKME = q_BKME.reshape(b, k, h // k * n, e)
         score_BKMS = _product("BKME,BKES->BKMS", q_BKME, self.key)
         return score_BKMS.reshape(b, h, n, -1)
 
     def mask(self, visible: jax.Array) -> jax.Array:
-        """What added to a score leaves it where it is visible, and otherwise ends its weight.
+        """Added to scores: 0 where visible; elsewhere it makes the weight 0.
 
-        XLA:CPU takes a mask into the product of scores only if nobody else reads it; one that all
-        layers share would be written out for every head and read whole by every layer. So each
-        layer hides with a number of its own.
+        XLA:CPU fuses a mask into the product of scores only if nothing else reads the mask. One
+        mask for all layers would be stored for every head and read by every layer. So each layer
+        uses a number of its own.
         """
         return jnp.where(visible, 0.0, HIDDEN * (1 + self.number))
 
     def mean(self, weight_BHNS: jax.Array, total_BHN1: jax.Array) -> jax.Array:
-        """Values weighed so and divided by the total, [B, H, N, E] float32; weights as `scores`."""
+        """Weighted mean of values, [B, H, N, E] float32; H of the weights as in `scores`."""
         b, h, n, s = weight_BHNS.shape
         k = self.value.shape[1]
         weight_BKMS = weight_BHNS.reshape(b, k, h // k * n, s)
@@ -117,10 +117,11 @@ class ByRow(flax.struct.PyTreeNode):
         b, s, _ = x_BSC.shape
         return x_BSC.reshape(b, s, self.kv_heads, -1)
 
-    # For one token: queries of all heads' width, each zero outside its own head, and of results of
-    # that width each query's own. Heads that fill a TPU's lines of 128 numbers are cut out and
-    # joined. Narrower ones that fill them together would be moved within lines; they are put into
-    # the order G, K instead, where the queries of a group are lines of C numbers, and masked.
+    # For one token, `_wide` makes each query as wide as all heads, zero outside its own head, and
+    # `_own` takes each query's own part of a result of that width. Heads that fill a TPU's lines of
+    # 128 numbers are cut out and joined. Narrower heads would have to move within lines; they are
+    # put into the order G, K instead, where the queries of a group are lines of C numbers, and
+    # masked.
 
     def _wide(self, q_BHE: jax.Array) -> jax.Array:
         b, h, e = q_BHE.shape
@@ -149,13 +150,13 @@ class ByRow(flax.struct.PyTreeNode):
         return not (narrow and self.width % LANES == 0)
 
     def _own_KC(self) -> jax.Array:
-        """Whether a number of all heads' width is a head's own."""
+        """[K, C] bool: whether a column of the full width belongs to a head."""
         head_C = jnp.arange(self.width) // (self.width // self.kv_heads)
         return jnp.arange(self.kv_heads)[:, None] == head_C
 
     @property
     def width(self) -> int:
-        """C: of all heads."""
+        """C: the width of all heads together."""
         return self.key.shape[-1]
 
 

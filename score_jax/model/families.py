@@ -1,8 +1,8 @@
-"""The shape of a decoder, what sets the families apart, and the presets trained from nothing.
+"""The shape of a decoder, how the families differ, and the presets trained from scratch.
 
-A family is a row of FAMILIES here and its names in tensor_names.py; the rest is shared.
-`config_formats.py` and `gguf_shape.py` translate shapes from and to Hugging Face and GGUF;
-`transformer.py` is the one decoder that they all describe.
+A family is a row of FAMILIES and its tensor names in files/tensor_names.py; the rest is shared.
+files/config_formats.py and files/gguf_shape.py translate shapes from and to Hugging Face and GGUF.
+transformer.py is the decoder that all shapes describe.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from score_jax.problem import InputError, nearest
 class ModelConfig:
     """The shape of one decoder-only transformer; hashable, so that it can be static under jit."""
 
-    family: str  # a key of FAMILIES: whose names and layout the weights have in files
+    family: str  # a key of FAMILIES: sets names and layout of the weights in files
     vocab_size: int  # V
     layers: int  # L
     width: int  # D
@@ -31,17 +31,17 @@ class ModelConfig:
     rope_scaling: tuple[tuple[str, float | str], ...] | None = None
     activation: str = "silu"  # of the MLP's gate: a key of transformer.ACTIVATIONS
     scaled_embedding: bool = False  # embeddings are multiplied by the square root of the width
-    norm_offset: float = 0.0  # added to norm weights: 1 where they are kept around zero
-    post_norms: bool = False  # attention and MLP are normed before they are added, too
-    qk_norms: bool = False  # each head's queries and keys are normed before they are turned
+    norm_offset: float = 0.0  # added to norm weights: 1 where they are stored around zero
+    post_norms: bool = False  # the outputs of attention and MLP are normed before they are added
+    qk_norms: bool = False  # each head's queries and keys are normed before the rotation
     qkv_bias: bool = False
     attention_softcap: float = 0.0  # bounds attention scores, by tanh; 0: off
     logit_softcap: float = 0.0  # bounds logits, by tanh; 0: off
     query_scalar: float = 0.0  # scores are divided by its square root; 0: the head width
-    # Per layer: tokens that one sees, itself included; 0: all. Empty: all layers see all.
+    # Per layer: how many tokens a token sees, itself included; 0: all. Empty: all layers see all.
     windows: tuple[int, ...] = ()
-    local_rope_theta: float = 0.0  # of layers with a window, without scaling; 0: as all others
-    split_over: str = ""  # the mesh axis over which this is one device's share; "": all of it
+    local_rope_theta: float = 0.0  # of layers with a window, without scaling; 0: as other layers
+    split_over: str = ""  # this is one device's share along that mesh axis; "": the whole model
 
     @property
     def layer_windows(self) -> tuple[int, ...]:
@@ -49,9 +49,9 @@ class ModelConfig:
         return self.windows or (0,) * self.layers
 
     def share(self, axis: str, parts: int) -> "ModelConfig":
-        """What one of `parts` devices of a mesh axis holds of the model: sharding.RULES' `tensor`.
+        """The share of one of `parts` devices along a mesh axis, split as sharding.RULES' `tensor`.
 
-        Its functions run inside a shard_map over that axis, and sum over it what they must.
+        The model's functions then run inside a shard_map over that axis, and sum over it.
         """
         return dataclasses.replace(
             self,
@@ -70,10 +70,10 @@ class Family:
     architecture: str  # the class that transformers builds for it
     gguf: str  # GGUF's general.architecture; Hugging Face's model_type is the key in FAMILIES
     fields: Mapping[str, Any]  # of ModelConfig, the same in all models
-    defaults: Mapping[str, Any]  # of config.json, as transformers has them
-    window_period: int = 0  # where nothing is said, every so many-th layer sees all; 0: all do
-    # The models whose scores are scaled by width / heads, by their number of layers: GGUF does not
-    # say. Source: llama.cpp, f_attention_scale.
+    defaults: Mapping[str, Any]  # of config.json, as in transformers
+    window_period: int = 0  # by default every so many-th layer sees all tokens; 0: all layers do
+    # The number of layers of the model whose scores are scaled by width / heads; GGUF does not
+    # state the scale. Source: llama.cpp, f_attention_scale.
     gguf_wide_scores: int = 0
 
 
@@ -123,10 +123,10 @@ FAMILIES = {
     ),
 }
 
-PRESET = "preset:"  # before the name of one, where a source is named
+PRESET = "preset:"  # prefix of a preset's name in a source
 PRESETS = {
-    # Two layers are too few to add five digits in one go, and enough to look one sum up at a time;
-    # the arithmetic task rests on exactly that.
+    # Two layers are too few to add five digits in one step, and enough to add one digit at a time:
+    # the arithmetic task relies on exactly that.
     "quickstart": ModelConfig(
         family="llama",
         vocab_size=16,
@@ -146,5 +146,7 @@ def preset(source: str) -> ModelConfig:
     """The shape that "preset:NAME" means. Raises: InputError for an unknown name."""
     name = source.removeprefix(PRESET)
     if name not in PRESETS:
-        raise InputError(f"config.model.source={source!r} is no preset. {nearest(name, PRESETS)}")
+        raise InputError(
+            f"config.model.source={source!r} is not a preset. {nearest(name, PRESETS)}"
+        )
     return PRESETS[name]

@@ -1,10 +1,10 @@
-"""Attention of whole rows by kernels written for one kind of device: cuDNN's and TPU's splash.
+"""Attention of whole rows by kernels for one kind of device: cuDNN's for GPUs, splash for TPUs.
 
     KERNELS[name](q_BTHE, k_BTKE, v_BTKE, window=..., softcap=...) -> out_BTHE
 
-Queries come scaled. Both are causal, and neither makes the scores of a whole row. A kernel's window
-is part of its program, so `window` is a plain number here; attention.py chooses between those of a
-model's layers.
+The caller scales queries. Both kernels are causal, and neither stores the scores of a whole row. A
+kernel is compiled for one window, so `window` is a plain number here; attention.py chooses between
+the windows of a model's layers.
 
 cudnn    GPUs; bfloat16 or float16; no soft-cap, and heads of 128 at most on older cards
 splash   TPUs; jax.experimental.pallas.ops.tpu.splash_attention, in blocks of up to 512 tokens
@@ -21,8 +21,8 @@ def cudnn(q_BTHE, k_BTKE, v_BTKE, *, window: int, softcap: float) -> jax.Array:
     """Raises: ValueError where cuDNN has no such attention."""
     if softcap:
         raise ValueError(
-            "cuDNN's attention cannot bound scores by tanh, as this model does (Gemma 2): it would "
-            "compute another model. Set config.model.attention to 'xla'."
+            "cuDNN's attention cannot bound scores by tanh, as this model does (Gemma 2), so its "
+            "results would be wrong. Set config.model.attention to 'xla'."
         )
     return jax.nn.dot_product_attention(
         q_BTHE,
@@ -39,7 +39,7 @@ def splash(
     q_BTHE, k_BTKE, v_BTKE, *, window: int, softcap: float, interpret: bool = False
 ) -> jax.Array:
     """interpret: run the kernel's operations one by one, on any device; for tests."""
-    # Here, as it takes long to import and only TPUs need it.
+    # Imported here because the import is slow and only TPUs need it.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel,
         splash_attention_mask,
@@ -72,7 +72,7 @@ def splash(
     )
 
     def heads_first(x_BTHE: jax.Array) -> jax.Array:
-        """[B, K, G, T, E], T and E padded: padded keys are behind every token, padded E is 0."""
+        """[B, K, G, T, E], T and E padded: padded keys follow every token, padded E is 0."""
         padding = ((0, 0), (0, columns - t), (0, 0), (0, -e % LANES))
         x_BTHE = jnp.pad(x_BTHE, padding)
         return jnp.moveaxis(x_BTHE.reshape(b, columns, kv_heads, -1, x_BTHE.shape[-1]), 1, 3)

@@ -1,9 +1,9 @@
-"""A frozen weight W with a trained difference of low rank beside it: W + scale * A B.
+"""A frozen weight W and a trained difference of low rank: W + scale * A B.
 
-A `LowRank` stands where W would stand in params. `transformer.linear` multiplies with it as
-x W + scale * (x A) B, so that a gradient asked for A and B alone never makes W's;
-`transformer.for_decoding` merges it into one weight, because a decode step would pay for two more
-products. The factors keep the axes of W, so inputs and outputs of every kind fit:
+A `LowRank` takes the place of W in params. `transformer.linear` computes x W + scale * (x A) B, so
+that the gradient of A and B never needs the gradient of W. `transformer.for_decoding` merges it
+into one weight, because a decode step would pay for two more products. The factors keep the axes of
+W, so every kind of weight fits:
 
     query   W [D,H,E]   A [D,rank]     B [rank,H,E]
     output  W [H,E,D]   A [H,E,rank]   B [rank,D]
@@ -28,15 +28,15 @@ class LowRank(flax.struct.PyTreeNode):
 
 
 def merged(params: Params) -> Params:
-    """One layer's params with every LowRank made into the one weight it stands for, in W's dtype.
+    """One layer's params with every LowRank merged into one weight, in W's dtype.
 
     Map it over a leading axis L for stacked layers."""
 
     def merge(w):
         if not isinstance(w, LowRank):
             return w
-        # In fp32 whatever W's dtype: W + difference is rounded once. On TPUs a product is of bf16
-        # numbers unless told otherwise.
+        # In fp32 whatever W's dtype, so that W + difference is rounded once. "highest", because
+        # TPUs by default multiply in bf16.
         down, up = w.down.astype(jnp.float32), w.up.astype(jnp.float32)
         difference = jnp.tensordot(down, up, axes=1, precision="highest")
         return (w.base.astype(jnp.float32) + w.scale * difference).astype(w.base.dtype)

@@ -1,6 +1,6 @@
-"""Shapes of published models whose weights are not at hand, for planning and benchmarks.
+"""Shapes of published models, for planning and benchmarks without their weights.
 
-Each is what the model's config.json says, where `families.FAMILIES` has no default.
+Each holds the keys of the model's config.json that differ from the defaults in `families.FAMILIES`.
 """
 
 from typing import Any

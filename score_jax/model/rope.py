@@ -1,7 +1,7 @@
-"""Rotary frequencies of a model, with the two stretchings that Llama checkpoints use.
+"""Rotary frequencies of a model, with the two kinds of scaling that Llama checkpoints use.
 
 `linear` divides every frequency by a factor. `llama3` (Llama 3.1 and later) divides only the slow
-ones, whose wavelength exceeds what the first training context could show, with a ramp between.
+ones, whose wavelength exceeds the first training context, with a ramp between.
 Not handled: yarn, dynamic, longrope; config_formats.py refuses them.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from score_jax.model.families import ModelConfig
 
-# What each kind of stretching needs, by Hugging Face's names; the order is ours.
+# The keys that each kind of scaling needs, by Hugging Face's names; the order is ours.
 SCALINGS = {
     "linear": ("factor",),
     "llama3": (
@@ -24,12 +24,12 @@ SCALINGS = {
 def frequencies(config: ModelConfig, *, local: bool = False) -> np.ndarray:
     """Radians per position of each pair (i, i + E/2): [E/2] float32.
 
-    local: of the layers with a window, which may have a base of their own (Gemma 3).
+    local: those of layers with a window, which may have a base of their own (Gemma 3).
 
     Source: RoFormer, arXiv 2104.09864; `llama3` must agree with transformers' function.
     """
     half = config.head_width // 2
-    # In float64, rounded once: an angle is this times the position, and so is its error.
+    # In float64, rounded once: the position multiplies the frequency's rounding error.
     own = local and bool(config.local_rope_theta)
     theta = config.local_rope_theta if own else config.rope_theta
     frequency = theta ** (-np.arange(half, dtype=np.float64) / half)
@@ -39,7 +39,7 @@ def frequencies(config: ModelConfig, *, local: bool = False) -> np.ndarray:
 
 
 def divisors(frequency: np.ndarray, scaling: dict[str, float | str]) -> np.ndarray:
-    """By what each frequency is divided."""
+    """The number that each frequency is divided by."""
     factor = float(scaling["factor"])
     if scaling["rope_type"] == "linear":
         return np.full_like(frequency, factor)

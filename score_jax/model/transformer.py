@@ -1,7 +1,7 @@
 """One decoder-only transformer for every family, as pure functions of (config, params).
 
-`Block` is a Flax Linen module that is only ever used through `apply`; what a layer attends to is
-handed in, so training (the row itself) and decoding (a cache) share every other line.
+`Block` is a Flax Linen module that is only used through `apply`. Its attention is an argument, so
+training (over the row itself) and decoding (over a cache) share every other line.
 
     init(config, key)                              -> params
     hidden(config, params, tokens_BT)              -> hidden_BTD   scans stacked layers, no cache
@@ -62,10 +62,11 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "value_bias": ("layers", "kv_heads", None),
 }
 
-# What a layer keeps for the backward pass, as a checkpoint policy. Keeping the products with its
-# weights and recomputing the rest (norms, rotary, attention's scores and weights) costs 3% more
-# FLOPs in the benchmark's small model, takes a third of the memory, and is 1.2 times as fast on a
-# CPU, where pages of large temporaries cost more than arithmetic.
+# What a layer keeps for the backward pass, as a checkpoint policy. "products" keeps the products
+# with weights and recomputes the rest (norms, rotary, attention's scores and weights). Compared
+# with "none", in the benchmark's small model, it costs 3% more FLOPs, takes a third of the memory,
+# and is 1.2 times as fast on a CPU, where memory pages of large temporaries cost more than
+# arithmetic.
 REMAT = {
     "none": jax.checkpoint_policies.everything_saveable,
     "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -79,22 +80,22 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 Angles = tuple[jax.Array, jax.Array]  # cosines and sines
 
-# (q_BNHE scaled, k_BNKE, v_BNKE) -> (out_BNHE, whatever the caller wants back)
+# (q_BNHE scaled, k_BNKE, v_BNKE) -> (out_BNHE, what the caller wants to keep)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 def rms_norm(x: jax.Array, weight_D: jax.Array, epsilon: float, offset: float = 0.0) -> jax.Array:
     """Root-mean-square norm over the last axis, times the weight plus `offset`."""
-    x32 = x.astype(jnp.float32)  # in fp32: the mean of bf16 squares loses digits
+    x32 = x.astype(jnp.float32)  # the mean of bf16 squares loses digits
     x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
     return (x32 * (weight_D.astype(jnp.float32) + offset)).astype(x.dtype)
 
 
 def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
-    """x [B, N, *inputs] times w [*inputs, *outputs], where the first `inputs` axes of w are summed.
+    """x [B, N, *inputs] times w [*inputs, *outputs]; sums over the first `inputs` axes of w.
 
-    As one two-dimensional matmul: XLA:CPU takes twice as long over the backward pass of the same
-    product written with separate batch and head axes.
+    Computed as one two-dimensional matmul: written with separate batch and head axes, the backward
+    pass takes XLA:CPU twice as long.
     """
     if isinstance(w, LowRank):
         difference = linear(linear(x, w.down, inputs), w.up)
@@ -116,16 +117,16 @@ def rotary_angles(config: ModelConfig, position_BN: jax.Array, *, local: bool = 
 
 
 def rotate(x_BNHE: jax.Array, angles: Angles, scale: float = 1.0) -> jax.Array:
-    """Turns the pair (i, i + E/2) of every head by its position's angle, times `scale`."""
+    """Rotates the pair (i, i + E/2) of every head by its position's angle; times `scale`."""
     cos, sin = (scale * x for x in angles)
     a, b = jnp.split(x_BNHE.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BNHE.dtype)
 
 
 class Block(nn.Module):
-    """One layer: grouped-query attention, then a gated MLP, each added to what it reads.
+    """One layer: grouped-query attention, then a gated MLP, each with a residual connection.
 
-    Norms stand before both; behind both too with `post_norms`.
+    Both have a norm on their input; with `post_norms` also on their output.
     """
 
     config: ModelConfig
@@ -160,7 +161,7 @@ class Block(nn.Module):
             v_BNKE += self.param("value_bias", nn.initializers.zeros, (k, e))
         if c.qk_norms:
             q_BNHE, k_BNKE = norm("query_norm", q_BNHE), norm("key_norm", k_BNKE)
-        # Scores' divisor is in the angles: behind them it would be a pass over the queries.
+        # The rotation also applies the scores' divisor; alone it would be one more pass.
         q_BNHE = rotate(q_BNHE, angles, (c.query_scalar or e) ** -0.5)
         out_BNHE, kept = attend(q_BNHE, rotate(k_BNKE, angles), v_BNKE)
         out_BND = _summed(c, linear(out_BNHE, w_output, inputs=2))
@@ -174,7 +175,7 @@ class Block(nn.Module):
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
-    """Random float32 params for training from nothing."""
+    """Random float32 params for training from scratch."""
     key_embedding, key_head, key_layers = jax.random.split(key, 3)
 
     def init_layer(key: jax.Array) -> Params:
@@ -205,24 +206,24 @@ def hidden(
 ) -> jax.Array:
     """Final hidden states of whole rows; causal, position = column. Returns [B, T, D].
 
-    Rows may be padded on the right: padding is behind every real token and so never seen.
-    remat: a key of REMAT, what of a layer's forward pass the backward pass recomputes.
-    kernel: whose attention; see attention.over_rows.
-    mesh: that rows and params are split over.
+    Rows may be right-padded: no real token attends to padding.
+    remat: a key of REMAT; what the backward pass recomputes of a layer's forward pass.
+    kernel: a key of attention.ATTENTIONS.
+    mesh: over which rows and params are split.
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
     angles = rotary_angles(config, position_1T)
     local_angles = rotary_angles(config, position_1T, local=True)
-    # A scan has one program for all layers, so the window of a layer is data. Rows that are no
-    # longer than it need none.
+    # A scan has one program for all layers, so the window of a layer is data. Rows no longer than
+    # every window need none.
     window_L = jnp.array(config.windows) if config.windows else None
     crossed = any(0 < window < columns for window in config.windows)
 
     def layer(x_BTD, scanned):
         layer_params, window = scanned
-        # Said, as XLA would split activations by width, the way the embedding lies, and sum every
-        # product over all devices.
+        # Without this constraint, XLA would split activations by width, as the embedding is split,
+        # and sum every product over all devices.
         x_BTD = sharding.split_rows(x_BTD, mesh)
 
         def attend(q_BTHE, k_BTKE, v_BTKE):
@@ -253,13 +254,13 @@ def hidden(
 def for_decoding(
     config: ModelConfig, params: Params, dtype: str, *, untied: bool = False
 ) -> Params:
-    """The decoding layout: `layers` as a list of L dicts of plain weights, merged and cast once.
+    """The decoding layout: `layers` as a list of L dicts of plain weights, merged and cast.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
-    would copy them first. Do this once per rollout, outside the token loop.
+    would copy them first. Call this once per rollout, outside the token loop.
 
-    untied: a tied model gets a head too, the transposed copy of its embedding. XLA:CPU reads it
-      twice as fast for few rows; elsewhere it is memory for nothing.
+    untied: gives a tied model a head too, a transposed copy of its embedding. XLA:CPU reads it
+      twice as fast for few rows; elsewhere it only costs memory.
     """
     layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
     params = {**params, "layers": [lowrank.merged(layer) for layer in layers]}
@@ -274,9 +275,9 @@ def extend(
     """Feeds N tokens per row to contiguous rows of a cache.
 
     Args:
-      params: as `for_decoding` lays them out.
-      tokens_BN: token n of row b sits at position start_B[b] + n. Tokens that pad a short row
-        are written behind it, where the next tokens overwrite them before anybody looks.
+      params: as `for_decoding` returns them.
+      tokens_BN: token n of row b has position start_B[b] + n. Padding of a short row is written
+        after it; later tokens overwrite it before any token attends to it.
       start_B: tokens each row already has in the cache.
 
     Returns: their final hidden_BND and the new cache.
@@ -303,14 +304,14 @@ def step(
     """Feeds one token per live row to a cache that is a ring.
 
     Args:
-      params: as `for_decoding` lays them out.
+      params: as `for_decoding` returns them.
       length_B: tokens each row already has, which is the position of its token.
-      slot: scalar; where all rows end and the token goes.
-      live_B: bool; other rows stay as they are and their hidden states mean nothing.
+      slot: scalar; the slot at which all rows end and the token is written.
+      live_B: bool; other rows stay unchanged and their hidden states are meaningless.
 
     Returns: the final hidden_BD of the tokens and the new cache.
     """
-    visible = {  # of each kind of layer, [B, 1, S]
+    visible = {  # by window, [B, 1, S]
         window: kv.visible_in_ring(kv.slots_of(cache), slot, length_B, window)
         for window in set(config.layer_windows)
     }
@@ -327,7 +328,7 @@ def step(
 
 
 def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
-    """All layers over N tokens per row; `attend(layer_cache, window, q, k, v)`: what they see."""
+    """All layers over N tokens per row; they attend by `attend(layer_cache, window, q, k, v)`."""
     angles = rotary_angles(config, position_BN)
     local_angles = rotary_angles(config, position_BN, local=True)
     x_BND = _embed(config, params, tokens_BN)
@@ -346,7 +347,7 @@ def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
 
 
 def _summed(config: ModelConfig, x: jax.Array) -> jax.Array:
-    """The sum of what the devices that share the model have each computed of x."""
+    """The sum of x over the devices that share the model."""
     return jax.lax.psum(x, config.split_over) if config.split_over else x
 
 
@@ -359,7 +360,7 @@ def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arr
     else:
         x_BND = params["embedding"][tokens_BN]
     if config.scaled_embedding:
-        # Rounded to the params' dtype first, as the models were trained: in bf16 it matters.
+        # Rounded to the params' dtype first, as in the models' training: it matters in bf16.
         x_BND *= jnp.asarray(config.width**0.5, x_BND.dtype)
     return x_BND
 
@@ -369,7 +370,7 @@ def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Ar
 
 
 def head(config: ModelConfig, params: Params) -> Params:
-    """The params that `project` reads, as a tree of their own."""
+    """The params that `project` reads."""
     name = "embedding" if config.tied else "head"
     return {name: params[name]}
 

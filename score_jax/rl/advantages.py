@@ -1,8 +1,10 @@
-"""Baselines: how much better a sample was than could be expected. One baseline per attempt.
+"""Baselines: how much better a sample was than expected. One baseline per attempt.
 
 `standardize` is an option and off by default: dividing by the standard deviation cancels the bonus
-at discount 0, where the bonus is a change of scale (config.py refuses the two together).
+at discount 0, where the bonus is a change of scale (config/checks.py refuses the two together).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +27,11 @@ def leave_one_out(shaped_QGA: jax.Array) -> jax.Array:
 
 
 def sibling(shaped_QGA: jax.Array, siblings: int) -> jax.Array:
-    """Second and later attempts against those behind the same first one; first ones as families.
+    """Compares later attempts that share a first attempt, and first attempts between families.
 
-    A problem's G samples are families of `siblings` rows, next to each other, whose first attempt
-    is the same. Behind one first attempt the term -alpha * r_1 of the bonus is the same for all,
-    and so drops out. First attempts are compared leave-one-out, each family counting once.
+    A problem's G samples are families of `siblings` adjacent rows with the same first attempt.
+    Within a family the term -alpha * r_1 of the bonus is the same for all, and so drops out. First
+    attempts are compared leave-one-out, each family counting once.
 
     Raises: ValueError if there are not two families, or not two siblings.
     """
@@ -37,8 +39,9 @@ def sibling(shaped_QGA: jax.Array, siblings: int) -> jax.Array:
     families = samples // siblings
     if siblings < 2 or families < 2 or samples % siblings:
         raise ValueError(
-            f"{samples} samples of a problem are no two families or more of {siblings} siblings "
-            "each. Set rollout.samples_per_problem to a multiple of rollout.siblings."
+            f"{samples} samples of a problem must be at least two families of at least two "
+            f"siblings each, and rollout.siblings is {siblings}. Set rollout.samples_per_problem "
+            "to a multiple of rollout.siblings."
         )
     shaped_QFMA = shaped_QGA.reshape(problems, families, siblings, attempts)
     first_QF1 = jnp.mean(shaped_QFMA[..., :1], axis=2)
@@ -63,18 +66,20 @@ def none(shaped_QGA: jax.Array) -> jax.Array:
 def standardize(advantage_QGA: jax.Array) -> jax.Array:
     """Divides by the standard deviation over a problem's samples, per attempt (as GRPO does).
 
-    Where all samples did equally well, advantages stay 0.  Source: arXiv 2402.03300.
+    Advantages stay 0 where all samples did equally well.  Source: arXiv 2402.03300.
     """
     deviation_Q1A = jnp.std(advantage_QGA, axis=1, keepdims=True)
     return advantage_QGA / jnp.where(deviation_Q1A > 1e-6, deviation_Q1A, 1.0)
 
 
+BASELINES: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+    "leave_one_out": lambda shaped_QGA, siblings: leave_one_out(shaped_QGA),
+    "sibling": sibling,
+    "batch_mean": lambda shaped_QGA, siblings: batch_mean(shaped_QGA),
+    "none": lambda shaped_QGA, siblings: none(shaped_QGA),
+}
+
+
 def advantages(shaped_QGA: jax.Array, baseline: str, siblings: int = 1) -> jax.Array:
-    """Shaped rewards less the baseline of that name."""
-    if baseline == "sibling":
-        return sibling(shaped_QGA, siblings)
-    return BASELINES[baseline](shaped_QGA)
-
-
-BASELINES = {"leave_one_out": leave_one_out, "batch_mean": batch_mean, "none": none}
-NAMES = (*BASELINES, "sibling")
+    """Shaped rewards less the baseline of that name, a key of BASELINES."""
+    return BASELINES[baseline](shaped_QGA, siblings)

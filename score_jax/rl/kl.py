@@ -1,10 +1,10 @@
 """Estimators of KL(policy || reference) from tokens that the policy sampled.
 
-`k1` goes into the reward, detached, and is the paper's: REINFORCE then gives the gradient of the
-reverse KL of the whole sequence. Differentiating k1 itself would have zero expected gradient. As
-losses, `k2` has the reverse KL's gradient token by token, and `k3` the forward KL's. `exact` is the
-reverse KL of the next token over the whole vocabulary: k2's gradient without its noise, for one
-more projection of the reference's hidden states.
+`k1` is the paper's. It goes into the reward, detached: REINFORCE then gives the gradient of the
+reverse KL of the whole sequence. The gradient of k1 itself is zero in expectation. As losses, `k2`
+has the reverse KL's gradient token by token, and `k3` the forward KL's. `exact` is the reverse KL
+of the next token over the whole vocabulary: k2's gradient without its noise, at the cost of
+projecting the reference's hidden states once more.
 
 Source: arXiv 2506.09477 on the gradients of the three.
 """
@@ -30,16 +30,18 @@ def k3(logp: jax.Array, reference_logp: jax.Array) -> jax.Array:
 
 
 def exact(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
-    """Reverse KL over the last axis: log-probs need not be normalised, and all must be finite."""
+    """Reverse KL over the last axis; logits must be finite and need not be normalized."""
     logp = jax.nn.log_softmax(logits, axis=-1)
     return jnp.sum(jnp.exp(logp) * (logp - jax.nn.log_softmax(reference_logits, axis=-1)), axis=-1)
 
 
-LOSSES = {"k2": k2, "k3": k3}  # of the sampled tokens' log-probs
-ESTIMATORS = ("k1", *LOSSES, "exact")  # "k1": in the reward
+IN_REWARD = {"k1": k1}  # of the sampled tokens' log-probs, summed over an attempt
+ON_TOKENS = {"k2": k2, "k3": k3}  # losses of the sampled tokens' log-probs
+ON_VOCABULARY = {"exact": exact}  # losses of whole next-token distributions
+ESTIMATORS = IN_REWARD | ON_TOKENS | ON_VOCABULARY
 
 
 def per_attempt(value_BN: jax.Array, attempt_BN: jax.Array, attempts: int) -> jax.Array:
-    """Sums values over the tokens of each attempt: [B, A]. Tokens of attempt 0 count nowhere."""
+    """Sums values over the tokens of each attempt: [B, A]. Tokens of attempt 0 are ignored."""
     one_hot_BNA = attempt_BN[..., None] == jnp.arange(1, attempts + 1)
     return jnp.sum(jnp.where(one_hot_BNA, value_BN[..., None], 0.0), axis=1)

@@ -1,7 +1,7 @@
-"""The distribution a token is sampled from, defined once.
+"""The distribution that tokens are sampled from, defined once.
 
-The sampler stores the log-prob of what it drew under this distribution and the learner computes
-the log-prob it trains under the same one: temperature and truncation included, on both sides.
+The sampler stores log-probs under this distribution and the learner trains log-probs under the same
+one: both include temperature and truncation.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How logits become a distribution. Static under jit: what is off costs nothing."""
+    """How logits become a distribution. Static under jit: options that are off cost nothing."""
 
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
@@ -20,7 +20,7 @@ class Policy:
 
     @property
     def truncates(self) -> bool:
-        """Whether a token's probability may be cut to zero, for which all others must be known."""
+        """Whether a token's probability may become zero; that depends on all other logits."""
         return self.temperature > 0.0 and (self.top_k > 0 or self.top_p < 1.0)
 
 
@@ -30,9 +30,9 @@ def distort(logits_V: jax.Array, policy: Policy, drawn: jax.Array | None = None)
     Ties at a threshold are all kept. The most likely token always stays.
 
     Args:
-      drawn: token that was sampled, shape of logits without the last axis; it stays too. It was
-        kept where it was drawn; that other rounding here, or other weights (the reference's), would
-        truncate it must not make its log-prob -inf.
+      drawn: token that was sampled, shape of logits without the last axis; it is always kept. The
+        sampler kept it; other rounding here, or other weights (the reference's), could truncate it,
+        and its log-prob must not become -inf.
     """
     logits_V = logits_V.astype(jnp.float32)
     if policy.temperature != 1.0:
@@ -64,7 +64,7 @@ def log_prob(distorted_V: jax.Array, token: jax.Array) -> jax.Array:
 def log_prob_and_entropy(distorted_V: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`log_prob`, and the distribution's entropy in nats, which has no gradient.
 
-    Of one pass of exponentials: over a large vocabulary they cost as much as the logits.
+    Exponentials are computed once: over a large vocabulary they cost as much as the logits.
     """
     top = jax.lax.stop_gradient(jnp.max(distorted_V, axis=-1, keepdims=True))
     weight_V = jnp.exp(distorted_V - top)

@@ -10,18 +10,58 @@ multiplied by that attempt's own reward only. With gamma > 0 the bonus on attemp
 Source: SCoRe, arXiv 2409.12917, equations 3 to 5 and appendix A.4.
 """
 
+import dataclasses
+from typing import Any
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 
-def kl_coefficients(attempts: int, stage) -> jax.Array:
-    """beta of every attempt, [A]: `kl_attempt1` of the early ones, then `kl_attempt2`."""
-    return jnp.where(_early(attempts, stage), stage.kl_attempt1, stage.kl_attempt2)
+class Shaping(flax.struct.PyTreeNode):
+    """The numbers of a stage that shape its rewards, in the terms above."""
+
+    reward_weight: jax.Array  # w, [A]
+    kl_weight: jax.Array  # beta, [A]
+    bonus: Any  # alpha, scalar
+    discount: Any  # gamma, scalar
+
+    @classmethod
+    def of(cls, stage: Any, attempts: int) -> "Shaping":
+        """From a StageSettings, or from its numbers traced (learner/step.py, Coefficients)."""
+        # Attempt 1 alone is early; with three attempts in Stage I(b) two are.
+        early_A = jnp.arange(1, attempts + 1) <= stage.early_attempts
+        return cls(
+            reward_weight=jnp.where(early_A, stage.reward_attempt1, stage.reward_attempt2),
+            kl_weight=jnp.where(early_A, stage.kl_attempt1, stage.kl_attempt2),
+            bonus=stage.bonus,
+            discount=stage.discount,
+        )
 
 
-def reward_weights(attempts: int, stage) -> jax.Array:
-    """w of every attempt, [A]: `reward_attempt1` of the early ones, then `reward_attempt2`."""
-    return jnp.where(_early(attempts, stage), stage.reward_attempt1, stage.reward_attempt2)
+def shape(reward_BA: jax.Array, kl_BA: jax.Array, stage: Any) -> jax.Array:
+    """What each attempt's tokens are multiplied by, before any baseline.
+
+    Args:
+      reward_BA: from grading, 0 or 1.
+      kl_BA: nats per attempt against the reference, summed over its tokens; a constant here (the
+        k1 estimator inside the reward). Zeros where the KL is a loss of its own.
+      stage: a Shaping, or a StageSettings to make it from.
+
+    Returns: shaped_BA, without gradient.
+    """
+    assert reward_BA.ndim == 2 and kl_BA.shape == reward_BA.shape, (reward_BA.shape, kl_BA.shape)
+    for x_BA in (reward_BA, kl_BA):
+        assert jnp.issubdtype(x_BA.dtype, jnp.floating), x_BA.dtype
+    attempts = reward_BA.shape[1]
+    s = stage if isinstance(stage, Shaping) else Shaping.of(stage, attempts)
+    assert s.reward_weight.shape == s.kl_weight.shape == (attempts,), s
+    progress_BA = jnp.diff(reward_BA, axis=1, prepend=reward_BA[:, :1])  # 0 for attempt 1
+    own_BA = s.reward_weight * reward_BA + s.bonus * progress_BA - s.kl_weight * kl_BA
+    lag = jnp.arange(attempts)[None, :] - jnp.arange(attempts)[:, None]  # to - from
+    # 0 ** 0 is 1: with gamma = 0 an attempt keeps its own reward and nothing else.
+    weight_AA = jnp.where(lag >= 0, jnp.float32(s.discount) ** jnp.maximum(lag, 0), 0.0)
+    return jax.lax.stop_gradient(own_BA @ weight_AA.T)
 
 
 def overlong(length_BA: jax.Array, limit: int, window) -> jax.Array:
@@ -32,31 +72,16 @@ def overlong(length_BA: jax.Array, limit: int, window) -> jax.Array:
     return jnp.clip((length_BA - (limit - window)) / jnp.maximum(window, 1), 0.0, 1.0)
 
 
-def _early(attempts: int, stage) -> jax.Array:
-    """Which attempts are early: attempt 1 alone, but with three attempts in Stage I(b) two."""
-    return jnp.arange(1, attempts + 1) <= stage.early_attempts
+@dataclasses.dataclass(frozen=True)
+class Truncation:
+    """What a truncated attempt costs besides its reward, which is 0."""
+
+    masked: bool = False  # its tokens are not learned from
+    penalized: bool = False  # attempts lose `overlong` before they reach the limit
 
 
-def shape(reward_BA: jax.Array, kl_BA: jax.Array, stage) -> jax.Array:
-    """What each attempt's tokens are multiplied by, before any baseline.
-
-    Args:
-      reward_BA: 0 or 1 from grading.
-      kl_BA: nats per attempt against the reference, summed over its tokens; a constant here (the
-        k1 estimator inside the reward). Zeros where the KL is a loss of its own.
-      stage: reads `reward_attempt1`, `reward_attempt2` (w), `bonus` (alpha), `kl_attempt1`,
-        `kl_attempt2` (beta), `early_attempts`, `discount` (gamma).
-
-    Returns: shaped_BA, without gradient.
-    """
-    attempts = reward_BA.shape[1]
-    progress_BA = jnp.diff(reward_BA, axis=1, prepend=reward_BA[:, :1])  # 0 for attempt 1
-    own_BA = (
-        reward_weights(attempts, stage) * reward_BA
-        + stage.bonus * progress_BA
-        - kl_coefficients(attempts, stage) * kl_BA
-    )
-    lag = jnp.arange(attempts)[None, :] - jnp.arange(attempts)[:, None]  # to - from
-    # 0 ** 0 is 1: with gamma = 0 an attempt keeps its own reward and nothing else.
-    weight_AA = jnp.where(lag >= 0, jnp.float32(stage.discount) ** jnp.maximum(lag, 0), 0.0)
-    return jax.lax.stop_gradient(own_BA @ weight_AA.T)
+TRUNCATIONS = {
+    "zero": Truncation(),
+    "mask": Truncation(masked=True),
+    "penalty": Truncation(penalized=True),
+}

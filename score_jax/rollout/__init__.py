@@ -1,5 +1,5 @@
 """Sampling: prompts -> episodes, all attempts in one decode loop.
 
-episode is the front; slots is the loop, in which rows that end give their slot to the next;
-sampling draws tokens; contexts makes prompts of finished attempts.
+episode is the interface; slots is the decode loop, in which a finished sample frees its slot for
+the next; sampling draws tokens; contexts makes prompts from finished attempts.
 """

@@ -1,10 +1,10 @@
-"""Attempts that are given: rows that go on behind a first attempt which somebody else wrote.
+"""Rows that continue after a given first attempt, which another policy or rollout wrote.
 
-    behind(first, prompts, ...)      first attempts and the instruction as prompts -> PromptBatch
-    later_attempts(sampled, cut)     what was sampled behind them, as attempts 2, 3, … of an Episode
+    prompts_after(first, ...)        first attempts and the instruction as prompts -> PromptBatch
+    later_attempts(sampled, ...)     attempts sampled after them, as attempts 2, 3, … of an Episode
     around_a_critique(first, rest)   first attempt, critique, rewrite -> an Episode of two attempts
 
-Ids are passed through as they were sampled; nothing is decoded and encoded again.
+The sampled ids are used as they are; nothing is decoded and encoded again.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from score_jax.structs import Episode, PromptBatch
 
 
-def behind(
+def prompts_after(
     first: Episode,
     prompts: PromptBatch,
     *,
@@ -25,26 +25,27 @@ def behind(
     columns: int,
     pad_id: int,
 ) -> PromptBatch:
-    """The rows of `first`, one per problem, with the instruction for the next attempt behind them.
+    """The rows of `first`, one per problem, followed by the instruction for the next attempt.
 
     Args:
       first: one sample of each problem of `prompts`, in the same order; fetched.
-      turn_end: closes an attempt that was cut off; its last flag in `truncated` counts.
+      turn_end: closes the last attempt of a row if it was truncated.
       columns: of the result; every row must fit.
     """
     tokens_BT, length_B = np.asarray(first.tokens), np.asarray(first.length)
-    cut_B = np.asarray(first.truncated)[:, -1]
+    truncated_B = np.asarray(first.truncated)[:, -1]
     tokens_QP = np.full((len(tokens_BT), columns), pad_id, np.int32)
     length_Q = np.zeros(len(tokens_BT), np.int32)
-    for b, (row_T, length, cut) in enumerate(zip(tokens_BT, length_B, cut_B, strict=True)):
-        ids = [*row_T[:length], *(turn_end if cut else ()), *instruction]
+    rows = zip(tokens_BT, length_B, truncated_B, strict=True)
+    for b, (row_T, length, truncated) in enumerate(rows):
+        ids = [*row_T[:length], *(turn_end if truncated else ()), *instruction]
         tokens_QP[b, : len(ids)] = ids
         length_Q[b] = len(ids)
     return PromptBatch(tokens_QP, length_Q, prompts.index, prompts.problems)
 
 
 def later_attempts(sampled: Episode, first_truncated_B1: jax.Array) -> Episode:
-    """Attempts 1, 2, … that were sampled behind a given one, as attempts 2, 3, …"""
+    """Attempts 1, 2, … that were sampled after a given one, as attempts 2, 3, …"""
     return sampled.replace(
         attempt=sampled.attempt + (sampled.attempt > 0),
         truncated=jnp.concatenate([first_truncated_B1, sampled.truncated], axis=1),
@@ -52,9 +53,9 @@ def later_attempts(sampled: Episode, first_truncated_B1: jax.Array) -> Episode:
 
 
 def around_a_critique(first: Episode, rest: Episode) -> Episode:
-    """The first attempt and the rewrite behind its critique; the critique is nobody's attempt.
+    """The first attempt and the rewrite after its critique; the critique counts as no attempt.
 
-    rest: rows of a critique and a rewrite, sampled behind `first` and as long as or longer.
+    rest: rows of a critique and a rewrite, sampled after `first`; with no fewer columns.
     """
     columns = rest.tokens.shape[1]
     pad = ((0, 0), (0, columns - first.attempt.shape[1]))

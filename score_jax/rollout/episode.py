@@ -6,28 +6,29 @@ This is the whole interface to the trainer: an external engine that returns the 
 (ids as sampled, log-probs of the distribution sampled from, truncation flags) can replace it.
 
 How it works. Every problem's prompt is prefilled once; its G samples start from copies of that
-cache. A *slot* is a cache row in which one sample lives. The loop alternates between
+cache. A *slot* is a cache row that holds one sample. The loop alternates between
 
-  * a burst: every slot that is writing samples a token and feeds it, one token per step, until
-    enough slots stand idle;
-  * a turn-around: up to `turn_rows` idle slots move on. A slot that ended an attempt is fed the
-    instruction in one chunk and goes on writing; a slot that ended its last attempt takes the next
-    sample of the queue, if there are more samples than slots.
+  * a burst: every writing slot samples a token and feeds it, one token per step, until enough slots
+    are idle;
+  * a turn-around: it serves up to `turn_rows` idle slots. A slot that ended an attempt is fed the
+    instruction in one chunk and continues writing; a slot that ended its last attempt takes the
+    next sample of the queue, if there are more samples than slots.
 
-So nobody waits for the slowest row before attempt 2, the cache of attempt 1 carries over, and
+So no row waits for the slowest row before attempt 2, the cache of attempt 1 carries over, and
 nothing is decoded to text or tokenised again. When the queue is empty and few samples are still
-being written, they move together into fewer slots (`shrink`), so that the last long ones do not
-pay for the slots of all. Shapes are static; no step talks to the host. What a slot holds and what
-can happen to it is in slots.py.
+being written, they move into fewer slots (`shrink`), so that steps no longer compute empty slots.
+Shapes are static; no step communicates with the host. slots.py has the state of a slot and its
+transitions.
 
-On a mesh, every shard of the data runs this loop for itself and ends when its own rows end. Weights
-are laid out once per rollout: cast, gathered over `fsdp`, and split over `tensor` by heads, MLP and
-vocabulary. Only the devices that share one copy of the model talk in the loop, and no weight moves.
+On a mesh, every shard of the data runs its own loop, which ends when its own rows end. Weights are
+laid out once per rollout: cast, gathered over `fsdp`, and split over `tensor` by heads, MLP and
+vocabulary. In the loop only devices that share one copy of the model communicate, and no weight
+moves.
 
 Randomness is addressed: the uniform for the token at a column comes from (key, problem index,
-sample, column). The same samples come out whatever the number of slots, devices or turn_rows.
-Siblings, samples that share their first attempt, take that attempt's uniforms from the first of
-them: each writes it for itself, which costs steps and needs no copying between slots.
+sample, column). So samples do not depend on the number of slots, devices or turn_rows. Siblings are
+samples that share their first attempt: they use that attempt's uniforms of the first sibling. Each
+decodes the attempt itself, which costs steps but needs no copying between slots.
 """
 
 import dataclasses
@@ -69,9 +70,9 @@ def run(
     """Samples G episodes of A attempts for each of Q problems.
 
     Args:
-      params: as in transformer.py, stacked; laid out for decoding inside, once per call.
+      params: as in transformer.py, with stacked layers; laid out for decoding once per call.
       prompts: Q problems; with a mesh, Q must be a multiple of its data-parallel size.
-      key: addresses every draw together with problem index, sample and column; consumed.
+      key: with problem index, sample and column, addresses every draw; consumed.
       limit_QGA: tokens each attempt may have, its end token included, 1 to max_attempt_tokens;
         None: max_attempt_tokens for all.
 
@@ -89,7 +90,7 @@ def run_counted(
     mesh: Mesh | None = None,
     limit_QGA: np.ndarray | None = None,
 ) -> tuple[Episode, Work]:
-    """As `run`, and what it cost."""
+    """As `run`; also returns the work that was done."""
     arguments = call_arguments(params, prompts, key, settings=settings, limit_QGA=limit_QGA)
     return compiled(*arguments, settings=settings, mesh=mesh)
 
@@ -97,8 +98,8 @@ def run_counted(
 def check(episode: Episode) -> None:
     """Refuses episodes whose behaviour log-probs are missing or wrong; fetches them.
 
-    Raises: ValueError. For engines plugged in from outside: a trainer that takes zeros for
-    log-probs trains, and on the wrong objective.
+    For external engines: with zeros as log-probs a trainer would train on the wrong objective.
+    Raises: ValueError.
     """
     logp_N = np.asarray(episode.logp)[np.asarray(episode.attempt) > 0]
     bad = int(np.sum(~np.isfinite(logp_N) | (logp_N > 0.0)))
@@ -109,7 +110,7 @@ def check(episode: Episode) -> None:
         )
     if logp_N.size and not np.any(logp_N):
         raise ValueError(
-            f"All {logp_N.size} sampled tokens have log-prob 0, as if none had been stored. "
+            f"All {logp_N.size} sampled tokens have log-prob 0, so probably none was stored. "
             "The rollout must return log-probs under the distribution that it drew from."
         )
 
@@ -121,7 +122,7 @@ def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettin
         limit_QGA = np.full(shape, settings.max_attempt_tokens, np.int32)
     limit_QGA = np.asarray(limit_QGA, np.int32)
     if limit_QGA.shape != shape:
-        raise ValueError(f"limit_QGA is {limit_QGA.shape} and must be {shape}")
+        raise ValueError(f"limit_QGA has shape {limit_QGA.shape} and must have {shape}")
     tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
     return (params, *tokens, limit_QGA, key)
 
@@ -130,7 +131,7 @@ def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettin
 def compiled(
     params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings, mesh
 ) -> tuple[Episode, Work]:
-    """The program behind `run`, for those who want to lower it themselves."""
+    """The compiled program of `run`, for callers that lower it themselves."""
     s = settings
     params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
     if mesh is None:
@@ -145,8 +146,8 @@ def compiled(
         mesh=mesh,
         in_specs=(of_params, by_row, by_row, by_row, by_row, everywhere),
         out_specs=by_row,
-        # The checker knows no loop whose trip count differs between the shards of the data. Inside
-        # it, only the devices that share one copy of the model talk, and they agree on the count.
+        # The checker refuses loops whose trip count differs between shards of the data. In the loop
+        # only devices that share one copy of the model communicate, and their counts are equal.
         check_vma=False,
     )(params, tokens_QP, length_Q, index_Q, limit_QGA, key)
 
@@ -161,7 +162,7 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     problem_R = jnp.repeat(jnp.arange(problems), s.samples)
     sample_R = jnp.tile(jnp.arange(s.samples), problems)
     address = jax.vmap(lambda i, g: jax.random.fold_in(jax.random.fold_in(key, i), g))
-    first_R = sample_R - sample_R % s.siblings  # who draws for the first attempt
+    first_R = sample_R - sample_R % s.siblings  # the sample whose uniforms attempt 1 uses
     keys_2R = jnp.stack([address(index_Q[problem_R], g) for g in (first_R, sample_R)])
     decode = functools.partial(
         write, params=params, keys_2R=keys_2R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
@@ -194,16 +195,16 @@ def _burst_then_turn(may_write, decode, turns, state: State) -> State:
 
 
 def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
-    """How many slots a device decodes with: at first, and after each `shrink`."""
+    """The number of slots of a device: at first, and after each `shrink`."""
     counts = [min(settings.slots or samples, samples)]
     for _ in range(settings.shrink):
-        if counts[-1] > 4:  # below, a step costs the same
+        if counts[-1] > 4:  # with fewer slots a step takes no less time
             counts.append(counts[-1] // 2)
     return counts
 
 
 def _prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
-    """Feeds every prompt once; (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
+    """Feeds every prompt once: (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
     problems, prompt_tokens = tokens_QP.shape
     s = settings
     cache = kv.empty(s.model, problems, prompt_tokens, s.dtype, s.cache_layout)

@@ -1,7 +1,6 @@
-"""Logits to (token, log-prob): one uniform per row, no draw per vocabulary entry.
+"""Logits to (token, log-prob), with one uniform random number per row.
 
-The inverse-CDF search is in two levels, so that a large vocabulary is summed once and only one
-block of it is accumulated.
+The search of the inverse CDF has two levels: sums of blocks of the vocabulary, then one block.
 """
 
 import jax
@@ -19,8 +18,8 @@ def sample(
 
     Args:
       uniform_B: in [0, 1), one per row; unused when greedy.
-      split_over: the mesh axis over whose devices the vocabulary is split, in order; every device
-        returns the same. Truncation gathers the logits; without it, only sums of blocks travel.
+      split_over: the mesh axis over which the vocabulary is split, in order; every device returns
+        the same. Truncation gathers the logits; without it, devices exchange only sums of blocks.
 
     Returns: token_B int32 and logp_B float32, the log-prob under `policy` (0 when greedy: a
     deterministic choice has probability one).
@@ -35,19 +34,19 @@ def sample(
     top_B1 = jnp.max(distorted_BV, axis=-1, keepdims=True)
     if split_over:
         top_B1 = jax.lax.pmax(top_B1, split_over)
-    # Logits are kept as weights: XLA:CPU makes them of the product in one go, both levels of the
-    # search read them, and a log-prob is the logarithm of one. Where a token can be drawn, it is
-    # exact to the last digits.
+    # Only the exponentials of the logits are kept: XLA:CPU fuses them with the product, both levels
+    # of the search read them, and a log-prob is the logarithm of one, exact for every token that
+    # can be drawn.
     weight_BV = jnp.exp(distorted_BV - top_B1)
     vocabulary = weight_BV.shape[-1]
     padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocabulary % BLOCK)))
     blocks = padded_BV.reshape(len(padded_BV), -1, BLOCK)
     here = blocks.shape[1]  # blocks on this device
-    # Blocks before rows, for a TPU: it sums and looks them up without a copy in another order.
+    # Blocks come before rows: a TPU then sums and looks them up without a transposed copy.
     of_block = jnp.sum(blocks.swapaxes(0, 1), axis=-1).T
     if split_over:
         of_block = jax.lax.all_gather(of_block, split_over, axis=1, tiled=True)
-    # The last of the cumulated sums: XLA makes one sum of a sum of sums, over all the vocabulary.
+    # The last cumulative sum, as XLA would turn a sum of sums into one sum over the vocabulary.
     total_B = jnp.cumsum(of_block, axis=-1)[:, -1]
     before_B, rest_B = _step(of_block, uniform_B * total_B)
     block = _taken(blocks.swapaxes(0, 1), (before_B % here)[None, :, None], axis=0)[0]
@@ -61,7 +60,7 @@ def sample(
 
 
 def _taken(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
-    """take_along_axis of indices that are within the axis."""
+    """take_along_axis, for indices within the axis."""
     return jnp.take_along_axis(x, index, axis=axis, mode="promise_in_bounds")
 
 
@@ -76,16 +75,15 @@ def _argmax(logits_BV: jax.Array, split_over: str) -> jax.Array:
 
 
 def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First index whose cumulated weight exceeds the target, and the target less what is before.
+    """First index whose cumulative weight exceeds the target, and target less the weight before it.
 
-    If none does, as sums in another order differ in the last digits: the last that has weight.
+    If rounding leaves no such index, the last index with weight.
     """
     total = jnp.cumsum(weight, axis=-1)
     size = weight.shape[-1]
     index = jnp.arange(size)
-    # One minimum finds either: those that exceed the target rank by their index, all others behind
-    # them and backwards. A long sum is rounded in an order of its own and can grow over a zero:
-    # never stop there.
+    # One minimum finds either: indices that exceed the target rank in order, all others after them
+    # in reverse order. Rounding can make a cumulative sum grow at a weight of 0: never stop there.
     rank = jnp.where(total > target_B[:, None], index, 2 * size - index)
     rank_B = jnp.min(jnp.where(weight > 0, rank, 2 * size), axis=-1)
     index_B = jnp.where(rank_B < size, rank_B, 2 * size - rank_B)

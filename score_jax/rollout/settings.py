@@ -1,4 +1,4 @@
-"""What a rollout depends on besides weights, prompts and key."""
+"""The settings of a rollout."""
 
 import dataclasses
 
@@ -20,8 +20,8 @@ class EpisodeSettings:
     end_ids: tuple[int, ...]  # ids that end an attempt
     pad_id: int
     slots: int = 0  # per device; 0: one per sample
-    turn_rows: int = 0  # slots served per turn-around; 0: a sixteenth of them
-    shrink: int = 0  # how often what is left may move into half of the slots
+    turn_rows: int = 0  # slots that one turn-around can serve; 0: a sixteenth of them
+    shrink: int = 0  # how often the last samples may move into half of the slots
     siblings: int = 1  # M: samples g * M to g * M + M - 1 have the same first attempt
     dtype: str = "float32"  # of weights and cache while decoding
     cache_layout: str = "by_head"  # see model/cache_layouts.py

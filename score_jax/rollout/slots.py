@@ -1,13 +1,13 @@
-"""The slots of a rollout: what they hold, and the four things that can happen to them.
+"""The slots of a rollout: their state and its four transitions.
 
     first_state(...)     every slot holds a prompt
     write(state)         one token for every slot that is writing
-    instruct(state)      slots that ended an attempt are fed the instruction and go on writing
+    instruct(state)      slots that ended an attempt are fed the instruction and continue writing
     refill(state)        slots that ended their last attempt take the next samples of the queue
-    move_together(state) what is left moves into fewer slots
+    move_together(state) the remaining samples move into fewer slots
 
-Each takes the state and returns the next one; episode.py says when which is done. All shapes are
-static: a slot to which a thing does not happen is passed over, by an index past the end.
+Each takes the state and returns the next one; episode.py decides which is next. All shapes are
+static: a transition skips the other slots by an index past the end.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ IDLE, WRITING, WAITING, DONE = 0, 1, 2, 3  # of a slot; WAITING: for the instruc
 
 
 class Work(flax.struct.PyTreeNode):
-    """What a rollout cost; scalars inside the loop, [devices] outside."""
+    """Counts of the work of a rollout; scalars inside the loop, [devices] outside."""
 
     decode_steps: jax.Array
     slot_steps: jax.Array  # slots that a step computed, summed over steps
@@ -37,19 +37,19 @@ class Work(flax.struct.PyTreeNode):
 
 
 class State(flax.struct.PyTreeNode):
-    """The loop's carry: what is written, and the slots (their arrays are [slots, ...])."""
+    """The loop's carry: the rows written so far, and the slots (their arrays are [slots, ...])."""
 
     rows: Episode  # R samples, as far as they are written
     next_row: jax.Array  # first sample that no slot has taken yet
-    row: jax.Array  # which sample lives in the slot
+    row: jax.Array  # the sample in the slot
     status: jax.Array
     length: jax.Array  # tokens in the cache
     attempt: jax.Array  # 1..A
     count: jax.Array  # tokens of this attempt so far
     hidden: jax.Array  # [slots, D] of the last token fed
     cache: kv.Cache  # a ring
-    ring: jax.Array  # where in the ring the next step writes
-    end: jax.Array  # where in the ring this slot's tokens end; `ring` while it is writing
+    ring: jax.Array  # the slot of the ring that the next step writes
+    end: jax.Array  # the slot of the ring where this row's tokens end; `ring` while it is writing
     work: Work
 
 
@@ -65,7 +65,7 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
         ((0, 0), (0, columns - prompt_tokens)),
         constant_values=s.pad_id,
     )
-    # Turned before it is copied and widened: all prompts end at slot P of the ring.
+    # Rotated before it is copied and widened: all prompts end at slot P of the ring.
     prompt_cache = kv.to_ring(prompt_cache, length_Q, jnp.int32(prompt_tokens))
     problem_slot = problem_R[:slots]
     none = jnp.int32(0)
@@ -92,10 +92,10 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
 
 
 def _settled(cache: kv.Cache) -> kv.Cache:
-    """The cache as a TPU's decode step writes it: in memory, all rows of a ring's slot together.
+    """Keeps the memory layout that a TPU's decode step writes: all rows of a ring slot together.
 
-    Left to itself, XLA keeps another order outside the steps: each burst and each turn-around then
-    begins with a transposed copy of the whole cache, and both lie in memory beside it.
+    Without this, XLA chooses another layout outside the steps. Each burst and each turn-around then
+    begins with a transposed copy of the whole cache, which takes as much memory again.
     """
     if not isinstance(cache[0], ByRow):
         return cache
@@ -107,7 +107,7 @@ def _settled(cache: kv.Cache) -> kv.Cache:
 
 
 def _pass(state: State) -> State:
-    """The state as it is, its cache settled."""
+    """The same state, with its cache settled."""
     return state.replace(cache=_settled(state.cache))
 
 
@@ -120,15 +120,15 @@ def _left_in_queue(state: State) -> jax.Array:
 
 
 def too_many_left(state: State, *, fewer: int):
-    """Whether what is left to do needs more than `fewer` slots."""
+    """Whether the remaining samples need more than `fewer` slots."""
     return (_left_in_queue(state) > 0) | (jnp.sum(_alive(state)) > fewer)
 
 
 def keep_writing(state: State, *, turn_rows: int, slots: int, fewer: int):
-    """A burst goes on while somebody writes and too few slots are idle for a turn-around.
+    """Whether a burst continues: some slot is writing, and too few are idle for a turn-around.
 
-    Too few: less than turn_rows / slots of those that have something left to do, so that the last
-    samples do not wait for company that never comes.
+    Too few: less than turn_rows / slots of the slots with work left. It is a share and not a number
+    because near the end turn_rows idle slots may never come together.
     """
     writing = jnp.sum(state.status == WRITING)
     refillable = (state.status == DONE) & (_left_in_queue(state) > 0)
@@ -153,7 +153,7 @@ def write(state: State, *, params, keys_2R, limit_RA, settings: EpisodeSettings)
     count = state.count + 1
     is_end = jnp.isin(token, jnp.array(s.end_ids, jnp.int32))
     ended = writing & (is_end | (count == limit_RA[state.row, state.attempt - 1]))
-    row = jnp.where(writing, state.row, samples)  # past the end: written nowhere
+    row = jnp.where(writing, state.row, samples)  # past the end: dropped
     column = state.length
     rows = rows.replace(
         tokens=rows.tokens.at[row, column].set(token, mode="drop"),
@@ -217,7 +217,7 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
         offset_N = jnp.arange(tokens_WN.shape[1])
         column_WN = jnp.where(
             offset_N < fed_W[:, None], start_W[:, None] + offset_N, columns
-        )  # padding is written nowhere
+        )  # padding is dropped
         fed_tokens = jnp.sum(jnp.where(slot_W < slots, fed_W, 0))
         return state.replace(
             rows=episodes.replace(

@@ -1,6 +1,6 @@
-"""The machine under a run: devices, hosts, compiled programs, memory, hangs.
+"""The machine that a run uses: devices, processes, compiled programs, memory, hangs.
 
-hosts joins the processes of a run, sharding lays arrays over devices, compiles watches for late
-recompilations, watchdog ends a phase that hangs, heap keeps freed memory, peaks and topology know
-the hardware.
+hosts joins the processes of a run, sharding splits arrays over devices, compiles reports late
+recompilations, watchdog ends a phase that hangs, heap keeps freed memory pages. peaks has speeds of
+devices, and topology describes TPUs to compile for.
 """

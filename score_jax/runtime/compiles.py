@@ -1,17 +1,16 @@
-"""What XLA compiles while a run goes on, and where compiled programs are kept.
+"""Watches what XLA compiles during a run, and sets where compiled programs are cached.
 
-A rollout and an update are compiled once per shape, at their first step. A program compiled later
-stops all devices for as long as a compile takes, and means that something which should be fixed
-changed its shape or type. `Watch` counts such compiles, names the function and the shapes, and can
-fail the run:
+A rollout and an update are compiled once per shape, at their first step. A later recompilation
+stops all devices while it lasts. It means that a shape or type changed which should stay the same.
+`Watch` counts such recompilations, names the function and the shapes, and can fail the run:
 
-    with Watch(fail=False, say=print) as watch:
+    with Watch(after_warmup="warn", say=print) as watch:
         for ...:
-            with watch.phase("rollout", width):     # whatever is compiled the first time that this
-                episode.run(...)                    # phase runs is warm-up; later it is told
+            with watch.phase("rollout", width):     # compiling in the first run of a phase is
+                episode.run(...)                    # warm-up; in a later run it is reported
 
-Compiles are counted by jax.monitoring, which cannot say shapes; those are read off the message
-that jax logs for each compile.
+jax.monitoring counts compilations but does not know shapes; they are parsed from the message that
+jax logs for each compilation.
 """
 
 import contextlib
@@ -32,12 +31,23 @@ _MESSAGE = re.compile(r"Compiling (.*?) with global shapes and types (.*?)\. Arg
 
 
 class LateCompile(RuntimeError):
-    """Something was compiled again after its warm-up, and the settings say that this fails."""
+    """Something was recompiled after its warm-up, and the settings make that an error."""
+
+
+def _fail(text: str, say: Callable[[str], None]) -> None:
+    raise LateCompile(text)
+
+
+# What a recompilation after warm-up does.
+AFTER_WARMUP: dict[str, Callable[[str, Callable[[str], None]], None]] = {
+    "warn": lambda text, say: say(text),
+    "fail": _fail,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One program that was made ready to run."""
+    """One program that was compiled, or read from the cache."""
 
     name: str
     shapes: str
@@ -46,26 +56,29 @@ class Program:
 
 
 def keep_in(folder: Path | None) -> None:
-    """Keeps every compiled program of this process in a folder, and reads from it; None: nowhere.
+    """Caches every compiled program of this process in a folder; None: no cache.
 
-    The folder must be as trusted as the program itself: what lies in it is executed.
+    The folder must be as trusted as the program itself: its contents are executed.
     """
-    where = str(folder.absolute()) if folder else None  # the process may change its folder
+    where = str(folder.absolute()) if folder else None  # the process may change its directory
     jax.config.update("jax_compilation_cache_dir", where)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # XLA's own caches would put the folder's name into the key: a moved folder would be no use.
+    # XLA's own caches would put the folder's path into the key: a moved folder would be useless.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    compilation_cache.reset_cache()  # it looks at the folder's name only once
+    compilation_cache.reset_cache()  # jax reads the folder's name only once
 
 
 class Watch:
-    """Counts programs from entering to leaving; one at a time in a process."""
+    """Counts compiled programs inside its `with` block; a process may have one at a time.
 
-    def __init__(self, *, fail: bool = False, say: Callable[[str], None] = print):
+    after_warmup: a key of AFTER_WARMUP.
+    """
+
+    def __init__(self, *, after_warmup: str = "warn", say: Callable[[str], None] = print):
         self.programs: list[Program] = []
         self.late: list[Program] = []  # those compiled after their phase's warm-up
-        self._fail = fail
+        self._after_warmup = AFTER_WARMUP[after_warmup]
         self._say = say
         self._seen: set[Hashable] = set()
         self._hits = 0
@@ -83,9 +96,9 @@ class Watch:
 
     @contextlib.contextmanager
     def phase(self, *key: Hashable) -> Iterator[None]:
-        """Runs one phase; equal keys are the same phase, whose first run is its warm-up.
+        """Runs one phase. Equal keys name the same phase; its first run is its warm-up.
 
-        Raises: LateCompile in a later run, if something was compiled and `fail` is set.
+        Raises: LateCompile if a later run compiled something and `after_warmup` is "fail".
         """
         before = len(self.programs)
         yield
@@ -96,13 +109,11 @@ class Watch:
         self.late += late
         for program in late:
             text = (
-                f"compiled after warm-up, in phase {'/'.join(map(str, key))}: {program.name} of "
+                f"recompiled after warm-up, in phase {'/'.join(map(str, key))}: {program.name} for "
                 f"{program.shapes} ({program.seconds:.1f} s). A shape, a type or a sharding that "
                 "should stay the same has changed."
             )
-            if self._fail:
-                raise LateCompile(text)
-            self._say(text)
+            self._after_warmup(text, self._say)
 
     def __enter__(self) -> "Watch":
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)
@@ -127,7 +138,7 @@ class Watch:
 
     def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _BUILT:
-            # A hit is told before the duration of what it saved.
+            # jax reports a cache hit before the duration of reading it.
             known = sum(program.from_cache for program in self.programs)
             self.programs.append(Program(*self._message, duration_secs, self._hits > known))
 
@@ -137,4 +148,4 @@ class Watch:
     def _on_log(self, record: logging.LogRecord) -> bool:
         if match := _MESSAGE.match(record.getMessage()):
             self._message = (match.group(1), match.group(2))
-        return record.levelno > logging.DEBUG  # what was switched on for us is for us alone
+        return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled

@@ -1,10 +1,10 @@
 """Keeps the pages of freed memory, for programs that compute on the CPU.
 
-XLA's temporaries on a CPU come from malloc, and glibc gives large ones back to the kernel, which
-hands out zeroed pages again at the next step: a sixth of the time of an update of the benchmark's
-`real`. Kept, they stay part of the process between its steps; the most it needs is the same.
-Does nothing where there is no glibc, beside an accelerator, or where the environment names
-settings of malloc.
+XLA's temporaries on a CPU come from malloc. glibc returns large ones to the kernel, which hands out
+zeroed pages at the next step: that takes a sixth of the time of an update of the benchmark's
+`real`. With this setting the process keeps the pages between steps; its peak memory is the same.
+Does nothing without glibc, on a machine with an accelerator, or if the environment has settings of
+malloc.
 """
 
 import ctypes
@@ -13,13 +13,13 @@ import os
 import sys
 
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*", "/dev/kfd")
-# mallopt(3) and malloc.h. A thread other than the first has large blocks from mmap in any case,
-# unless all share the first one's arena.
+# mallopt(3) and malloc.h. Threads other than the first always get large blocks from mmap, unless
+# all threads share the first thread's arena.
 _ONE_ARENA, _NEVER_MMAP, _NEVER_TRIM = (-8, 1), (-4, 0), (-1, -1)
 
 
 def keep_pages() -> None:
-    """To be called before anything starts threads, and so before jax is imported."""
+    """Call this before anything starts threads, and so before jax is imported."""
     if not sys.platform.startswith("linux") or _chosen() or _has_accelerator():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none

@@ -1,19 +1,19 @@
-"""The processes of one run: how they find each other, and what they tell each other.
+"""The processes of one run: how they find each other, and how they exchange values.
 
-    join()                      at the start; does nothing where there is only one process
-    is_lead()                   process 0 writes what a run leaves
+    join()                      at the start; does nothing if there is only one process
+    is_lead()                   process 0 writes the files of a run
     exchange(value)             every process's value, on every process
-    lead_says(find)             what the lead found out, on every process
-    agree(stop)                 a question that all processes answer alike
-    own_rows(batch)             the rows of a batch that this process answers for
-    in_order(rows, values)      what all processes found out about their rows
+    lead_says(find)             what `find` returns on the lead, on every process
+    agree(stop)                 a question with the same answer on all processes
+    own_rows(batch)             the rows of a batch that this process grades
+    in_order(rows, values)      the values of all processes for their rows
     whole(batch)                all rows, on every process
 
-Every process runs the same loop over the same mesh. What one of them learns alone (a grade, a
-signal, a file that is there) it tells the others as JSON through the coordination service of
-jax.distributed, not through devices: that compiles nothing, and a process that waits for another
-waits on the host, where the watchdog (watchdog.py) sees for whom. With one process all of these
-return what they were given.
+Every process runs the same loop over the same mesh. What only one of them knows (a grade, a signal,
+whether a file exists) it sends to the others as JSON through the coordination service of
+jax.distributed, not through devices. That compiles nothing, and a process that waits for another
+waits on the host, where the watchdog (watchdog.py) can report for which. With one process each of
+these returns its argument or the local answer.
 """
 
 import importlib.util
@@ -33,9 +33,9 @@ from score_jax.problem import InputError
 
 T = TypeVar("T")
 
-HEARTBEAT_SEC = 60  # after so long without a sign of life a process counts as dead; all end then
-LEAVE_SEC = 30  # how long a process that ends waits for the others to end too
-_LOOK_SEC = 5  # a wait for another process is cut into such pieces, so that signals are heard
+HEARTBEAT_SEC = 60  # a process without a heartbeat for so long counts as dead; then all exit
+LEAVE_SEC = 30  # how long a process that exits waits for the others to exit too
+_LOOK_SEC = 5  # a wait for another process is split into waits of this length, to notice signals
 
 _turns = itertools.count()
 _waiting_for: list[str] = []  # innermost last; for the watchdog's message
@@ -47,13 +47,13 @@ def join(
     process: int = -1,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Joins the other processes of this run, if there are any. Before anything else of jax.
+    """Joins the other processes of this run, if there are any. Call it before anything else of jax.
 
     Args:
-      coordinator, processes, process: HOST:PORT of process 0, how many there are, which of them
-        this is. Left out, they are taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-        JAX_PROCESS_ID, or found by jax itself from SLURM's variables or on a TPU machine.
-    Raises: InputError if only a part of them is given, or the others do not come.
+      coordinator, processes, process: HOST:PORT of process 0, the number of processes, the index
+        of this one. Missing ones are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+        JAX_PROCESS_ID, or found by jax from SLURM's variables or on a TPU machine.
+    Raises: InputError if only some of them are given, or the other processes do not connect.
     """
     given = addresses(coordinator, processes, process, environment)
     if given is None and not on_a_cluster(environment):
@@ -70,36 +70,39 @@ def join(
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the processes of this run did not find each other ({str(error)[:300]}). Start the "
-            "same command on every host; what each is told is --coordinator=HOST:PORT (of process "
-            "0, free and reachable), --processes=N and --process=0 to N-1."
+            "same command on every host, each with --coordinator=HOST:PORT (of process 0; the port "
+            "must be free and reachable), --processes=N and its own --process, 0 to N-1."
         ) from error
 
 
 def addresses(
     coordinator: str, processes: int, process: int, environment: Mapping[str, str]
 ) -> tuple[str, int, int] | None:
-    """What is said of the processes by flags, else by the environment; None if nothing is."""
-    told = {
+    """The three values that identify the processes, from flags or else the environment.
+
+    None if there are none. Raises: InputError if they are incomplete or contradict each other.
+    """
+    given = {
         "coordinator": coordinator or environment.get("JAX_COORDINATOR_ADDRESS", ""),
         "processes": str(processes or environment.get("JAX_NUM_PROCESSES", "")),
         "process": str(process if process >= 0 else environment.get("JAX_PROCESS_ID", "")),
     }
-    missing = [name for name, value in told.items() if not value]
-    if len(missing) == len(told):
+    missing = [name for name, value in given.items() if not value]
+    if len(missing) == len(given):
         return None
-    whole = told["processes"].isdigit() and told["process"].isdigit()
-    if missing or not whole or int(told["process"]) >= int(told["processes"]):
-        said = ", ".join(f"{name}={value or 'nothing'}" for name, value in told.items())
+    whole = given["processes"].isdigit() and given["process"].isdigit()
+    if missing or not whole or int(given["process"]) >= int(given["processes"]):
+        found = ", ".join(f"{name}={value or 'nothing'}" for name, value in given.items())
         raise InputError(
-            f"the processes of a run are told by three values, and here is {said}. Give "
+            f"a run of several processes needs three values, and these were given: {found}. Give "
             "--coordinator=HOST:PORT, --processes=N and --process=0 to N-1, or "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; none for one process."
         )
-    return told["coordinator"], int(told["processes"]), int(told["process"])
+    return given["coordinator"], int(given["processes"]), int(given["process"])
 
 
 def on_a_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether there may be other processes that jax finds by itself."""
+    """Whether there may be other processes, which jax finds by itself."""
     if "SLURM_STEP_NODELIST" in environment:
         return int(environment.get("SLURM_NTASKS", "1")) > 1
     if "tpu" not in environment.get("JAX_PLATFORMS", "tpu") or "TPU_SKIP_MDS_QUERY" in environment:
@@ -109,48 +112,49 @@ def on_a_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def count() -> int:
-    """How many processes this run has."""
+    """The number of processes of this run."""
     return jax.process_count()
 
 
 def index() -> int:
-    """Which of them this process is, from 0."""
+    """The index of this process, from 0."""
     return jax.process_index()
 
 
 def is_lead() -> bool:
-    """Whether this is process 0, which writes what a run leaves."""
+    """Whether this is process 0, which writes the files of a run."""
     return index() == 0
 
 
 def exchange(value: T) -> list[T]:
     """The values of all processes, in order. Every process must call it, at the same point.
 
-    value: what JSON can say, and comes back as (tuples as lists), if there are other processes.
+    value: must be representable in JSON. With several processes it is returned as JSON reads it,
+      tuples as lists.
     """
     if count() == 1:
         return [value]
     turn = next(_turns)
     client = _store()
-    me, said = index(), json.dumps(value)
+    me, own = index(), json.dumps(value)
     if me:
-        client.key_value_set(f"score_jax/{turn}/{me}", said)
+        client.key_value_set(f"score_jax/{turn}/{me}", own)
         return json.loads(_received(f"score_jax/{turn}/all", 0))
     others = [_received(f"score_jax/{turn}/{i}", i) for i in range(1, count())]
-    everything = f"[{', '.join([said, *others])}]"
+    everything = f"[{', '.join([own, *others])}]"
     client.key_value_set(f"score_jax/{turn}/all", everything)
-    # Whoever has spoken in this turn has heard all of the turn before.
+    # A process that has sent its value of this turn has read all values of the turn before.
     client.key_value_delete(f"score_jax/{turn - 1}/")
     return json.loads(everything)
 
 
 def _store() -> Any:
-    """Text under names, set by one process and read by another."""
+    """The coordination service's key-value store."""
     return distributed.global_state.client
 
 
 def _received(key: str, sender: int) -> str:
-    """What another process has set, or will."""
+    """The value that another process sets; waits until it is there."""
     _waiting_for.append(f"process {sender}")
     try:
         while True:
@@ -164,25 +168,25 @@ def _received(key: str, sender: int) -> str:
 
 
 def waiting_for() -> str:
-    """The process that this one is waiting for in an exchange; empty if for none."""
+    """The process that this one waits for in an exchange; empty if there is none."""
     return _waiting_for[-1] if _waiting_for else ""
 
 
 def lead_says(find: Callable[[], T]) -> T:
     """What `find` returns on the lead, the only process that runs it; JSON as in `exchange`.
 
-    Files are looked at by one process: on shared storage two may see different ones.
-    Raises: InputError on every process, if `find` did.
+    Only one process reads files: on shared storage two processes may see different files.
+    Raises: InputError on every process, if `find` raised it.
     """
     if count() == 1:
         return find()
-    said: list[Any] = [None, ""]
+    result: list[Any] = [None, ""]
     if is_lead():
         try:
-            said[0] = find()
+            result[0] = find()
         except InputError as error:
-            said[1] = str(error)
-    found, wrong = exchange(said)[0]
+            result[1] = str(error)
+    found, wrong = exchange(result)[0]
     if wrong:
         raise InputError(wrong)
     return found
@@ -193,10 +197,11 @@ class Interrupted(Exception):
 
 
 def agree(stop: Callable[[], bool]) -> Callable[[], bool]:
-    """A question that is answered alike everywhere: yes, if any process would say yes.
+    """A question with the same answer on all processes: yes, if the answer is yes on any.
 
-    Signals reach one process before another; asked at the end of a step, all then stop behind the
-    same one. JAX's own preemption notice counts as well: it names a step by this question's count.
+    Signals reach processes at different times. Asked at the end of each step, all processes stop
+    after the same step. JAX's own preemption notice counts as well; it identifies a step by the
+    number of times this question was asked.
     """
     asked = itertools.count()
 
@@ -208,10 +213,10 @@ def agree(stop: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def own_rows(batch: Any) -> tuple[Any, np.ndarray]:
-    """(a tree of numpy arrays with the rows that this process answers for, their numbers).
+    """(a tree of numpy arrays with the rows that belong to this process, their indices).
 
-    batch: arrays of equally many rows, on devices. Each row belongs to one process: of those on
-    whose devices it lies, the first.
+    batch: arrays with the same number of rows, on devices. A row belongs to the first of the
+    processes whose devices hold it.
     """
     first = jax.tree.leaves(batch)[0]
     if count() == 1:
@@ -230,7 +235,7 @@ def own_rows(batch: Any) -> tuple[Any, np.ndarray]:
 
 
 def owners(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> np.ndarray:
-    """[B] which process answers for each row of an array with this sharding."""
+    """[B] the process that each row of an array with this sharding belongs to."""
     owner_B = np.full(shape[0], np.iinfo(np.int32).max)
     device: Any
     for device, (rows, *_) in sharding.devices_indices_map(shape).items():
@@ -239,9 +244,9 @@ def owners(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> np.ndarra
 
 
 def in_order(row_N: np.ndarray, values: Sequence[T]) -> list[T]:
-    """One value for each row of a batch, from whichever process knows it; JSON as in `exchange`.
+    """One value for each row of a batch, from the process it belongs to; JSON as in `exchange`.
 
-    row_N: the rows that `values` are about, as `own_rows` numbers them.
+    row_N: the rows of `values`, by the indices of `own_rows`.
     """
     if count() == 1:
         return list(values)

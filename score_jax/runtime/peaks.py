@@ -1,7 +1,7 @@
-"""The most that a device can do: what speeds are told as shares of, and what bounds a step.
+"""Peak speeds of devices: the bounds of a step, and what measured speeds are shares of.
 
 Sources: Google Cloud's documentation (cloud.google.com/tpu/docs), a page for each kind of TPU;
-NVIDIA's data sheets of the A100, H100 and H200, products of dense matrices.
+NVIDIA's data sheets of the A100, H100 and H200, for dense matrices.
 """
 
 import dataclasses
@@ -13,11 +13,11 @@ import jax
 class Peak:
     """Of one device."""
 
-    flops: float  # with matrices of bfloat16, per second
+    flops: float  # per second, of bfloat16 matrix products
     bytes_per_sec: float  # from and to its memory
 
 
-# By the start of jax's device kind.
+# By prefix of jax's device kind.
 PEAKS = {
     "TPU v4": Peak(275e12, 1228e9),
     "TPU v5 lite": Peak(197e12, 819e9),
@@ -32,6 +32,6 @@ PEAKS = {
 
 
 def here() -> Peak | None:
-    """Of this machine's devices; None where it is not known, as of CPUs."""
+    """The peak of this machine's devices; None if it is not known, as for CPUs."""
     kind = jax.devices()[0].device_kind
     return next((peak for name, peak in PEAKS.items() if kind.startswith(name)), None)

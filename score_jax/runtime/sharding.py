@@ -1,11 +1,11 @@
-"""The device mesh, and the one table from logical axis names to its axes.
+"""The device mesh, and the one table from logical axis names to mesh axes.
 
-data     rows of the batch; parameters are copies
-fsdp     rows of the batch too, and parameters are split over it
-tensor   heads, MLP width and vocabulary are split over it
+data     splits the rows of the batch; parameters are copied
+fsdp     splits the rows of the batch too, and the parameters
+tensor   splits heads, MLP width and vocabulary
 
-Devices are laid out so that processes, and slices of TPUs, differ along `data` first, which talks
-least: once per update.
+Processes, and slices of TPUs, differ along `data` first: that axis communicates least, once per
+update.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from score_jax.problem import InputError
 
 BATCH_AXES = ("data", "fsdp")
-AnyMesh = Mesh | AbstractMesh  # one of devices, or of sizes alone, where nothing is placed
+AnyMesh = Mesh | AbstractMesh  # AbstractMesh: sizes without devices, where no array is placed
 
-# Logical axis of an array -> mesh axis. Arrays say their logical axes where they are described.
+# Logical axis of an array -> mesh axis. The logical axes of params are in transformer.AXES.
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": BATCH_AXES,
     "width": "fsdp",
@@ -35,7 +35,7 @@ RULES: dict[str, str | tuple[str, ...]] = {
 def make_mesh(
     data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over all devices, or over those given; one size may be -1 and takes what is left."""
+    """A mesh over all devices, or over those given; one size may be -1: the remaining devices."""
     found = list(jax.devices() if devices is None else devices)
     sizes = axis_sizes(data, fsdp, tensor, len(found))
     laid_out = _laid_out(found, *sizes.values())
@@ -66,7 +66,7 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int
 
 def _laid_out(devices: Sequence[Any], data: int, fsdp: int, tensor: int) -> np.ndarray:
     """The devices as [data, fsdp, tensor]: neighbours along `tensor`, slices along `data`."""
-    # Hosts that are joined by a network alone are "slices" to jax on other platforms too.
+    # On other platforms jax calls hosts that only a network joins "slices" too.
     tpu = devices[0].platform == "tpu"
     slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
     if slices == 1:
@@ -83,18 +83,18 @@ def _laid_out(devices: Sequence[Any], data: int, fsdp: int, tensor: int) -> np.n
 
 
 def batch_size(mesh: AnyMesh) -> int:
-    """Over how many devices the rows of a batch are split."""
+    """The number of devices over which the rows of a batch are split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def of_axes(mesh: AnyMesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of an array with these logical axes.
 
-    Raises: InputError if a dimension does not divide by the mesh axis it is split over, ValueError
-    if two dimensions would be split over the same one.
+    Raises: InputError if a dimension does not divide by the mesh axis it is split over; ValueError
+    if two dimensions would be split over the same mesh axis.
     """
     spec: list = []
-    taken: dict[str, str | None] = {}  # mesh axis -> who is split over it
+    taken: dict[str, str | None] = {}  # mesh axis -> the logical axis split over it
     for name, size in zip(axes, shape, strict=True):
         target = RULES.get(name) if name else None
         parts = int(np.prod([mesh.shape[a] for a in _tuple(target)]))
@@ -108,8 +108,8 @@ def of_axes(mesh: AnyMesh, axes: tuple[str | None, ...], shape: tuple[int, ...])
             if axis in taken:
                 raise ValueError(
                     f"an array with the axes {axes} and sizes {shape} would be split over the mesh "
-                    f"axis '{axis}' twice, by '{taken[axis]}' and by '{name}'. Name one of them "
-                    "otherwise, or give it another mesh axis in sharding.RULES."
+                    f"axis '{axis}' twice, by '{taken[axis]}' and by '{name}'. Give one of them "
+                    "another name, or another mesh axis in sharding.RULES."
                 )
             taken[axis] = name
         spec.append(target if parts > 1 else None)
@@ -126,9 +126,9 @@ def params_shardings(mesh: AnyMesh, axes: dict[str, tuple[str | None, ...]], par
 
 
 def decoding_shardings(mesh: Mesh, axes: dict[str, tuple[str | None, ...]], params):
-    """As params_shardings, for decoding, where layers are not stacked: split over `tensor` alone.
+    """As params_shardings, for decoding: layers are not stacked, and only `tensor` splits weights.
 
-    A decode step that had to gather the rest first would wait for it at every token.
+    If weights were split over `fsdp`, a decode step would gather them at every token.
     """
 
     def leaf(path, x):
@@ -145,7 +145,7 @@ def rows(mesh: Mesh) -> NamedSharding:
 
 
 def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """x, whose first axis is the batch, as XLA must lay it out inside a program for the mesh."""
+    """Makes XLA split x, whose first axis is the batch, by rows inside a program for the mesh."""
     return x if mesh is None else jax.lax.with_sharding_constraint(x, rows(mesh))
 
 
@@ -155,12 +155,12 @@ def replicated(mesh: AnyMesh) -> NamedSharding:
 
 
 def place(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """A host's array on the mesh. Every process has the whole, and copies to its own devices."""
+    """A host's array on the mesh. Every process holds all of it and copies to its own devices."""
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def on_mesh(mesh: Mesh, tree):
-    """The tree with every leaf on the mesh: scalars made on one device are copied to all."""
+    """The tree with every leaf on the mesh; leaves on one device are copied to all devices."""
 
     def put(x):
         on_it = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh

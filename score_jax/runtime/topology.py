@@ -1,4 +1,4 @@
-"""Chips that are not here, to compile for."""
+"""TPU chips to compile for that this machine does not have."""
 
 import os
 
@@ -14,17 +14,17 @@ def devices(name: str) -> list[jax.Device]:
 
     Raises: InputError if there is no TPU compiler, or no such topology.
     """
-    # Nothing is asked of the cloud; and where nothing is run, several may compile side by side.
+    # Without queries to the cloud; and several processes may compile at once, as nothing is run.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # it would complain of none
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # without one it logs errors
     try:
         return list(topologies.get_topology_desc(name, platform="tpu").devices)
-    except Exception as error:  # the plugin's own kinds, by version
+    except Exception as error:  # the plugin's exceptions differ by version
         raise InputError(
-            f"--topology={name} cannot be compiled for: {error}. The TPU compiler comes with "
-            "pip install '.[tpu]' and runs without a TPU; a topology is such as v5e:2x2."
+            f"--topology={name}: cannot compile for this topology: {error}. The TPU compiler comes "
+            "with pip install '.[tpu]' and runs without a TPU. An example of a topology: v5e:2x2."
         ) from error
 
 

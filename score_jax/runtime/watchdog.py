@@ -1,16 +1,16 @@
-"""A deadline for every phase of a step, so that a run which hangs ends and says where.
+"""A deadline for every phase of a step, so that a run that hangs ends and reports where.
 
     watchdog.at("stage1", 12)
     with watchdog.phase("grade"):
         ...
 
-A phase that runs longer than its limit (config.watchdog) is one that will never end: a device that
-does not answer, storage that is gone, another process that waits for us. The process then says in
-one message which phase of which step hung on which host and whom it waits for, shows where every
-thread stands, and exits with a status of its own. The other processes of a run find that it is
-gone and end too, and the same command goes on from the last checkpoint.
+A phase that runs longer than its limit (config.watchdog) is assumed to hang: a device does not
+answer, storage is gone, or another process waits for this one. The process then prints which phase
+of which step hung on which host, which process it waits for, and the stack of every thread. It
+exits with status 76. The other processes of the run notice and exit too. Re-running the command
+resumes from the last checkpoint.
 
-Phases may be inside each other; each has its own deadline.
+Phases may be nested; each has its own deadline.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ HUNG = 76  # exit status
 
 
 class Watchdog:
-    """Runs one deadline per phase that is entered; see the head of the file."""
+    """One deadline per phase that is running; see the head of the file."""
 
     def __init__(self, limits: WatchdogSettings):
         self._limits = limits
         self._where = "before the first step"
 
     def at(self, stage: str, step: int) -> None:
-        """The step that the phases to come belong to."""
+        """Sets the step that the next phases belong to."""
         self._where = f"step {step} of {stage}"
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Ends the process if its body takes longer than the limit of that name; 0: never."""
+        """Ends the process if the body takes longer than the limit of that name; 0: never."""
         limit_sec = getattr(self._limits, name)
         if not limit_sec:
             yield
@@ -60,9 +60,9 @@ class Watchdog:
             f"config.watchdog.{name}={limit_sec:g} seconds in process {hosts.index()} on "
             f"{socket.gethostname()}"
             + (f", which waits for {waiting}" if waiting else "")
-            + ". It is taken for hung and this process ends; where its threads stand is below. If "
-            "the phase only is slow, raise that limit. The same command goes on from the last "
-            "checkpoint.",
+            + ". It probably hangs, so this process exits; the stacks of its threads are below. If "
+            "the phase is only slow, raise that limit. Re-running the command resumes from the "
+            "last checkpoint.",
             file=sys.stderr,
             flush=True,
         )

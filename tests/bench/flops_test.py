@@ -31,7 +31,7 @@ def test_every_product_is_counted_once(family):
     assert flops.of_update(model, batch) == by_hand(model, batch)
 
 
-def test_the_share_of_a_peak_is_told_only_where_the_peak_is_known():
+def test_the_share_of_a_peak_is_reported_only_if_the_peak_is_known():
     assert flops.utilisation(1e12, "bfloat16") is None  # a CPU
 
 

@@ -54,7 +54,7 @@ def test_the_last_line_is_one_json_object_with_the_contract_s_keys(skewed, capsy
 
 @pytest.fixture
 def as_it_runs(quick_compile):
-    """Programs compiled with all of XLA's optimisations, whatever the module asks for."""
+    """Programs compiled with all of XLA's optimisations, in every module."""
     del quick_compile
     jax.config.update("jax_disable_most_optimizations", False)
     yield

@@ -18,7 +18,7 @@ ENTRY %main (given: f32[1000,1000]) -> f32[8,4] {
 """
 
 
-def test_the_largest_values_are_told_once_with_their_makers_and_without_arguments():
+def test_the_largest_values_are_listed_once_with_their_makers_and_without_arguments():
     assert temporaries.largest(PROGRAM) == [
         {"bytes": 64 * 512 * 4, "shape": "f32[64,512]", "made_by": "head"},
         {"bytes": 64 * 512 * 2, "shape": "bf16[64,512]", "made_by": "convert"},

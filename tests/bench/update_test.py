@@ -40,7 +40,7 @@ def test_an_update_is_timed_in_turn_with_another_form_of_it(skewed, capsys):
     assert found["largest_temporaries"][0]["bytes"] >= found["largest_temporaries"][1]["bytes"]
 
 
-def test_memory_is_told_without_a_run_and_grows_with_a_chunk_of_logits(skewed, capsys):
+def test_memory_is_reported_without_a_run_and_grows_with_a_chunk_of_logits(skewed, capsys):
     del skewed
     chunked = last_line(capsys, "--analyse", "--vocabulary=4096")
     naive = last_line(capsys, "--analyse", "--vocabulary=4096", "--memory=chunk=1000000")

@@ -1,4 +1,4 @@
-"""Adapters in place of weights: what is trained, what stays, that all forms compute the same."""
+"""Adapters: what is trained, what is frozen, and that all forms compute the same."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora, step
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
 from score_jax.problem import InputError
@@ -116,7 +116,7 @@ def test_targets_are_whole_paths():
         lora.targets(MODEL, LoraSettings(rank=1, targets="query"))
 
 
-def test_factors_lie_on_the_mesh_as_their_weights_do():
+def test_factors_are_split_over_the_mesh_as_their_weights_are():
     mesh = sharding.make_mesh(2, 2, 2)
     model = fakes.model(layers=2, kv_heads=2)
     laid_out = lora.init(jax.random.key(0), model, SETTINGS, mesh)
@@ -139,10 +139,10 @@ def test_the_first_step_has_the_loss_and_metrics_of_the_full_model():
         assert not np.any(factors["down"]) and np.any(factors["up"])
 
 
-def test_the_gradient_is_the_full_models_seen_through_the_merge():
+def test_the_gradient_is_the_full_models_chained_with_the_merge():
     start = adapters()
-    # In parts and recomputed, which must not change what is differentiated.
-    found, metrics = gradient(start, {}, base(), remat="full", plan=Plan(2), chunk=5)
+    # In parts and recomputed, which must not change the gradient.
+    found, metrics = gradient(start, {}, base(), remat="full", split=Split(2), chunk=5)
     merged, backward = jax.vjp(lambda adapters: lora.merge(base(), adapters, SETTINGS), start)
     full, expected = gradient(merged, base(), lora=LoraSettings())
     assert_equal(metrics, expected, rtol=1e-4, atol=1e-4)
@@ -156,7 +156,7 @@ def test_a_reference_may_be_other_adapters_of_the_same_base():
     assert_equal(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_an_update_trains_adapters_alone_and_has_optimizer_state_for_them_alone():
+def test_an_update_trains_only_adapters_and_has_optimizer_state_only_for_them():
     before = jax.device_get(base())
     state = step.init(adapters(), learner())
     sizes = [x.size for x in jax.tree.leaves(adapters())]
@@ -169,7 +169,7 @@ def test_an_update_trains_adapters_alone_and_has_optimizer_state_for_them_alone(
     assert all(jax.tree.leaves(moved)) and jax.tree.structure(moved).num_leaves == 14
 
 
-def test_no_gradient_of_the_base_is_made():
+def test_no_gradient_of_the_base_is_computed():
     model = fakes.model(mlp_width=512)  # so that its weights' products are most of a step
     base, flops = fakes.params(model), {}
     for rank in (0, 1):

@@ -1,4 +1,4 @@
-"""An update on eight virtual devices: the same gradient, and what is not sent between them."""
+"""An update on eight virtual devices: the same gradient, and what they do not exchange."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from score_jax.learner import step
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
@@ -47,7 +47,7 @@ def arguments(
         settings = dataclasses.replace(
             settings,
             likelihood=dataclasses.replace(settings.likelihood, mesh=mesh),
-            plan=Plan(2, 2, sharding.batch_size(mesh)),
+            split=Split(2, 2, sharding.batch_size(mesh)),
         )
     stage = fakes.stage(kl_attempt1=0.1, kl_attempt2=0.2, bonus=2.0, kl_estimator=estimator)
     return (*values, Coefficients.of(stage)), {"choices": Choices.of(stage), "settings": settings}
@@ -81,8 +81,8 @@ def test_the_gradient_is_that_of_one_device(family, estimator, sizes, policy):
 
 def test_gradients_are_summed_and_never_activations_and_no_device_gets_the_whole_head():
     values, static = arguments("llama", "k1", (2, 4, 1), vocab_size=40)
-    plan = dataclasses.replace(static["settings"].plan, widths=1)
-    static["settings"] = dataclasses.replace(static["settings"], plan=plan)
+    split = dataclasses.replace(static["settings"].split, widths=1)
+    static["settings"] = dataclasses.replace(static["settings"], split=split)
     text = gradient.lower(*values, **static).compile().as_text()
     sent = re.findall(r"= (.*) (all-[a-z-]+|reduce-scatter|collective-permute)\((.*)", text)
     assert {kind for _, kind, _ in sent} >= {"all-gather", "all-reduce", "all-to-all"}

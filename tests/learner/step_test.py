@@ -10,7 +10,8 @@ import pytest
 
 from score_jax.config.settings import StageSettings
 from score_jax.learner import step
-from score_jax.learner.micro_batches import Plan
+from score_jax.learner.loss import token_logprobs
+from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.rl.policy import Policy
 from score_jax.structs import Batch
@@ -62,7 +63,7 @@ def flip_second_reward(batch):
     return batch.replace(reward=np.stack([batch.reward[:, 0], 1.0 - batch.reward[:, 1]], axis=1))
 
 
-def test_a_true_verdict_is_rewarded_beside_the_answer_whatever_bonus_and_discount():
+def test_a_true_verdict_has_its_own_reward_at_any_bonus_and_discount():
     true_BA = np.stack([np.zeros(ROWS), np.arange(ROWS) % 2], axis=1).astype(np.float32)
     wrong = BATCH.replace(reward=np.zeros((ROWS, 2), np.float32))
     stage = fakes.stage(bonus=10.0, discount=0.8, verdict=0.5, **NO_KL)
@@ -70,7 +71,7 @@ def test_a_true_verdict_is_rewarded_beside_the_answer_whatever_bonus_and_discoun
     expected, _ = gradient(fakes.stage(**NO_KL), wrong.replace(reward=0.5 * true_BA))
     assert np.any(expected)
     np.testing.assert_allclose(found, expected, atol=1e-7)
-    assert metrics["reward/attempt2"] == 0.0  # which is of answers alone
+    assert metrics["reward/attempt2"] == 0.0  # which counts only answers
 
 
 # Exact expectations, over every episode there can be
@@ -191,7 +192,7 @@ def test_with_a_discount_the_second_reward_trains_the_first_attempt():
 
 def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_reference():
     policy = fakes.params()
-    where = step.likelihood.written(BATCH.attempt, 6)
+    where = token_logprobs.written(BATCH.attempt, 6)
     # The log-probs as the learner rounds them; a sampler's differ in the last digit.
     logp_BN, _ = jax.jit(step._of_reference, static_argnums=3)(
         policy, BATCH, where, fakes.learner_settings()
@@ -205,7 +206,7 @@ def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_re
     assert np.any(gradient(STAGE2, only(1, batch), policy)[0] != 0.0)
 
 
-def test_masked_attempts_that_were_cut_off_teach_nothing_and_others_as_before():
+def test_masked_truncated_attempts_have_no_gradient_and_others_the_same_as_before():
     cut = BATCH.replace(truncated=np.tile([False, True], (ROWS, 1)))
     stage = dataclasses.replace(STAGE2, truncation="mask")
     assert np.all(gradient(stage, only(2, cut))[0] == 0.0)
@@ -269,7 +270,7 @@ def slow_gradient(stage: StageSettings, batch=BATCH, config=fakes.MODEL, samples
 
 
 def test_loss_and_kl_cover_the_policys_tokens_and_their_end_tokens_only():
-    # Garbage wherever nobody wrote: it would be noticed if anything there were read.
+    # Garbage wherever the policy wrote nothing: reading any of it would change the result.
     column_T = np.arange(BATCH.tokens.shape[1])
     garbage = BATCH.replace(
         logp=np.where(BATCH.attempt > 0, BATCH.logp, np.nan).astype(np.float32),
@@ -304,7 +305,7 @@ def test_metrics_describe_the_policys_tokens():
 
 def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
     stage = dataclasses.replace(STAGE2, **NO_KL)
-    where = step.likelihood.written(BATCH.attempt, 6)
+    where = token_logprobs.written(BATCH.attempt, 6)
     logp_BN, _ = step._of_reference(fakes.params(), BATCH, where, fakes.learner_settings())
     logp_BT = np.zeros_like(BATCH.logp)
     for row, column_N in enumerate(where.column):
@@ -319,11 +320,11 @@ def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
 # How an update is computed changes nothing
 
 LONG = fakes.batch(problems=4, max_attempt_tokens=12, seed=3)  # rows of one or two steps of width
-PLANS = [Plan(), Plan(2), Plan(4), Plan(2, widths=2), Plan(4, widths=2), Plan(1, widths=2)]
+SPLITS = [Split(), Split(2), Split(4), Split(2, widths=2), Split(4, widths=2), Split(1, widths=2)]
 REMATS = ["none", "products", "full"]
 
 
-def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
+def assert_gradient_is_the_naive_forms(family: str, split: Split, remat: str):
     model = fakes.model_of_family(family)
     found, metrics = _loss_gradient(
         fakes.params(model),
@@ -331,7 +332,7 @@ def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
         LONG,
         Coefficients.of(STAGE2),
         choices=Choices.of(STAGE2),
-        settings=fakes.learner_settings(model, plan=plan, remat=remat, max_attempt_tokens=12),
+        settings=fakes.learner_settings(model, split=split, remat=remat, max_attempt_tokens=12),
     )
     loss, theirs, kl_A = slow_gradient(STAGE2, LONG, model)
     assert relative_error(flat(found), theirs) <= 1e-5
@@ -340,33 +341,33 @@ def assert_gradient_is_the_naive_forms(family: str, plan: Plan, remat: str):
 
 
 def test_parts_of_the_long_batch_have_more_than_one_width():
-    assert Plan(widths=2).columns(LONG.tokens.shape[1]) == (16, 29)
+    assert Split(widths=2).columns(LONG.tokens.shape[1]) == (16, 29)
     assert np.sum(LONG.length <= 16) == np.sum(LONG.length > 16) == 4
 
 
 @pytest.mark.parametrize(
-    ("family", "plan", "remat"),
-    [(family, PLANS[i], REMATS[i % 3]) for i, family in enumerate(fakes.OF_FAMILY)],
+    ("family", "split", "remat"),
+    [(family, SPLITS[i], REMATS[i % 3]) for i, family in enumerate(fakes.OF_FAMILY)],
     ids=str,
 )
-def test_the_gradient_of_every_family_is_the_naive_forms(family, plan, remat):
-    assert_gradient_is_the_naive_forms(family, plan, remat)
+def test_the_gradient_of_every_family_is_the_naive_forms(family, split, remat):
+    assert_gradient_is_the_naive_forms(family, split, remat)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", REMATS)
-@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("split", SPLITS, ids=str)
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
-def test_the_gradient_is_the_naive_forms_in_every_combination(family, plan, remat):
-    assert_gradient_is_the_naive_forms(family, plan, remat)
+def test_the_gradient_is_the_naive_forms_in_every_combination(family, split, remat):
+    assert_gradient_is_the_naive_forms(family, split, remat)
 
 
 @pytest.mark.parametrize(
     ("normalizer", "factor", "settings"),
     [
-        ("sequence", 1.0, {"plan": Plan(2), "remat": "full"}),
-        ("token", len(written()) / ROWS, {"plan": Plan(4), "remat": "none"}),
-        ("constant", 3.0, {"plan": Plan(4), "chunk": 5}),
+        ("sequence", 1.0, {"split": Split(2), "remat": "full"}),
+        ("token", len(written()) / ROWS, {"split": Split(4), "remat": "none"}),
+        ("constant", 3.0, {"split": Split(4), "chunk": 5}),
     ],
 )
 def test_micro_batches_chunks_and_remat_change_nothing_and_normalizers_the_scale(

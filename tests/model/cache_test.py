@@ -1,4 +1,4 @@
-"""The cache against slow loops: what is written, what is seen, and that nothing is copied."""
+"""The cache against slow loops: writes, visible slots, and that nothing is copied."""
 
 import functools
 
@@ -97,7 +97,7 @@ def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(
         np.testing.assert_allclose(out_BNHE[b, n], expected_HE, rtol=0, atol=1e-5)
 
 
-def test_what_lies_behind_a_row_is_never_read(layout):
+def test_slots_after_a_row_are_never_read(layout):
     layer_cache, new = full_layer(layout, 1), new_tokens(4, 2, rows=1)
     position_BN = np.array([[2, 3]])
     out_BNHE, _ = attend_chunk(layer_cache, *new, position_BN)
@@ -133,7 +133,7 @@ def test_a_ring_writes_one_slot_of_live_rows_and_sees_the_length_before_it(
         np.testing.assert_allclose(out_B1HE[b, 0], expected_HE, rtol=0, atol=1e-5)
 
 
-def test_rows_turned_into_a_ring_end_before_its_slot_and_come_back_as_they_were(layout):
+def test_rows_converted_to_a_ring_end_before_its_slot_and_convert_back_unchanged(layout):
     cache = (full_layer(layout), full_layer(layout))
     length_B, slot = jnp.array([2, 6, 5]), jnp.int32(4)
     ring = kv.to_ring(cache, length_B, slot)
@@ -148,7 +148,7 @@ def test_rows_turned_into_a_ring_end_before_its_slot_and_come_back_as_they_were(
     jax.tree.map(np.testing.assert_array_equal, back, cache)
 
 
-def test_rows_are_taken_and_put_by_index_and_past_the_end_put_nowhere(layout):
+def test_rows_are_taken_and_put_by_index_and_dropped_past_the_end(layout):
     cache = (full_layer(layout),)
     taken = kv.take(cache, jnp.array([2, 0, ROWS]))
     jax.tree.map(

@@ -106,7 +106,7 @@ def by_default(*families: str) -> Iterator[Any]:
 def test_logits_and_greedy_text_of_a_random_checkpoint_equal_those_of_transformers(name, tmp_path):
     family, changes, length = SHAPES[name]
     model = fake_checkpoints.huggingface_model(family, **changes)
-    # The end of the row is what transformers goes on with; where each of its tokens is our first
+    # The end of the row is what transformers generates; where each of its tokens is our first
     # choice too, our own greedy text is the same.
     given = max(length - 8, (length + 1) // 2)
     tokens_BT = fake_checkpoints.greedy(model, fake_checkpoints.tokens(2, given), length)
@@ -163,7 +163,7 @@ def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(fami
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_shape_survives_the_way_to_hugging_face_and_back(name):
+def test_a_shape_is_the_same_after_a_round_trip_through_hugging_face(name):
     family, changes, _ = SHAPES[name]
     described = fake_checkpoints.huggingface_config(family, **changes).to_dict()
     config = config_formats.from_huggingface(described)
@@ -180,11 +180,11 @@ def test_a_config_of_transformers_4_means_the_same_as_one_of_5():
     )
     assert old == new
     assert old.rope_theta == 500.0
-    assert old.head_width == 8  # hidden_size / num_attention_heads where nothing is said
+    assert old.head_width == 8  # hidden_size / num_attention_heads by default
 
 
 def test_a_hub_config_of_gemma_3_means_what_transformers_reads_from_it():
-    """As published: the old keys, and silence where the class has a default."""
+    """As published: the old keys, without those that have a default in the class."""
     published: dict[str, Any] = {
         "model_type": "gemma3_text",
         "vocab_size": 262_144,
@@ -215,12 +215,12 @@ def test_a_hub_config_of_gemma_3_means_what_transformers_reads_from_it():
 
 
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
-def test_silence_in_a_config_means_what_transformers_assumes(family):
-    said = {"model_type": family, "num_hidden_layers": 6}
+def test_missing_keys_of_a_config_mean_the_defaults_of_transformers(family):
+    stated = {"model_type": family, "num_hidden_layers": 6}
     read = fake_checkpoints.huggingface_class(family)(num_hidden_layers=6).to_dict()
     shape = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size")
     needed = {key: read[key] for key in (*shape, "max_position_embeddings", "num_key_value_heads")}
-    assert config_formats.from_huggingface(said | needed) == config_formats.from_huggingface(read)
+    assert config_formats.from_huggingface(stated | needed) == config_formats.from_huggingface(read)
 
 
 def test_rotary_frequencies_equal_those_of_transformers():
@@ -269,7 +269,7 @@ def test_gguf_metadata_gives_the_shape():
     )
 
 
-def test_gguf_metadata_of_gemma_says_little_and_means_what_llama_cpp_takes_it_for():
+def test_gguf_metadata_of_gemma_lacks_keys_and_means_the_defaults_of_llama_cpp():
     gemma2 = gguf_shape.from_gguf(of_gemma("gemma2", layers=3))
     assert gemma2.windows == (4096, 0, 4096)
     assert (gemma2.attention_softcap, gemma2.logit_softcap) == (50.0, 30.0)
@@ -286,7 +286,7 @@ def test_gguf_metadata_of_gemma_says_little_and_means_what_llama_cpp_takes_it_fo
     gemma3 = gguf_shape.from_gguf(of_gemma("gemma3", layers=3) | stated)
     assert (gemma3.windows, gemma3.local_rope_theta) == ((4096, 0, 4096), 500.0)
 
-    # The 27B models scale their scores in another way, and their files do not say so.
+    # The 27B models scale their scores in another way, and their files do not state it.
     for arch, layers in (("gemma2", 46), ("gemma3", 62)):
         assert gguf_shape.from_gguf(of_gemma(arch, layers)).query_scalar == 16 / 4
 

@@ -44,7 +44,7 @@ class Published:
     tolerance: float  # of float32 logits, whose size differs by model
 
     def prompts(self) -> list[tuple[list[int], list[int]]]:
-        """(ids of a prompt, what transformers goes on with) of the record."""
+        """(ids of a prompt, ids that transformers generates after it) of the record."""
         record = json.loads((HERE / self.record).read_text())
         return [(row["prompt_ids"], row["new_ids"]) for row in record]
 
@@ -117,7 +117,7 @@ def path(published, tmp_path_factory) -> Path:
     if found.exists():
         return found
     package = importlib.import_module(published.package)
-    try:  # the file lies there in parts
+    try:  # the file is there in parts
         return package.assemble(tmp_path_factory.mktemp("published") / published.file)
     except (AttributeError, ImportError, OSError) as error:
         pytest.skip(f"{missing} ({error})")
@@ -131,7 +131,7 @@ def ours(path):
 @pytest.fixture(scope="module")
 def theirs(path):
     transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate", reason="transformers wants accelerate to read a GGUF")
+    pytest.importorskip("accelerate", reason="transformers needs accelerate to read a GGUF")
     model = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype="float32"
     )
@@ -308,7 +308,7 @@ def now(key):  # not getrusage, whose peak may be that of the process that start
 
 jax.block_until_ready(jax.device_put(np.zeros(1)))
 weights.sources.open_at(weights.sources.locate({str(path)!r}))
-Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the load alone
+Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the load only
 before = now("VmRSS")
 _, params = weights.load({str(path)!r})
 sizes = [x.nbytes for x in jax.tree.leaves(params)]

@@ -1,4 +1,4 @@
-"""One decoder, two ways to run it: whole rows, and chunks fed to a cache."""
+"""The decoder in its two forms: over whole rows, and over chunks fed to a cache."""
 
 import dataclasses
 import functools
@@ -109,7 +109,7 @@ def test_a_ring_fed_token_by_token_equals_whole_rows_around_its_end(family):
     assert_close(found_BTV, logits(model, params, TOKENS_BT))
 
 
-def test_padding_behind_a_row_changes_nothing_before_it():
+def test_padding_after_a_row_changes_nothing_before_it():
     padded_BT = TOKENS_BT.copy()
     padded_BT[:, 5:] = (padded_BT[:, 5:] + 1) % MODEL.vocab_size
     ours, theirs = logits(MODEL, PARAMS, TOKENS_BT), logits(MODEL, PARAMS, padded_BT)
@@ -167,7 +167,7 @@ def test_new_params_have_the_axes_they_are_described_by():
     assert seen == set(transformer.AXES)
 
 
-def test_new_params_keep_the_scale_of_what_flows_through_them():
+def test_new_params_keep_the_scale_of_activations():
     model = fakes.model(vocab_size=50, layers=3, width=64, heads=4, head_width=16, mlp_width=96)
     params = jax.jit(transformer.init, static_argnums=0)(model, jax.random.key(0))
     layers = params["layers"]
@@ -184,7 +184,7 @@ def test_the_decoding_layout_holds_the_same_layers():
     jax.tree.map(np.testing.assert_array_equal, stacked, PARAMS["layers"])
 
 
-def test_logits_are_float32_whatever_the_params_are():
+def test_logits_are_float32_for_any_dtype_of_params():
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     shape = jax.eval_shape(functools.partial(transformer.logits, MODEL), params, TOKENS_BT)
     assert (shape.shape, shape.dtype) == ((3, 8, MODEL.vocab_size), jnp.float32)
@@ -208,7 +208,7 @@ def test_rms_norm_by_hand():
     assert transformer.rms_norm(x_11D.astype(jnp.bfloat16), jnp.ones(2), 0.0).dtype == jnp.bfloat16
 
 
-def test_a_head_is_turned_by_its_position():
+def test_a_head_is_rotated_by_its_position():
     model = fakes.model(heads=1, kv_heads=1, head_width=2)
     angles = transformer.rotary_angles(model, jnp.array([[0, 1, 5]]))
     out_BNHE = transformer.rotate(jnp.tile(jnp.array([2.0, 0.0]), (1, 3, 1, 1)), angles)

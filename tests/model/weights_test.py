@@ -390,7 +390,7 @@ def test_a_truncated_gguf_is_refused_wherever_it_ends(tmp_path):
     cut = tmp_path / "cut.gguf"
     for size in (0, 3, 20, 100, 700, len(data) // 2, len(data) - 40):
         cut.write_bytes(data[:size])
-        with pytest.raises(InputError, match=rf"cut.gguf \({size} bytes\) is not a whole GGUF"):
+        with pytest.raises(InputError, match=rf"cut.gguf \({size} bytes\) is not a complete GGUF"):
             weights.load(str(cut))
 
 
@@ -414,7 +414,7 @@ def test_a_damaged_gguf_says_what_is_wrong(old, new, message, tmp_path):
     path = tmp_path / "m.gguf"
     write_gguf(path, CONFIG, random_params())
     path.write_bytes(path.read_bytes().replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"is not a whole GGUF file: .*{message}"):
+    with pytest.raises(InputError, match=rf"is not a complete GGUF file: .*{message}"):
         weights.load(str(path))
 
 
@@ -468,7 +468,7 @@ def test_a_truncated_safetensors_file_is_refused_wherever_it_ends(folder):
     data = path.read_bytes()
     for size in (0, 5, 8, 200, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
-        with pytest.raises(InputError, match=rf"not a whole safetensors file.*{size} bytes"):
+        with pytest.raises(InputError, match=rf"not a complete safetensors file.*{size} bytes"):
             weights.load(str(folder))
 
 
@@ -520,7 +520,7 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     absent = sorted(path.name for path in tmp_path.glob("*.safetensors"))[1]
     (tmp_path / absent).unlink()
-    with pytest.raises(InputError, match=f"1 are not in the folder: {absent}"):
+    with pytest.raises(InputError, match=f"1 of them are not in the folder: {absent}"):
         weights.load(str(tmp_path))
     for wrong in ("{}", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'):
         (tmp_path / locate.INDEX).write_text(wrong)
@@ -580,7 +580,9 @@ def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):
         raise ConnectionError("not cached" if local_files_only else "no network\ndetails")
 
     fake_hub(monkeypatch, fetch)
-    with pytest.raises(InputError, match=r"owner/model is neither .* fetched: no network. Check"):
+    with pytest.raises(
+        InputError, match=r"owner/model is neither .* downloaded: no network. Check"
+    ):
         weights.load("owner/model")
 
 

@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.config import settings
-from score_jax.config.settings import StageSettings
 from score_jax.rl import kl
 
 _DRAW = np.random.default_rng(0)
@@ -64,7 +62,7 @@ def test_expected_gradients(estimator, divergence):
 
 
 @pytest.mark.parametrize("estimator", [kl.k1, kl.k2, kl.k3])
-def test_the_policy_is_at_no_distance_from_itself(estimator):
+def test_the_kl_of_the_policy_to_itself_is_0(estimator):
     np.testing.assert_array_equal(estimator(REFERENCE_LOGP_V, REFERENCE_LOGP_V), 0.0)
 
 
@@ -86,10 +84,6 @@ def test_tokens_are_summed_into_their_attempt_and_attempt_0_into_none():
     np.testing.assert_array_equal(found_BA, [[3.0, 0.0, 4.0], [0.0, 160.0, 0.0]])
 
 
-def test_what_stands_where_nobody_wrote_is_never_read():
+def test_values_of_attempt_0_are_never_read():
     value_BN = jnp.array([[1.0, np.nan]], np.float32)
     np.testing.assert_array_equal(kl.per_attempt(value_BN, jnp.array([[2, 0]]), 2), [[0.0, 1.0]])
-
-
-def test_settings_know_every_estimator():
-    assert settings.CHOICES[StageSettings, "kl_estimator"] == kl.ESTIMATORS

@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.config import settings
-from score_jax.config.settings import StageSettings
 from score_jax.rl import losses
 
 LOGP_BN = jnp.array([[-1.0, -2.0, -4.0], [-8.0, np.nan, -16.0]], jnp.float32)
@@ -46,5 +44,29 @@ def test_an_unknown_normalizer_is_answered_with_the_known_ones():
         losses.normalizer(MASK_BN, "mean", 10)
 
 
-def test_settings_know_every_normalizer():
-    assert settings.CHOICES[StageSettings, "normalizer"] == losses.NORMALIZERS
+def terms(**changes) -> losses.TokenTerms:
+    """Those of three tokens of one row, whose last was not written."""
+    arrays = {
+        "advantage": [1.0, -2.0, np.nan],
+        "behaviour": [-1.0, -3.0, np.nan],
+        "importance_cap": [1.5, 1.5, 1.5],
+        "reference": [-2.0, -2.5, np.nan],
+        "kl_coefficient": [0.5, 0.25, 0.0],
+    }
+    return losses.TokenTerms(**{k: jnp.array([v]) for k, v in (arrays | changes).items()})
+
+
+def token_loss(kl_BN=None, **choices):
+    """Of tokens with log-probs -1 and -2; the choices as in losses.token_loss."""
+    logp_BN, mask_BN = jnp.array([[-1.0, -2.0, np.nan]]), jnp.array([[True, True, False]])
+    choices = {"kl_estimator": "k1", "weighted": False} | choices
+    return losses.token_loss(logp_BN, kl_BN, mask_BN, terms(), **choices)
+
+
+def test_the_loss_of_tokens_by_hand():
+    np.testing.assert_allclose(token_loss(), 1.0 - 4.0)
+    np.testing.assert_allclose(token_loss(weighted=True), 1.0 - 4.0 * 1.5)  # exp(1) is capped
+    k2 = 0.5 * 0.5 * 1.0**2 + 0.25 * 0.5 * 0.5**2
+    np.testing.assert_allclose(token_loss(kl_estimator="k2"), -3.0 + k2, rtol=1e-6)
+    whole_BN = jnp.array([[2.0, 4.0, np.nan]])
+    np.testing.assert_allclose(token_loss(whole_BN, kl_estimator="exact"), -3.0 + 1.0 + 1.0)

@@ -61,14 +61,14 @@ def test_ties_at_the_threshold_are_all_kept():
     )
 
 
-def test_what_is_off_costs_nothing():
+def test_options_that_are_off_cost_nothing():
     logits_BV = jnp.asarray(LOGITS_BV)
     drawn_B = jnp.zeros(len(LOGITS_BV), jnp.int32)
     assert policy.distort(logits_BV, Policy(top_k=0, top_p=1.0), drawn_B) is logits_BV
 
 
 @pytest.mark.parametrize("settings", [Policy(0.5, top_k=2), Policy(0.5, top_p=0.3)], ids=str)
-def test_a_drawn_token_stays_whatever_is_truncated(settings):
+def test_a_drawn_token_is_kept_under_any_truncation(settings):
     plain_BV = policy.distort(jnp.asarray(LOGITS_BV), settings)
     drawn_B = np.argmin(LOGITS_BV, axis=1)
     found_BV = policy.distort(jnp.asarray(LOGITS_BV), settings, drawn_B)
@@ -77,7 +77,7 @@ def test_a_drawn_token_stays_whatever_is_truncated(settings):
         assert found_BV[b, v] == expected
 
 
-def test_truncated_tokens_get_no_gradient_and_spoil_none():
+def test_truncated_tokens_have_no_gradient_and_do_not_change_others():
     def distorted(logits_V):
         return policy.distort(logits_V, Policy(top_k=2))
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.rl.shaping import overlong, shape
+from score_jax.rl.shaping import Shaping, overlong, shape
 from tests import fakes
 
 # All pairs of rewards: (0, 0), (0, 1) a fix, (1, 0) a break, (1, 1).
@@ -28,7 +28,7 @@ def test_bonus_is_zero_when_both_attempts_agree_and_never_reaches_the_first():
     np.testing.assert_array_equal((with_bonus - without)[:, 1], [0, 7, -7, 0])
 
 
-def test_each_attempt_pays_its_own_kl_at_its_own_price():
+def test_each_attempt_is_charged_its_own_kl_with_its_own_coefficient():
     kl_BA = jnp.array([[2.0, 3.0]], jnp.float32)
     stage = fakes.stage(kl_attempt1=0.5, kl_attempt2=0.25, bonus=10.0)
     shaped_BA = shape(jnp.array([[1.0, 1.0]], jnp.float32), kl_BA, stage)
@@ -73,7 +73,7 @@ def test_an_attempt_loses_up_to_1_over_the_last_tokens_before_the_limit():
     np.testing.assert_allclose(overlong(length_BA, 10, 4.0), [[0.0, 0.0], [0.5, 1.0]])
 
 
-def test_a_single_attempt_keeps_its_reward_whatever_bonus_and_discount():
+def test_a_single_attempt_keeps_its_reward_at_any_bonus_and_discount():
     stage = fakes.stage(bonus=10.0, discount=0.9, kl_attempt1=0.5)
     shaped_BA = shape(jnp.array([[1.0]], jnp.float32), jnp.array([[0.5]], jnp.float32), stage)
     np.testing.assert_array_equal(shaped_BA, [[0.75]])
@@ -83,3 +83,30 @@ def test_no_gradient_flows_through_shaping():
     stage = fakes.stage(bonus=10.0, discount=0.5)
     slope_BA = jax.grad(lambda kl_BA: jnp.sum(shape(PAIRS_BA, kl_BA, stage)))(NO_KL_BA)
     np.testing.assert_array_equal(slope_BA, 0.0)
+
+
+def test_a_stage_and_its_shaping_give_the_same_traced_or_not():
+    stage = fakes.stage(bonus=10.0, discount=0.5, kl_attempt1=0.5)
+    kl_BA = jnp.array([[1.0, 2.0]] * 4)
+    for given in (Shaping.of(stage, 2), jax.jit(lambda: Shaping.of(stage, 2))()):
+        np.testing.assert_array_equal(shape(PAIRS_BA, kl_BA, given), shape(PAIRS_BA, kl_BA, stage))
+
+
+@pytest.mark.parametrize(
+    ("reward_BA", "kl_BA"),
+    [
+        (PAIRS_BA, NO_KL_BA[:, :1]),
+        (PAIRS_BA[0], NO_KL_BA[0]),
+        (PAIRS_BA.astype(jnp.int32), NO_KL_BA),
+        (PAIRS_BA, NO_KL_BA > 0),
+    ],
+    ids=["broadcast", "rank", "int rewards", "bool KL"],
+)
+def test_ranks_and_dtypes_are_asserted(reward_BA, kl_BA):
+    with pytest.raises(AssertionError):
+        shape(reward_BA, kl_BA, fakes.stage())
+
+
+def test_a_shaping_of_another_number_of_attempts_is_refused():
+    with pytest.raises(AssertionError):
+        shape(PAIRS_BA, NO_KL_BA, Shaping.of(fakes.stage(), 1))

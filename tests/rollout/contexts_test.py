@@ -1,4 +1,4 @@
-"""First attempts that are given, as prompts."""
+"""Given first attempts as prompts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from score_jax.rollout import contexts
 from score_jax.structs import Episode, PromptBatch
 
-# Two problems; prompts 1 2 and 3, attempts 4 7 (ended) and 5 6 (cut off).
+# Two problems; prompts 1 2 and 3, attempts 4 7 (ended) and 5 6 (truncated).
 FIRST = Episode(
     tokens=jnp.array([[1, 2, 4, 7], [3, 5, 6, 0]]),
     attempt=jnp.array([[0, 0, 1, 1], [0, 1, 1, 0]]),
@@ -17,14 +17,16 @@ FIRST = Episode(
 PROMPTS = PromptBatch(np.array([[1, 2], [3, 0]], np.int32), np.array([2, 1]), np.array([9, 4]), ())
 
 
-def test_the_instruction_follows_the_attempt_and_a_cut_off_one_is_closed():
-    behind = contexts.behind(FIRST, PROMPTS, instruction=[8, 8], turn_end=[7], columns=7, pad_id=0)
-    assert behind.tokens.tolist() == [[1, 2, 4, 7, 8, 8, 0], [3, 5, 6, 7, 8, 8, 0]]
-    assert behind.length.tolist() == [6, 6]
-    assert behind.index.tolist() == [9, 4]
+def test_the_instruction_follows_the_attempt_and_a_truncated_one_is_closed():
+    found = contexts.prompts_after(
+        FIRST, PROMPTS, instruction=[8, 8], turn_end=[7], columns=7, pad_id=0
+    )
+    assert found.tokens.tolist() == [[1, 2, 4, 7, 8, 8, 0], [3, 5, 6, 7, 8, 8, 0]]
+    assert found.length.tolist() == [6, 6]
+    assert found.index.tolist() == [9, 4]
 
 
-def test_what_is_sampled_behind_is_the_second_attempt():
+def test_what_is_sampled_after_a_first_attempt_is_the_second():
     later = contexts.later_attempts(FIRST, jnp.array([[True], [False]]))
     assert later.attempt.tolist() == [[0, 0, 2, 2], [0, 2, 2, 0]]
     assert later.truncated.tolist() == [[True, False], [False, True]]

@@ -1,4 +1,4 @@
-"""Rollouts against a slow replay: rows, marks, keys and log-probs, whatever the schedule."""
+"""Rollouts against a slow replay: rows, attempt ids, keys and log-probs, with any schedule."""
 
 import dataclasses
 import functools
@@ -56,7 +56,7 @@ PARAMS = fakes.params(MODEL)
 
 
 def prompts() -> PromptBatch:
-    """Prompts of 1 to 6 tokens; what pads them is not the pad id, and must not matter."""
+    """Prompts of 1 to 6 tokens, padded with another id than the pad id, which must not matter."""
     rng = np.random.default_rng(0)
     return PromptBatch(
         tokens=rng.integers(0, MODEL.vocab_size, (PROBLEMS, PROMPT)).astype(np.int32),
@@ -76,7 +76,7 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
 
 
 def on(mesh: Mesh | None, params):
-    """The params where a run with this mesh has them."""
+    """The params as a run with this mesh splits them."""
     if mesh is None:
         return params
     return jax.device_put(params, sharding.params_shardings(mesh, transformer.AXES, params))
@@ -120,7 +120,7 @@ def slow_log_probs(logits_V: np.ndarray, policy: Policy) -> np.ndarray:
 
 
 def replay(settings: EpisodeSettings, prompt: list[int], row_T: np.ndarray | jax.Array):
-    """What the row must be if the policy wrote the ids that stand in it: one list per field."""
+    """The row that must result if the policy wrote the ids that it contains: one list per field."""
     s, tokens, marks, truncated = settings, list(prompt), [0] * len(prompt), []
     for attempt in range(1, s.attempts + 1):
         for _ in range(s.max_attempt_tokens):
@@ -254,15 +254,15 @@ def test_one_prompt_under_two_indices_is_sampled_afresh():
     assert len({tuple(row) for row in alike.tokens.tolist()}) == 3, "one index, one set of samples"
 
 
-def test_samples_do_not_depend_on_their_company_in_the_batch():
+def test_samples_do_not_depend_on_other_problems_of_the_batch():
     rows, order = rolled("plain"), np.array([3, 6, 0, 7, 2, 1, 5, 4])
     moved = roll(PLAIN, take(prompts(), order))
     row_B = (order[:, None] * 3 + np.arange(3)).ravel()
     assert_same_samples(jax.tree.map(lambda x: x[row_B], rows), moved)
 
-    # Problem 2 among strangers: all others are now the first problem.
-    strangers = roll(PLAIN, take(prompts(), np.where(np.arange(PROBLEMS) == 2, 2, 0)))
-    of_problem_2 = jax.tree.map(lambda x: x[6:9], (rows, strangers))
+    # Problem 2 with other problems: all of them are now the first problem.
+    others = roll(PLAIN, take(prompts(), np.where(np.arange(PROBLEMS) == 2, 2, 0)))
+    of_problem_2 = jax.tree.map(lambda x: x[6:9], (rows, others))
     assert_same_samples(*of_problem_2)
 
 
@@ -318,7 +318,7 @@ def test_the_last_samples_move_together_into_fewer_slots():
     assert 3 * steps < slot_steps < 12 * steps
 
 
-def test_turning_around_all_slots_at_once_is_lock_step():
+def test_a_turn_around_of_all_slots_at_once_is_lock_step():
     settings = dataclasses.replace(PLAIN, slots=6, turn_rows=6)
     rows, work = jax.device_get(
         episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
@@ -361,7 +361,7 @@ def test_an_attempt_stops_at_its_own_limit():
 
 
 def test_limits_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"limit_QGA is \(8, 2\) and must be \(8, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"limit_QGA has shape \(8, 2\) and must have \(8, 3, 2\)"):
         episode.run(
             PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, limit_QGA=np.ones((8, 2))
         )
@@ -401,7 +401,7 @@ def test_a_model_of_every_family_can_be_split(family):
 
 
 def collectives_in_loops(hlo: str) -> list[str]:
-    """The instructions by which devices talk, in the body of any loop and whatever it calls."""
+    """Instructions by which devices communicate, in the body of any loop and all that it calls."""
     named = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) \(.*?\{\n(.*?)^\}", hlo, re.M | re.S))
     found, left = set(), set(re.findall(r"body=%?([\w.-]+)", hlo))
     while left:
@@ -409,28 +409,28 @@ def collectives_in_loops(hlo: str) -> list[str]:
         if name in named and name not in found:
             found.add(name)
             left |= set(re.findall(r"%?([\w.-]+)", named[name])) & set(named)
-    talk = r".* (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(.*"
-    return [line for name in found for line in re.findall(talk, named[name])]
+    sends = r".* (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(.*"
+    return [line for name in found for line in re.findall(sends, named[name])]
 
 
 @pytest.mark.parametrize("data, fsdp, tensor", [(2, 4, 1), (2, 2, 2)])
-def test_in_its_loops_a_data_shard_talks_to_no_other_and_gathers_no_weights(data, fsdp, tensor):
+def test_in_loops_a_data_shard_sends_nothing_to_others_and_gathers_no_weights(data, fsdp, tensor):
     mesh = mesh_of(data, fsdp, tensor)
     arguments = episode.call_arguments(
         on(mesh, PARAMS), prompts(), jax.random.key(KEY), settings=PLAIN
     )
     hlo = episode.compiled.lower(*arguments, settings=PLAIN, mesh=mesh).compile().as_text()
     assert len(re.findall(r" all-gather\(", hlo)) >= 9, "weights are gathered, before the loops"
-    talk = collectives_in_loops(hlo)
+    sent = collectives_in_loops(hlo)
     if tensor == 1:
-        assert not talk
+        assert not sent
         return
     # A step: the embedding, two sums of the layer, and three small things for the draw.
-    assert len(talk) == 3 + 6, "and the instruction: as a step without a draw"
+    assert len(sent) == 3 + 6, "and the instruction: as a step without a draw"
     # As devices, or from jax 0.11 on as an axis of the mesh.
     sharers = ("{{0,1},{2,3},{4,5},{6,7}}", "mesh['data'=2,'fsdp'=2,'tensor'=2] {'tensor'}")
     smallest = min(x.size for x in jax.tree.leaves(PARAMS["layers"]) if x.ndim > 2) // tensor
-    for line in talk:
+    for line in sent:
         assert any(f"replica_groups={named}" in line for named in sharers)
         (shape,) = re.findall(r" = \w+\[([\d,]+)\]", line)
         gathers = " all-gather(" in line

@@ -1,4 +1,4 @@
-"""Tokens drawn by inverse CDF: how often, never what has no probability, and their log-probs."""
+"""Tokens drawn by inverse CDF: frequencies, no token of probability 0, and log-probs."""
 
 import functools
 
@@ -31,7 +31,7 @@ def softmax(logits_V: np.ndarray) -> np.ndarray:
 
 
 def holed_logits(vocabulary: int, kind: str) -> np.ndarray:
-    """Random logits, -inf where the kind says."""
+    """Random logits, -inf where the kind requires it."""
     logits_V = np.random.default_rng(vocabulary).normal(size=vocabulary)
     if kind == "first half":
         logits_V[: vocabulary // 2] = -np.inf
@@ -52,7 +52,7 @@ def test_an_even_grid_of_uniforms_draws_each_token_in_proportion(vocabulary):
     count_V = np.bincount(token_B, minlength=vocabulary)
     # An interval of the unit line holds its length's share of grid points, to one at either end.
     assert np.abs(count_V - 4096 * softmax(logits_V)).max() <= 1.01
-    assert np.all(np.diff(token_B) >= 0), "the intervals lie in the order of the vocabulary"
+    assert np.all(np.diff(token_B) >= 0), "the intervals are in the order of the vocabulary"
 
 
 @pytest.mark.parametrize("policy", [PLAIN, Policy(temperature=0.5, top_k=200)], ids=str)

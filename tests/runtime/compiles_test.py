@@ -1,4 +1,4 @@
-"""Counting compiles: warm-up, the shape that came late, and the persistent cache."""
+"""Counting compilations: warm-up, late recompilations, and the persistent cache."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def cache(tmp_path):
 
 
 def fresh_function():
-    """A jitted function that nobody has called yet."""
+    """A jitted function that was not called yet."""
 
     def some_rollout(x):
         return jnp.sin(x) * 2
@@ -29,24 +29,24 @@ def fresh_function():
 
 
 def test_only_the_first_run_of_a_phase_may_compile():
-    said: list[str] = []
+    messages: list[str] = []
     function = fresh_function()
-    with Watch(say=said.append) as watch:
+    with Watch(say=messages.append) as watch:
         for width in (4, 4, 7, 4, 7):
             with watch.phase("rollout", width):
                 function(np.ones(width))
-        assert not watch.late and not said
+        assert not watch.late and not messages
         assert watch.misses == 2
         with watch.phase("rollout", 4):
             function(np.ones(5, ml_dtypes.bfloat16))
     assert [program.name for program in watch.late] == ["jit(some_rollout)"]
-    (told,) = said
-    assert "in phase rollout/4: jit(some_rollout)" in told and "bfloat16[5]" in told
+    (message,) = messages
+    assert "in phase rollout/4: jit(some_rollout)" in message and "bfloat16[5]" in message
 
 
 def test_a_late_compile_fails_the_run_if_so_set():
     function = fresh_function()
-    with Watch(fail=True) as watch:
+    with Watch(after_warmup="fail") as watch:
         for _ in range(2):
             with watch.phase("update"):
                 function(np.ones(3))

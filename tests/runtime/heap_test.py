@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 # Faults of the second of two equal blocks, each of 24,414 pages, in a thread that is not the first.
 FAULTS = """
 import resource, sys, threading
-from score_jax import heap
+from score_jax.runtime import heap
 if sys.argv[1] == "kept":
     heap.keep_pages()
 def faults():
@@ -38,10 +38,10 @@ def _faults(how: str, **environment: str) -> int:
     return int(ran.stdout)
 
 
-def test_memory_that_was_freed_is_taken_again_without_page_faults():
+def test_freed_memory_is_reused_without_page_faults():
     assert _faults("plain") > 1_000  # of 24,414, or fewer where the kernel gives huge pages
     assert _faults("kept") < 100
 
 
-def test_settings_of_malloc_in_the_environment_are_left_alone():
+def test_settings_of_malloc_in_the_environment_are_kept():
     assert _faults("kept", MALLOC_TOP_PAD_="0") > 1_000

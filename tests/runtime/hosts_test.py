@@ -28,7 +28,7 @@ def test_flags_win_over_the_environment(flags, environment, found):
 
 @pytest.mark.parametrize("flags", [("a:1", 2, -1), ("a:1", 0, 1), ("", 2, 0), ("a:1", 2, 2)])
 def test_a_part_of_the_addresses_or_a_number_too_large_is_refused(flags):
-    with pytest.raises(InputError, match=r"told by three values.*--process=0 to N-1"):
+    with pytest.raises(InputError, match=r"needs three values.*--process=0 to N-1"):
         hosts.addresses(*flags, {})
 
 
@@ -51,7 +51,7 @@ def test_every_row_belongs_to_the_first_process_that_holds_it():
             self.process_index = process
 
     class Rows:
-        """Two processes of two devices; rows are split in two, and each half lies on two."""
+        """Two processes of two devices; rows are split in two, and two devices hold each half."""
 
         def __init__(self, order):
             self.order = order
@@ -66,7 +66,7 @@ def test_every_row_belongs_to_the_first_process_that_holds_it():
     np.testing.assert_array_equal(hosts.owners(across, (4, 3)), [0, 0, 0, 0])
 
 
-def test_one_process_hears_itself_and_owns_all_rows():
+def test_one_process_receives_its_own_values_and_owns_all_rows():
     rows = sharding.rows(sharding.make_mesh(4, 2, 1))
     arrays = [np.arange(16).reshape(8, 2) + i for i in range(3)]
     lengths, cut = np.arange(8), np.zeros((8, 2), bool)

@@ -68,13 +68,17 @@ def _right(attempt: Written) -> bool:
 
 
 FILTERS: dict[str, Callable[..., list[Dialogue]]] = {"star": star, "pair": pairs}
+# Whether a document's first attempt is in the loss. Imitating wrong attempts would teach errors.
+LEARN_FIRST: dict[str, Callable[[Written], bool]] = {
+    "never": lambda attempt: False,
+    "right": _right,
+    "always": lambda attempt: True,
+}
 
 
 def learned(document: Dialogue, learn_first: str) -> tuple[float, float]:
-    """The weights of both attempts in the loss; the second is always learned.
+    """Weight of each attempt in the loss; the second is always learned.
 
-    learn_first: "never", "always", or "right": only if the first attempt is right. Imitating wrong
-      first attempts would teach the policy to be wrong.
+    learn_first: a key of LEARN_FIRST.
     """
-    first = document.attempts[0]
-    return float({"never": False, "always": True, "right": _right(first)}[learn_first]), 1.0
+    return float(LEARN_FIRST[learn_first](document.attempts[0])), 1.0

@@ -1,14 +1,14 @@
-"""A vocabulary that is split over devices: each computes its own share of every device's logits.
+"""A vocabulary split over devices: each device computes its share of the logits of all rows.
 
     project(model, head, hidden_BND, axis)           -> share_RNW  all rows R, a share W of V
     whole(share_RNW, axis, vocab_size)               -> logits_BNV  of own rows
     log_prob_and_entropy(share_RNW, token_BN, axis)  -> logp_BN, entropy_BN  of own rows
 
 All run inside a shard_map over `axis`, whose n-th device has the n-th share; with axis "" nothing
-is split. What travels are hidden states and not weights of a head: 16 devices with 4,096 tokens
-each have a quarter as many as a vocabulary of 256,000 has rows. Differentiate each device's sum
-over its own rows: gradients are then those of the sum over all devices, whole for the hidden states
-of its own rows and for its own share of the head.
+is split. Devices exchange hidden states and not weights of the head: 16 devices with 4,096 tokens
+each have a quarter as many vectors as a vocabulary of 256,000. Differentiate each device's sum over
+its own rows: its gradients are then those of the sum over all devices, complete for the hidden
+states of its own rows and for its own share of the head.
 
 Suffixes here: R = B * devices rows, W tokens of a share, the last share padded with logits of -inf.
 """
@@ -25,7 +25,7 @@ from score_jax.structs import Params
 
 
 def project(model: ModelConfig, head: Params, hidden_BND: jax.Array, axis: str) -> jax.Array:
-    """`transformer.project` of all devices' rows to the tokens whose weights `head` has."""
+    """`transformer.project` of all devices' rows to the tokens in this device's share `head`."""
     if not axis:
         return transformer.project(model, head, hidden_BND)
     share_RNW = transformer.project(model, head, _all_rows(hidden_BND, axis))
@@ -33,7 +33,7 @@ def project(model: ModelConfig, head: Params, hidden_BND: jax.Array, axis: str) 
 
 
 def whole(share_RNW: jax.Array, axis: str, vocab_size: int) -> jax.Array:
-    """Own rows' logits of all tokens, as many bytes on the way: for what no sums can tell."""
+    """Own rows' logits of all tokens, for what cannot be computed from sums; all logits travel."""
     if not axis:
         return share_RNW
     every_BNV = jax.lax.all_to_all(share_RNW, axis, split_axis=0, concat_axis=2, tiled=True)
@@ -43,7 +43,7 @@ def whole(share_RNW: jax.Array, axis: str, vocab_size: int) -> jax.Array:
 def log_prob_and_entropy(
     distorted_RNW: jax.Array, token_BN: jax.Array, axis: str
 ) -> tuple[jax.Array, jax.Array]:
-    """`policy.log_prob_and_entropy` of own rows; between devices go a few numbers of each token."""
+    """`policy.log_prob_and_entropy` of own rows; devices exchange a few numbers per token."""
     if not axis:
         return policy.log_prob_and_entropy(distorted_RNW, token_BN)
     token_RN = jax.lax.all_gather(token_BN, axis, tiled=True)
@@ -87,7 +87,7 @@ def _all_rows_forward(x_B: jax.Array, axis: str):
 
 
 def _all_rows_backward(axis: str, _, above_R: jax.Array):
-    # Summed in float32: of every row each device has a part.
+    # Summed in float32: each device has a part of every row's gradient.
     summed_B = jax.lax.psum_scatter(above_R.astype(jnp.float32), axis, tiled=True)
     return (summed_B.astype(above_R.dtype),)
 

@@ -1,12 +1,12 @@
-"""Log-prob and entropy of the tokens the policy wrote, without logits for a whole batch.
+"""Log-prob, entropy and loss of the tokens the policy wrote, without logits for a whole batch.
 
-Only positions that the policy wrote are projected to the vocabulary, a chunk of tokens at a time,
-and a chunk's gradient is taken while its logits are there (vocab_chunks.py). So [B, T, V] never
+Only positions that the policy wrote are projected to the vocabulary, one chunk of tokens at a time,
+and a chunk's gradient is taken while its logits exist (vocab_chunks.py). So [B, T, V] never
 exists, and memory does not grow with tokens times vocabulary.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
 
 import flax.struct
 import jax
@@ -16,31 +16,28 @@ from jax.sharding import Mesh
 from score_jax.learner.loss import split_vocab, vocab_chunks
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
-from score_jax.rl import kl
+from score_jax.rl import kl, losses
 from score_jax.rl.policy import Policy, distort
 from score_jax.runtime import sharding
 from score_jax.structs import Params
 
-# Tokens of one chunk, when it is chosen here: as many as make 16 MB of logits in float32; with a
-# large vocabulary more, for a product that is not bound by reading the head, up to half its size.
+# The default size of a chunk: as many tokens as make 16 MB of float32 logits. With a large
+# vocabulary that would be so few that reading the head dominates, so a chunk then has at least 256
+# tokens, or half the model's width where that is less.
 _CHUNK_LOGITS, _LARGE_CHUNK = 2**22, 256
-
-
-# (logp_BN, kl_BN or None, mask_BN, *inputs_BN) -> a sum over the tokens in the mask
-Objective = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodSettings:
-    """What the log-probs are of, and how they are computed. Static under jit."""
+    """Which log-probs are computed, and how. Static under jit."""
 
     model: ModelConfig
     policy: Policy
     dtype: str = "float32"  # of the forward and backward matmuls
     chunk: int = 0  # tokens projected to the vocabulary at once; 0 chooses
     remat: str = "products"  # a key of transformer.REMAT
-    attention: str = "xla"  # or a key of kernels.KERNELS
-    mesh: Mesh | None = None  # that rows and params are split over; None: one device
+    attention: str = "xla"  # a key of attention.ATTENTIONS
+    mesh: Mesh | None = None  # over which rows and params are split; None: one device
 
     @property
     def split_over(self) -> str:
@@ -49,7 +46,7 @@ class LikelihoodSettings:
 
 
 class Written(flax.struct.PyTreeNode):
-    """Where the policy wrote, gathered to the front: N columns are enough for every row.
+    """The columns that the policy wrote, gathered to the front; N columns suffice for every row.
 
     For tokens  p p a a i b .   with attempts  0 0 1 1 0 2 0:   column 2 3 5 .   attempt 1 1 2 0
     """
@@ -68,7 +65,7 @@ class Written(flax.struct.PyTreeNode):
 
 
 def written(attempt_BT: jax.Array, limit: int) -> Written:
-    """Gathers the columns that the policy wrote; `limit` (N) bounds how many a row can have."""
+    """Gathers the columns that the policy wrote; a row has at most `limit` (N) of them."""
     limit = min(limit, attempt_BT.shape[1])
     order_BT = jnp.argsort(attempt_BT == 0, axis=1, stable=True)  # written first, in order
     column_BN = order_BT[:, :limit]
@@ -81,8 +78,8 @@ def log_probs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-prob and entropy of each written token under the policy, given all tokens before it.
 
-    Returns: logp_BN and entropy_BN, float32 nats; 0 where the mask is 0. They have no gradient; the
-      sum that `loss` makes of them has.
+    Returns: logp_BN and entropy_BN, float32 nats; 0 where the mask is 0. They have no gradient;
+      the sum that `loss` returns has one.
     """
     hidden_BND = hidden_before(params, tokens_BT, where, settings)
     return read(params, hidden_BND, where.take(tokens_BT), where, settings)
@@ -112,71 +109,86 @@ def read(
     settings: LikelihoodSettings,
 ) -> tuple[jax.Array, jax.Array]:
     """`log_probs` from the hidden states."""
-    s = settings
-
-    def score(head, _, mask_BN, hidden_BND, target_BN):
-        logits_BNV = split_vocab.project(s.model, head, hidden_BND, s.split_over)
-        logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
-        return jnp.float32(0.0), (logp_BN, entropy_BN)
-
-    head = transformer.head(s.model, params)
-    _, found = vocab_chunks.values(_loop(score, s), head, None, where.mask, hidden_BND, target_BN)
+    head = transformer.head(settings.model, params)
+    loop = _loop(functools.partial(_read_chunk, settings=settings), settings)
+    _, found = vocab_chunks.values(loop, head, None, where.mask, hidden_BND, target_BN)
     return found
 
 
 def loss(
-    objective: Objective,
     params: Params,
     hidden_BND: jax.Array,
     target_BN: jax.Array,
     where: Written,
+    terms: losses.TokenTerms,
     settings: LikelihoodSettings,
-    inputs_BN: tuple[jax.Array, ...],
     *,
+    kl_estimator: str = "k1",
+    weighted: bool = False,
     reference: Params | None = None,
     reference_BND: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """objective(logp_BN, kl_BN, mask_BN, *inputs_BN) over all written tokens, a chunk at a time.
+    """`losses.token_loss` summed over all written tokens, one chunk at a time.
 
     Args:
-      objective: a sum over tokens of what depends on each alone.
-      reference: given, kl_BN is KL(policy || reference) of the distribution each token was drawn
-        from, before top-k and top-p, under which it could be infinite; else kl_BN is None.
+      kl_estimator, weighted: as `token_loss` takes them.
+      reference: if given, the KL to it over the whole vocabulary is computed, of the distributions
+        before top-k and top-p: after them it could be infinite.
       reference_BND: `hidden_before` of the reference.
 
-    Returns: the sum, which has a gradient with respect to params and hidden states alone, and
-      `read`'s logp_BN and entropy_BN, without.
+    Returns: the sum, which has a gradient with respect to params and hidden states only; and
+      logp_BN and entropy_BN as `read` returns them, without gradient.
     """
-    s = settings
-    whole = Policy(temperature=s.policy.temperature)
-
-    def score(head, reference_head, mask_BN, hidden_BND, target_BN, reference_BND, *inputs_BN):
-        logits_BNV = split_vocab.project(s.model, head, hidden_BND, s.split_over)
-        logp_BN, entropy_BN = _score(logits_BNV, target_BN, mask_BN, s)
-        kl_BN = None
-        if reference_head is not None:
-            reference_BNV = split_vocab.project(
-                s.model, reference_head, reference_BND, s.split_over
-            )
-            both = (
-                distort(split_vocab.whole(x, s.split_over, s.model.vocab_size), whole)
-                for x in (logits_BNV, reference_BNV)
-            )
-            kl_BN = kl.exact(*both)
-        return objective(logp_BN, kl_BN, mask_BN, *inputs_BN), (logp_BN, entropy_BN)
-
-    head = transformer.head(s.model, params)
-    frozen = None if reference is None else transformer.head(s.model, reference)
-    # Where there is no reference, its hidden states are nothing that is looked at.
-    given = (target_BN, target_BN if reference_BND is None else reference_BND, *inputs_BN)
+    head = transformer.head(settings.model, params)
+    frozen = None if reference is None else transformer.head(settings.model, reference)
+    score = functools.partial(
+        _loss_of_chunk, settings=settings, kl_estimator=kl_estimator, weighted=weighted
+    )
+    inputs = (target_BN, reference_BND, terms)
     summed, found = vocab_chunks.total(
-        _loop(score, s), head, frozen, where.mask, hidden_BND, *given
+        _loop(score, settings), head, frozen, where.mask, hidden_BND, *inputs
     )
     return summed, jax.lax.stop_gradient(found)
 
 
+def _read_chunk(head, _, mask_BN, hidden_BND, target_BN, *, settings: LikelihoodSettings):
+    logits_BNV = split_vocab.project(settings.model, head, hidden_BND, settings.split_over)
+    return jnp.float32(0.0), _log_prob_and_entropy(logits_BNV, target_BN, mask_BN, settings)
+
+
+def _loss_of_chunk(
+    head,
+    reference_head,
+    mask_BN,
+    hidden_BND,
+    target_BN,
+    reference_BND,
+    terms,
+    *,
+    settings: LikelihoodSettings,
+    kl_estimator: str,
+    weighted: bool,
+):
+    s = settings
+    logits_BNV = split_vocab.project(s.model, head, hidden_BND, s.split_over)
+    logp_BN, entropy_BN = _log_prob_and_entropy(logits_BNV, target_BN, mask_BN, s)
+    kl_BN = None
+    if reference_head is not None:
+        reference_BNV = split_vocab.project(s.model, reference_head, reference_BND, s.split_over)
+        untruncated = Policy(temperature=s.policy.temperature)
+        both = (
+            distort(split_vocab.whole(x, s.split_over, s.model.vocab_size), untruncated)
+            for x in (logits_BNV, reference_BNV)
+        )
+        kl_BN = kl.exact(*both)
+    loss = losses.token_loss(
+        logp_BN, kl_BN, mask_BN, terms, kl_estimator=kl_estimator, weighted=weighted
+    )
+    return loss, (logp_BN, entropy_BN)
+
+
 def chunk_tokens(chunk: int, model: ModelConfig) -> int:
-    """Tokens projected to the vocabulary at once on a device: `chunk`, or chosen where it is 0."""
+    """Tokens projected to the vocabulary at once on a device: `chunk`, or a default if it is 0."""
     large = min(_LARGE_CHUNK, model.width // 2)
     return chunk or max(large, _CHUNK_LOGITS // model.vocab_size)
 
@@ -185,7 +197,7 @@ def _cast(params: Params, settings: LikelihoodSettings) -> Params:
     return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
 
-def _score(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
+def _log_prob_and_entropy(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
     axis = settings.split_over
     if settings.policy.truncates:
         logits_BNV, axis = split_vocab.whole(logits_BNV, axis, settings.model.vocab_size), ""
@@ -196,7 +208,7 @@ def _score(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):
 
 def _loop(score, settings: LikelihoodSettings) -> vocab_chunks.Loop:
     tokens = chunk_tokens(settings.chunk, settings.model)
-    # XLA fails on sums over axes of one device each beside one, `tensor`, that is left to it.
+    # XLA fails on sums over axes of size 1 while it partitions another axis, `tensor`, itself.
     split = settings.mesh and sharding.batch_size(settings.mesh) > 1
     mesh = settings.mesh if split else None
     return vocab_chunks.Loop(score, tokens, settings.dtype, mesh, settings.split_over)

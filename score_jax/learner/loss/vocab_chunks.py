@@ -1,17 +1,18 @@
-"""A sum over tokens that are looked at in chunks: its gradient is found on the way forward.
+"""A sum over tokens, computed in chunks. Its gradient is computed in the forward pass.
 
     values(loop, head, frozen, mask_BN, hidden_BND, *others_BN) -> sum, outputs_BN
     total(...)                                                     the same, with a gradient
 
-`loop.score(head, frozen, mask, hidden, *others)` of some columns of all rows at a time gives their
-part of the sum, and outputs per token. `total` takes the gradient of a chunk while its logits are
-there, so they are computed once. Nothing of a chunk outlives it but its outputs, its gradient with
-respect to the hidden states, and its share of the head's, which is summed in float32; the backward
-pass only scales both. Source of the idea: Liger kernels, arXiv 2410.10989, section 3.2.
+`loop.score(head, frozen, mask, hidden, *others)` takes some columns of all rows, and returns their
+part of the sum and outputs per token. `total` takes the gradient of a chunk while its logits exist,
+so logits are computed once. Three things of a chunk are kept: its outputs, its gradient with
+respect to the hidden states, and its part of the head's gradient, which is summed in float32. The
+backward pass only scales the two gradients. Source of the idea: Liger kernels, arXiv 2410.10989,
+section 3.2.
 
-The loop ends where the longest row ends. On a mesh, devices loop over their rows together, and each
+The loop ends where the longest row ends. On a mesh, devices loop over their rows together. Each
 holds the head for its own share of the vocabulary, in the dtype of the products, and the gradient
-of that share: no device ever holds a whole one. `score` sees to the rest (split_vocab.py).
+of that share: no device ever holds a whole head. `score` handles the split (split_vocab.py).
 """
 
 import dataclasses
@@ -35,8 +36,8 @@ class Loop:
     score: Callable[..., tuple[jax.Array, Any]]  # some columns of some rows -> their sum, outputs
     tokens: int  # of a chunk on one device; at least one column of its rows
     dtype: str  # of the head in `score`
-    mesh: Mesh | None = None  # that the rows are split over
-    axis: str = ""  # of the mesh, that the vocabulary of `score` is split over
+    mesh: Mesh | None = None  # over which the rows are split
+    axis: str = ""  # of the mesh, over which the vocabulary of `score` is split
 
 
 def values(
@@ -45,16 +46,16 @@ def values(
     frozen: Params | None,
     mask_BN: jax.Array,
     hidden_BND: jax.Array,
-    *others_BN: jax.Array,
+    *others_BN: Any,
 ) -> tuple[jax.Array, Any]:
-    """Sum and outputs of all columns up to the last one that is in the mask; outputs are 0 behind.
+    """Sum and outputs of all columns up to the last one in the mask; later outputs are 0.
 
-    It has no gradient: asking for one is an error of jax's, as the length of the loop is data.
+    It has no gradient: jax raises an error if one is asked for, as the loop's length is data.
 
     Args:
       head: as `transformer.head` takes it from the params.
-      frozen: another one, or None.
-      others_BN: further inputs of `score`.
+      frozen: the head of another model, or None.
+      others_BN: further inputs of `score`: trees of arrays [B, N, ...].
     """
 
     def visit(head, frozen, *chunk):
@@ -73,11 +74,11 @@ def total(
     frozen: Params | None,
     mask_BN: jax.Array,
     hidden_BND: jax.Array,
-    *others_BN: jax.Array,
+    *others_BN: Any,
 ) -> tuple[jax.Array, Any]:
-    """`values`, whose sum has a gradient with respect to head and hidden states; outputs have none.
+    """As `values`, and the sum has a gradient with respect to `head` and `hidden_BND`.
 
-    Neither do `frozen` and the others.
+    It has none with respect to the other arguments, and the outputs have none.
     """
     return values(loop, head, frozen, mask_BN, hidden_BND, *others_BN)
 
@@ -114,10 +115,10 @@ total.defvjp(_forward, _backward)
 
 
 def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN, *, learns: bool):
-    """visit(head, frozen, *chunk) -> ((sum, sums like the head or None), columns), for all chunks.
+    """Loops visit(head, frozen, *chunk) -> ((sum, head's gradient or None), outputs) over chunks.
 
-    learns: whether `visit` has sums like the head.
-    Returns: the sums, over all devices, and the columns together.
+    learns: whether `visit` returns a gradient of the head.
+    Returns: the sums over all chunks and devices, and the outputs of all columns.
     """
 
     def on_device(head, frozen, *inputs_BN):
@@ -143,7 +144,7 @@ def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN, *, 
 
     if not loop.mesh:
         return on_device(head, frozen, *inputs_BN)
-    # What is split over `tensor` is left to XLA.
+    # XLA itself partitions what is split over `tensor`.
     head_specs, rows = _specs(head), PartitionSpec(sharding.BATCH_AXES)
     return jax.shard_map(
         on_device,
@@ -151,12 +152,12 @@ def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN, *, 
         in_specs=(head_specs, _specs(frozen), *[rows] * len(inputs_BN)),
         out_specs=((PartitionSpec(), head_specs if learns else None), rows),
         axis_names=set(sharding.BATCH_AXES),
-        check_vma=False,  # loops begin with zeros, which do not say that they vary
+        check_vma=False,  # loops begin with zeros, which are not marked as varying
     )(head, frozen, *inputs_BN)
 
 
 def _chunks(inputs_BN: Any, loop: Loop) -> tuple[Any, int]:
-    """Every [B, N, ...] as [chunks, B, size, ...], padded with zeros behind, and the size."""
+    """Every [B, N, ...] as [chunks, B, size, ...], right-padded with zeros; and the size."""
     rows, columns = inputs_BN[0].shape[:2]
     size = min(max(1, loop.tokens // rows), columns)
 
@@ -169,7 +170,7 @@ def _chunks(inputs_BN: Any, loop: Loop) -> tuple[Any, int]:
 
 
 def _joined(x_C: jax.Array, columns: int) -> jax.Array:
-    """What `_chunks` took apart."""
+    """The inverse of `_chunks`."""
     x_BCN = jnp.moveaxis(x_C, 0, 1)
     return x_BCN.reshape(len(x_BCN), -1, *x_C.shape[3:])[:, :columns]
 
@@ -178,7 +179,7 @@ def _used(mask_BN: jax.Array, size: int, loop: Loop) -> jax.Array:
     """How many chunks a device computes: up to the last column that one of its rows needs."""
     longest = jnp.max(jnp.sum(mask_BN, axis=1))
     if loop.axis or (loop.mesh and loop.mesh.shape["tensor"] > 1):
-        # A chunk's logits are split, and those who hold them must come to the same chunks.
+        # A chunk's logits are split: all devices that hold a part must compute the same chunks.
         longest = jax.lax.pmax(longest, sharding.BATCH_AXES)
     return -(-longest // size)
 
@@ -191,7 +192,7 @@ def _at(i, tree_C):
 
 
 def _specs(head: Params | None):
-    """How the head's params lie on the axes that rows are split over."""
+    """How the head's params are split over the batch axes of the mesh."""
     if head is None:
         return None
     return {name: PartitionSpec(*[None] * _axis(name, "width"), "fsdp") for name in head}
@@ -207,7 +208,7 @@ def _vocabulary(head: Params) -> int:
 
 
 def _by_vocabulary(head: Params | None, loop: Loop) -> Params | None:
-    """Cast; on a mesh the whole width of a share of the vocabulary, padded behind with zeros."""
+    """The head, cast. On a mesh: all of its width, for one share of the zero-padded vocabulary."""
     if head is None:
         return None
     head = {name: x.astype(loop.dtype) for name, x in head.items()}
@@ -226,7 +227,7 @@ def _by_vocabulary(head: Params | None, loop: Loop) -> Params | None:
 
 
 def _by_width(of_head: Params | None, vocabulary: int, loop: Loop) -> Params | None:
-    """Back to a share of the width, summed over devices that have other rows."""
+    """Back to a share of the width, summed over the devices that have other rows."""
     if of_head is None or not loop.mesh:
         return of_head
 

@@ -1,7 +1,7 @@
 """A model's shape from and to Hugging Face's config.json; gguf_shape.py reads GGUF metadata.
 
-Everything that would change the numbers and that transformer.py does not do (other biases, another
-activation, partial rotary embeddings, yarn) is refused by name, never ignored.
+Settings that change the numbers and that transformer.py does not implement (other biases, another
+activation, partial rotary embeddings, yarn) are refused by name, never ignored.
 """
 
 import math
@@ -14,17 +14,17 @@ from score_jax.model import rope
 from score_jax.model.families import FAMILIES, Family, ModelConfig
 from score_jax.problem import InputError
 
-# Our activation -> what Hugging Face calls it, its own name first. Gemma 1 files say "gelu" and
+# Our activation -> Hugging Face's names for it; we write the first. Gemma 1 files say "gelu" and
 # mean its approximation by tanh; transformers reads them so, too.
 ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_tanh": ("gelu_pytorch_tanh", "gelu")}
 
-# What Hugging Face's file may say only in this way: (key, the values that mean what we compute).
+# Keys of config.json that may have only these values, which mean what we compute.
 FIXED = {
     "mlp_bias": (False, None),
     "partial_rotary_factor": (1.0, None),
     "use_bidirectional_attention": (False, None),
 }
-MOST_LAYERS = 1000  # names of all layers' tensors are listed before any is looked for
+MOST_LAYERS = 1000  # a damaged count must not make us list millions of tensor names
 SLIDING, FULL = "sliding_attention", "full_attention"  # Hugging Face's kinds of layers
 
 
@@ -56,7 +56,7 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
             f"{where}: rotary scaling of {SLIDING} layers is not supported. Choose another "
             "checkpoint of this model."
         )
-    # null means no cap, and silence the family's default
+    # null means no cap; a missing key means the family's default
     attention_cap, logit_cap = (
         config.get(key, family.defaults.get(key)) if _may_cap(family) else None
         for key in ("attn_logit_softcapping", "final_logit_softcapping")
@@ -94,7 +94,7 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
 
 
 def to_huggingface(config: ModelConfig) -> dict[str, Any]:
-    """What config.json says of this shape, readable by transformers 4 and 5."""
+    """The config.json of this shape, readable by transformers 4 and 5."""
     family = FAMILIES[config.family]
     stretched = dict(config.rope_scaling) if config.rope_scaling else {}
     rotary: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta, **stretched}
@@ -125,7 +125,7 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tied,
         **local,
     }
-    # The rest is said only where the family knows it.
+    # The other keys are written only for families that know them.
     if not config.qkv_bias:
         described["attention_bias"] = False
     if config.family == "llama":
@@ -154,7 +154,7 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
 
 
 def _may_cap(family: Family) -> bool:
-    """Whether its files may scale and cap scores and logits (Gemma 2 and 3)."""
+    """Whether the family's files may scale and cap scores and logits (Gemma 2 and 3)."""
     return "query_pre_attn_scalar" in family.defaults
 
 
@@ -179,15 +179,15 @@ def _refuse_what_is_not_computed(config: Mapping[str, Any], family: Family, wher
     for key, values in meant.items():
         if key in config and config[key] not in values:
             raise InputError(
-                f"{where}: {key} = {config[key]!r} is not supported: the model here computes "
-                f"{key} = {values[0]!r}, so its answers would differ. Choose another checkpoint."
+                f"{where}: {key} = {config[key]!r} is not supported: this program computes "
+                f"{key} = {values[0]!r}, so answers would differ. Choose another checkpoint."
             )
 
 
 def _windows(
     given: Mapping[str, Any], family: Family, layers: int, number: "Numbers"
 ) -> tuple[int, ...]:
-    """The window of every layer; empty where none has one."""
+    """The window of every layer; empty if no layer has one."""
     kinds = given.get("layer_types")
     if family.window_period:
         period = number("sliding_window_pattern", family.window_period)
@@ -210,7 +210,7 @@ def _windows(
 
 
 class Numbers:
-    """Looks positive whole numbers up, and names the one that is missing or wrong."""
+    """Reads positive whole numbers by key; the error names the key that is missing or wrong."""
 
     def __init__(self, values: Mapping[str, Any], where: str, prefix: str = ""):
         self.values, self.where, self.prefix = values, where, prefix
@@ -232,7 +232,7 @@ class Numbers:
         return int(value)
 
     def real(self, key: str, value: Any) -> float:
-        """The value, found by the caller, as a number that is not below 0."""
+        """The given value of `key`, as a number of 0 or more."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             value = None
         if value is None or not 0 <= value < math.inf:
@@ -243,7 +243,7 @@ class Numbers:
         return float(value)
 
     def group(self, key: str, value: Any) -> None:
-        """Raises: InputError if the value is not a group of named ones."""
+        """Raises: InputError if the value is not a JSON object."""
         if not isinstance(value, Mapping):
             raise InputError(
                 f"{self.where}: {self.prefix}{key} must be a JSON object, not {value!r}. Fetch the "
@@ -271,7 +271,7 @@ def scaling(
 
 
 def checked(config: ModelConfig, where: str) -> ModelConfig:
-    """The shape itself. Raises: InputError if heads cannot be grouped or turned."""
+    """The shape itself. Raises: InputError if heads cannot be grouped or rotated."""
     if config.heads % config.kv_heads:
         raise InputError(
             f"{where}: {config.heads} heads cannot share {config.kv_heads} key/value heads evenly."

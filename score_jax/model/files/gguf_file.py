@@ -1,8 +1,8 @@
 """GGUF files: metadata, and tensors dequantised by rows.
 
-The `gguf` package knows the quantised formats and does the arithmetic. The directory is read here:
+The `gguf` package knows the quantised formats and dequantises. The file's directory is read here:
 the package's reader keeps an array object for each token of the vocabulary, which for a small model
-takes longer and more memory than the weights. Not handled: files split in several parts, version 1,
+takes more time and memory than the weights. Not handled: files split in several parts, version 1,
 and big-endian files; they are refused by name.
 """
 
@@ -21,15 +21,15 @@ from score_jax.problem import InputError
 
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9
-# The format's number of a type -> struct's letter; 8 and 9 are the two above.
+# The format's number of a type -> struct's letter; 8 and 9 are STRING and ARRAY.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, stored.StoredTensor]]:
     """The file's metadata as plain values, and its tensors by name.
 
-    Tensors have the shape that Hugging Face gives them: GGUF lists the fastest axis first.
-    Raises: InputError when the file is cut short, not GGUF, or quantised in an unknown way.
+    Shapes are in Hugging Face's order of axes: GGUF lists the fastest axis first.
+    Raises: InputError when the file is incomplete, not GGUF, or quantised in an unknown way.
     """
     size = path.stat().st_size
     try:
@@ -72,7 +72,7 @@ class _Reader:
         self.file, self.size = file, size
 
     def bytes(self, count: int) -> bytes:
-        # Checked first: a damaged length would ask for more memory than there is.
+        # Checked first: a damaged length could ask for more memory than there is.
         if self.file.tell() + count > self.size:
             raise _Damage("its directory ends in the middle")
         return self.file.read(count)
@@ -154,6 +154,6 @@ def _label(number: int) -> str:
 
 def _damaged(path: Path, size: int, problem: str) -> str:
     return (
-        f"{path} ({size} bytes) is not a whole GGUF file: {problem}. "
-        "A download or copy was probably cut short: fetch the file again."
+        f"{path} ({size} bytes) is not a complete GGUF file: {problem}. "
+        "A download or copy was probably interrupted: fetch the file again."
     )

@@ -24,11 +24,11 @@ def from_gguf(
     rope_divisors: np.ndarray | None = None,
     where: str = "the GGUF file",
 ) -> ModelConfig:
-    """The shape that GGUF metadata describes, with the two things that only tensors tell.
+    """The shape that GGUF metadata describes, and the two facts that only tensors show.
 
     Args:
       tied: the file has no head of its own (tensor output.weight).
-      rope_divisors: [E/2], tensor rope_freqs.weight, where Llama 3.1 files keep their stretching.
+      rope_divisors: [E/2], tensor rope_freqs.weight, where Llama 3.1 files store rotary scaling.
     """
     known = {family.gguf: name for name, family in FAMILIES.items()}
     found = metadata.get("general.architecture")
@@ -44,7 +44,7 @@ def from_gguf(
         if number(key, head_width) != head_width:
             raise InputError(
                 f"{where}: {prefix}{key} = {number(key)} but its heads are {head_width} wide: "
-                "heads that turn only in part, or values of another width, are not supported."
+                "partial rotary embeddings, or values of another width, are not supported."
             )
     tokens = metadata.get("tokenizer.ggml.tokens") or ()
     vocab_size = number("vocab_size", len(tokens) or None)
@@ -52,7 +52,7 @@ def from_gguf(
         raise InputError(
             f"{where}: its vocabulary has {len(tokens)} tokens but its embedding {vocab_size} "
             "rows, so some tokens would have no embedding. The file was converted wrongly: get "
-            "another."
+            "another file."
         )
     theta = _shortest(stated.get("rope.freq_base", family.defaults.get("rope_theta", 10_000.0)))
     local_theta = family.defaults.get("rope_local_base_freq", 0.0)
@@ -98,7 +98,7 @@ def _softcap(stated: Mapping[str, Any], key: str, family: Family) -> float:
 def _windows(
     stated: Mapping[str, Any], family: Family, layers: int, number: Numbers
 ) -> tuple[int, ...]:
-    """The window of every layer; empty where none has one."""
+    """The window of every layer; empty if no layer has one."""
     if not family.window_period:
         return ()
     window = number("attention.sliding_window", family.defaults["sliding_window"])
@@ -117,14 +117,14 @@ def _windows(
 
 
 def _shortest(value: float) -> float:
-    """GGUF keeps float32: 1e-5 is meant where 9.99999975e-06 is read."""
+    """The shortest decimal of a float32: GGUF stores 1e-5 as 9.99999975e-06."""
     return float(str(np.float32(value)))
 
 
 def _llama3_scaling(
     divisors: np.ndarray, theta: float, where: str
 ) -> tuple[tuple[str, float | str], ...]:
-    """The settings behind a table of divisors: all of Meta's releases share all but the factor."""
+    """The settings that give a table of divisors; Meta's releases differ in the factor only."""
     scaling: dict[str, float | str] = {
         "rope_type": "llama3",
         "factor": float(divisors.max()),

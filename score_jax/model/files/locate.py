@@ -1,6 +1,6 @@
-"""Where weights come from: finds what a source means and opens it, without reading values.
+"""Finds the weights that a source names and opens them, without reading values.
 
-    locate(source)   -> the folder or .gguf file; a hub id is downloaded, or found in its cache
+    locate(source)   -> the folder or .gguf file; a hub id is found in the cache or downloaded
     open_at(path)    -> Checkpoint: the model's shape and its tensors, still in their files
 
 Left out: PyTorch's pickles (they run code when opened), and tokenizers (text/).
@@ -33,7 +33,7 @@ class Checkpoint:
     path: Path
     config: ModelConfig
     tensors: dict[str, stored.StoredTensor]
-    gguf: bool  # or Hugging Face: decides names and layout
+    gguf: bool  # False: Hugging Face; decides names and layout
 
     def names(self, place: tensor_names.Place) -> list[str]:
         """The tensors that make up a parameter, in the order in which they are stacked."""
@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def locate(source: str) -> Path:
-    """The folder or .gguf file that a source means, downloaded when it is a hub id.
+    """The folder or .gguf file that a source names; a hub id is downloaded.
 
     Raises: InputError when there is nothing of that name.
     """
@@ -51,7 +51,7 @@ def locate(source: str) -> Path:
         return path
     if path.exists():
         raise InputError(
-            f"{source} is a file but not a .gguf. Name the folder that holds config.json and "
+            f"{source} is a file but not a .gguf file. Name the folder with config.json and "
             f"{WEIGHTS}, or a .gguf file."
         )
     if path.suffix != ".gguf" and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
@@ -72,11 +72,11 @@ def _download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise InputError(
-            f"{name} is no folder here, and fetching it from the hub needs huggingface_hub. "
+            f"{name} is not a local folder, and downloading it from the hub needs huggingface_hub. "
             "Run: pip install 'score-jax[hub]', or name a local folder."
         ) from None
     reason = ""
-    for local in (True, False):  # what was fetched before needs no network
+    for local in (True, False):  # what was downloaded before needs no network
         try:
             folder = Path(
                 snapshot_download(
@@ -85,15 +85,15 @@ def _download(name: str) -> Path:
                     allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"],
                 )
             )
-        except Exception as error:  # the client's own, the network's, or the system's
+        except Exception as error:  # of the client, the network or the system
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             continue
-        # The cache may hold the little files only, which is no failure to it.
+        # The cache may hold the small files only; the client does not count that as an error.
         whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
         if whole or not local:
             return folder
     raise InputError(
-        f"{name} is neither a folder here nor in the hub's cache, and could not be fetched: "
+        f"{name} is neither a local folder nor in the hub's cache, and could not be downloaded: "
         f"{reason}. Check the name and the network, or name a local folder."
     )
 
@@ -131,7 +131,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         if not _equal(tensors[head], tensors[embedding]):
             raise InputError(
                 f"{path} says tie_word_embeddings but {head} differs from {embedding}, so it is "
-                "not clear which head is meant. Set tie_word_embeddings to false to use it."
+                f"not clear which head is meant. Set tie_word_embeddings to false to use {head}."
             )
         del tensors[head]  # a copy that some tools write
     tensors = {k: v for k, v in tensors.items() if not k.endswith(".rotary_emb.inv_freq")}
@@ -150,7 +150,7 @@ def _shards(index: Path) -> list[Path]:
     absent = [name for name, file in files.items() if not file.is_file()]
     if absent:
         raise InputError(
-            f"{index} names {len(files)} files, of which {len(absent)} are not in the folder: "
+            f"{index} names {len(files)} files, and {len(absent)} of them are not in the folder: "
             f"{listed(absent)}. Fetch them."
         )
     return list(files.values())

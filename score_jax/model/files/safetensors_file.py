@@ -1,10 +1,10 @@
 """Safetensors files, read by rows and written tensor by tensor.
 
 The format is eight bytes (length of the header, little endian), a JSON header that gives each
-tensor's dtype, shape and place, and the values. It is read and written here and not through its
-library because numpy has no bfloat16, because reading in blocks of rows keeps the host's memory
-flat, and because a writer that takes tensors one by one never holds the model twice. Not handled:
-8-bit floats, integers, packed 4-bit types; they are refused by name.
+tensor's dtype, shape and position, and the values. It is read and written here and not by its
+library for three reasons: numpy has no bfloat16; reading in blocks of rows needs little host
+memory; and a writer that takes tensors one by one never holds the model twice. Not handled: 8-bit
+floats, integers, packed 4-bit types; they are refused by name.
 """
 
 import functools
@@ -32,7 +32,7 @@ MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
 def read(path: Path) -> dict[str, stored.StoredTensor]:
     """The file's tensors by name; their values are read later, by rows.
 
-    Raises: InputError when the file is cut short, is not safetensors, or holds an unknown dtype.
+    Raises: InputError when the file is incomplete, is not safetensors, or has an unknown dtype.
     """
     header, start = _read_header(path)
     size = path.stat().st_size
@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, stored.StoredTensor]:
         dtype = DTYPES.get(kind)
         if dtype is None:
             raise InputError(
-                f"{path}: tensor {name} has dtype {kind}, which is not read; "
+                f"{path}: tensor {name} has dtype {kind}, which is not supported; "
                 f"known: {', '.join(DTYPES)}. Convert the checkpoint to one of these."
             )
         if first < 0 or last - first != dtype.itemsize * int(np.prod(shape)):
@@ -68,13 +68,13 @@ def write(
     dtype: Any,
     values: Callable[[str], np.ndarray],
 ) -> None:
-    """Writes tensors of one dtype, asking `values(name)` for each in turn.
+    """Writes tensors of one dtype; calls `values(name)` for each in turn.
 
-    The file appears under its name only when it is complete.
+    The file gets its name only when it is complete.
     """
     dtype = np.dtype(dtype)
     kind = next(name for name, known in DTYPES.items() if known == dtype)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers insists on it
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     offset = 0
     for name, shape in shapes.items():
         end = offset + dtype.itemsize * int(np.prod(shape))
@@ -98,7 +98,7 @@ def write(
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header, and where the values start."""
+    """The header, and the byte at which the values start."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -125,6 +125,6 @@ def _read_rows(
 
 def _damaged(path: Path, problem: str) -> str:
     return (
-        f"{path} is not a whole safetensors file: {problem}. "
-        "A download or copy was probably cut short: fetch the file again."
+        f"{path} is not a complete safetensors file: {problem}. "
+        "A download or copy was probably interrupted: fetch the file again."
     )

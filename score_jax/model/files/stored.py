@@ -1,6 +1,6 @@
-"""A tensor that lies in a file and is read a few rows at a time.
+"""A tensor in a file, read a few rows at a time.
 
-Both file formats (safetensors_file.py, gguf_file.py) hand their tensors out in this form, so that
+Both file formats (safetensors_file.py, gguf_file.py) return their tensors in this form, so that
 weights.py never holds more of a file than one block of rows.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-BLOCK_BYTES = 2 * 2**20  # of values as float32: enough to read fast, little beside any model
+BLOCK_BYTES = 2 * 2**20  # of values as float32: enough to read fast, small next to any model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ def blocks(tensor: StoredTensor) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def read_bytes(path: Path, offset: int, count: int) -> np.ndarray:
-    """The bytes offset..offset+count-1 of a file; few, so reading leaves no mapping behind."""
+    """The bytes offset..offset+count-1 of a file, read without mapping the file into memory."""
     with path.open("rb") as file:
         file.seek(offset)
         return np.fromfile(file, np.uint8, count)

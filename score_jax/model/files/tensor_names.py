@@ -1,7 +1,7 @@
-"""Where each parameter lies in the files of others: its name and layout there, per family.
+"""The name and layout of each parameter in Hugging Face and GGUF files, per family.
 
-A new family is a row of PLACES (and of families.FAMILIES). Linear weights lie in files
-as [outputs, inputs], ours are [inputs, outputs] with the heads as axes of their own.
+A new family is a row of PLACES (and of families.FAMILIES). Files store linear weights as
+[outputs, inputs]; ours are [inputs, outputs], with the heads as axes of their own.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class Place:
     huggingface: str
     gguf: str
     axes: str  # of one layer, in the letters of structs.py
-    inputs: int = 0  # how many leading axes the product sums over; 0: stored as it is
-    interleaved: bool = False  # GGUF keeps rotary pairs side by side, not half a head apart
+    inputs: int = 0  # how many leading axes the product sums over; 0: stored in our layout
+    interleaved: bool = False  # GGUF stores rotary pairs side by side, not half a head apart
     flat: bool = False  # stored as one axis
 
     @property
@@ -29,7 +29,7 @@ class Place:
 
     @property
     def is_norm(self) -> bool:
-        """Whether `ModelConfig.norm_offset` is added to it; GGUF keeps the sum."""
+        """Whether `ModelConfig.norm_offset` is added to it; GGUF stores the sum."""
         return self.path.endswith("norm")
 
 
@@ -113,7 +113,7 @@ def _layer(path: str, huggingface: str, gguf: str, axes: str, **more) -> Place:
     )
 
 
-# All but Llama keep rotary pairs half a head apart in GGUF, too.
+# All families but Llama store rotary pairs half a head apart in GGUF, too.
 _PLAIN = tuple(dataclasses.replace(place, interleaved=False) for place in LLAMA)
 _BIASES = (
     _layer("query_bias", "self_attn.q_proj.bias", "attn_q.bias", "HE", flat=True),
@@ -124,7 +124,7 @@ _QK_NORMS = (
     _layer("query_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", "E"),
     _layer("key_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", "E"),
 )
-# With norms on both sides of the MLP, Hugging Face's post_attention_layernorm is another one.
+# With norms before and after the MLP, Hugging Face's post_attention_layernorm is another norm.
 _FOUR_NORMS = (
     *(place for place in _PLAIN if place.path != "layers/mlp_norm"),
     _layer(
@@ -156,7 +156,7 @@ def names(place: Place, template: str, config: ModelConfig) -> Iterator[str]:
 
 
 def shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
-    """Of one layer of the parameter, in our layout."""
+    """Shape of one layer of the parameter, in our layout."""
     sizes = {
         "V": config.vocab_size,
         "D": config.width,
@@ -169,7 +169,7 @@ def shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
 
 
 def stored_shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
-    """Of one tensor in a file."""
+    """Shape of one tensor of the parameter in a file."""
     ours = shape(place, config)
     if place.flat:
         return (math.prod(ours),)
@@ -179,7 +179,7 @@ def stored_shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
 
 
 def as_stored(place: Place, ours: np.ndarray) -> np.ndarray:
-    """One layer of a parameter seen in the layout of files; writing to the view fills `ours`."""
+    """A view of one layer of a parameter in the files' layout; writing to it fills `ours`."""
     if place.flat:
         return ours.reshape(-1)
     if not place.inputs:

@@ -1,7 +1,7 @@
 """A world small enough to write out: every episode of two attempts, and the exact objective.
 
 Three tokens (one ends an attempt), at most two per attempt: seven attempts, so 49 episodes. The
-objective below sums over all of them with their probabilities and is differentiated as it stands:
+objective below sums over all of them with their probabilities and is differentiated as a whole:
 no samples, advantages, baselines or score functions, and the KL terms are true divergences. What
 the method does not train is held fixed by stop_gradient.
 
@@ -100,7 +100,7 @@ def kl_by_tokens(params, reference, stage, forward) -> jax.Array:
 @jax.jit
 @jax.grad
 def loss_gradient(params, reference, reward_stage, kl_stage, forward, train_A):
-    """Of what is minimised: with the KL in the reward by one stage, at every token by another."""
+    """Of the loss, with the KL in the reward by one stage and at every token by another."""
     reward = objective(params, reference, reward_stage, train_A)
     return kl_by_tokens(params, reference, kl_stage, forward) - reward
 

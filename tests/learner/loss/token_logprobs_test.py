@@ -8,6 +8,7 @@ import pytest
 
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
+from score_jax.rl.losses import TokenTerms
 from score_jax.rl.policy import Policy
 from tests import fakes
 from tests.learner import slow
@@ -24,20 +25,14 @@ def found(params, tokens_BT, settings: LikelihoodSettings):
     """Log-prob and entropy of BATCH's written tokens; the gradient of a sum of log-probs."""
     where = token_logprobs.written(BATCH.attempt, 6)
 
-    def objective(logp_BN, kl_BN, mask_BN, weight_BN):
-        assert kl_BN is None
-        return jnp.sum(jnp.where(mask_BN, weight_BN * logp_BN, 0.0))
+    weight_BN = where.take(WEIGHT_BT)
+    unused_BN = jnp.full_like(weight_BN, jnp.nan)
+    terms = TokenTerms(-weight_BN, unused_BN, unused_BN, unused_BN, unused_BN)
 
     def weighted(params):
         hidden_BND = token_logprobs.hidden_before(params, tokens_BT, where, settings)
         summed, (logp_BN, entropy_BN) = token_logprobs.loss(
-            objective,
-            params,
-            hidden_BND,
-            where.take(tokens_BT),
-            where,
-            settings,
-            (where.take(WEIGHT_BT),),
+            params, hidden_BND, where.take(tokens_BT), where, terms, settings
         )
         return 2.0 * summed + jnp.sum(entropy_BN), (logp_BN, entropy_BN)
 
@@ -72,7 +67,7 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_rows_of_logits():
     logp_BT, next_BTV, expected = slow.log_probs(
         fakes.params(), BATCH.tokens, WEIGHT_BT, temperature=0.7
     )
-    assert_same(gradient, expected, 1e-5)  # of log-probs alone: entropy gets no gradient
+    assert_same(gradient, expected, 1e-5)  # of log-probs only: entropy has no gradient
     for row, attempt_T in enumerate(BATCH.attempt):
         columns = np.flatnonzero(attempt_T)
         np.testing.assert_allclose(logp_BN[row, : columns.size], logp_BT[row, columns], atol=1e-5)
@@ -83,7 +78,7 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_rows_of_logits():
         np.testing.assert_array_equal(entropy_BN[row, columns.size :], 0.0)
 
 
-def test_without_a_loss_they_are_the_same_and_have_no_gradient():
+def test_log_probs_without_a_loss_are_the_same_and_have_no_gradient():
     where = token_logprobs.written(BATCH.attempt, 6)
 
     @jax.jit
@@ -95,7 +90,7 @@ def test_without_a_loss_they_are_the_same_and_have_no_gradient():
         jax.grad(lambda params: jnp.sum(log_probs(params)[0]))(fakes.params())
 
 
-def test_padding_behind_a_row_is_never_seen():
+def test_padding_after_a_row_is_never_seen():
     column_T = np.arange(BATCH.tokens.shape[1])
     scrambled_BT = np.where(column_T < BATCH.length[:, None], BATCH.tokens, 3).astype(np.int32)
     assert np.any(scrambled_BT != BATCH.tokens)
