@@ -25,6 +25,7 @@ from score_jax.problem import Problem
 from score_jax.rewards import selective
 from score_jax.rl.policy import Policy
 from score_jax.rollout import contexts, episode
+from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import hosts
 from score_jax.structs import Episode, Params, PromptBatch
 from score_jax.text.prompts import SELF_REFINE
@@ -115,19 +116,26 @@ def _batches(experiment: Experiment, problems: Sequence[Problem]):
 
 def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Episode:
     """All attempts at a batch of problems, by the protocol."""
-    s, template = experiment.settings, experiment.template
-    settings = experiment.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
+    s = experiment.settings
     run = functools.partial(
         episode.run,
         params,
         key=jax.random.key(s.seed),  # greedy decoding draws nothing
         mesh=experiment.mesh,
     )
-    if s.evaluation.protocol == "correct":
-        return run(prompts, settings=settings)
-    critique, rewrite = map(experiment.instruction_ids, SELF_REFINE[s.problems.prompt])
+    settings = experiment.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
+    return PROTOCOLS[s.evaluation.protocol](experiment, run, prompts, settings)
+
+
+def _self_refine(
+    experiment: Experiment, run: Callable, prompts: PromptBatch, settings: EpisodeSettings
+) -> Episode:
+    """A critique and a rewrite after the first attempt."""
+    template = experiment.template
+    texts = SELF_REFINE[experiment.settings.problems.prompt]
+    critique, rewrite = map(experiment.instruction_ids, texts)
     first = run(prompts, settings=dataclasses.replace(settings, attempts=1))
-    behind = contexts.prompts_after(
+    after = contexts.prompts_after(
         hosts.whole(first),
         prompts,
         instruction=critique,
@@ -136,7 +144,14 @@ def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Epi
         pad_id=settings.pad_id,
     )
     criticised = dataclasses.replace(settings, attempts=2, instruction=tuple(rewrite))
-    return contexts.around_a_critique(first, run(behind, settings=criticised))
+    return contexts.around_a_critique(first, run(after, settings=criticised))
+
+
+# (experiment, run, prompts, settings) -> Episode; `run` is `episode.run` with params and key.
+PROTOCOLS: dict[str, Callable[..., Episode]] = {
+    "correct": lambda experiment, run, prompts, settings: run(prompts, settings=settings),
+    "self_refine": _self_refine,
+}
 
 
 def _sampled(

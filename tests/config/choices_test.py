@@ -2,6 +2,7 @@
 
 import pytest
 
+from score_jax import batches
 from score_jax.config.settings import (
     CHOICES,
     CollectSettings,
@@ -14,6 +15,7 @@ from score_jax.config.settings import (
     StageSettings,
 )
 from score_jax.data.sft import filters
+from score_jax.evaluation import evaluate
 from score_jax.learner import optimizer
 from score_jax.model import attention, transformer
 from score_jax.rewards.sandbox import start
@@ -21,6 +23,8 @@ from score_jax.rl import advantages, kl, losses, shaping
 from score_jax.runtime import compiles
 
 IMPLEMENTATIONS = {
+    (StageSettings, "objective"): batches.OBJECTIVES,
+    (EvaluationSettings, "protocol"): evaluate.PROTOCOLS,
     (StageSettings, "baseline"): advantages.BASELINES,
     (StageSettings, "truncation"): shaping.TRUNCATIONS,
     (StageSettings, "kl_estimator"): kl.ESTIMATORS,
@@ -34,13 +38,7 @@ IMPLEMENTATIONS = {
     (CompileSettings, "after_warmup"): compiles.AFTER_WARMUP,
     (RewardSettings, "sandbox"): start.KINDS,
 }
-# Choices that no dictionary implements: numpy knows a dtype by its name; the others decide what
-# several files do, each with one comparison.
-WITHOUT = {
-    (ModelSettings, "dtype"),
-    (StageSettings, "objective"),
-    (EvaluationSettings, "protocol"),
-}
+WITHOUT = {(ModelSettings, "dtype")}  # numpy knows a dtype by its name
 
 
 @pytest.mark.parametrize("choice", [x for x in CHOICES if x not in WITHOUT], ids=lambda x: x[1])

@@ -72,9 +72,3 @@ def test_a_text_is_that_of_tensorboard_x(tmp_path, text):
     plugin = expected.value[0].metadata.plugin_data
     plugin.content = b""  # the version, which is 0 where it is absent
     assert written == expected
-
-
-def test_the_checksum_is_the_masked_one_of_crc32c():
-    crc = 0xE3069283  # of these nine bytes, by RFC 3720's polynomial
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
-    assert events.checksum(b"123456789") == masked.to_bytes(4, "little")
