@@ -1,13 +1,14 @@
-"""SCoRe on GSM8K with any model: what the gsm8k_*.py beside this file share.
+"""SCoRe on GSM8K with any model; the other gsm8k_*.py use these settings.
 
     python -m score_jax.main --config=configs/gsm8k.py:SOURCE --workdir=runs/gsm8k
 
-    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
+    --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
 
-The paper's coefficients for MATH (table 8); its steps, batch and learning rate are for Gemini and
-3,000 steps, and are scaled down here. Memory: 22 bytes a parameter (float32 weights, gradients and
-Adam's two moments, the float32 reference, a bfloat16 copy to decode with), the cache of 64 rows,
-and a micro-batch's activations. Problems: Cobbe et al. 2021, MIT. Expected result: not measured.
+The coefficients are the paper's for MATH (table 8). Its steps, batch and learning rate are for
+Gemini and 3,000 steps; they are scaled down here. Memory: 22 bytes per parameter (float32 weights,
+gradients and Adam's two moments, the float32 reference, a bfloat16 copy to decode with), the cache
+of 64 rows, and a micro-batch's activations. Problems: Cobbe et al. 2021, MIT. Expected result: not
+measured.
 """
 
 from score_jax.config import (
@@ -25,7 +26,7 @@ from score_jax.config import (
 
 
 def get_config(source: str = "HuggingFaceTB/SmolLM2-135M-Instruct", dtype: str = "bfloat16"):
-    """The experiment with a model: a hub id, a folder, a .gguf file, or a run of ours."""
+    """The experiment with a model: a hub id, a folder, a .gguf file, or a run of score_jax."""
     return to_config_dict(
         Settings(
             seed=0,

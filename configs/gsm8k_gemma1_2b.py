@@ -2,19 +2,19 @@
 
     python -m score_jax.main --config=configs/gsm8k_gemma1_2b.py --workdir=runs/gsm8k_gemma1_2b
 
-    --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
-    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
+    --config.model.source=FOLDER     a folder with the weights; default: the hub (extra `hub`)
+    --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
 
-Weights: Gemma by Google, under the Gemma Terms of Use, to be accepted on the hub. Problems: Cobbe
-et al. 2021, MIT.
+Weights: Gemma by Google, under the Gemma Terms of Use, which you must accept on the hub. Problems:
+Cobbe et al. 2021, MIT.
 
-Memory, reckoned and not measured: 2.51 billion parameters at 22 bytes each (float32 weights,
-gradients and Adam's two moments, the float32 reference, a bfloat16 copy to decode with) are 55 GB;
-64 rows of cache add 1 GB and a micro-batch's activations a few more. One accelerator with 80 GB, or
+Memory, estimated, not measured: 2.51 billion parameters at 22 bytes each (float32 weights,
+gradients and Adam's two moments, the float32 reference, a bfloat16 copy for decoding) are 55 GB; 64
+rows of cache add 1 GB and a micro-batch's activations a few more. One accelerator with 80 GB, or
 several: --config.mesh.fsdp=N splits the weights. config.memory.micro_batches and
 config.rollout.slots trade memory for time.
 
-All other settings are those of gsm8k.py beside this file. Expected result: not measured.
+All other settings are those of gsm8k.py. Expected result: not measured.
 """
 
 from configs import gsm8k

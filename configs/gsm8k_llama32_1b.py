@@ -2,19 +2,19 @@
 
     python -m score_jax.main --config=configs/gsm8k_llama32_1b.py --workdir=runs/gsm8k_llama32_1b
 
-    --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
-    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
+    --config.model.source=FOLDER     a folder with the weights; default: the hub (extra `hub`)
+    --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
 
-Weights: Llama 3.2 by Meta, under the Llama 3.2 Community License, to be accepted on the hub.
+Weights: Llama 3.2 by Meta, under the Llama 3.2 Community License, which you must accept on the hub.
 Problems: Cobbe et al. 2021, MIT.
 
-Memory, reckoned and not measured: 1.24 billion parameters at 22 bytes each (float32 weights,
-gradients and Adam's two moments, the float32 reference, a bfloat16 copy to decode with) are 27 GB;
-64 rows of cache add 2 GB and a micro-batch's activations a few more. One accelerator with 40 GB, or
+Memory, estimated, not measured: 1.24 billion parameters at 22 bytes each (float32 weights,
+gradients and Adam's two moments, the float32 reference, a bfloat16 copy for decoding) are 27 GB; 64
+rows of cache add 2 GB and a micro-batch's activations a few more. One accelerator with 40 GB, or
 several: --config.mesh.fsdp=N splits the weights. config.memory.micro_batches and
 config.rollout.slots trade memory for time.
 
-All other settings are those of gsm8k.py beside this file. Expected result: not measured.
+All other settings are those of gsm8k.py. Expected result: not measured.
 """
 
 from configs import gsm8k

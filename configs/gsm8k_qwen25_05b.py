@@ -2,17 +2,17 @@
 
     python -m score_jax.main --config=configs/gsm8k_qwen25_05b.py --workdir=runs/gsm8k_qwen25_05b
 
-    --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
-    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
+    --config.model.source=FOLDER     a folder with the weights; default: the hub (extra `hub`)
+    --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
 
 Weights: Qwen2.5 by Alibaba Cloud, Apache-2.0. Problems: Cobbe et al. 2021, MIT.
 
-Memory, reckoned and not measured: 494 million parameters at 22 bytes each (float32 weights,
-gradients and Adam's two moments, the float32 reference, a bfloat16 copy to decode with) are 11 GB;
-64 rows of cache add 1 GB and a micro-batch's activations a few more. One accelerator with 24 GB.
+Memory, estimated, not measured: 494 million parameters at 22 bytes each (float32 weights, gradients
+and Adam's two moments, the float32 reference, a bfloat16 copy for decoding) are 11 GB; 64 rows of
+cache add 1 GB and a micro-batch's activations a few more. One accelerator with 24 GB.
 config.memory.micro_batches and config.rollout.slots trade memory for time.
 
-All other settings are those of gsm8k.py beside this file. Expected result: not measured.
+All other settings are those of gsm8k.py. Expected result: not measured.
 """
 
 from configs import gsm8k

@@ -4,21 +4,20 @@
         --config.model.source=SmolLM2-135M-Instruct.Q4_1.gguf --config.problems.path=data/gsm8k
 
 `model.source` is a GGUF file, a folder with config.json and safetensors, or a hub id (with the
-`hub` extra). `problems.path` is a folder with the published train.jsonl and test.jsonl; empty reads
+`hub` extra). `problems.path` is a folder with the published train.jsonl and test.jsonl; empty:
 TFDS.
 
 Weights: SmolLM2 by Hugging Face, Apache-2.0. Problems: Cobbe et al. 2021, MIT.
 
-Memory, reckoned and not measured: 135 million parameters at 24 bytes each (all of it float32) are
-3 GB; 64 rows of cache add 4 GB and a micro-batch's activations a few more. One accelerator with
-16 GB. All other settings are those of gsm8k.py beside this file. Steps, lengths and batch for a
-trial on a CPU:
+Memory, estimated, not measured: 135 million parameters at 24 bytes each (all in float32) are 3 GB;
+64 rows of cache add 4 GB and a micro-batch's activations a few more. One accelerator with 16 GB.
+All other settings are those of gsm8k.py. Steps, lengths and batch for a test on a CPU:
 
     --config.rollout.problems_per_step=2 --config.rollout.max_attempt_tokens=32 \\
     --config.stages.stage1.steps=3 --config.stages.stage2.steps=3 --config.evaluation.problems=4
 
 Expected result: not measured at full length yet. A model this small rarely solves a GSM8K problem,
-so the reward is sparse; this config shows that the code trains a published model, no more.
+so rewards are sparse. This config only shows that the code trains a published model.
 """
 
 from configs import gsm8k

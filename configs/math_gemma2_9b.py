@@ -1,12 +1,12 @@
-"""SCoRe on MATH with Gemma 2 9B: math_gemma2_2b.py beside this file with a larger model.
+"""SCoRe on MATH with Gemma 2 9B: math_gemma2_2b.py with a larger model.
 
     python -m score_jax.main --config=configs/math_gemma2_9b.py --workdir=runs/math_gemma2_9b
 
-    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
-    --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
+    --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
+    --config.model.source=FOLDER     a folder with the weights; default: the hub (extra `hub`)
 
-Weights: Gemma 2 by Google, under the Gemma Terms of Use, to be accepted on the hub. Problems:
-Hendrycks et al. 2021, MIT.
+Weights: Gemma 2 by Google, under the Gemma Terms of Use, which you must accept on the hub.
+Problems: Hendrycks et al. 2021, MIT.
 
 Hardware: planned for a v5p-32 (16 chips), not run.
 
@@ -15,7 +15,7 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.44; the
 rollout 8.86 of cache and 28.64 of other temporaries, 47.56 in all (50 %); the update 17.41 of
 temporaries, 27.47 in all (29 %). On each chip an update gathers 193.83 GiB and sends 1,180 GB, most
-of it as permutations of weights while they are used. A step of full rows takes at least 105.4 s:
+of it as permutations of weights during their use. A step of full rows takes at least 105.4 s:
 82.9 s of rollout, 22.5 s of update. Expected result: not measured.
 """
 

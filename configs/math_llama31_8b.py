@@ -1,11 +1,11 @@
-"""SCoRe on MATH with Llama 3.1 8B: math_gemma2_2b.py beside this file with a Llama model.
+"""SCoRe on MATH with Llama 3.1 8B: math_gemma2_2b.py with a Llama model.
 
     python -m score_jax.main --config=configs/math_llama31_8b.py --workdir=runs/math_llama31_8b
 
-    --config.problems.path=FOLDER    published train.jsonl and test.jsonl; empty: TFDS
-    --config.model.source=FOLDER     weights on disk in place of the hub (extra `hub`)
+    --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
+    --config.model.source=FOLDER     a folder with the weights; default: the hub (extra `hub`)
 
-Weights: Llama 3.1 by Meta, under the Llama 3.1 Community License, to be accepted on the hub.
+Weights: Llama 3.1 by Meta, under the Llama 3.1 Community License, which you must accept on the hub.
 Problems: Hendrycks et al. 2021, MIT.
 
 Hardware: planned for a v5p-32 (16 chips), not run.
@@ -15,7 +15,7 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 printed (GiB on each chip, of 95.74): weights 1.87, optimizer 3.74, reference 1.87, code 1.50; the
 rollout 13.50 of cache and 19.80 of other temporaries, 42.29 in all (44 %); the update 16.85 of
 temporaries, 25.84 in all (27 %). On each chip an update gathers 113.01 GiB and sends 988 GB, most
-of it as permutations of weights while they are used. A step of full rows takes at least 41.1 s:
+of it as permutations of weights during their use. A step of full rows takes at least 41.1 s:
 22.6 s of rollout, 18.5 s of update. Expected result: not measured.
 """
 

@@ -2,27 +2,27 @@
 
     python -m score_jax.main --config=configs/mbpp_gemma2_9b.py --workdir=runs/mbpp_gemma2_9b
 
-    --config.problems.path=FOLDER               published mbpp.jsonl; empty: TFDS
-    --config.problems.test.path=FOLDER          published HumanEval.jsonl.gz; empty: TFDS
+    --config.problems.path=FOLDER               a folder with mbpp.jsonl; default: TFDS
+    --config.problems.test.path=FOLDER          a folder with HumanEval.jsonl.gz; default: TFDS
     --config.problems.split=train+validation    464 problems in place of 374
-    --config.model.source=FOLDER                weights on disk in place of the hub (extra `hub`)
+    --config.model.source=FOLDER                a folder with the weights; default: the hub
 
-Follows table 8 of the paper (MBPP: learning rate, steps, batch, temperature, alpha, both betas),
-which is for Gemini 1.0 Pro. What it leaves open is decided here: 1,500 steps are 750 in each
-stage; a batch of 128 is counted in episodes, 32 problems x 4 samples; the rest is ours. MBPP is
-put with three worked examples and its tests, HumanEval as its signature and docstring; both have
-the same instruction. Programs are run in the sandbox of rewards/.
+Learning rate, steps, batch, temperature, alpha and both betas are those of the paper's table 8 for
+MBPP, which is for Gemini 1.0 Pro. It leaves some choices open: here 1,500 steps are 750 in each
+stage, and a batch of 128 is 32 problems x 4 samples. All other settings are our own. The prompt of
+MBPP has three worked examples and the tests; that of HumanEval is its signature and docstring. Both
+have the same instruction. Programs run in the sandbox of rewards/.
 
-Repair of wrong programs, a stand-in for the paper's MBPP-R (data/repair.py), by the checkpoint of a
-run; attempt 1 of this evaluation is the repair:
+To evaluate a checkpoint on the repair of wrong programs, a substitute for the paper's MBPP-R
+(data/repair/); attempt 1 of this evaluation is the repair:
 
     python -m score_jax.data.repair.attempts mutated MBPP_FOLDER --split=test --out=repair.jsonl
     python -m score_jax.main --config=configs/mbpp_gemma2_9b.py --workdir=runs/mbpp_gemma2_9b \\
         --mode=evaluate --config.problems.test.name=mbpp_repair \\
         --config.problems.test.path=repair.jsonl --config.problems.test.prompt=mbpp
 
-Weights: Gemma 2 by Google, under the Gemma Terms of Use, to be accepted on the hub. Problems:
-MBPP, Austin et al. 2021, CC-BY 4.0; HumanEval, Chen et al. 2021, MIT.
+Weights: Gemma 2 by Google, under the Gemma Terms of Use, which you must accept on the hub.
+Problems: MBPP, Austin et al. 2021, CC-BY 4.0; HumanEval, Chen et al. 2021, MIT.
 
 Hardware: planned for a v5p-32 (16 chips), not run.
 
@@ -31,7 +31,7 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.26; the
 rollout 7.43 of cache and 24.49 of other temporaries, 41.80 in all (44 %); the update 16.18 of
 temporaries, 26.07 in all (27 %). On each chip an update gathers 48.46 GiB and sends 295 GB, most of
-it as permutations of weights while they are used. A step of full rows takes at least 14.4 s: 9.8 s
+it as permutations of weights during their use. A step of full rows takes at least 14.4 s: 9.8 s
 of rollout, 4.6 s of update. Expected result: not measured.
 """
 
@@ -84,10 +84,10 @@ def get_config():
             rollout=RolloutSettings(
                 problems_per_step=32,
                 samples_per_problem=4,
-                max_prompt_tokens=1792,  # longest of MBPP 1,400, of a repair set 1,550
+                max_prompt_tokens=1792,  # longest: MBPP 1,400, repair set 1,550
                 max_attempt_tokens=512,
                 temperature=1.0,  # table 8
-                shrink=0,  # a token step reads the weights, whatever the slots
+                shrink=0,  # a decode step reads all weights, with few slots too
             ),
             memory=MemorySettings(micro_batches=4, remat="full", widths=2),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),

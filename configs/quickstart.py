@@ -2,28 +2,28 @@
 
     python -m score_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-A two-layer model is first taught a corpus in which second answers are copies of first ones
-(stage `base`), and then learns, from its own samples and a checker, to read its own working and
-correct itself. `data/arithmetic.py` describes the task and what was built into it.
+Stage `base` trains a two-layer model on a corpus in which second answers copy the first ones. The
+RL stages then teach it, with its own samples and a checker, to read its own working and correct
+itself. `data/sets/arithmetic.py` describes the task and how it was designed.
 
-Other recipes, `--config=configs/quickstart.py:RECIPE`. All but the last three rows have the budget
-of `score`: 400 updates on 256 episodes or documents each, from 400 x 256 sampled episodes, behind
-the same base model (of a seed). single_turn_rl samples one attempt where the others sample two.
+Other recipes are `--config=configs/quickstart.py:RECIPE`. All but the last three rows have the
+budget of `score`: 400 updates on 256 episodes or documents each, 400 x 256 sampled episodes, and
+the same base model for each seed. single_turn_rl samples one attempt, the others two.
 
     score           Stage I (300 steps), Stage II (100)
     multi_turn_rl   400 steps, both attempts rewarded, no bonus, no Stage I
     single_turn_rl  400 steps on first attempts alone; evaluated with both
     no_stage1       Stage II for 400 steps, from the base model
     no_shaping      Stage I, then Stage II without the bonus
-    offline_only    Stage I, then Stage II behind first attempts of the base model alone
-    star_stage2     Stage I, then STaR (both_right) in place of Stage II, from Stage I's policy
-    star            STaR, three iterations, each from the base model; wrong-right episodes
-    star_plus       the same with right-right episodes too (D+ of the paper)
-    pair_sft        Pair-SFT on the base model's attempts: wrong-right pairs
-    pair_sft_plus   the same with right-right pairs too
+    offline_only    Stage I, then Stage II with first attempts by the base model only
+    star_stage2     Stage I, then STaR (both_right) instead of Stage II, from Stage I's policy
+    star            STaR, three iterations, each from the base model; wrong-to-right episodes
+    star_plus       the same with right-to-right episodes too (D+ of the paper)
+    pair_sft        Pair-SFT on the base model's attempts: wrong-to-right pairs
+    pair_sft_plus   the same with right-to-right pairs too
     interleaved     Stage I and II in two rounds of half the steps (version 1 of the paper)
     base            the base model alone
-    selective       as score, on a corpus of second attempts that open with a verdict and may stop
+    selective       as score; second attempts begin with a verdict and may then stop
     three_attempts  Stage I(a), I(b) and II with three attempts: 400 steps, of three attempts
 """
 
@@ -64,7 +64,7 @@ STAGE1 = StageSettings(
     steps=STAGE1_STEPS,
     learning_rate=LEARNING_RATE,
     reward_attempt1=0.0,
-    kl_attempt1=0.1,  # beta_2: holds the first attempt to the base
+    kl_attempt1=0.1,  # beta_2: keeps the first attempt close to the base model
     kl_attempt2=0.01,  # beta_1
 )
 STAGE2 = StageSettings(
@@ -81,7 +81,7 @@ MULTI_TURN = replace(STAGE2, steps=STEPS, bonus=0.0)
 
 
 def sft(steps: int, filter: str, both_right: bool) -> StageSettings:
-    """SFT on documents that the policy before it writes, with as many rollouts as updates."""
+    """SFT on documents by the previous stage's policy, with as many rollouts as updates."""
     return replace(
         MULTI_TURN,
         objective="sft",
@@ -95,7 +95,7 @@ def sft(steps: int, filter: str, both_right: bool) -> StageSettings:
 
 
 def star(both_right: bool) -> dict[str, StageSettings]:
-    """Each iteration samples from the policy of the one before, and starts from the base model."""
+    """Each iteration samples from the previous one's policy and starts from the base model."""
     rounds = {
         f"star{i}": replace(sft(steps, "star", both_right), start="base")
         for i, steps in enumerate((133, 133, 134), start=1)
@@ -104,7 +104,7 @@ def star(both_right: bool) -> dict[str, StageSettings]:
 
 
 def interleaved() -> dict[str, StageSettings]:
-    """Two rounds of both stages; the second Stage I goes on from the first Stage II."""
+    """Two rounds of both stages; the second Stage I starts from the first Stage II."""
     rounds = {}
     for i in (1, 2):
         rounds[f"stage1_{i}"] = replace(STAGE1, steps=STAGE1_STEPS // 2)
@@ -149,7 +149,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "score"):
-    """The experiment; `recipe` is what follows the colon of --config=…:RECIPE."""
+    """The experiment; `recipe` is the part after the colon of --config=…:RECIPE."""
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe '{recipe}'; known: {', '.join(RECIPES)}")
     prompt = "arithmetic_selective" if recipe == "selective" else "arithmetic"
@@ -165,9 +165,9 @@ def get_config(recipe: str = "score"):
                 problems_per_step=64,
                 samples_per_problem=4,
                 max_prompt_tokens=10,
-                max_attempt_tokens=8 if recipe == "selective" else 7,  # a verdict and 7
+                max_attempt_tokens=8 if recipe == "selective" else 7,  # a verdict, then 7
                 attempts=3 if recipe == "three_attempts" else 2,
-                turn_rows=256,  # attempts have one length: all rows turn around together
+                turn_rows=256,  # attempts have one length, so all rows end them together
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=2048, batch=512),

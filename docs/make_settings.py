@@ -42,7 +42,7 @@ def comments(cls: type) -> dict[str, tuple[str, str]]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = {t.start[0]: t for t in tokens if t.type == tokenize.COMMENT}
     alone = {line for line, t in found.items() if not t.line[: t.start[1]].strip()}
-    said = {}
+    described = {}
     (tree,) = ast.parse(source).body
     assert isinstance(tree, ast.ClassDef)
     for node in tree.body:
@@ -51,30 +51,30 @@ def comments(cls: type) -> dict[str, tuple[str, str]]:
         first = node.lineno
         while first - 1 in alone:
             first -= 1
-        above, behind = range(first, node.lineno), range(node.lineno, (node.end_lineno or 0) + 1)
+        above, beside = range(first, node.lineno), range(node.lineno, (node.end_lineno or 0) + 1)
         over, after = (
             " ".join(found[n].string.lstrip("# ").rstrip() for n in lines if n in found)
-            for lines in (above, behind)
+            for lines in (above, beside)
         )
-        said[node.target.id] = (over, after)
-    return said
+        described[node.target.id] = (over, after)
+    return described
 
 
 def _group(cls: type, path: str) -> Iterator[str]:
     """The section of a group of settings, then the sections of its groups."""
-    said, hints = comments(cls), typing.get_type_hints(cls)
+    described, hints = comments(cls), typing.get_type_hints(cls)
     yield f"## {path}\n"
     yield f"{_first_paragraph(cls)}\n"
     yield "| setting | type | default | values | meaning |"
     yield "|---|---|---|---|---|"
     inner = []
     for field in dataclasses.fields(cls):
-        above, behind = said[field.name]
-        if above and behind:
+        above, beside = described[field.name]
+        if above and beside:
             yield f"| *{_cell(above)}* | | | | |"
         hint = hints[field.name]
         columns = [_type(hint), _default(field), _values(cls, field.name)]
-        text = behind or above
+        text = beside or above
         group = _inner(hint)
         if group is not None:
             same = _SAME.get((cls, field.name))

@@ -1,12 +1,12 @@
-# Sourced by the launchers for clusters: what they do alike.
+# Sourced by the cluster launchers: functions that they share.
 #
-#   run COMMAND …          does it or, where dry_run is set, prints it
-#   quoted WORD …          the words as a line for a shell
-#   await PID              waits for a process in the background, whatever signals come; its exit status
-#   goes_on STATUS         whether a training that ended so is to be started again
-#   refuse TEXT …          one message, exit status 2, as the program's own for bad input
-#   refuse_option OPTION   the same of an option that a launcher does not have
-#   check_arguments ARGUMENTS …   refuses what score_jax.main would; leaves $workdir
+#   run COMMAND …          runs the command or, if dry_run is set, prints it
+#   quoted WORD …          prints the words as one line for a shell
+#   await PID              waits for a background process, also when signals arrive; its exit status
+#   restartable STATUS     whether a training with this exit status is restarted
+#   refuse TEXT …          prints one message, exits with 2: bad input
+#   refuse_option OPTION   the same for an unknown option
+#   check_arguments ARGUMENTS …   refuses what score_jax.main would refuse; sets $workdir
 # shellcheck shell=bash
 
 dry_run=""
@@ -25,8 +25,7 @@ refuse_option() {
     "the first lines of $0 list them."
 }
 
-# A line that a shell reads back as these words. Remote shells and people read it: quotes only where
-# they are needed.
+# A shell reads the line back as the same words. People read it too, so words are quoted only if needed.
 quoted() {
   local word line="" inner="'\\''"
   for word in "$@"; do
@@ -46,7 +45,7 @@ run() {
   fi
 }
 
-# A trapped signal ends `wait`, not the process. What it ended with can be asked for again.
+# A trapped signal ends `wait` but not the process. `wait` can be called again for its status.
 await() {
   while kill -0 "$1" 2>/dev/null; do
     wait "$1" || true
@@ -54,13 +53,13 @@ await() {
   wait "$1"
 }
 
-# 75: saved on a signal. 76: hung, says the watchdog. 134: jax ends a process so when another is gone.
-goes_on() {
+# 75: saved after a signal. 76: hung, ended by the watchdog. 134: ended by jax as another process died.
+restartable() {
   [[ "$1" == 75 || "$1" == 76 || "$1" == 134 ]]
 }
 
-# What follows a launcher's own options goes to score_jax.main as it is; these two it must have, and
-# it is better to miss them here than on a machine that costs money.
+# Arguments after a launcher's own options are passed to score_jax.main unchanged. Two are required, and
+# are checked here, before a machine costs money.
 check_arguments() {
   local argument config="" before=""
   workdir=""
@@ -75,6 +74,6 @@ check_arguments() {
   [[ -n "$config" ]] || refuse "--config=FILE is missing among the arguments of score_jax.main."
   [[ -n "$workdir" ]] || refuse "--workdir=DIR is missing among the arguments of score_jax.main."
   [[ "$workdir" != *://* ]] ||
-    refuse "--workdir=$workdir is no folder: a run is kept in files. Mount the bucket and name a" \
-      "folder in it; docs/operations.md says how."
+    refuse "--workdir=$workdir is not a folder, and a run is kept in files. Mount the bucket and name" \
+      "a folder in it; see docs/operations.md."
 }

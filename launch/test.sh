@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Sets up with the test extra, then runs the tests: bash launch/test.sh [--slow] [pytest arguments …]
 #
-# Files of tests run side by side, on at most four cores. --slow runs the tests that take minutes as
-# well. Paths are relative to the repository.
-# PYTHON= names another interpreter to make .venv with.
+# Test files run in parallel, on at most four cores. --slow adds the tests that take minutes. Paths are
+# relative to the repository. PYTHON= sets the interpreter for .venv.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh
@@ -13,12 +12,12 @@ install_test
 arguments=()
 for argument in "$@"; do
   if [[ "$argument" == --slow ]]; then
-    arguments+=(-m "") # takes the place of `not slow` in pyproject.toml
+    arguments+=(-m "") # replaces `not slow` of pyproject.toml
   else
     arguments+=("$argument")
   fi
 done
 
 cd "$root"
-# An empty array counts as unset in the bash of macOS, hence the +.
+# The bash of macOS treats an empty array as unset, hence the +.
 exec "$venv_python" -m pytest -n auto --maxprocesses 4 --dist loadfile ${arguments[@]+"${arguments[@]}"}

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU VM or pod slice, and again after each preemption:
+# Trains on a Cloud TPU VM or pod slice, and restarts after each preemption:
 #
 #   bash launch/tpu_vm.sh --name=NAME --zone=ZONE --type=TYPE [OPTION …] -- ARGUMENTS …
 #
-#   --name=NAME --zone=ZONE    the VM; made if there is none, used if there is (TPU_NAME, TPU_ZONE)
+#   --name=NAME --zone=ZONE    the VM, created if it does not exist (TPU_NAME, TPU_ZONE)
 #   --type=v5litepod-16        accelerator type (TPU_TYPE)
-#   --project=PROJECT          otherwise gcloud's own (TPU_PROJECT)
-#   --version=VERSION          runtime version; otherwise the one that suits the type
-#   --spot                     cheaper, and may be taken away at any time
-#   --mount=gs://BUCKET        or HOST:/SHARE (NFS): mounted as /mnt/score_jax on every worker, and
-#                              the place of --workdir, so that the run outlives the VM
-#   --restarts=20              how often at most a stopped run is started again
-#   --patience=24              hours to wait for a zone that has no capacity
-#   --create=FLAG              passed on to `gcloud … create`, e.g. --create=--network=mine; repeatable
+#   --project=PROJECT          default: gcloud's own (TPU_PROJECT)
+#   --version=VERSION          runtime version; default: the one for the type
+#   --spot                     cheaper, but may be preempted at any time
+#   --mount=gs://BUCKET        or HOST:/SHARE (NFS): mounted as /mnt/score_jax on every worker.
+#                              --workdir is a folder in it, so that the run outlives the VM
+#   --restarts=20              most restarts of a stopped run
+#   --patience=24              hours to wait if the zone has no capacity
+#   --create=FLAG              passed to `gcloud … create`, e.g. --create=--network=mine; repeatable
 #   --delete                   deletes the VM when the run is done (exit status 0)
 #   --dry-run                  prints the commands and runs nothing
 #
-# ARGUMENTS go to score_jax.main on every worker. Exit status: the training's, with 75 where a signal
-# ended it: SIGTERM, SIGUSR1 or Ctrl-C here make it save and end.
+# ARGUMENTS go to score_jax.main on every worker. The exit status is the training's. SIGTERM, SIGUSR1 or
+# Ctrl-C make it save and exit with 75.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh
@@ -28,9 +28,9 @@ source "$root/launch/common.sh"
 name="${TPU_NAME:-}" zone="${TPU_ZONE:-}" type="${TPU_TYPE:-}" project="${TPU_PROJECT:-}"
 version="" spot="" mount="" restarts=20 patience=24 delete=""
 create_flags=()
-look_sec="${LOOK_SEC:-20}"         # between two looks at a VM that is busy with itself
-steady_sec="${STEADY_SEC:-600}"    # a connection that held so long is not counted as a start
-capacity_sec="${CAPACITY_SEC:-300}" # between two requests for a VM that the zone has no room for
+look_sec="${LOOK_SEC:-20}"         # between two checks of a VM that starts or stops
+steady_sec="${STEADY_SEC:-600}"    # after a connection of this length, reconnecting is not counted as a restart
+capacity_sec="${CAPACITY_SEC:-300}" # between two requests for a VM if the zone has no capacity
 
 while (($#)); do
   case "$1" in
@@ -56,19 +56,19 @@ while (($#)); do
 done
 
 check_options() {
-  [[ -n "$name" ]] || refuse "Which VM? Give --name=NAME or set TPU_NAME; if it does not exist it is made."
-  [[ -n "$zone" ]] || refuse "Where? Give --zone=ZONE, e.g. us-central2-b, or set TPU_ZONE."
-  [[ -n "$type" ]] || refuse "Which TPU? Give --type=TYPE, e.g. v5litepod-16, or set TPU_TYPE."
-  [[ "$type" =~ ^[a-z0-9]+-[0-9]+$ ]] || refuse "--type=$type is no accelerator type, such as v5litepod-16."
-  [[ "$restarts$patience" =~ ^[0-9]+$ ]] || refuse "--restarts and --patience are whole numbers."
+  [[ -n "$name" ]] || refuse "The VM is missing. Give --name=NAME or set TPU_NAME; the VM is created if it does not exist."
+  [[ -n "$zone" ]] || refuse "The zone is missing. Give --zone=ZONE, e.g. us-central2-b, or set TPU_ZONE."
+  [[ -n "$type" ]] || refuse "The TPU type is missing. Give --type=TYPE, e.g. v5litepod-16, or set TPU_TYPE."
+  [[ "$type" =~ ^[a-z0-9]+-[0-9]+$ ]] || refuse "--type=$type is not an accelerator type such as v5litepod-16."
+  [[ "$restarts$patience" =~ ^[0-9]+$ ]] || refuse "--restarts and --patience must be whole numbers."
   version="${version:-$(version_of "$type")}"
-  [[ -n "$version" ]] || refuse "Which runtime version suits $type is not known here. Give" \
+  [[ -n "$version" ]] || refuse "The runtime version for $type is not known here. Give" \
     "--version=VERSION; \`gcloud compute tpus tpu-vm versions list --zone=$zone\` lists them."
   if [[ -z "$mount" ]]; then
-    # Up to 8 chips or cores are one host, in all types.
-    ((${type##*-} <= 8)) || refuse "$type has several hosts, which must see one work directory." \
+    # In all types up to 8 chips or cores are one host.
+    ((${type##*-} <= 8)) || refuse "$type has several hosts, which must share a work directory." \
       "Give --mount=gs://BUCKET or --mount=HOST:/SHARE, and a --workdir in /mnt/score_jax."
-    [[ -z "$spot" ]] || refuse "A spot VM takes its disk with it. Give --mount=gs://BUCKET or" \
+    [[ -z "$spot" ]] || refuse "A preempted spot VM loses its disk. Give --mount=gs://BUCKET or" \
       "--mount=HOST:/SHARE, and a --workdir in /mnt/score_jax, or leave out --spot."
   else
     [[ "$mount" == gs://?* || "$mount" == ?*:/* ]] || refuse "--mount=$mount is neither gs://BUCKET nor HOST:/SHARE."
@@ -93,7 +93,7 @@ tpu() { # VERB ARGUMENTS …
 }
 
 on_workers() { # COMMAND
-  # A connection that died is noticed after a minute.
+  # A dead connection is noticed after a minute.
   tpu ssh "$name" --worker=all "--command=$1" "--ssh-flag=-o ConnectTimeout=15" \
     "--ssh-flag=-o ServerAliveInterval=15" "--ssh-flag=-o ServerAliveCountMax=4"
 }
@@ -107,18 +107,18 @@ delete() {
   tpu delete "$name" --quiet
 }
 
-# The last commit with what was changed since in files that git knows.
+# The last commit, with the changes since in files that git tracks.
 pack() {
   local tree=""
   if [[ -z "$dry_run" ]]; then
     tree="$(git -C "$root" stash create)" ||
-      die "$root is no checkout of git, which is asked what to copy. Clone the repository."
+      die "$root is not a git checkout, and git lists the files to copy. Clone the repository."
     revision="$(git -C "$root" describe --always --dirty --abbrev=40 '--exclude=*')"
   fi
   run git -C "$root" archive --format=tar.gz "--output=$archive" "${tree:-HEAD}"
 }
 
-# Not beneath a training that is under way: Python reads files long after the start.
+# Not while a training runs: Python reads files long after its start.
 unpack='mkdir -p score_jax .score_jax && flock -n -E 0 .score_jax/lock tar -xzf score_jax.tar.gz -C score_jax'
 
 copy() {
@@ -130,7 +130,7 @@ prepare() {
 }
 
 train() { # ID ARGUMENTS …
-  # The copy has no .git that a run could ask.
+  # The copy has no .git to read the revision from.
   on_workers "SCORE_JAX_REVISION=$revision bash score_jax/launch/tpu_worker.sh run $(quoted "$@")"
 }
 
@@ -149,15 +149,15 @@ ask_state() {
   fi
 }
 
-# Leaves $state. When it cannot be told at first, something is wrong with names or log-in; later, with
-# the network, which may come back.
+# Sets $state. If the first request fails, names or log-in are wrong. If a later one fails, it is the
+# network, which may come back.
 learn_state() {
   local give_up=$((SECONDS + 3600 * patience))
   until state="$(ask_state)"; do
     cat "$errors" >&2
     [[ -z "$stopping" ]] || return 1
     if [[ -z "$asked" ]] || ((SECONDS >= give_up)); then
-      die "What became of $name cannot be told; see above. Nothing was deleted. Run the same command again."
+      die "The state of $name is unknown; see above. Nothing was deleted. Run the same command again."
     fi
     say "Asking again in $look_sec seconds."
     sleep "$look_sec"
@@ -165,7 +165,7 @@ learn_state() {
   asked=yes
 }
 
-# Returns when there is a VM to log in to.
+# Returns when the VM is ready for log-in.
 bring_up() {
   local give_up=$((SECONDS + 3600 * patience))
   while [[ -z "$stopping" ]]; do
@@ -175,7 +175,7 @@ bring_up() {
       ABSENT) make "$give_up" ;;
       PREEMPTED | TERMINATED)
         needs_mount "$state"
-        say "$name is $state; deleting what is left of it."
+        say "$name is $state; deleting the rest of it."
         delete || die "$name could not be deleted; see above."
         ;;
       STOPPED | SUSPENDED) die "$name is $state. Start it (gcloud compute tpus tpu-vm start) or delete it." ;;
@@ -188,32 +188,32 @@ bring_up() {
   return 1
 }
 
-# Without storage of its own the run went with the VM: to start it again would be another run.
+# Without mounted storage the run was lost with the VM: a restart would be a new run.
 needs_mount() { # STATE
-  [[ -n "$mount" ]] || die "$name is $1, and the work directory was on its disk: nothing to go on from." \
-    "To begin anew delete it, if it is still there: $(dry_run=yes delete)"
+  [[ -n "$mount" ]] || die "$name is $1, and the work directory was on its disk, so the run cannot resume." \
+    "To start a new run, delete the VM if it still exists: $(dry_run=yes delete)"
 }
 
 make() { # WHEN TO GIVE UP
-  say "Making $name ($type in $zone), which takes some minutes."
+  say "Creating $name ($type in $zone), which takes some minutes."
   create 2>"$errors" && return
   cat "$errors" >&2
   if grep -qi quota "$errors"; then
-    refuse "The project's quota does not allow for $type${spot:+ (spot)} in $zone. Ask for more on the" \
-      "console's page IAM & Admin > Quotas (Cloud TPU API), or take another zone, size or --spot."
+    refuse "The project's quota does not allow $type${spot:+ (spot)} in $zone. Ask for more on the" \
+      "console's page IAM & Admin > Quotas (Cloud TPU API), or use another zone, size or --spot."
   elif grep -qiE 'capacity|stockout|RESOURCE_EXHAUSTED' "$errors"; then
-    ((SECONDS < $1)) || die "$zone had no room for $type for $patience hours. Take another zone or type."
-    say "$zone has no room for $type now; asking again in $capacity_sec seconds."
+    ((SECONDS < $1)) || die "$zone had no capacity for $type in $patience hours. Use another zone or type."
+    say "$zone has no capacity for $type now; asking again in $capacity_sec seconds."
     sleep "$capacity_sec"
   elif grep -q ALREADY_EXISTS "$errors"; then
-    sleep "$look_sec" # and look at it again
+    sleep "$look_sec" # and check it again
   else
-    die "$name could not be made; see above."
+    die "$name could not be created; see above."
   fi
 }
 
-# Copies, installs, trains; the exit status of the first that fails. The training runs in a process
-# group of its own, so that Ctrl-C at a terminal reaches this script alone.
+# Copies, installs and trains; returns the exit status of the first that fails. The training runs in its
+# own process group, so that Ctrl-C reaches this script alone.
 once() { # ID ARGUMENTS …
   local status=0
   bring_up && copy && prepare || status=$?
@@ -232,11 +232,11 @@ on_signal() {
   [[ -z "$stopping" ]] || exit 130 # the second one
   stopping=yes
   if [[ -n "$training" ]]; then
-    say "Stopping: the training saves and ends; another signal leaves it running and ends this script."
+    say "Stopping: the training saves and ends. A second signal ends this script and leaves it running."
     set -m
     stop </dev/null &
     set +m
-    wait "$!" || say "The workers could not be told; the training may still run on $name."
+    wait "$!" || say "The workers could not be reached; the training may still run on $name."
   fi
 }
 
@@ -248,22 +248,22 @@ leave() { # EXIT STATUS
 check_arguments "$@"
 check_options
 archive="${TMPDIR:-/tmp}/score_jax-$name.tar.gz"
-revision=REVISION # of what is copied; pack asks for it
+revision=REVISION # of the copied files; set by pack
 
 if [[ -n "$dry_run" ]]; then
-  echo "# The VM: looked at, and made if there is none."
+  echo "# The VM: checked, and created if it does not exist."
   tpu describe "$name" "--format=value(state)"
   create
-  echo "# The repository to every worker, installed there."
+  echo "# The repository: copied to every worker and installed there."
   pack
   copy
   prepare
-  echo "# The training, on every worker. ID is new with every start."
+  echo "# The training, on every worker. ID is new in every start."
   train ID "$@"
-  echo "# On a signal: it saves and ends with 75."
+  echo "# After a signal: it saves and exits with 75."
   stop
   if [[ -n "$mount" ]]; then
-    echo "# Preempted (PREEMPTED, TERMINATED): this, and all from the start, at most $restarts times."
+    echo "# After a preemption (PREEMPTED, TERMINATED): this, then all of the above, at most $restarts times."
     delete
   fi
   exit
@@ -274,7 +274,7 @@ errors="$(mktemp)"
 trap 'rm -f "$errors" "$archive"' EXIT
 trap on_signal INT TERM USR1
 
-pack # once, so that all starts run the same code
+pack # once, so that all restarts run the same code
 for ((started = 0; ; started++)); do
   status=0 begun="$SECONDS"
   once "$(date +%s)-$started" "$@" || status=$?
@@ -288,20 +288,20 @@ for ((started = 0; ; started++)); do
   esac
   [[ -z "$stopping" ]] || leave "$status"
   learn_state || leave "$status"
-  # 255: the connection broke. On a VM that is there, any other status is the training's own.
-  if [[ "$state" == READY && "$status" -ne 255 ]] && ! goes_on "$status"; then
-    say "Ended with exit status $status, see above; a training's whole log is in ~/.score_jax/log of" \
+  # 255: the connection broke. If the VM is ready, any other status is the training's own.
+  if [[ "$state" == READY && "$status" -ne 255 ]] && ! restartable "$status"; then
+    say "Ended with exit status $status; see above. The whole log of a training is in ~/.score_jax/log of" \
       "each worker."
     leave "$status"
   fi
   [[ "$state" == READY ]] || needs_mount "$state"
   if [[ "$state" == READY && "$status" -eq 255 ]] && ((SECONDS - begun >= steady_sec)); then
-    started=$((started - 1)) # the training goes on, and the connection was good for long
+    started=$((started - 1)) # the training continues, and the connection lasted long
   fi
   if ((started >= restarts)); then
-    say "Started again $restarts times (--restarts), and stopped once more ($state, exit status $status)."
+    say "Restarted $restarts times (--restarts), and stopped again ($state, exit status $status)."
     leave 1
   fi
-  say "Stopped ($state, exit status $status); starting again, $((started + 1)) of $restarts."
+  say "Stopped ($state, exit status $status); restarting, $((started + 1)) of $restarts."
   sleep "$look_sec"
 done

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# What launch/tpu_vm.sh has each worker of a TPU VM do:
+# Runs on each worker of a TPU VM, called by launch/tpu_vm.sh:
 #
 #   tpu_worker.sh prepare [MOUNT]    installs, and mounts gs://BUCKET or HOST:/SHARE as /mnt/score_jax
-#   tpu_worker.sh run ID ARGUMENTS …    trains, shows its log, ends with its exit status
-#   tpu_worker.sh stop               tells the training to save and end
+#   tpu_worker.sh run ID ARGUMENTS …    trains, shows its log, exits with its exit status
+#   tpu_worker.sh stop               makes the training save and end
 #
-# gcloud repeats a command whose connection broke, and whoever starts the launcher anew repeats it
-# too. So a training is no child of the connection, and `run` starts one only if none is under way
-# and the one called ID has not ended yet; otherwise it shows what there is. Everything of it is in
-# ~/.score_jax: log, arguments, exit status.
+# gcloud repeats a command if its connection broke, and so does a restarted launcher. So the training is
+# not a child of the connection. `run` starts a training only if none is running and training ID has not
+# ended yet; otherwise it shows the log. Log, arguments and exit status are in ~/.score_jax.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh
@@ -17,14 +16,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source "$root/launch/common.sh"
 state="${HOME:?}/.score_jax"
 mount_point="${MOUNT_POINT:-/mnt/score_jax}"
-worker="${HOSTNAME##*-}" # hosts of a slice are called …-w-0, …-w-1
+worker="${HOSTNAME##*-}" # the names of a slice's hosts end in -w-0, -w-1, …
 mkdir -p "$state"
 
-# The images of TPU VMs may come with Python 3.10.
+# Images of TPU VMs may have Python 3.10.
 provide_python() {
   command -v cc >/dev/null || apt_install gcc
   if ! python_version "$venv_python" >/dev/null && ! (find_python) >/dev/null 2>&1; then
-    python3 -m pip install --quiet --user uv || die "Installing uv, which brings Python 3.12, failed."
+    python3 -m pip install --quiet --user uv || die "Installing uv, which installs Python 3.12, failed."
     python3 -m uv python install 3.12 || die "uv could not install Python 3.12."
     PYTHON="$(python3 -m uv python find --managed-python 3.12)"
   fi
@@ -51,7 +50,7 @@ mount_storage() { # gs://BUCKET or HOST:/SHARE
     if [[ "$1" == gs://* ]]; then
       command -v gcsfuse >/dev/null || install_gcsfuse
       sudo chown "$(id -un)" "$mount_point"
-      # No cached metadata: what one host writes the others must see at once.
+      # No cached metadata: hosts must see each other's files at once.
       gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "${1#gs://}" "$mount_point"
     else
       command -v mount.nfs >/dev/null || apt_install nfs-common
@@ -62,15 +61,15 @@ mount_storage() { # gs://BUCKET or HOST:/SHARE
   check_renames
 }
 
-# A checkpoint becomes visible by renaming its folder, which a bucket without folders cannot do.
+# A checkpoint becomes visible by renaming its folder. Buckets without folders cannot do that.
 check_renames() {
   local probe="$mount_point/.probe-$HOSTNAME-$$"
   mkdir -p "$probe.before"
   touch "$probe.before/file"
   if ! mv "$probe.before" "$probe.after" 2>/dev/null; then
     rm -rf "$probe.before"
-    refuse "$mount_point cannot rename folders, so no checkpoint could be completed there. A bucket" \
-      "must be made with --uniform-bucket-level-access --enable-hierarchical-namespace."
+    refuse "$mount_point cannot rename folders, so checkpoints cannot be completed there. Create the" \
+      "bucket with --uniform-bucket-level-access --enable-hierarchical-namespace."
   fi
   rm -rf "$probe.after"
 }
@@ -83,10 +82,10 @@ prepare() { # [MOUNT]
   fi
 }
 
-# The process that outlives connections. It holds the lock as descriptor 9, the training does not.
+# This process outlives connections. It holds the lock as descriptor 9; the training does not.
 train() {
   local program status=0
-  # Whoever shuts the machine down tells the training as well.
+  # A shutdown of the machine signals the training as well.
   trap : TERM HUP
   cd "$root"
   PYTHONUNBUFFERED=1 "$venv_python" -m score_jax.main "$@" 9>&- &
@@ -109,7 +108,7 @@ follow() { # FIRST LINE
   tail -n "$1" --pid="$(<"$state/trainer")" -f "$state/log" | sed -u "s/^/[$worker] /"
 }
 
-# 255 is what ssh says of a broken connection.
+# ssh itself exits with 255 after a broken connection.
 report() {
   local status=1
   [[ ! -f "$state/status" ]] || status="$(<"$state/status")"
@@ -121,11 +120,11 @@ run_or_follow() { # ID ARGUMENTS …
   if ! flock -n 9; then
     exec 9>&-
     [[ "$(<"$state/arguments")" == "$(quoted "${@:2}")" ]] ||
-      refuse "Another training is under way on this machine: $(<"$state/arguments"). Stop it, or wait."
-    echo "[$worker] Under way already; its log goes on here."
+      refuse "Another training runs on this machine: $(<"$state/arguments"). Stop it, or wait."
+    echo "[$worker] The training runs already; its log continues here."
     follow 20
   elif [[ -f "$state/status" && "$(<"$state/id")" == "$1" ]]; then
-    echo "[$worker] Ended while nobody was connected; the end of its log:"
+    echo "[$worker] The training ended while nobody was connected; the end of its log:"
     tail -n 20 "$state/log" | sed "s/^/[$worker] /"
   else
     start "$@"
@@ -137,9 +136,9 @@ run_or_follow() { # ID ARGUMENTS …
 
 stop() {
   if flock -n "$state/lock" true; then
-    echo "[$worker] No training is under way."
+    echo "[$worker] No training runs."
   else
-    until [[ -s "$state/program" ]]; do sleep 0.1; done # only just started
+    until [[ -s "$state/program" ]]; do sleep 0.1; done # it has only just started
     kill -TERM "$(<"$state/program")"
   fi
 }

@@ -81,7 +81,7 @@ def test_restarts_of_the_cluster_are_told(tools):
     tools.answer("kubectl", STATE, out="Completed 1")
     tools.answer("kubectl", PHASE, out="Running")
     done = tools.run("launch/gke.sh", *JOB, *SLICE, "--", *RUN)
-    assert done.returncode == 0 and done.stderr.count("Started again, 1 of 20") == 1
+    assert done.returncode == 0 and done.stderr.count("Restarted, 1 of 20") == 1
 
 
 def test_one_that_has_ended_makes_room_and_one_that_runs_does_not(tmp_path):
@@ -104,7 +104,7 @@ def test_a_cluster_that_refuses_is_told(tmp_path):
 def test_a_cluster_that_is_out_of_reach_leaves_the_run(tools):
     tools.answer("kubectl", STATE, err="no route to host\n", status=1)
     done = tools.run("launch/gke.sh", *JOB, *SLICE, "--", *RUN)
-    assert done.returncode == 1 and "math goes on without this" in done.stderr
+    assert done.returncode == 1 and "math continues. The same command" in done.stderr
 
 
 def test_ctrl_c_ends_the_showing_and_leaves_the_run(tools):
@@ -116,7 +116,7 @@ def test_ctrl_c_ends_the_showing_and_leaves_the_run(tools):
     started.send_signal(signal.SIGINT)
     (tools.folder / "told").touch()
     done = tools.finish(started)
-    assert done.returncode == 130 and "math goes on" in done.stderr
+    assert done.returncode == 130 and "math continues" in done.stderr
     assert "delete" not in verbs(tools)
 
 
@@ -175,12 +175,12 @@ def test_arguments_reach_the_program_word_by_word(tools):
     ("options", "said"),
     [
         ((*JOB[1:], *SLICE), "--name="),
-        (("--name=Math_1", *JOB[1:], *SLICE), "small letters"),
+        (("--name=Math_1", *JOB[1:], *SLICE), "lower-case letters"),
         ((JOB[0], JOB[2], *SLICE), "--image=IMAGE is missing"),
         ((*JOB[:2], *SLICE), "--claim=CLAIM is missing"),
         ((*JOB, SLICE[1]), "gke-tpu-accelerator"),
         ((*JOB, SLICE[0], "--topology=16"), "gke-tpu-topology"),
-        ((*JOB, *SLICE, "--chips=3"), "has 16 chips"),
+        ((*JOB, *SLICE, "--chips=3"), "the 16 chips"),
         ((*JOB, *SLICE, "--grace=x"), "whole numbers"),
     ],
 )

@@ -45,9 +45,9 @@ def test_a_dry_run_prints_the_commands(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (ARGUMENTS, "How many processes?"),
+        (ARGUMENTS, "number of processes is missing"),
         (("2", "--workdir=w"), "--config=FILE is missing"),
-        (("2", "--config=c.py", "--workdir=gs://bucket/run"), "is no folder"),
+        (("2", "--config=c.py", "--workdir=gs://bucket/run"), "is not a folder"),
     ],
 )
 def test_what_the_program_would_refuse_is_refused_once(arguments, said, tmp_path):

@@ -138,7 +138,7 @@ def test_a_launcher_that_died_finds_its_training_again(cloud):
     code.write_text("of the training that is under way")
     again = start(cloud)
     line = again.stdout.readline()
-    while line and "Under way already" not in line:
+    while line and "runs already" not in line:
         line = again.stdout.readline()
     (cloud.folder / "end").write_text("0")
     done = cloud.finish(again)

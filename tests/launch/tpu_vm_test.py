@@ -133,7 +133,7 @@ def test_starts_are_bounded(tools):
     tools.answer("gcloud", "tpu_worker.sh run", status=75)
     done = tools.run("launch/tpu_vm.sh", *VM, "--restarts=2", "--", *RUN)
     assert done.returncode == 1 and verbs(tools).count("run") == 3
-    assert "Started again 2 times (--restarts)" in done.stderr
+    assert "Restarted 2 times (--restarts)" in done.stderr
 
 
 def test_no_quota_is_told_and_not_waited_for(tools):
@@ -152,7 +152,7 @@ def test_a_full_zone_is_waited_for(tools):
     tools.answer("gcloud", "create")
     done = tools.run("launch/tpu_vm.sh", *VM, "--", *RUN)
     assert done.returncode == 0 and verbs(tools).count("create") == 2
-    assert "no room" in done.stderr
+    assert "no capacity" in done.stderr
 
 
 def test_a_full_zone_is_not_waited_for_longer_than_asked(tools):
@@ -257,13 +257,13 @@ def test_arguments_reach_the_workers_word_by_word(tools):
         (VM[:2], RUN, "--type=TYPE"),
         ((*VM[:2], "--type=v9-8"), RUN, "--version=VERSION"),
         (VM[:3], RUN, "several hosts"),
-        ((*VM[:2], "--type=v5litepod-8", "--spot"), RUN, "takes its disk with it"),
+        ((*VM[:2], "--type=v5litepod-8", "--spot"), RUN, "loses its disk"),
         ((*VM[:3], "--mount=bucket"), RUN, "neither gs://BUCKET nor"),
         (VM, (RUN[0], "--workdir=runs/math"), "not on the storage"),
-        (VM, (RUN[0], "--workdir=gs://bucket/math"), "is no folder"),
+        (VM, (RUN[0], "--workdir=gs://bucket/math"), "is not a folder"),
         (VM, (RUN[0],), "--workdir=DIR is missing"),
         (VM, (RUN[1],), "--config=FILE is missing"),
-        ((*VM[:2], "--type=v5litepod", "--version=x"), RUN, "no accelerator type"),
+        ((*VM[:2], "--type=v5litepod", "--version=x"), RUN, "is not an accelerator type"),
         ((*VM, "--sport"), RUN, "Unknown option --sport"),
         ((*VM, "--restarts=many"), RUN, "whole numbers"),
     ],

@@ -77,7 +77,7 @@ def test_a_broken_connection_leaves_the_training_alone_and_the_next_one_shows_it
     wait_until(worker.begun)
     worker.tools.hang_up(first)
     second = worker.start("run", "2", *RUN)
-    assert second.stdout.readline() == "[3] Under way already; its log goes on here.\n"
+    assert second.stdout.readline() == "[3] The training runs already; its log continues here.\n"
     worker.end(0)
     assert second.stdout.read() == f"[3] {list(RUN)} score_jax\n"
     assert worker.tools.finish(second).returncode == 0 and worker.begun() == 1
@@ -90,7 +90,7 @@ def test_what_ended_unseen_is_told_once_more_and_not_run_again(worker):
     worker.end(75)
     wait_until((worker.home / ".score_jax" / "status").exists)
     done = worker.run("run", "1", *RUN)
-    assert done.returncode == 75 and "Ended while nobody was connected" in done.stdout
+    assert done.returncode == 75 and "ended while nobody was connected" in done.stdout
     assert worker.begun() == 1
     # Another start is another run.
     assert worker.run("run", "2", *RUN).returncode == 75
@@ -101,7 +101,7 @@ def test_another_training_is_refused_while_one_is_under_way(worker):
     first = worker.start("run", "1", *RUN)
     wait_until(worker.begun)
     done = worker.run("run", "2", *RUN, "--config.seed=1")
-    assert done.returncode == 2 and "Another training is under way" in done.stderr
+    assert done.returncode == 2 and "Another training runs" in done.stderr
     worker.end(0)
     assert worker.tools.finish(first).returncode == 0
 
@@ -112,7 +112,7 @@ def test_stop_makes_it_save(worker):
     assert worker.run("stop").returncode == 0
     assert worker.tools.finish(first).returncode == 75
     done = worker.run("stop")
-    assert done.returncode == 0 and "No training is under way" in done.stdout
+    assert done.returncode == 0 and "No training runs" in done.stdout
 
 
 def test_the_status_of_a_broken_connection_is_never_a_trainings_own(worker):

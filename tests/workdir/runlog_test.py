@@ -83,7 +83,7 @@ def test_starting_over_drops_every_line(tmp_path):
     assert _places(tmp_path) == []
 
 
-def test_clock_time_goes_on_after_a_resume(tmp_path):
+def test_clock_time_continues_after_a_resume(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "stage1", "step": 1, "wall_sec": 500.0}\n')
     with _log(tmp_path) as log:
         assert log.wall_sec < 100
@@ -148,7 +148,7 @@ def test_config_names_settings_versions_and_device(tmp_path):
     assert set(config) == {"settings", "versions", "git_revision", "device"}
 
 
-def test_a_copy_without_git_is_told_its_revision(tmp_path, monkeypatch):
+def test_a_copy_without_git_takes_its_revision_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_JAX_REVISION", "abc-dirty")
     assert runlog.git_revision() != "abc-dirty"  # a checkout knows better
     monkeypatch.setattr(runlog, "__file__", str(tmp_path / "score_jax" / "runlog.py"))
