@@ -9,7 +9,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
@@ -78,6 +78,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise InputError(f"{path} must be a group of settings, not {value!r}.")
         inner = typing.get_args(hint)[1]
         return {k: _value(inner, v, f"{path}.{k}") for k, v in dict(value).items()}
+    if origin is Literal:
+        hint = str  # `build` checks which names it may have
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, float) and not math.isfinite(value):
