@@ -109,6 +109,8 @@ def _first_paragraph(cls: type) -> str:
 
 
 def _type(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "str"
     if isinstance(hint, type) and typing.get_origin(hint) is None:
         return hint.__name__
     of = [a.__name__ for a in typing.get_args(hint) if isinstance(a, type)]

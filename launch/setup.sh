@@ -63,7 +63,7 @@ make_venv() {
 
 # A file in .venv holds the checksum of the requirements, so that an unchanged repository installs once.
 requirements_sum() {
-  cat "$root/pyproject.toml" "$root/requirements.txt" | cksum
+  cat "$root/pyproject.toml" "$root/setup.py" "$root/requirements.txt" | cksum
 }
 
 is_installed() {

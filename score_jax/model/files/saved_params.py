@@ -61,14 +61,19 @@ def restore(path: Path, shapes: Params) -> Params:
         partial_restore=True,
     )
     try:
-        return ocp.PyTreeCheckpointHandler().restore(path / "state", args=arguments)["params"]
+        restored = ocp.PyTreeCheckpointHandler().restore(_state(path), args=arguments)
+        return restored["params"]
     except FAULTS as error:
         raise unreadable(path, error) from error
 
 
+def _state(path: Path) -> Path:
+    return (path / "state").absolute()  # Orbax takes no relative path
+
+
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The params in a checkpoint, by path such as "layers/query". Raises: as Orbax does."""
-    tree = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree["params"]
+    tree = ocp.PyTreeCheckpointHandler().metadata(_state(path)).tree["params"]
     return {"/".join(keys): tuple(leaf.shape) for keys, leaf in _leaves(tree)}
 
 
@@ -103,7 +108,7 @@ class Checkpoint:
             wanted, how = {key: wanted}, {key: how}
         arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
         try:
-            tree = ocp.PyTreeCheckpointHandler().restore(self.path / "state", args=arguments)
+            tree = ocp.PyTreeCheckpointHandler().restore(_state(self.path), args=arguments)
         except FAULTS as error:
             raise InputError(self._damaged(error)) from error
         ((_, value),) = _leaves(tree)
