@@ -61,7 +61,8 @@ def cloud(tmp_path):
     python = tmp_path / "image" / "score_jax" / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(PROGRAM.format(cloud=str(tmp_path)))
-    wanted = b"".join((ROOT / n).read_bytes() for n in ("pyproject.toml", "requirements.txt"))
+    names = ("pyproject.toml", "setup.py", "requirements.txt")
+    wanted = b"".join((ROOT / name).read_bytes() for name in names)
     total = subprocess.run(["cksum"], input=wanted, capture_output=True, check=True).stdout
     (python.parents[1] / "installed.tpu,hub").write_bytes(total)
     gcloud = tmp_path / "bin" / "gcloud"
@@ -85,16 +86,23 @@ def starts(tools: Tools) -> int:
 
 
 def connection(tools: Tools) -> int:
-    """The process group of the newest ssh that trains."""
+    """The process group of the newest ssh that trains; 0 while there is none."""
     path: Path = tools.folder / "connection"
     return int(path.read_text() or 0) if path.exists() else 0
+
+
+def cut(tools: Tools) -> None:
+    """Breaks the newest connection."""
+    wait_until(lambda: connection(tools))  # signal 0 would reach the group of the tests themselves
+    os.killpg(connection(tools), signal.SIGKILL)
 
 
 def test_a_run_outlives_connections_and_machines(cloud):
     started = start(cloud)
     wait_until(lambda: starts(cloud) == 1)
+    wait_until(lambda: connection(cloud))
     first = connection(cloud)
-    os.killpg(first, signal.SIGKILL)
+    cut(cloud)
     # The machine is still there, so nothing is started: the log goes on.
     wait_until(lambda: connection(cloud) not in (0, first))
     assert starts(cloud) == 1
@@ -103,7 +111,7 @@ def test_a_run_outlives_connections_and_machines(cloud):
     when = packed.stat().st_mtime_ns
     (cloud.folder / "state").write_text("PREEMPTED")
     trainer = int((cloud.folder / "vm" / ".score_jax" / "trainer").read_text())
-    os.killpg(connection(cloud), signal.SIGKILL)
+    cut(cloud)
     os.killpg(trainer, signal.SIGKILL)
     wait_until(lambda: starts(cloud) == 2)
     assert packed.stat().st_mtime_ns == when
@@ -132,7 +140,7 @@ def test_a_launcher_that_died_finds_its_training_again(cloud):
     started = start(cloud)
     wait_until(lambda: starts(cloud) == 1)
     os.killpg(started.pid, signal.SIGKILL)
-    os.killpg(connection(cloud), signal.SIGKILL)
+    cut(cloud)
     started.communicate(timeout=30)
     code = cloud.folder / "vm" / "score_jax" / "configs" / "quickstart.py"
     code.write_text("of the training that is under way")

@@ -62,11 +62,11 @@ def test_the_widths_are_few_rounded_and_end_with_the_full_width():
 def test_each_device_keeps_its_own_rows():
     split = Split(parts=2, widths=4, shards=2)
     order_XR = micro_batches._order(jnp.asarray(LENGTH_B), split, sort=True)
-    row_MR = micro_batches._split(jnp.arange(8), order_XR, split)
+    row_MR = micro_batches._into_parts(jnp.arange(8), order_XR, split)
     # Rows 0 to 3 are on one device and 4 to 7 on another: each holds half of every part.
     assert np.all(np.asarray(row_MR)[:, :2] < 4) and np.all(np.asarray(row_MR)[:, 2:] >= 4)
     np.testing.assert_array_equal(row_MR, [[1, 3, 5, 7], [2, 0, 4, 6]])
-    np.testing.assert_array_equal(micro_batches._join(row_MR, order_XR, split), np.arange(8))
+    np.testing.assert_array_equal(micro_batches._joined(row_MR, order_XR, split), np.arange(8))
 
 
 def split_of(memory: MemorySettings, rows: int = 64, columns: int = 224, **changes) -> Split:
