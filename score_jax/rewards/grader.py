@@ -10,6 +10,7 @@ import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem, nearest
 from score_jax.rewards import functions
+from score_jax.rewards.answers import voting
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.sandbox import start
@@ -18,9 +19,10 @@ from score_jax.rewards.workers.deadlines import DEADLINE_SEC
 
 def first_character(text: str, gold: str) -> Grade:
     """The arithmetic task: the attempt's first character is the answer, one ASCII digit."""
-    if text[:1] not in tuple("0123456789"):
+    answer = voting.stated("first_character", text)
+    if answer is None:
         return Grade(0.0, "no_answer")
-    return Grade(1.0, "equal") if text[0] == gold else Grade(0.0, "unequal")
+    return Grade(1.0, "equal") if answer == gold else Grade(0.0, "unequal")
 
 
 GRADERS: dict[str, Callable[[str, str], Grade]] = {

@@ -1,15 +1,19 @@
 """Algebra with math-verify, in worker processes that can be killed.
 
-pool.py runs `serve` in a process of its own, the spawner (spawner.py). It loads the libraries once
-and then only forks. Each fork is a worker, which decides one question after another.
+Only the spawner imports this file: pool.py runs `serve` there, and each fork of it is a worker.
 
-Not handled here: deadlines (deadlines.py), what may be asked at all (limits.py). Imports no jax.
+Not handled here: deadlines (deadlines.py), what may be asked at all (limits.py).
 """
 
+import contextlib
 import functools
 import logging
 import re
 from typing import Any
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
 
 from score_jax.rewards.answers.compare import Refused, same
 from score_jax.rewards.answers.parse import read
@@ -46,33 +50,20 @@ def equal_expressions(gold: str, answer: str) -> bool:
 
     Raises: Unparseable.
     """
-    import sympy
-
     ours, theirs = _parse(gold), _parse(answer)
     if isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr):
         agree = _agree_at_points(ours, theirs, DIGITS + max(len(gold), len(answer)))
         if agree is not None:
             return agree
     elif isinstance(ours, sympy.Expr) or isinstance(theirs, sympy.Expr):
-        if not (_is_set(ours) or _is_set(theirs)):
+        sets = sympy.Set | sympy.Tuple
+        if not (isinstance(ours, sets) or isinstance(theirs, sets)):
             return False
-    from math_verify import verify
-
     return bool(verify(ours, theirs, timeout_seconds=None, numeric_precision=DIGITS))
-
-
-def _is_set(value: Any) -> bool:
-    import sympy
-
-    return isinstance(value, sympy.Set | sympy.Tuple)
 
 
 @functools.lru_cache(maxsize=512)
 def _parse(latex: str) -> Any:
-    import sympy
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
-
     # No units: numbers.py has removed them, and math-verify would take the m of "5m" for one.
     spelling = NormalizationConfig(
         basic_latex=True,
@@ -112,8 +103,6 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
     where neither value is real is outside of the domain, unless one of the expressions contains the
     imaginary unit.
     """
-    import sympy
-
     names = sorted({symbol.name for symbol in ours.free_symbols | theirs.free_symbols})
     complex_meant = ours.has(sympy.I) or theirs.has(sympy.I)
     agreed = 0
@@ -139,16 +128,12 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
 
 def _value(expression: Any, value_of: dict[str, Any], digits: int) -> Any:
     """The value of the expression at a point; None if it is not a number."""
-    try:
+    with contextlib.suppress(ArithmeticError, TypeError, ValueError, AttributeError, KeyError):
         places = {symbol: value_of[symbol.name] for symbol in expression.free_symbols}
         value = expression.xreplace(places).evalf(digits)
-        return (
-            value
-            if value.is_number and value.is_finite and value.is_comparable is not None
-            else None
-        )
-    except (ArithmeticError, TypeError, ValueError, AttributeError, KeyError):
-        return None
+        if value.is_number and value.is_finite and value.is_comparable is not None:
+            return value
+    return None
 
 
 def serve(control_fd: int) -> None:

@@ -16,13 +16,14 @@ from score_jax.problem import Grade
 from score_jax.rewards.answers.compare import Refused, Undecided, same, undecided
 from score_jax.rewards.answers.extract import extract
 from score_jax.rewards.answers.limits import refusal, too_deep, unbalanced
-from score_jax.rewards.answers.parse import Value, read
+from score_jax.rewards.answers.parse import read
 from score_jax.rewards.answers.spelling import normalise, tight
 from score_jax.rewards.remembered import Remembered
 from score_jax.rewards.workers import deadlines
 
 MAX_ANSWER_CHARS = 300
 _UNDECIDED = "undecided"
+_read_gold = functools.lru_cache(maxsize=4_096)(read)
 _remembered = Remembered(20_000, ("equal", "unequal", "unparseable", "refused"))  # by algebra
 
 
@@ -46,21 +47,18 @@ def grade_answers(
     stated = [(_gold_of(gold), extract(text)) for text, gold in pairs]
     reason_of = {question: _reason(*question) for question in dict.fromkeys(stated)}
     hard = {
-        (normalise(gold), normalise(answer)): ""
+        (gold, answer): (normalise(gold), normalise(answer))
         for (gold, answer), reason in reason_of.items()
         if reason == _UNDECIDED and answer is not None
     }
     if hard:
-        questions = list(hard)
-        hard = dict(zip(questions, deadlines.decide(questions, deadline_sec), strict=True))
-        for question, reason in reason_of.items():
-            gold, answer = question
-            if reason == _UNDECIDED and answer is not None:
-                reason_of[question] = reason = hard[normalise(gold), normalise(answer)]
-                _remembered.add(question, reason)
-    return [
-        Grade(float(reason_of[question] == "equal"), reason_of[question]) for question in stated
-    ]
+        asked = list(dict.fromkeys(hard.values()))
+        decided = dict(zip(asked, deadlines.decide(asked, deadline_sec), strict=True))
+        for question, normalised in hard.items():
+            reason_of[question] = decided[normalised]
+            _remembered.add(question, decided[normalised])
+    reasons = [reason_of[question] for question in stated]
+    return [Grade(float(reason == "equal"), reason) for reason in reasons]
 
 
 def forget() -> None:
@@ -104,8 +102,3 @@ def _quick_reason(gold: str, answer: str) -> str:
         return "refused" if refusal(theirs) else _UNDECIDED
     except RecursionError:
         return "refused"
-
-
-@functools.lru_cache(maxsize=4_096)
-def _read_gold(normalised: str) -> Value:
-    return read(normalised)

@@ -134,18 +134,17 @@ def split_unit(text: str) -> tuple[str, str]:
         return (body, unit if second == "" else second) if body else (text, "")
     if text.endswith("\\%"):
         return text[:-2].strip(), "%"
-    unit_of: str | None
     if text.endswith("}") or text[-1:] in "23":
         tail = _TEXT_TAIL.fullmatch(text)
         if tail and tail[1].strip():
-            unit_of = _unit_name(tail[2], tail[3] or "")
-            if unit_of is not None:
-                return tail[1].strip(), unit_of
+            named = _unit_name(tail[2], tail[3] or "")
+            if named is not None:
+                return tail[1].strip(), named
     words = _WORD_TAIL.fullmatch(text)
     if words and literal(words[1]) is not None and _plain_words(words[3], bool(words[2])):
-        unit_of = _unit_name(words[3], words[4] or "")
-        if unit_of is not None:
-            return words[1].strip(), unit_of
+        named = _unit_name(words[3], words[4] or "")
+        if named is not None:
+            return words[1].strip(), named
     return text, ""
 
 

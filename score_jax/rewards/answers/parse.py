@@ -36,9 +36,10 @@ _MEMBER = re.compile(r"([A-Za-z]) ?\\in(?![A-Za-z]) ?")
 _BASED = re.compile(r"([0-9A-Za-z]+) ?_ ?\{? ?([0-9]{1,2}) ?\}?", re.ASCII)
 _MATRIX = re.compile(r"\\begin ?\{([pbB]?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL)
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|=|\\approx|\\equiv|\\sim(?![A-Za-z])")
+_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
 _REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\mathbf ?\{? ?R ?\}?|\\R(?![A-Za-z])")
-_CLOSERS = {"<": False, ">": False, r"\leq": True, r"\geq": True}
+_MIRRORED = {">": "<", r"\geq": r"\leq"}
 
 
 def read(text: str) -> Value:
@@ -48,12 +49,12 @@ def read(text: str) -> Value:
     exact = literal(body)
     if exact is not None:
         return Value("number", text, body, exact=exact, unit=unit)
-    inner = _only_text(text)
-    if inner is not None:
-        read_inner = read(inner)
-        if read_inner.kind in ("number", "list"):
-            return read_inner
-        return Value("text", text, inner)
+    only_text = _TEXT.fullmatch(text)
+    if only_text:
+        inner = read(only_text[1].strip())
+        return (
+            inner if inner.kind in ("number", "list") else Value("text", text, only_text[1].strip())
+        )
     if ":" in text:
         return Value("text", text, text)
     parts = _split_list(text)
@@ -93,7 +94,7 @@ def read(text: str) -> Value:
 
 def text_form(value: Value) -> str:
     """Words for comparison: no case, spaces, full stops, quotes, or brackets around one letter."""
-    plain = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", value.source)
+    plain = _TEXT.sub(r"\1", value.source)
     plain = re.sub(r"[\s.'\"`]|\\ ", "", plain).lower()
     return re.sub(r"^\(([a-z])\)$", r"\1", plain)
 
@@ -119,12 +120,6 @@ def _peel(text: str) -> str:
 
 def _closes_at_end(text: str) -> bool:
     return matching(text, 0) == len(text) - 1
-
-
-def _only_text(text: str) -> str | None:
-    r"""The content if `text` is one `\text{…}` and nothing else."""
-    match = re.fullmatch(r"\\text ?\{([^{}]*)\}", text)
-    return match[1].strip() if match else None
 
 
 def _split(text: str, separators: str) -> list[str]:
@@ -170,26 +165,19 @@ def _relation(text: str) -> Value:
 
 def _interval(sides: list[str], signs: list[str]) -> str | None:
     """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None unless it bounds a single letter."""
-    if not all(sign in _CLOSERS for sign in signs) or not all(sides):
+    if all(sign in _MIRRORED for sign in signs):
+        sides, signs = sides[::-1], [_MIRRORED[sign] for sign in reversed(signs)]
+    if not all(sign in ("<", r"\leq") for sign in signs) or not all(sides):
         return None
-    down = all(sign in (">", r"\geq") for sign in signs)
-    if not down and any(sign in (">", r"\geq") for sign in signs):
-        return None
-    if down:
-        sides, signs = sides[::-1], signs[::-1]
+    opening, closing = "(" if signs[0] == "<" else "[", ")" if signs[-1] == "<" else "]"
     letter = re.compile(r"[A-Za-z]")
     if len(sides) == 3 and letter.fullmatch(sides[1]):
-        low, high = sides[0], sides[2]
-        brackets = "[" if _CLOSERS[signs[0]] else "(", "]" if _CLOSERS[signs[1]] else ")"
-    elif len(sides) == 2 and letter.fullmatch(sides[0]) and not re.search(r"[a-z]", sides[1]):
-        low, high = r"-\infty", sides[1]
-        brackets = "(", "]" if _CLOSERS[signs[0]] else ")"
-    elif len(sides) == 2 and letter.fullmatch(sides[1]) and not re.search(r"[a-z]", sides[0]):
-        low, high = sides[0], r"\infty"
-        brackets = "[" if _CLOSERS[signs[0]] else "(", ")"
-    else:
-        return None
-    return f"{brackets[0]}{low},{high}{brackets[1]}"
+        return f"{opening}{sides[0]},{sides[2]}{closing}"
+    if len(sides) == 2 and letter.fullmatch(sides[0]) and not re.search(r"[a-z]", sides[1]):
+        return rf"(-\infty,{sides[1]}{closing}"
+    if len(sides) == 2 and letter.fullmatch(sides[1]) and not re.search(r"[a-z]", sides[0]):
+        return rf"{opening}{sides[0]},\infty)"
+    return None
 
 
 def _matrix(text: str, inside: str) -> Value:

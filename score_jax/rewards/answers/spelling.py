@@ -6,34 +6,13 @@ over the string are cheap.
 
 import re
 
-_UNICODE = str.maketrans(
-    {
-        "−": "-",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "÷": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "≤": r"\leq ",
-        "≥": r"\geq ",
-        "≠": r"\neq ",
-        "±": r"\pm ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "∅": r"\emptyset ",
-        "√": r"\sqrt ",
-        "θ": r"\theta ",
-        "°": r"\text{ degrees}",
-        "€": r"\text{euros}",
-        "£": r"\text{pounds sterling}",
-        "½": r"\frac{1}{2}",
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-        "\u2019": "'",
-    }
-)
+_UNICODE = str.maketrans({
+    "−": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "±": r"\pm ", "√": r"\sqrt ",
+    "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "½": r"\frac{1}{2}",
+    "°": r"\text{ degrees}", "€": r"\text{euros}", "£": r"\text{pounds sterling}",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2019": "'",
+})  # fmt: skip
 
 # Order matters: each line works on the output of the lines above it.
 _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -56,11 +35,9 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])", r"\\text{ degrees}"),
         (r"(?<!\\)%|\\%", r"\\%"),
         (r"(?<!\\)\$", " "),
-        (r"\\le(?![A-Za-z])", r"\\leq"),
-        (r"\\ge(?![A-Za-z])", r"\\geq"),
+        (r"\\(le|ge|ne)(?![A-Za-z])", r"\\\1q"),
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\ne(?![A-Za-z])", r"\\neq"),
         (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),

@@ -55,27 +55,22 @@ def grade_program(
     if isinstance(tests, str):
         tests = [tests]
     job = Job(program, tuple(tests), setup, prelude)
-    return _grade([job], timeout_sec, overtime=False)[0]
+    return grade_programs([job], timeout_sec, overtime=False)[0]
 
 
-def grade_programs(jobs: Sequence[Job], timeout_sec: float = TIMEOUT_SEC) -> list[Grade]:
+def grade_programs(
+    jobs: Sequence[Job], timeout_sec: float = TIMEOUT_SEC, *, overtime: bool = True
+) -> list[Grade]:
     """Grades programs together: equal ones once, many at a time, each within its own deadline.
 
-    A hundred that never end delay the others by one deadline, not by a hundred. On a busy machine a
-    program that waited for a core may run past its deadline, so that rewards do not depend on load.
+    A hundred that never end delay the others by one deadline, not by a hundred.
+    overtime: on a busy machine a program that waited for a core may run past its deadline, so that
+    rewards do not depend on load.
     """
-    return _grade(jobs, timeout_sec, overtime=True)
-
-
-def _grade(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool) -> list[Grade]:
-    reason_of: dict[Job, str] = {}
-    to_run: list[Job] = []
-    for job in dict.fromkeys(jobs):
-        reason = _unrunnable(job) or _remembered.get(_digest(job))
-        if reason is None:
-            to_run.append(job)
-        else:
-            reason_of[job] = reason
+    reason_of = {
+        job: _unrunnable(job) or _remembered.get(_digest(job)) or "" for job in dict.fromkeys(jobs)
+    }
+    to_run = [job for job, reason in reason_of.items() if not reason]
     if to_run:
         reasons = start.run(to_run, timeout_sec, overtime=overtime)
         for job, reason in zip(to_run, reasons, strict=True):
@@ -93,25 +88,17 @@ def grade_texts(pairs: Sequence[tuple[str, str]], timeout_sec: float = TIMEOUT_S
     """Grades (text, gold) pairs together. Raises: InputError for a gold that cannot be used."""
     jobs = []
     for text, gold in pairs:
-        task = read_gold(gold)
+        job, stub = read_gold(gold)
         program = program_of(text)
-        if task.stub and program[:1] in (" ", "\t", "\n"):
-            program = task.stub + program
-        jobs.append(dataclasses.replace(task.job, program=program))
+        if stub and program[:1] in (" ", "\t", "\n"):
+            program = stub + program
+        jobs.append(dataclasses.replace(job, program=program))
     return grade_programs(jobs, timeout_sec)
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a gold holds."""
-
-    job: Job  # its program is empty
-    stub: str = ""
-
-
 @functools.lru_cache(maxsize=20_000)
-def read_gold(gold: str) -> Task:
-    """The tests that a problem's gold holds. Raises: InputError for one that cannot be used."""
+def read_gold(gold: str) -> tuple[Job, str]:
+    """A gold as a job without its program, and the stub. Raises: InputError if it is unusable."""
     try:
         fields = json.loads(gold)
         tests = fields["tests"]
@@ -137,19 +124,18 @@ def read_gold(gold: str) -> Task:
             raise InputError(
                 f"a test does not compile ({error}), so no program can pass it: {source[:200]!r}."
             ) from error
-    job = Job("", tuple(tests), texts["setup"], texts["prelude"])
-    return Task(job, texts["stub"])
+    return Job("", tuple(tests), texts["setup"], texts["prelude"]), texts["stub"]
 
 
-def _unrunnable(job: Job) -> str | None:
-    """The reason for a program that need not be run; None for others."""
+def _unrunnable(job: Job) -> str:
+    """The reason for a program that need not be run; empty for others."""
     if not job.program.strip():
         return "no_program"
     if len(job.program) > MAX_PROGRAM_CHARS:
         return "too_long"
     if "\x00" in job.program or any("\ud800" <= one <= "\udfff" for one in job.program):
         return "refused"
-    return None
+    return ""
 
 
 def _digest(job: Job) -> bytes:

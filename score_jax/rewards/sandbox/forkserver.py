@@ -121,7 +121,7 @@ def _confine(kind: str) -> tuple[Confine, Confine]:
 
 
 def _become_guest(fd: int, into: Confine) -> None:
-    """In the fork: puts on all layers, then runs the program. Never returns."""
+    """In the fork: adds all layers, then runs the program. Never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -143,22 +143,20 @@ def _become_guest(fd: int, into: Confine) -> None:
 
 
 def _limit() -> None:
-    for name, most in (
-        ("AS", MEMORY_BYTES),
-        ("CPU", CPU_SEC),
-        ("FSIZE", FILE_BYTES),
-        ("NOFILE", OPEN_FILES),
-        ("CORE", 0),
-        ("NPROC", THREADS),
-        ("MEMLOCK", 0),
-        ("MSGQUEUE", 0),
-        ("SIGPENDING", 64),
+    for limit, most in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CPU, CPU_SEC),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, THREADS),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 64),
     ):
-        number = getattr(resource, f"RLIMIT_{name}", None)
-        if number is not None:
-            hard = resource.getrlimit(number)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(number, (most, most))
+        hard = resource.getrlimit(limit)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (most, most))
 
 
 def _drop_rights(become_nobody: bool, kept: int = 0, parent: int | None = None) -> None:
@@ -209,7 +207,3 @@ def _readable_by_nobody() -> bool:
         finally:
             os._exit(1)
     return os.waitpid(pid, 0)[1] == 0
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

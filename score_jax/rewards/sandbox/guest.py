@@ -31,12 +31,8 @@ _EXCEPTIONS = {
 }
 
 
-def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    "call": _call,
+    "call": operator.call,
     "attribute": getattr,
     "assign": setattr,
     "item": operator.getitem,
@@ -95,16 +91,14 @@ def _load(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
     sys.modules[MODULE] = module
     for source in (prelude, program):
         exec(compile(source, f"<{MODULE}>", "exec", dont_inherit=True), module.__dict__)
-    found = module.__dict__
-    return {"value": {name: _packed(found[name], objects) for name in names if name in found}}
+    found = {name: module.__dict__[name] for name in names if name in module.__dict__}
+    return {"value": {name: _packed(one, protocol.Graph(), objects) for name, one in found.items()}}
 
 
 def _do(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
     graph = protocol.Graph()
     args = [protocol.unpack(one, graph, objects) for one in request["args"]]
-    kwargs = {
-        key: protocol.unpack(one, graph, objects) for key, one in request.get("kwargs", {}).items()
-    }
+    kwargs = {key: protocol.unpack(one, graph, objects) for key, one in request["kwargs"].items()}
     given = list(graph.values)
     before = _snapshots(given, objects)
     value = _OPERATIONS[request["do"]](*args, **kwargs)
@@ -114,19 +108,14 @@ def _do(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
         for number, (old, new) in enumerate(zip(before, after, strict=True))
         if old != new
     ]
-    known = len(graph.values)
+    return {"value": _packed(value, graph, objects), "changed": changed}
+
+
+def _packed(value: Any, graph: protocol.Graph, objects: _Objects) -> Any:
+    """A value as it is sent: a handle where it is too large or too deep."""
     try:
-        packed = protocol.pack(value, graph, objects.number)
+        return protocol.pack(value, graph, objects.number)
     except (protocol.Unsendable, RuntimeError):  # RuntimeError: a dict that a thread changes
-        del graph.values[known:]
-        packed = {"object": objects.number(value)}
-    return {"value": packed, "changed": changed}
-
-
-def _packed(value: Any, objects: _Objects) -> Any:
-    try:
-        return protocol.pack(value, protocol.Graph(), objects.number)
-    except protocol.Unsendable:
         return {"object": objects.number(value)}
 
 

@@ -8,36 +8,32 @@ import contextlib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 # The hash seed is fixed, so that the order of a set, and with it the reward, repeats.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _PYTHON = (sys.executable, "-s", "-S", "-P", "-B", "-X", "utf8")
-_FORKSERVER = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from score_jax.rewards.sandbox import forkserver; "
-    "fd, kind = sys.argv[2:]; del sys.path[0], sys.argv[1:]; forkserver.main(int(fd), kind)"
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
+_MAIN = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards.sandbox import {0}; "
+    "fd, kind = sys.argv[2:]; del sys.path[0], sys.argv[1:]; {0}.main(int(fd), kind)"
 )
 DYING_SEC = 5.0  # the longest wait for the end of a killed process
 
 
 def launch(
-    code: str,
-    package_root: str,
-    kind: str,
-    *,
-    timeout_sec: float | None = None,
-    new_session: bool = False,
+    module: str, kind: str, *, timeout_sec: float | None = None, new_session: bool = False
 ) -> tuple[subprocess.Popen[bytes], socket.socket, str]:
-    """Starts a process and waits for its first word.
+    """Starts a process that runs the `main` of a module beside this one; waits for its first word.
 
-    code: what it runs, with the arguments package_root, the number of its control socket, and kind.
+    kind: of the sandbox.
     timeout_sec: of its first word and of each later message on the socket; None: no limit.
     Returns: the process, our end of its control socket, and why it failed: empty if it is ready.
     """
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [*_PYTHON, "-c", code, package_root, str(theirs.fileno()), kind],
+            [*_PYTHON, "-c", _MAIN.format(module), _PACKAGE_ROOT, str(theirs.fileno()), kind],
             pass_fds=[theirs.fileno()],
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
@@ -64,8 +60,8 @@ class ForkserverGone(RuntimeError):
 class Forkserver:
     """A confined process that runs forkserver.py."""
 
-    def __init__(self, kind: str, package_root: str):
-        self._process, self._control, failure = launch(_FORKSERVER, package_root, kind)
+    def __init__(self, kind: str):
+        self._process, self._control, failure = launch("forkserver", kind)
         if failure:
             self.close()
             raise ForkserverGone(failure)

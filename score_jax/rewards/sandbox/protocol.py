@@ -100,8 +100,9 @@ def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
             return {"same": known}
         graph.add(value)
         return contents(value, graph, opaque, depth)
+    named = issubclass(kind, tuple) and isinstance(getattr(kind, "_fields", None), tuple)
     for name, fixed in _FIXED.items():
-        if kind is fixed or (fixed is tuple and isinstance(value, tuple) and _is_named(kind)):
+        if kind is fixed or (fixed is tuple and named):
             return {name: [pack(item, graph, opaque, depth + 1) for item in value]}
     if kind is bytes:
         return {"bytes": value.hex()}
@@ -212,10 +213,6 @@ def replace(value: Any, data: Any, graph: Graph, resolve: Resolve) -> None:
         raise Malformed("contents of another kind") from error
 
 
-def _is_named(kind: type) -> bool:
-    return isinstance(getattr(kind, "_fields", None), tuple)
-
-
 def _natural(number: Any) -> int:
     if type(number) is not int or number < 0:
         raise Malformed("not the number of an object")
@@ -233,7 +230,7 @@ class Channel:
 
     def __init__(self, fd: int):
         self.fd = fd
-        self._rest = b""
+        self._lines = open(fd, "rb", 1 << 16, closefd=False)  # noqa: SIM115  (fd is the caller's)
 
     def send(self, message: Any) -> None:
         """Writes a message. Raises: Unsendable if it is too long, Malformed if nobody reads."""
@@ -251,19 +248,13 @@ class Channel:
 
     def receive(self) -> Any:
         """Reads a message. Raises: Malformed."""
-        parts = [self._rest]
-        size = len(self._rest)
-        while b"\n" not in parts[-1]:
-            try:
-                parts.append(os.read(self.fd, 1 << 16))
-            except OSError as error:
-                raise Malformed("the other side is gone") from error
-            if not parts[-1]:
-                raise Malformed("the other side is gone")
-            size += len(parts[-1])
-            if size > MAX_BYTES:
-                raise Malformed(f"a message of more than {MAX_BYTES} bytes")
-        line, _, self._rest = b"".join(parts).partition(b"\n")
+        try:
+            line = self._lines.readline(MAX_BYTES)
+        except OSError as error:
+            raise Malformed("the other side is gone") from error
+        if not line.endswith(b"\n"):
+            too_long = f"a message of more than {MAX_BYTES} bytes"
+            raise Malformed(too_long if len(line) == MAX_BYTES else "the other side is gone")
         try:
             return json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -69,10 +69,10 @@ class _Run:
 class Scheduler:
     """The event loop."""
 
-    def __init__(self, control: socket.socket, kind: str, package_root: str):
+    def __init__(self, control: socket.socket, kind: str):
         self._control = control
-        self._kind, self._package_root = kind, package_root
-        self._forkserver = Forkserver(kind, package_root)
+        self._kind = kind
+        self._forkserver = Forkserver(kind)
         self._waiting: deque[_Request] = deque()
         self._running: list[_Run] = []
         self._dying: list[_Run] = []  # killed, and not gone yet
@@ -153,7 +153,7 @@ class Scheduler:
             except ForkserverGone:
                 self._stop(self._running)
                 self._forkserver.close()
-                self._forkserver = Forkserver(self._kind, self._package_root)
+                self._forkserver = Forkserver(self._kind)
                 process = self._forkserver.fork(theirs.fileno())
             theirs.close()
             tester = self._tester_of(request.job, ours.fileno())
@@ -259,13 +259,13 @@ class Scheduler:
             self._waiting.appendleft(run.request)
 
 
-def main(control_fd: int, kind: str, package_root: str) -> None:
+def main(control_fd: int, kind: str) -> None:
     """Runs a scheduler; says "ready", or "failed: why", on the control socket."""
     control = socket.socket(fileno=control_fd)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # so that Linux spares the trainer
     try:
-        scheduler = Scheduler(control, kind, package_root)
+        scheduler = Scheduler(control, kind)
     except (ForkserverGone, OSError) as error:
         control.sendall(f"failed: {error}\n".encode())
         return

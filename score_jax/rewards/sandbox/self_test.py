@@ -5,11 +5,9 @@ So the kernel is not asked: the attacks are run as programs are graded. Each pro
 whose attack() returns True if it succeeded.
 """
 
-import contextlib
 import os
 import socket
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,30 +48,23 @@ def holes(run: Run) -> list[str]:
     """The attacks that succeeded, or why nothing runs at all; empty if the sandbox holds."""
     with (
         tempfile.TemporaryDirectory(prefix="score_jax_probe_") as folder,
-        socket.socket() as listener,
+        socket.create_server(("127.0.0.1", 0)) as listener,  # unanswered connections succeed too
     ):
         os.chmod(folder, 0o777)  # no rights forbid anything, so that only the sandbox can
         files = [Path(folder) / name for name in ("letter", "secret")]
         for file in files:
             file.write_text("secret")
             file.chmod(0o666)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        with contextlib.ExitStack() as closing:
-            closing.callback(listener.close)
-            threading.Thread(target=_answer_once, args=(listener,), daemon=True).start()
-            values = {
-                "folder": folder,
-                "letter": str(files[0]),
-                "secret": str(files[1]),
-                "port": listener.getsockname()[1],
-                "pid": os.getpid(),
-            }
-            attacks = [
-                f"def attack():\n    {attack.format(**values)}" for attack in _PROBES.values()
-            ]
-            jobs = [Job(program, ("assert attack()",)) for program in (_HARMLESS, *attacks)]
-            harmless, *reasons = run(jobs, _TIMEOUT_SEC)
+        values = {
+            "folder": folder,
+            "letter": str(files[0]),
+            "secret": str(files[1]),
+            "port": listener.getsockname()[1],
+            "pid": os.getpid(),
+        }
+        attacks = [f"def attack():\n    {attack.format(**values)}" for attack in _PROBES.values()]
+        jobs = [Job(program, ("assert attack()",)) for program in (_HARMLESS, *attacks)]
+        harmless, *reasons = run(jobs, _TIMEOUT_SEC)
         untouched = sorted(Path(folder).iterdir()) == files and all(
             file.read_text() == "secret" for file in files
         )
@@ -81,8 +72,3 @@ def holes(run: Run) -> list[str]:
         return [f"a harmless program does not run ({harmless})"]
     succeeded = [name for name, reason in zip(_PROBES, reasons, strict=True) if reason == "passed"]
     return succeeded or ([] if untouched else ["files were changed"])
-
-
-def _answer_once(listener: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        listener.accept()[0].close()

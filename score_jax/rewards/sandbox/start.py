@@ -5,8 +5,8 @@ both with seccomp. A kind works if a harmless program passes in it and no probe 
 succeeds; both are run on this machine. If no kind works, model-written programs are refused, unless
 the setting rewards.allow_unsandboxed accepts that they have all rights of the user who trains.
 
-Usable from any thread. A forked child of this process starts a sandbox of its own. All processes
-end with this one: they are closed at exit, and read an end of file if it is killed. Linux only.
+Each process that grades has a sandbox of its own (per_process.py), which ends with it: it is closed
+at exit, and reads an end of file if the process is killed. Linux only.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from score_jax.problem import InputError
@@ -28,14 +27,8 @@ from score_jax.rewards.workers.per_process import PerProcess
 
 KINDS = ("auto", "namespace", "landlock", "none")  # the values of config.rewards.sandbox
 START_SEC = 60.0
-UNSANDBOXED = "model-written programs run WITHOUT A SANDBOX, with all rights of this user"
 WINDOW = 256  # unanswered programs at once: the answers to more would fill the socket
 
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
-_SCHEDULER = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards.sandbox import scheduler; "
-    "scheduler.main(int(sys.argv[2]), sys.argv[3], sys.argv[1])"
-)
 _log = logging.getLogger("score_jax.rewards")
 
 
@@ -51,7 +44,7 @@ class Sandbox:
         self._lock = threading.Lock()
         # A session of its own: Ctrl-C is for the trainer, which still grades as it saves.
         self._process, self._control, failure = launch(
-            _SCHEDULER, _PACKAGE_ROOT, kind, timeout_sec=START_SEC, new_session=True
+            "scheduler", kind, timeout_sec=START_SEC, new_session=True
         )
         if failure:
             self.close()
@@ -123,9 +116,7 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
             "config.rewards.sandbox='auto'."
         )
     failures = []
-    for name in ("namespace", "landlock") if kind == "auto" else (kind,):
-        if name == "none":
-            break
+    for name in {"auto": ("namespace", "landlock"), "none": ()}.get(kind, (kind,)):
         try:
             sandbox = Sandbox(name)
         except (SandboxGone, OSError) as error:
@@ -149,16 +140,12 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
             "apparmor=unconfined). To run the programs without protection, with all rights of this "
             "user, set config.rewards.allow_unsandboxed=True."
         )
-    warn("; ".join(failures))
-    return Sandbox("none")
-
-
-def warn(why: str = "") -> None:
-    """Warns, in the log and on standard error, that programs run unprotected."""
-    message = f"{UNSANDBOXED} ({why})" if why else UNSANDBOXED
+    why = f" ({'; '.join(failures)})" if failures else ""
+    message = f"model-written programs run WITHOUT A SANDBOX, with all rights of this user{why}"
     if _log.hasHandlers():
         _log.warning(message)
     print(f"score_jax: WARNING: {message}", file=sys.stderr)
+    return Sandbox("none")
 
 
 _sandboxes: PerProcess[Sandbox] = PerProcess()

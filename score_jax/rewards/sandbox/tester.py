@@ -58,25 +58,18 @@ class Guest:
         found = self._ask({"load": [prelude, job.program, list(names)]}).get("value")
         if not isinstance(found, dict):
             self._end("crash")
-        graph = protocol.Graph()
-        values = {}
-        for name in names:
-            if name in found:
-                values[name] = self._unpack(found[name], graph)
-                graph = protocol.Graph()
-        return values
+        return {
+            name: self._unpack(found[name], protocol.Graph()) for name in names if name in found
+        }
 
-    def do(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+    def do(self, operation: str, /, *args: Any, **kwargs: Any) -> Any:
         """Does an operation on the program's objects; returns or raises what the operation does."""
         graph = protocol.Graph()
-        message: dict[str, Any] = {
+        message = {
             "do": operation,
             "args": [protocol.pack(one, graph, _number_of) for one in args],
+            "kwargs": {key: protocol.pack(one, graph, _number_of) for key, one in kwargs.items()},
         }
-        if kwargs:
-            message["kwargs"] = {
-                key: protocol.pack(one, graph, _number_of) for key, one in kwargs.items()
-            }
         given = list(graph.values)
         reply = self._ask(message)
         try:
@@ -111,14 +104,11 @@ class Guest:
 
     def _raise(self, raised: Any) -> NoReturn:
         """Raises the built-in exception that the program raised."""
-        if not (
-            isinstance(raised, list)
-            and len(raised) == 2
-            and all(isinstance(one, str) for one in raised)
-        ):
-            self._end("crash")
-        name, text = raised
-        kind = vars(builtins).get(name)
+        match raised:
+            case [str(name), str(text)]:
+                kind = vars(builtins).get(name)
+            case _:
+                self._end("crash")
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             self._end("exit")
         if kind is StopIteration:
@@ -147,7 +137,7 @@ class Handle:
         object.__setattr__(self, "_Handle__guest", guest)
         object.__setattr__(self, "_Handle__number", number)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.__guest.do("call", self, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -247,13 +237,13 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
     known: names that are already defined. Raises: SyntaxError for a bad test.
     """
     defined: set[str] = set()
-    read: list[set[str]] = []
+    read: set[str] = set()
     for statement in statements:
         table = symtable.symtable(statement, "<tests>", "exec")
-        defined |= {one.get_name() for one in table.get_symbols() if one.is_assigned()}
-        defined |= {one.get_name() for one in table.get_symbols() if one.is_imported()}
-        read.append(_globals_read(table))
-    free = set().union(*read) - defined
+        symbols = table.get_symbols()
+        defined |= {one.get_name() for one in symbols if one.is_assigned() or one.is_imported()}
+        read |= _globals_read(table)
+    free = read - defined
     trees = [ast.parse(statement) for statement in statements]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))

@@ -35,8 +35,7 @@ class PerProcess(Generic[P]):
         self._found: dict[Hashable, P] = {}
         self._lock = threading.Lock()
         atexit.register(self.close)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork_in_child)
+        os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def get(self, key: Hashable, start: Callable[[], P]) -> P:
         """The one of that key. If `start` raises, there is still none; the error is passed on."""

@@ -1,10 +1,9 @@
 """A pool of workers: processes that may hang, and are killed and replaced then.
 
 There is one pool for algebra (algebra.py), and one for a reward function of the user's own
-(functions.py). A pool starts one spawner (spawner.py) on first use, by `subprocess`: a fork of this
-process would copy jax and threads. The spawner forks a worker in milliseconds. Usable from any
-thread. A forked child of this process starts a pool of its own. All processes end with this one:
-they are closed at exit, and read an end of file on the control socket if it is killed.
+(functions.py), in each process that grades (per_process.py). A pool starts one spawner (spawner.py)
+on first use, by `subprocess`: a fork of this process would copy jax and threads. The spawner forks
+a worker in milliseconds. Spawner and workers read an end of file if this process is killed.
 """
 
 import contextlib
@@ -174,15 +173,10 @@ class Pool:
 
 def _line(end: socket.socket) -> bytes:
     """A line with its end; empty if the other side is gone, or sends nothing in time."""
-    line = b""
-    while not line.endswith(b"\n"):
-        data = b""
-        with contextlib.suppress(OSError):
-            data = end.recv(64)
-        if not data:
-            return b""
-        line += data
-    return line
+    with contextlib.suppress(OSError), end.makefile("rb") as lines:
+        line = lines.readline()
+        return line if line.endswith(b"\n") else b""
+    return b""
 
 
 _pools: PerProcess[Pool] = PerProcess()

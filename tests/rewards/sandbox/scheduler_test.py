@@ -28,7 +28,7 @@ def test_programs_that_together_hold_too_much_memory_are_killed_largest_first(ki
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from score_jax.rewards.sandbox import scheduler\n"
         f"scheduler.proc.free_memory_bytes = lambda: {2 * limit}\n"
-        f"scheduler.main({theirs.fileno()}, {kind!r}, sys.argv[1])"
+        f"scheduler.main({theirs.fileno()}, {kind!r})"
     )
     root = str(scheduler.Path(scheduler.__file__).parents[3])
     process = subprocess.Popen([sys.executable, "-c", code, root], pass_fds=[theirs.fileno()])
@@ -55,6 +55,7 @@ def _ask(control, jobs) -> dict[int, str]:
     return {answer["id"]: answer["reason"] for answer in answers}
 
 
-def test_a_forkserver_that_cannot_start_says_why():
+def test_a_forkserver_that_cannot_start_says_why(monkeypatch):
+    monkeypatch.setattr(launch, "_PACKAGE_ROOT", "/nowhere")
     with pytest.raises(launch.ForkserverGone, match="it ended while starting"):
-        launch.Forkserver("namespace", "/nowhere")
+        launch.Forkserver("namespace")

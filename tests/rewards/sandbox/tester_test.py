@@ -30,6 +30,10 @@ def verdict(program: str, *tests: str, setup: str = "", prelude: str = "") -> st
     [
         ("def f(x): return x + 1", "assert f(1) == 2"),
         ("def f(*a, **k): return a, k", "assert f(1, 2, z=3) == ((1, 2), {'z': 3})"),
+        (
+            "def f(self, operation, function): return self + operation + function",
+            "assert f(self=1, operation=2, function=3) == 6",
+        ),
         ("def f(x): x.sort()", "a = [2, 1]\nf(a)\nassert a == [1, 2]"),
         ("def f(x): x[0].append(9)", "a = [[1]]\nb = a[0]\nf(a)\nassert b == [1, 9]"),
         ("def f(x, y): x.append(1); return y", "a = []\nassert f(a, a) == [1]"),

@@ -12,6 +12,7 @@ nothing in the namespaces.
 """
 
 import os
+from pathlib import Path
 
 from score_jax.rewards.sandbox.linux import syscalls, visible_files
 
@@ -64,9 +65,9 @@ def _unshare_with_users() -> None:
     uid, gid = os.geteuid(), os.getegid()
     if uid:
         syscalls.unshare(_NAMESPACES)
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{uid} {uid} 1")
-        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
         return
     wait, go = os.pipe()
     writer = os.fork()
@@ -75,7 +76,8 @@ def _unshare_with_users() -> None:
             os.close(go)
             os.read(wait, 1)
             for name in ("uid_map", "gid_map"):
-                _write(f"/proc/{os.getppid()}/{name}", f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+                users = f"0 0 1\n{NOBODY} {NOBODY} 1\n"
+                Path(f"/proc/{os.getppid()}/{name}").write_text(users)
             os._exit(0)
         finally:
             os._exit(1)
@@ -87,14 +89,6 @@ def _unshare_with_users() -> None:
         _, status = os.waitpid(writer, 0)
     if status:
         raise OSError("the users of the namespace could not be set")
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def _build_root() -> None:

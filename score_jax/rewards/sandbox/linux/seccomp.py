@@ -13,6 +13,7 @@ Source of the numbers: Linux 6.1, asm/unistd_64.h and asm-generic/unistd.h.
 import ctypes
 import functools
 import os
+import platform
 
 from score_jax.rewards.sandbox.linux import syscalls
 
@@ -51,10 +52,16 @@ _BY_ARGUMENTS = """
 # Each machine's name in a filter, and the place of its numbers above.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
 _CLONE_THREAD = 0x10000
-# Duplicate, flags, locks; not F_SETOWN, which sends signals.
-_FCNTL = (*range(8), 1030)
-_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, blocking, inherited
-_AF_UNIX = 1
+_WORD = 0xFFFFFFFF
+# Calls that are allowed if an argument, under a mask, has one of these values.
+_ALLOWED_IF = {
+    "clone": (0, _CLONE_THREAD, (_CLONE_THREAD,)),  # threads, not processes
+    "fcntl": (1, _WORD, (*range(8), 1030)),  # duplicate, flags, locks; no signals (F_SETOWN)
+    # Is it a terminal, and of what size; bytes to read, blocking, inherited.
+    "ioctl": (1, _WORD, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),
+    "prlimit64": (0, _WORD, (0,)),  # of this process only
+    "socketpair": (0, _WORD, (1,)),  # AF_UNIX: an event loop wakes itself through one
+}
 
 # Instructions: load a word, compare it, AND it with a mask, return.
 _LOAD, _EQUAL, _GREATER, _AND, _RETURN = 0x20, 0x15, 0x25, 0x54, 0x06
@@ -105,35 +112,22 @@ def program(machine: str) -> list[_Instruction]:
 
 def _decide(name: str) -> list[_Instruction]:
     """The rules for one call whose arguments decide; they always end in a verdict."""
-    if name == "clone":  # threads, not processes
-        return [*_masked(0, _CLONE_THREAD), *_if_equal(_CLONE_THREAD, _ALLOW), _otherwise(_REFUSE)]
     if name in ("open", "openat"):
         # O_TRUNC empties a file that is opened for reading, which Landlock overlooks before ABI 3.
-        how = 1 if name == "open" else 2
-        truncate = os.O_TRUNC
-        return [
-            *_masked(how, truncate | os.O_ACCMODE),
-            *_if_equal(truncate, _REFUSE),
-            _otherwise(_ALLOW),
-        ]
-    if name == "fcntl":
-        return [*_masked(1), *(r for one in _FCNTL for r in _if_equal(one, _ALLOW)), _otherwise()]
-    if name == "ioctl":
-        return [*_masked(1), *(r for one in _IOCTL for r in _if_equal(one, _ALLOW)), _otherwise()]
-    if name == "socketpair":  # an event loop wakes itself through one
-        return [*_masked(0), *_if_equal(_AF_UNIX, _ALLOW), _otherwise()]
-    if name == "prlimit64":  # of this process only
-        return [*_masked(0), *_if_equal(0, _ALLOW), _otherwise()]
+        opened = _masked(1 if name == "open" else 2, os.O_TRUNC | os.O_ACCMODE)
+        return [*opened, *_if_equal(os.O_TRUNC, _REFUSE), _otherwise(_ALLOW)]
     if name == "sendto":  # to the other end, not to an address: both halves of the pointer are 0
         high = (_LOAD, 0, 0, 16 + 8 * 4 + 4)
         return [*_masked(4), (_EQUAL, 1, 0, 0), _otherwise(), high, *_if_equal(0), _otherwise()]
-    raise AssertionError(name)
+    argument, mask, values = _ALLOWED_IF[name]
+    allowed_values = [rule for value in values for rule in _if_equal(value)]
+    return [*_masked(argument, mask), *allowed_values, _otherwise()]
 
 
-def _masked(argument: int, mask: int = 0xFFFFFFFF) -> list[_Instruction]:
+def _masked(argument: int, mask: int = _WORD) -> list[_Instruction]:
     """Loads the low half of an argument; of numbers the kernel itself reads no more."""
     load = (_LOAD, 0, 0, 16 + 8 * argument)
-    return [load] if mask == 0xFFFFFFFF else [load, (_AND, 0, 0, mask)]
+    return [load] if mask == _WORD else [load, (_AND, 0, 0, mask)]
 
 
 def _if_equal(value: int, verdict: int = _ALLOW) -> list[_Instruction]:
@@ -155,7 +149,7 @@ def prepare() -> bytes:
         code.to_bytes(2, "little")
         + bytes((if_true, if_false))
         + (operand & 0xFFFFFFFF).to_bytes(4, "little")
-        for code, if_true, if_false, operand in program(syscalls.machine())
+        for code, if_true, if_false, operand in program(platform.machine())
     )
 
 

@@ -1,8 +1,8 @@
 """The calls to Linux that Python lacks, through ctypes; each raises OSError with its name.
 
 Only what the sandbox needs: namespaces and mounts (namespaces.py), Landlock (landlock.py), the
-privileges of a process, and its death with its parent. Numbers are the kernel's own. MACHINES has
-those that differ between machines. Not handled: 32-bit machines, systems other than Linux.
+privileges of a process, and its death with its parent. Numbers are the kernel's own.
+Not handled: 32-bit machines, systems other than Linux.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ MS_REC, MS_SLAVE = 0x4000, 0x80000
 MNT_DETACH = 2
 
 # pivot_root has no wrapper in libc, and a number of its own on each machine.
-MACHINES = {"x86_64": 155, "aarch64": 41}
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # System calls since Linux 5.1 have the same numbers on all machines.
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
@@ -42,11 +42,6 @@ _CAPABILITY_VERSION_3 = 0x20080522
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def machine() -> str:
-    """The kernel's name for this kind of machine, such as "x86_64"."""
-    return platform.machine()
 
 
 def call(name: str, *arguments: Any) -> int:
@@ -132,9 +127,10 @@ def _protect(fd: int, path: bytes, flags: int) -> None:
 def change_root(folder: str) -> None:
     """Makes a mounted folder this process's whole file system; the old one is gone."""
     os.chdir(folder)
-    if machine() not in MACHINES:
-        raise OSError(f"pivot_root: its number on {machine()} is not known")
-    system_call("pivot_root", MACHINES[machine()], b".", b".")
+    machine = platform.machine()
+    if machine not in _PIVOT_ROOT:
+        raise OSError(f"pivot_root: its number on {machine} is not known")
+    system_call("pivot_root", _PIVOT_ROOT[machine], b".", b".")
     call("umount2", b".", ctypes.c_int(MNT_DETACH))
     os.chdir("/")
 
@@ -163,9 +159,7 @@ def drop_bounding_set() -> None:
     """Removes every capability from those that this process may ever have again."""
     with contextlib.suppress(OSError):
         _control(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    with contextlib.suppress(
-        OSError
-    ):  # past the last one, or not allowed: then there is none to gain
+    with contextlib.suppress(OSError):  # past the last, or not allowed: there is none to gain
         for capability in range(64):
             _control(_PR_CAPBSET_DROP, capability)
 

@@ -17,8 +17,7 @@ _PACKAGES = ("site-packages", "dist-packages")
 
 def folders() -> list[str]:
     """Folders that may be read with all their contents except `hidden`; none is inside another."""
-    names = ("stdlib", "platstdlib")
-    found = [sysconfig.get_path(name) for name in names]
+    found = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     found += [os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.base_exec_prefix)]
     real = {os.path.realpath(path) for path in (*found, *_SYSTEM) if os.path.isdir(path)}
     return sorted(
