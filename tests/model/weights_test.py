@@ -572,7 +572,7 @@ def test_a_cache_without_weights_is_completed_from_the_network(folder, tmp_path,
         return str(tmp_path if local_files_only else folder)
 
     fake_hub(monkeypatch, fetch)
-    assert locate.locate("owner/tiny-model") == folder
+    assert locate.path_of("owner/tiny-model") == folder
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):
