@@ -375,7 +375,7 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "values of another width": ({"llama.attention.value_length": 6}, "value_length = 6 but"),
     "windows of too few layers": (
-        of_gemma("gemma3", 3) | {"gemma3.attention.sliding_window_pattern": [True]},
+        of_gemma("gemma3", 3) | {"gemma3.attention.sliding_window_pattern": (True,)},
         "sliding_window_pattern has 1 entries for 3 layers",
     ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),

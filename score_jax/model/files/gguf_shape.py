@@ -103,7 +103,7 @@ def _windows(
         return ()
     window = number("attention.sliding_window", family.defaults["sliding_window"])
     pattern = stated.get("attention.sliding_window_pattern")
-    if isinstance(pattern, list):  # of every layer, whether it slides
+    if isinstance(pattern, tuple):  # of every layer, whether it slides
         sliding = [bool(slides) for slides in pattern]
     else:
         period = number("attention.sliding_window_pattern", family.window_period)
