@@ -185,7 +185,7 @@ def loss_gradient(
         kl_coefficient=_per_token(jnp.broadcast_to(shaping.kl_weight, kl_BA.shape), where.attempt),
     )
 
-    if choices.kl_estimator not in kl.ON_VOCABULARY:
+    if choices.kl_estimator != "exact":
         reference, reference_BND = None, None
     part = _loss_of_part(params, base, reference, s, choices)
     rows = (batch.tokens, where, terms, reference_BND)
@@ -202,7 +202,7 @@ def loss_gradient(
 
 def _shaped(batch: Batch, where: Written, kl_BA, shaping: Shaping, coefficients, choices, settings):
     """`shape`, less the penalty for length, plus the reward of a true verdict."""
-    kl_in_reward_BA = kl_BA if choices.kl_estimator in kl.IN_REWARD else jnp.zeros_like(kl_BA)
+    kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
     shaped_BA = shape(batch.reward, kl_in_reward_BA, shaping)
     if TRUNCATIONS[choices.truncation].penalized:
         length_BA = _lengths(where, kl_BA.shape[1])

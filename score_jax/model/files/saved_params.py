@@ -116,10 +116,9 @@ class Checkpoint:
 
     def merged(self, place: Place, weight: np.ndarray) -> np.ndarray:
         """The weight of all layers with its adapters added in place, if it has any."""
-        path = place.path.rpartition("/")[2]
-        if f"{path}/down" not in self.shapes():
+        if f"{place.name}/down" not in self.shapes():
             return weight
-        down, up = (self.read(f"{path}/{side}", np.float32) for side in ("down", "up"))
+        down, up = (self.read(f"{place.name}/{side}", np.float32) for side in ("down", "up"))
         scale = self.model.lora.alpha / self.model.lora.rank
         for layer, factors in enumerate(zip(down, up, strict=True)):
             weight[layer] = lowrank.merged(lowrank.LowRank(weight[layer], *factors, scale))

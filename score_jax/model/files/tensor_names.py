@@ -24,6 +24,11 @@ class Place:
     flat: bool = False  # stored as one axis
 
     @property
+    def name(self) -> str:
+        """The last name of the path, a key of transformer.AXES."""
+        return self.path.rpartition("/")[2]
+
+    @property
     def stacked(self) -> bool:
         return self.path.startswith("layers/")
 
