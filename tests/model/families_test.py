@@ -380,6 +380,7 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),
     "more layers than any model has": ({"llama.block_count": 2**40}, "number from 1 to 1000"),
+    "a base that is no number": ({"llama.rope.freq_base": "x"}, "freq_base must be one number, 0"),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }
 
