@@ -98,7 +98,7 @@ class Checkpoint:
         try:
             return _shapes(self.path)
         except FAULTS as error:
-            raise InputError(self._damaged(error)) from error
+            raise self._damaged(error) from error
 
     def read(self, path: str, dtype: Any) -> np.ndarray:
         """One of the params."""
@@ -110,7 +110,7 @@ class Checkpoint:
         try:
             tree = ocp.PyTreeCheckpointHandler().restore(_state(self.path), args=arguments)
         except FAULTS as error:
-            raise InputError(self._damaged(error)) from error
+            raise self._damaged(error) from error
         ((_, value),) = _leaves(tree)
         return value
 
@@ -147,8 +147,8 @@ class Checkpoint:
                 f"run says that it started: {locate.listed(unfit)}. Put back what was there."
             )
 
-    def _damaged(self, error: Exception) -> str:
-        return (
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
             f"the checkpoint {self.path} cannot be read ({type(error).__name__}: "
             f"{str(error)[:300]}), so there are no weights to start from. It may have been copied "
             "only in part: copy it again, or name another step."
