@@ -329,5 +329,5 @@ def _dispatch_waits() -> bool:
 def _device() -> str:
     device = jax.devices()[0]
     on = f"{device.platform}, {os.cpu_count()} CPUs"
-    on += f", {hosts.count()} processes" if hosts.count() > 1 else ""
+    on += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return f"{jax.device_count()} x {device.device_kind} ({on})"

@@ -179,10 +179,10 @@ def trained(
     mode: what needs it, for messages.
     Raises: InputError if there is no checkpoint.
     """
-    if hosts.count() > 1:
+    if jax.process_count() > 1:
         raise InputError(
-            f"--mode={mode} is for one process, and this run has {hosts.count()}. Run it on one "
-            "host: a checkpoint is restored onto the devices that are there."
+            f"--mode={mode} is for one process, and this run has {jax.process_count()}. Run it on "
+            "one host: a checkpoint is restored onto the devices that are there."
         )
     settings_check.check_same_settings(folder, settings)
     if not any(folder.glob("checkpoints/*/*")):

@@ -20,9 +20,9 @@ from score_jax.data import schedule
 from score_jax.problem import InputError, Problem
 from score_jax.structs import PromptBatch
 
-# Problem text -> token ids of the first turn. If the problem has its own prompt format or a given
-# first attempt, both are passed as second and third argument.
-Encode = Callable[..., list[int]]
+# A problem's text, its own prompt format, its given first attempt -> token ids of the first turn.
+# The last two are empty for most problems.
+Encode = Callable[[str, str, str], list[int]]
 _BATCHES = 2**62  # in a training run: no end
 
 
@@ -147,7 +147,7 @@ def evaluation_batches(
 
 def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
     """Encodes every problem's prompt."""
-    rows = [encode(problem.prompt, *_own(problem)) for problem in problems]
+    rows = [encode(p.prompt, p.prompt_format, p.first_attempt) for p in problems]
     for problem, row in zip(problems, rows, strict=True):
         if not row:
             raise InputError(
@@ -161,12 +161,6 @@ def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
         start=np.cumsum(length, dtype=np.int64) - length,
         length=length,
     )
-
-
-def _own(problem: Problem) -> tuple[str, ...]:
-    if problem.prompt_format or problem.first_attempt:
-        return problem.prompt_format, problem.first_attempt
-    return ()
 
 
 def pack(prompts: "Prompts", position_Q: np.ndarray, width: int, pad_id: int) -> PromptBatch:

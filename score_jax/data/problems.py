@@ -26,8 +26,8 @@ class Training:
 
 def for_training(settings: ProblemSettings, seed: int) -> Training:
     """The problems to train on. Raises: InputError, as `load`, and for prompts that do not fit."""
-    where = settings
-    found = [load(where.name, where.path, where.split or "train", seed=seed, fields=where.fields)]
+    s = settings
+    found = [load(s.name, s.path, s.split or "train", seed=seed, fields=s.fields)]
     weights = [settings.weight]
     for key, source in settings.mixture.items():
         path = f"config.problems.mixture.{key}"

@@ -6,11 +6,11 @@ our `up` transposed. Layout: github.com/huggingface/peft,
 docs/source/developer_guides/checkpoint.md.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from score_jax import jsonfiles
 from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora
 from score_jax.model.families import ModelConfig
@@ -67,9 +67,7 @@ def save_adapters(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         safetensors_file.write(folder / WEIGHTS, shapes, np.float32, values.__getitem__)
-        part = folder / f"{CONFIG}.part"
-        part.write_text(json.dumps(described, indent=2) + "\n")
-        part.replace(folder / CONFIG)
+        jsonfiles.write(folder / CONFIG, described)
     except OSError as error:
         raise InputError(
             f"{folder}: the adapters cannot be written there ({error.strerror or error}). "

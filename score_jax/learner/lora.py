@@ -56,7 +56,7 @@ def targets(config: ModelConfig, settings: LoraSettings) -> dict[str, Place]:
             "adapter, so nothing would be trained. It is a regular expression that must match a "
             f"whole name; the names are: {', '.join(p.path for p in matrices)}."
         )
-    return {_name(place): place for place in found}
+    return {place.name: place for place in found}
 
 
 def init(
@@ -66,34 +66,42 @@ def init(
 
     mesh: splits each factor's axes as the weight's own axes are split.
     """
+    shardings = mesh and jax.tree.map(lambda x: x.sharding, shapes(config, settings, mesh))
     make = functools.partial(_make, config=config, settings=settings)
-    if mesh is None:
-        return jax.jit(make)(key)
-    shardings = jax.tree.map(lambda x: x.sharding, shapes(config, settings, mesh))
     return jax.jit(make, out_shardings=shardings)(key)
 
 
 def shapes(config: ModelConfig, settings: LoraSettings, mesh: sharding.AnyMesh) -> Params:
     """Shapes and shardings of the result of `init` on a mesh."""
-    make = functools.partial(_make, config=config, settings=settings)
-    made = jax.eval_shape(make, jax.random.key(0))
-    axes = {name: _axes(place) for name, place in targets(config, settings).items()}
+    places = targets(config, settings)
 
     def leaf(path, x):
         name, side = (key.key for key in path)
-        where = sharding.of_axes(mesh, axes[name][side], x.shape)
+        inputs, (layers, *axes) = places[name].inputs, transformer.AXES[name]
+        # The axes of the weight, and the rank axis, which is not split.
+        axes = [*axes[:inputs], None] if side == "down" else [None, *axes[inputs:]]
+        where = sharding.of_axes(mesh, (layers, *axes), x.shape)
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
+    make = functools.partial(_make, config=config, settings=settings)
+    made = jax.eval_shape(make, jax.random.key(0))
     return jax.tree_util.tree_map_with_path(leaf, made)
 
 
 def _make(key: jax.Array, *, config: ModelConfig, settings: LoraSettings) -> Params:
     places = targets(config, settings)
+    adapters = {}
     keys = jax.random.split(key, len(places))
-    return {
-        name: _factors(key, place, config, settings.rank)
-        for key, (name, place) in zip(keys, places.items(), strict=True)
-    }
+    for key, (name, place) in zip(keys, places.items(), strict=True):
+        shape = tensor_names.shape(place, config)
+        inputs, outputs = shape[: place.inputs], shape[place.inputs :]
+        bound = math.prod(inputs) ** -0.5
+        down_shape = (config.layers, *inputs, settings.rank)
+        adapters[name] = {
+            "down": jax.random.uniform(key, down_shape, minval=-bound, maxval=bound),
+            "up": jnp.zeros((config.layers, settings.rank, *outputs)),
+        }
+    return adapters
 
 
 def attach(base: Params, adapters: Params, settings: LoraSettings) -> Params:
@@ -110,22 +118,3 @@ def merge(base: Params, adapters: Params, settings: LoraSettings) -> Params:
     params = attach(base, adapters, settings)
     changed = {name: params["layers"][name] for name in adapters}
     return {**base, "layers": {**base["layers"], **jax.jit(jax.vmap(lowrank.merged))(changed)}}
-
-
-def _name(place: Place) -> str:
-    return place.path.rsplit("/", 1)[-1]
-
-
-def _factors(key: jax.Array, place: Place, config: ModelConfig, rank: int) -> Params:
-    shape = tensor_names.shape(place, config)
-    inputs, outputs = shape[: place.inputs], shape[place.inputs :]
-    bound = math.prod(inputs) ** -0.5
-    down = jax.random.uniform(key, (config.layers, *inputs, rank), minval=-bound, maxval=bound)
-    return {"down": down, "up": jnp.zeros((config.layers, rank, *outputs))}
-
-
-def _axes(place: Place) -> dict[str, tuple[str | None, ...]]:
-    """Logical axes of both factors: those of the weight, and the rank axis, which is not split."""
-    layers, *axes = transformer.AXES[_name(place)]
-    inputs, outputs = axes[: place.inputs], axes[place.inputs :]
-    return {"down": (layers, *inputs, None), "up": (layers, None, *outputs)}

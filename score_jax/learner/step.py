@@ -175,8 +175,7 @@ def loss_gradient(
     kl_BA = kl.per_attempt(kl_BN, where.attempt, attempts)
 
     shaping = Shaping.of(coefficients, attempts)
-    shaped_BA = _shaped(batch, where, kl_BA, shaping, coefficients, choices, s)
-    advantage_BA = _advantages(shaped_BA, batch.truncated, choices, s)
+    advantage_BA = _advantages(batch, where, kl_BA, shaping, coefficients, choices, s)
     terms = losses.TokenTerms(
         advantage=_per_token(advantage_BA, where.attempt),
         behaviour=behaviour_BN,
@@ -185,7 +184,7 @@ def loss_gradient(
         kl_coefficient=_per_token(jnp.broadcast_to(shaping.kl_weight, kl_BA.shape), where.attempt),
     )
 
-    if choices.kl_estimator not in kl.ON_VOCABULARY:
+    if choices.kl_estimator != "exact":
         reference, reference_BND = None, None
     part = _loss_of_part(params, base, reference, s, choices)
     rows = (batch.tokens, where, terms, reference_BND)
@@ -200,28 +199,27 @@ def loss_gradient(
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
 
-def _shaped(batch: Batch, where: Written, kl_BA, shaping: Shaping, coefficients, choices, settings):
-    """`shape`, less the penalty for length, plus the reward of a true verdict."""
-    kl_in_reward_BA = kl_BA if choices.kl_estimator in kl.IN_REWARD else jnp.zeros_like(kl_BA)
+def _advantages(
+    batch: Batch, where: Written, kl_BA, shaping: Shaping, coefficients, choices, settings
+) -> jax.Array:
+    """From rewards as shaped, less the penalty for length, plus the reward of a true verdict."""
+    truncation = TRUNCATIONS[choices.truncation]
+    kl_in_reward_BA = kl_BA if choices.kl_estimator == "k1" else jnp.zeros_like(kl_BA)
     shaped_BA = shape(batch.reward, kl_in_reward_BA, shaping)
-    if TRUNCATIONS[choices.truncation].penalized:
+    if truncation.penalized:
         length_BA = _lengths(where, kl_BA.shape[1])
         window = coefficients.overlong_tokens
         shaped_BA -= overlong(length_BA, settings.max_attempt_tokens, window)
     if batch.true_verdict is not None:
         # Added last: neither the bonus nor the discount multiplies it.
         shaped_BA += coefficients.verdict * batch.true_verdict
-    return shaped_BA
-
-
-def _advantages(shaped_BA, truncated_BA, choices: Choices, settings: LearnerSettings) -> jax.Array:
     shaped_QGA = shaped_BA.reshape(-1, settings.samples, shaped_BA.shape[1])
     advantage_QGA = advantages(shaped_QGA, choices.baseline, settings.siblings)
     if choices.standardize:
         advantage_QGA = standardize(advantage_QGA)
     advantage_BA = advantage_QGA.reshape(shaped_BA.shape)
-    if TRUNCATIONS[choices.truncation].masked:
-        advantage_BA = jnp.where(truncated_BA, 0.0, advantage_BA)
+    if truncation.masked:
+        advantage_BA = jnp.where(batch.truncated, 0.0, advantage_BA)
     return advantage_BA
 
 

@@ -48,8 +48,7 @@ def over_rows(
     kernel: a key of ATTENTIONS.
     mesh: over which rows and heads are split; only kernels need it.
     """
-    attend = ATTENTIONS[kernel]
-    return attend(
+    return ATTENTIONS[kernel](
         q_BTHE, k_BTKE, v_BTKE, window=window, softcap=softcap, windows=windows, mesh=mesh
     )
 

@@ -77,47 +77,34 @@ class Family:
     gguf_wide_scores: int = 0
 
 
-_QWEN_DEFAULTS = {"use_sliding_window": False, "sliding_window": 4096}
-_GEMMA = {"activation": "gelu_tanh", "scaled_embedding": True, "norm_offset": 1.0}
-_GEMMA_DEFAULTS = {"head_dim": 256, "tie_word_embeddings": True}
+_QWEN = {"use_sliding_window": False, "sliding_window": 4096}
+_GEMMA = {"head_dim": 256, "tie_word_embeddings": True}
+_GEMMA_2_AND_3 = _GEMMA | {"query_pre_attn_scalar": 256, "sliding_window": 4096}
+_GEMMA_FIELDS = {"activation": "gelu_tanh", "scaled_embedding": True, "norm_offset": 1.0}
 
 FAMILIES = {
     "llama": Family("LlamaForCausalLM", "llama", fields={}, defaults={}),
-    "qwen2": Family(
-        "Qwen2ForCausalLM", "qwen2", fields={"qkv_bias": True}, defaults=_QWEN_DEFAULTS
-    ),
+    "qwen2": Family("Qwen2ForCausalLM", "qwen2", fields={"qkv_bias": True}, defaults=_QWEN),
     "qwen3": Family(
         "Qwen3ForCausalLM",
         "qwen3",
         fields={"qk_norms": True},
-        defaults=_QWEN_DEFAULTS | {"head_dim": 128},
+        defaults=_QWEN | {"head_dim": 128},
     ),
-    "gemma": Family("GemmaForCausalLM", "gemma", fields=_GEMMA, defaults=_GEMMA_DEFAULTS),
+    "gemma": Family("GemmaForCausalLM", "gemma", fields=_GEMMA_FIELDS, defaults=_GEMMA),
     "gemma2": Family(
         "Gemma2ForCausalLM",
         "gemma2",
-        fields=_GEMMA | {"post_norms": True},
-        defaults=_GEMMA_DEFAULTS
-        | {
-            "query_pre_attn_scalar": 256,
-            "sliding_window": 4096,
-            "attn_logit_softcapping": 50.0,
-            "final_logit_softcapping": 30.0,
-        },
+        fields=_GEMMA_FIELDS | {"post_norms": True},
+        defaults=_GEMMA_2_AND_3 | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
         window_period=2,
         gguf_wide_scores=46,  # 27B
     ),
     "gemma3_text": Family(
         "Gemma3ForCausalLM",
         "gemma3",
-        fields=_GEMMA | {"post_norms": True, "qk_norms": True},
-        defaults=_GEMMA_DEFAULTS
-        | {
-            "query_pre_attn_scalar": 256,
-            "sliding_window": 4096,
-            "rope_theta": 1_000_000.0,
-            "rope_local_base_freq": 10_000.0,
-        },
+        fields=_GEMMA_FIELDS | {"post_norms": True, "qk_norms": True},
+        defaults=_GEMMA_2_AND_3 | {"rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0},
         window_period=6,
         gguf_wide_scores=62,  # 27B
     ),

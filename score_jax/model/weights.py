@@ -12,7 +12,6 @@ is already placed.
 """
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from score_jax import jsonfiles
 from score_jax.model import families, transformer
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
@@ -131,6 +131,7 @@ def save(
     described = config_formats.to_huggingface(config) | {"torch_dtype": str(kind)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        written = set(files)
         for file, names in files.items():
             safetensors_file.write(
                 folder / file, {name: shapes[name] for name in names}, kind, values
@@ -139,12 +140,13 @@ def save(
             size = sum(kind.itemsize * math.prod(shape) for shape in shapes.values())
             of_name = {name: file for file, names in files.items() for name in names}
             index = {"metadata": {"total_size": size}, "weight_map": of_name}
-            _write_json(folder / locate.INDEX, index)
+            jsonfiles.write(folder / locate.INDEX, index)
+            written.add(locate.INDEX)
         for former in (locate.INDEX, locate.WEIGHTS, "model-?????-of-?????.safetensors"):
             for path in folder.glob(former):
-                if path.name not in files and not (path.name == locate.INDEX and len(files) > 1):
+                if path.name not in written:
                     path.unlink()
-        _write_json(folder / "config.json", described | dict(extra or {}))
+        jsonfiles.write(folder / "config.json", described | dict(extra or {}))
     except OSError as error:
         raise InputError(
             f"{folder}: the model cannot be written there ({error.strerror or error}). "
@@ -173,12 +175,6 @@ def _files(
     }
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    part.replace(path)
-
-
 def _known(dtype: str) -> str:
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}.")
@@ -187,12 +183,12 @@ def _known(dtype: str) -> str:
 
 def _open(source: str) -> tuple[ModelConfig, Read]:
     """A model's shape, checked against what is there, and what reads one parameter of it."""
-    path = locate.locate(source)
+    path = locate.path_of(source)
     run = saved_params.find(path)
     if run is None:
-        checkpoint = locate.open_at(path)
-        _check(checkpoint)
-        return checkpoint.config, functools.partial(_read, checkpoint)
+        files = locate.open_at(path)
+        _check(files)
+        return files.config, functools.partial(_read, files)
     return _open_run(run)
 
 
@@ -220,13 +216,13 @@ def _open_run(run: saved_params.Checkpoint) -> tuple[ModelConfig, Read]:
     return config, read
 
 
-def _check(checkpoint: locate.Checkpoint) -> None:
+def _check(files: locate.WeightFiles) -> None:
     """Every tensor accounted for, or all that are not in one message."""
-    config, tensors = checkpoint.config, checkpoint.tensors
+    config, tensors = files.config, files.tensors
     expected = {
         name: tensor_names.stored_shape(place, config)
         for place in tensor_names.places(config)
-        for name in checkpoint.names(place)
+        for name in files.names(place)
     }
     problems = []
     missing = [name for name in expected if name not in tensors]
@@ -242,31 +238,31 @@ def _check(checkpoint: locate.Checkpoint) -> None:
     ]
     if misshapen:
         problems.append(f"{len(misshapen)} of another shape: {locate.listed(misshapen)}")
-        embedding = checkpoint.names(tensor_names.places(config)[0])[0]
+        embedding = files.names(tensor_names.places(config)[0])[0]
         rows = tensors[embedding].shape[0] if embedding in tensors else config.vocab_size
         if rows != config.vocab_size:
             problems.append(
                 f"the vocabulary has {config.vocab_size} tokens but the embedding {rows} rows"
             )
     if problems:
-        described = "its metadata" if checkpoint.gguf else "config.json"
+        described = "its metadata" if files.gguf else "config.json"
         raise InputError(
-            f"{checkpoint.path}: the tensors are not those of the model that {described} "
+            f"{files.path}: the tensors are not those of the model that {described} "
             f"describes; {'; '.join(problems)}. Use files of one and the same checkpoint."
         )
 
 
-def _read(checkpoint: locate.Checkpoint, place: Place, dtype: np.dtype) -> np.ndarray:
+def _read(files: locate.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarray:
     """All layers of one parameter, in our layout."""
-    parts = checkpoint.names(place)
-    value = np.empty((len(parts), *tensor_names.shape(place, checkpoint.config)), dtype)
+    parts = files.names(place)
+    value = np.empty((len(parts), *tensor_names.shape(place, files.config)), dtype)
     order = None
-    if checkpoint.gguf and place.interleaved:
-        order = tensor_names.deinterleaved(place, checkpoint.config)
-    offset = checkpoint.config.norm_offset if checkpoint.gguf and place.is_norm else 0.0
+    if files.gguf and place.interleaved:
+        order = tensor_names.deinterleaved(place, files.config)
+    offset = files.config.norm_offset if files.gguf and place.is_norm else 0.0
     for layer, name in enumerate(parts):
         target = tensor_names.as_stored(place, value[layer])
-        for rows, block in stored.blocks(checkpoint.tensors[name]):
+        for rows, block in stored.blocks(files.tensors[name]):
             target[rows if order is None else order[rows]] = block - offset if offset else block
     return value if place.stacked else value[0]
 

@@ -1,10 +1,10 @@
 """Estimators of KL(policy || reference) from tokens that the policy sampled.
 
 `k1` is the paper's. It goes into the reward, detached: REINFORCE then gives the gradient of the
-reverse KL of the whole sequence. The gradient of k1 itself is zero in expectation. As losses, `k2`
-has the reverse KL's gradient token by token, and `k3` the forward KL's. `exact` is the reverse KL
-of the next token over the whole vocabulary: k2's gradient without its noise, at the cost of
-projecting the reference's hidden states once more.
+reverse KL of the whole sequence. The gradient of k1 itself is zero in expectation. The others are
+losses. `k2` has the reverse KL's gradient token by token, and `k3` the forward KL's. `exact` is the
+reverse KL of the next token over the whole vocabulary: k2's gradient without its noise, at the cost
+of projecting the reference's hidden states once more.
 
 Source: arXiv 2506.09477 on the gradients of the three.
 """
@@ -35,10 +35,7 @@ def exact(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(logp) * (logp - jax.nn.log_softmax(reference_logits, axis=-1)), axis=-1)
 
 
-IN_REWARD = {"k1": k1}  # of the sampled tokens' log-probs, summed over an attempt
-ON_TOKENS = {"k2": k2, "k3": k3}  # losses of the sampled tokens' log-probs
-ON_VOCABULARY = {"exact": exact}  # losses of whole next-token distributions
-ESTIMATORS = IN_REWARD | ON_TOKENS | ON_VOCABULARY
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "exact": exact}
 
 
 def per_attempt(value_BN: jax.Array, attempt_BN: jax.Array, attempts: int) -> jax.Array:

@@ -42,7 +42,7 @@ def token_loss(
 
     Args:
       kl_BN: KL to the reference over the whole vocabulary; None unless the estimator is "exact".
-      kl_estimator: a key of kl.ESTIMATORS; one that is in the reward adds nothing here.
+      kl_estimator: a key of kl.ESTIMATORS; "k1" is in the reward and adds nothing here.
       weighted: multiply advantages by importance weights.
 
     Returns: scalar, the sum over tokens where mask is 1; divide by `normalizer`.
@@ -51,8 +51,8 @@ def token_loss(
     if weighted:
         advantage_BN *= importance_weights(logp_BN, terms.behaviour, terms.importance_cap)
     loss = reinforce_sum(logp_BN, advantage_BN, mask_BN)
-    if kl_estimator in kl.ON_TOKENS:
-        kl_BN = kl.ON_TOKENS[kl_estimator](logp_BN, terms.reference)
+    if kl_estimator in ("k2", "k3"):
+        kl_BN = kl.ESTIMATORS[kl_estimator](logp_BN, terms.reference)
     if kl_BN is not None:
         loss += jnp.sum(jnp.where(mask_BN, terms.kl_coefficient * kl_BN, 0.0))
     return loss

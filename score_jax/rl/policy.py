@@ -55,15 +55,10 @@ def distort(logits_V: jax.Array, policy: Policy, drawn: jax.Array | None = None)
     return kept_V
 
 
-def log_prob(distorted_V: jax.Array, token: jax.Array) -> jax.Array:
-    """Log-prob of `token` (shape of the logits without the last axis), float32."""
-    chosen = jnp.take_along_axis(distorted_V, token[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(distorted_V, axis=-1)
-
-
 def log_prob_and_entropy(distorted_V: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`log_prob`, and the distribution's entropy in nats, which has no gradient.
+    """Log-prob of `token`, and the distribution's entropy in nats, which has no gradient.
 
+    Both are float32 and have the shape of `token`: that of the logits without the last axis.
     Exponentials are computed once: over a large vocabulary they cost as much as the logits.
     """
     top = jax.lax.stop_gradient(jnp.max(distorted_V, axis=-1, keepdims=True))

@@ -34,15 +34,7 @@ class LateCompile(RuntimeError):
     """Something was recompiled after its warm-up, and the settings make that an error."""
 
 
-def _fail(text: str, say: Callable[[str], None]) -> None:
-    raise LateCompile(text)
-
-
-# What a recompilation after warm-up does.
-AFTER_WARMUP: dict[str, Callable[[str, Callable[[str], None]], None]] = {
-    "warn": lambda text, say: say(text),
-    "fail": _fail,
-}
+AFTER_WARMUP = {"warn": False, "fail": True}  # whether a recompilation after warm-up is an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Watch:
     def __init__(self, *, after_warmup: str = "warn", say: Callable[[str], None] = print):
         self.programs: list[Program] = []
         self.late: list[Program] = []  # those compiled after their phase's warm-up
-        self._after_warmup = AFTER_WARMUP[after_warmup]
+        self._fails = AFTER_WARMUP[after_warmup]
         self._say = say
         self._seen: set[Hashable] = set()
         self._hits = 0
@@ -113,7 +105,9 @@ class Watch:
                 f"{program.shapes} ({program.seconds:.1f} s). A shape, a type or a sharding that "
                 "should stay the same has changed."
             )
-            self._after_warmup(text, self._say)
+            if self._fails:
+                raise LateCompile(text)
+            self._say(text)
 
     def __enter__(self) -> "Watch":
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)

@@ -111,19 +111,9 @@ def on_a_cluster(environment: Mapping[str, str]) -> bool:
     return chips and importlib.util.find_spec("libtpu") is not None
 
 
-def count() -> int:
-    """The number of processes of this run."""
-    return jax.process_count()
-
-
-def index() -> int:
-    """The index of this process, from 0."""
-    return jax.process_index()
-
-
 def is_lead() -> bool:
     """Whether this is process 0, which writes the files of a run."""
-    return index() == 0
+    return jax.process_index() == 0
 
 
 def exchange(value: T) -> list[T]:
@@ -132,15 +122,15 @@ def exchange(value: T) -> list[T]:
     value: must be representable in JSON. With several processes it is returned as JSON reads it,
       tuples as lists.
     """
-    if count() == 1:
+    if jax.process_count() == 1:
         return [value]
     turn = next(_turns)
     client = _store()
-    me, own = index(), json.dumps(value)
+    me, own = jax.process_index(), json.dumps(value)
     if me:
         client.key_value_set(f"score_jax/{turn}/{me}", own)
         return json.loads(_received(f"score_jax/{turn}/all", 0))
-    others = [_received(f"score_jax/{turn}/{i}", i) for i in range(1, count())]
+    others = [_received(f"score_jax/{turn}/{i}", i) for i in range(1, jax.process_count())]
     everything = f"[{', '.join([own, *others])}]"
     client.key_value_set(f"score_jax/{turn}/all", everything)
     # A process that has sent its value of this turn has read all values of the turn before.
@@ -178,7 +168,7 @@ def lead_says(find: Callable[[], T]) -> T:
     Only one process reads files: on shared storage two processes may see different files.
     Raises: InputError on every process, if `find` raised it.
     """
-    if count() == 1:
+    if jax.process_count() == 1:
         return find()
     result: list[Any] = [None, ""]
     if is_lead():
@@ -206,7 +196,8 @@ def agree(stop: Callable[[], bool]) -> Callable[[], bool]:
     asked = itertools.count()
 
     def anyone() -> bool:
-        noticed = count() > 1 and multihost_utils.reached_preemption_sync_point(next(asked))
+        several, turn = jax.process_count() > 1, next(asked)
+        noticed = several and multihost_utils.reached_preemption_sync_point(turn)
         return any(exchange(stop())) or noticed
 
     return anyone
@@ -219,9 +210,9 @@ def own_rows(batch: Any) -> tuple[Any, np.ndarray]:
     processes whose devices hold it.
     """
     first = jax.tree.leaves(batch)[0]
-    if count() == 1:
+    if jax.process_count() == 1:
         return jax.device_get(batch), np.arange(len(first))
-    (row_N,) = np.nonzero(owners(first.sharding, first.shape) == index())
+    (row_N,) = np.nonzero(owners(first.sharding, first.shape) == jax.process_index())
 
     def fetch(x: jax.Array) -> np.ndarray:
         found = np.empty((len(row_N), *x.shape[1:]), x.dtype)
@@ -248,7 +239,7 @@ def in_order(row_N: np.ndarray, values: Sequence[T]) -> list[T]:
 
     row_N: the rows of `values`, by the indices of `own_rows`.
     """
-    if count() == 1:
+    if jax.process_count() == 1:
         return list(values)
     known = itertools.chain(*exchange(list(zip(row_N.tolist(), values, strict=True))))
     return [value for _, value in sorted(known, key=lambda pair: pair[0])]
@@ -256,6 +247,6 @@ def in_order(row_N: np.ndarray, values: Sequence[T]) -> list[T]:
 
 def whole(batch: Any) -> Any:
     """The tree as numpy arrays, all rows, on every process; every process must call it."""
-    if count() == 1:
+    if jax.process_count() == 1:
         return jax.device_get(batch)
     return multihost_utils.process_allgather(batch, tiled=True)

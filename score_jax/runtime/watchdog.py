@@ -21,6 +21,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import jax
+
 from score_jax.config.settings import WatchdogSettings
 from score_jax.runtime import hosts
 
@@ -57,7 +59,7 @@ class Watchdog:
         waiting = hosts.waiting_for()
         print(
             f"score_jax: the phase '{name}' ({self._where}) has taken more than "
-            f"config.watchdog.{name}={limit_sec:g} seconds in process {hosts.index()} on "
+            f"config.watchdog.{name}={limit_sec:g} seconds in process {jax.process_index()} on "
             f"{socket.gethostname()}"
             + (f", which waits for {waiting}" if waiting else "")
             + ". It probably hangs, so this process exits; the stacks of its threads are below. If "

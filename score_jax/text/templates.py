@@ -25,7 +25,6 @@ from collections.abc import Callable
 from score_jax.problem import InputError, nearest
 from score_jax.text.tokenizers.base import Tokenizer
 
-NAMES = ("auto", "plain", "chatml", "llama2", "llama3", "gemma")
 _PLACE = "{problem}"
 # Llama 3.1 and later put two dates before the system text. The renderer may set the second to the
 # current day. Here it is the template's default, so that runs on different days agree.
@@ -132,7 +131,7 @@ def _own_form(tokenizer: Tokenizer) -> str:
     raise InputError(
         "The model's chat template has none of the known forms; it begins "
         f"{tokenizer.chat_template[:80]!r}. Set config.model.template to one of "
-        f"{', '.join(NAMES[1:])}; 'plain' adds nothing to the prompt."
+        f"{', '.join(_FORMS)}; 'plain' adds nothing to the prompt."
     )
 
 
@@ -291,6 +290,7 @@ _FORMS = {
     "llama3": _llama3,
     "gemma": _gemma,
 }
+NAMES = ("auto", *_FORMS)
 
 
 def _special(tokenizer: Tokenizer, name: str, *texts: str) -> list[int]:

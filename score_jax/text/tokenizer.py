@@ -3,13 +3,13 @@
 tokenizers/base.py says what a tokenizer is.
 """
 
-import functools
 import pathlib
 
 from score_jax.problem import InputError
 from score_jax.text.tokenizers.base import Tokenizer
 
 CHARACTERS = "0123456789=.?:+ "  # the quickstart's vocabulary; an id is a position in it
+_ID_OF = {character: i for i, character in enumerate(CHARACTERS)}
 
 
 def load(source: str) -> Tokenizer:
@@ -67,15 +67,9 @@ def characters() -> Tokenizer:
     )
 
 
-@functools.cache
-def _character_id() -> dict[str, int]:
-    return {character: i for i, character in enumerate(CHARACTERS)}
-
-
 def _character_ids(text: str) -> list[int]:
-    ids = _character_id()
     try:
-        return [ids[character] for character in text]
+        return [_ID_OF[character] for character in text]
     except KeyError as error:
         raise InputError(
             f"The character tokenizer has no {error.args[0]!r}, which is in {text[:60]!r}. It only "

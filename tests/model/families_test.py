@@ -375,11 +375,12 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "values of another width": ({"llama.attention.value_length": 6}, "value_length = 6 but"),
     "windows of too few layers": (
-        of_gemma("gemma3", 3) | {"gemma3.attention.sliding_window_pattern": [True]},
+        of_gemma("gemma3", 3) | {"gemma3.attention.sliding_window_pattern": (True,)},
         "sliding_window_pattern has 1 entries for 3 layers",
     ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),
     "more layers than any model has": ({"llama.block_count": 2**40}, "number from 1 to 1000"),
+    "a base that is no number": ({"llama.rope.freq_base": "x"}, "freq_base must be one number, 0"),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }
 

@@ -146,9 +146,9 @@ def padded(ids: list[int], columns: int = COLUMNS) -> np.ndarray:
 
 @both_slow
 def test_the_gguf_gives_the_published_shape(published, path):
-    checkpoint = locate.open_at(path)
-    assert checkpoint.config == published.shape
-    weights._check(checkpoint)  # every tensor of the file is one of ours, of the right shape
+    files = locate.open_at(path)
+    assert files.config == published.shape
+    weights._check(files)  # every tensor of the file is one of ours, of the right shape
 
 
 @both

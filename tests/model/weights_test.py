@@ -404,17 +404,21 @@ def test_a_gguf_that_lacks_tensors_names_them(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"GGUF", b"GGML", "does not begin with GGUF"),
-        (b"GGUF\x03", b"GGUF\x01", r"version 1 is none of the known \(2, 3\)"),
-        (b"general.architecture\x08", b"general.architecture\x63", "value of unknown type 99"),
-        (b"llama", b"\xff\xff\xff\xff\xff", "can't decode"),
+        (b"GGUF", b"GGML", "is not a GGUF file: it begins with b'GGML'"),
+        (b"GGUF\x03", b"GGUF\x01", "has GGUF version 1; only little-endian versions 2 and 3"),
+        (
+            b"general.architecture\x08",
+            b"general.architecture\x63",
+            "is not a complete GGUF file: its metadata has a value of unknown type 99",
+        ),
+        (b"llama", b"\xff\xff\xff\xff\xff", "is not a complete GGUF file: .*can't decode"),
     ],
 )
 def test_a_damaged_gguf_says_what_is_wrong(old, new, message, tmp_path):
     path = tmp_path / "m.gguf"
     write_gguf(path, CONFIG, random_params())
     path.write_bytes(path.read_bytes().replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"is not a complete GGUF file: .*{message}"):
+    with pytest.raises(InputError, match=message):
         weights.load(str(path))
 
 
@@ -572,7 +576,7 @@ def test_a_cache_without_weights_is_completed_from_the_network(folder, tmp_path,
         return str(tmp_path if local_files_only else folder)
 
     fake_hub(monkeypatch, fetch)
-    assert locate.locate("owner/tiny-model") == folder
+    assert locate.path_of("owner/tiny-model") == folder
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):

@@ -7,7 +7,6 @@ and humaneval.py check and split them; their order is kept.
 """
 
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,16 @@ from score_jax.data.files import published
 from score_jax.data.files.published import Published
 from score_jax.data.sets import humaneval, math_problems, mbpp
 
-_VERSION = "1.0.0"
 _SOURCES: dict[str, str] = {}  # builder name -> a folder, or the URL of one
+_TEXT = tfds.features.Text()
+_MBPP = {
+    "task_id": tfds.features.Scalar(np.int64),
+    "text": _TEXT,
+    "code": _TEXT,
+    "test_setup_code": _TEXT,
+    "test_list": tfds.features.Sequence(_TEXT),
+    "challenge_test_list": tfds.features.Sequence(_TEXT),
+}
 
 
 def take_from(name: str, source: str) -> None:
@@ -26,82 +33,60 @@ def take_from(name: str, source: str) -> None:
     _SOURCES[name] = source
 
 
-class Math(tfds.core.GeneratorBasedBuilder):
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Prepares a problem set from the published file of each split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SET: Any  # its module in sets/
+    FILES: dict[str, Published]  # by split
+    FEATURES: dict[str, Any]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.SET.__doc__ or "",
+            features=tfds.features.FeaturesDict(self.FEATURES),
+            disable_shuffling=True,  # so ids and order are the same as when read from the files
+        )
+
+    def _split_generators(self, manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        path_of = {file: self._fetch(manager, file) for file in set(self.FILES.values())}
+        return {
+            split: iter(enumerate(self.SET.examples(path_of[file], split)))
+            for split, file in self.FILES.items()
+        }
+
+    def _fetch(self, manager: tfds.download.DownloadManager, file: Published) -> pathlib.Path:
+        """A published file on this machine."""
+        source = _SOURCES.get(self.name, "")
+        if source and not published.is_url(source):
+            return published.find(source, file)
+        url = f"{source.rstrip('/')}/{file.name}" if source else file.url
+        return pathlib.Path(manager.download(url))
+
+    def _generate_examples(self, **_: Any) -> None:
+        raise NotImplementedError("the split generators yield the examples")
+
+
+class Math(_Builder):
     """MATH, Lightman et al.'s split."""
 
-    VERSION = tfds.core.Version(_VERSION)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {name: tfds.features.Text() for name in math_problems.FIELDS}
-        return _info(self, features, math_problems.__doc__)
-
-    def _split_generators(self, manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {
-            split: _numbered(math_problems.examples(_fetch(self, manager, file), split))
-            for split, file in math_problems.FILES.items()
-        }
-
-    def _generate_examples(self, **_: Any) -> None:
-        raise NotImplementedError("the split generators yield the examples")
+    SET = math_problems
+    FILES = math_problems.FILES
+    FEATURES = dict.fromkeys(math_problems.FIELDS, _TEXT)
 
 
-class Mbpp(tfds.core.GeneratorBasedBuilder):
+class Mbpp(_Builder):
     """MBPP in its four splits."""
 
-    VERSION = tfds.core.Version(_VERSION)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
-        names = ("text", "code", "test_setup_code")
-        features = dict.fromkeys(names, text) | {
-            "task_id": tfds.features.Scalar(np.int64),
-            "test_list": texts,
-            "challenge_test_list": texts,
-        }
-        return _info(self, features, mbpp.__doc__)
-
-    def _split_generators(self, manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        path = _fetch(self, manager, mbpp.FILE)
-        return {split: _numbered(mbpp.examples(path, split)) for split in mbpp.SPLITS}
-
-    def _generate_examples(self, **_: Any) -> None:
-        raise NotImplementedError("the split generators yield the examples")
+    SET = mbpp
+    FILES = dict.fromkeys(mbpp.SPLITS, mbpp.FILE)
+    FEATURES = _MBPP
 
 
-class Humaneval(tfds.core.GeneratorBasedBuilder):
+class Humaneval(_Builder):
     """HumanEval, one split."""
 
-    VERSION = tfds.core.Version(_VERSION)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {name: tfds.features.Text() for name in humaneval.FIELDS}
-        return _info(self, features, humaneval.__doc__)
-
-    def _split_generators(self, manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        path = _fetch(self, manager, humaneval.FILE)
-        return {"test": _numbered(humaneval.examples(path, "test"))}
-
-    def _generate_examples(self, **_: Any) -> None:
-        raise NotImplementedError("the split generators yield the examples")
-
-
-def _info(builder: Any, features: dict[str, Any], text: str | None) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=text or "",
-        features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,  # so ids and order are the same as when read from the files
-    )
-
-
-def _fetch(builder: Any, manager: tfds.download.DownloadManager, file: Published) -> pathlib.Path:
-    """A published file on this machine."""
-    source = _SOURCES.get(builder.name, "")
-    if source and not published.is_url(source):
-        return published.find(source, file)
-    url = f"{source.rstrip('/')}/{file.name}" if source else file.url
-    return pathlib.Path(manager.download(url))
-
-
-def _numbered(rows: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    return iter(enumerate(rows))
+    SET = humaneval
+    FILES = dict.fromkeys(["test"], humaneval.FILE)
+    FEATURES = dict.fromkeys(humaneval.FIELDS, _TEXT)

@@ -90,13 +90,11 @@ def prepare(name: str, source: str, data_dir: str | None = None) -> pathlib.Path
         builder.download_and_prepare()
     except Exception as error:
         cause = _first_cause(error)
-        raise (
-            cause
-            if isinstance(cause, InputError)
-            else InputError(
+        if not isinstance(cause, InputError):
+            cause = InputError(
                 f"cannot prepare {name} from {source} ({type(cause).__name__}: {cause!s:.300})."
             )
-        ) from error
+        raise cause from error
     return pathlib.Path(builder.data_dir)
 
 

@@ -89,10 +89,9 @@ def hidden_before(
     params: Params, tokens_BT: jax.Array, where: Written, settings: LikelihoodSettings
 ) -> jax.Array:
     """The hidden states that predict the written tokens, [B, N, D]."""
-    params = _cast(params, settings)
     hidden_BTD = transformer.hidden(
         settings.model,
-        params,
+        jax.tree.map(lambda x: x.astype(settings.dtype), params),
         tokens_BT,
         remat=settings.remat,
         kernel=settings.attention,
@@ -191,10 +190,6 @@ def chunk_tokens(chunk: int, model: ModelConfig) -> int:
     """Tokens projected to the vocabulary at once on a device: `chunk`, or a default if it is 0."""
     large = min(_LARGE_CHUNK, model.width // 2)
     return chunk or max(large, _CHUNK_LOGITS // model.vocab_size)
-
-
-def _cast(params: Params, settings: LikelihoodSettings) -> Params:
-    return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
 
 def _log_prob_and_entropy(logits_BNV, target_BN, mask_BN, settings: LikelihoodSettings):

@@ -122,7 +122,8 @@ def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN, *, 
     """
 
     def on_device(head, frozen, *inputs_BN):
-        vocabulary = _vocabulary(head)
+        ((name, x),) = head.items()
+        vocabulary = x.shape[_axis(name, "vocab")]
         head, frozen = _by_vocabulary(head, loop), _by_vocabulary(frozen, loop)
         inputs_C, size = _chunks(inputs_BN, loop)
 
@@ -140,7 +141,8 @@ def _over(loop: Loop, visit, head: Params, frozen: Params | None, inputs_BN, *, 
         used = _used(mask_BN, size, loop)
         (summed, of_head), found_C = jax.lax.fori_loop(0, used, add, (zeros, zeros_C))
         found_BN = jax.tree.map(lambda x_C: _joined(x_C, mask_BN.shape[1]), found_C)
-        return (_summed(summed, loop), _by_width(of_head, vocabulary, loop)), found_BN
+        summed = jax.lax.psum(summed, sharding.BATCH_AXES) if loop.mesh else summed
+        return (summed, _by_width(of_head, vocabulary, loop)), found_BN
 
     if not loop.mesh:
         return on_device(head, frozen, *inputs_BN)
@@ -202,11 +204,6 @@ def _axis(name: str, logical: str) -> int:
     return transformer.AXES[name].index(logical)
 
 
-def _vocabulary(head: Params) -> int:
-    ((name, x),) = head.items()
-    return x.shape[_axis(name, "vocab")]
-
-
 def _by_vocabulary(head: Params | None, loop: Loop) -> Params | None:
     """The head, cast. On a mesh: all of its width, for one share of the zero-padded vocabulary."""
     if head is None:
@@ -238,7 +235,3 @@ def _by_width(of_head: Params | None, vocabulary: int, loop: Loop) -> Params | N
 
     summed = jax.lax.psum(of_head, "data")
     return {name: exchanged(name, x) for name, x in summed.items()} if loop.axis else summed
-
-
-def _summed(x: jax.Array, loop: Loop) -> jax.Array:
-    return jax.lax.psum(x, sharding.BATCH_AXES) if loop.mesh else x

@@ -37,6 +37,13 @@ def from_gguf(
     prefix = f"{family.gguf}."
     stated = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
     number = Numbers(stated, where, prefix)
+
+    def real(key: str, default_key: str, default: float = 0.0) -> float:
+        """A number that is stated, or the family's default for that key of config.json."""
+        value = number.real(key, stated.get(key, family.defaults.get(default_key, default)))
+        # The shortest decimal of the float32: GGUF stores 1e-5 as 9.99999975e-06.
+        return float(str(np.float32(value)))
+
     heads, width = number("attention.head_count"), number("embedding_length")
     layers = number("block_count", most=MOST_LAYERS)
     head_width = number("attention.key_length", number("rope.dimension_count", width // heads))
@@ -54,8 +61,7 @@ def from_gguf(
             "rows, so some tokens would have no embedding. The file was converted wrongly: get "
             "another file."
         )
-    theta = _shortest(stated.get("rope.freq_base", family.defaults.get("rope_theta", 10_000.0)))
-    local_theta = family.defaults.get("rope_local_base_freq", 0.0)
+    theta = real("rope.freq_base", "rope_theta", 10_000.0)
     positions = number("context_length", 2048)
     rotary = {
         "rope_type": stated.get("rope.scaling.type", "none"),
@@ -64,7 +70,6 @@ def from_gguf(
     stretched = scaling(rotary, positions, where)
     if rope_divisors is not None:
         stretched = _llama3_scaling(rope_divisors, theta, where)
-    wide = layers == family.gguf_wide_scores
     return checked(
         ModelConfig(
             family=name,
@@ -76,23 +81,19 @@ def from_gguf(
             head_width=head_width,
             mlp_width=number("feed_forward_length"),
             rope_theta=theta,
-            norm_epsilon=_shortest(stated.get("attention.layer_norm_rms_epsilon", 1e-5)),
+            norm_epsilon=real("attention.layer_norm_rms_epsilon", "rms_norm_eps", 1e-5),
             tied=tied,
             max_positions=positions,
             rope_scaling=stretched,
-            query_scalar=width / heads if wide else 0.0,
-            attention_softcap=_softcap(stated, "attn_logit_softcapping", family),
-            logit_softcap=_softcap(stated, "final_logit_softcapping", family),
+            query_scalar=width / heads if layers == family.gguf_wide_scores else 0.0,
+            attention_softcap=real("attn_logit_softcapping", "attn_logit_softcapping"),
+            logit_softcap=real("final_logit_softcapping", "final_logit_softcapping"),
             windows=_windows(stated, family, layers, number),
-            local_rope_theta=_shortest(stated.get("rope.freq_base_swa", local_theta)),
+            local_rope_theta=real("rope.freq_base_swa", "rope_local_base_freq"),
             **family.fields,
         ),
         where,
     )
-
-
-def _softcap(stated: Mapping[str, Any], key: str, family: Family) -> float:
-    return _shortest(stated.get(key, family.defaults.get(key, 0.0)))
 
 
 def _windows(
@@ -103,7 +104,7 @@ def _windows(
         return ()
     window = number("attention.sliding_window", family.defaults["sliding_window"])
     pattern = stated.get("attention.sliding_window_pattern")
-    if isinstance(pattern, list):  # of every layer, whether it slides
+    if isinstance(pattern, tuple):  # of every layer, whether it slides
         sliding = [bool(slides) for slides in pattern]
     else:
         period = number("attention.sliding_window_pattern", family.window_period)
@@ -114,11 +115,6 @@ def _windows(
             f"entries for {layers} layers. Fetch the file again."
         )
     return tuple(window if slides else 0 for slides in sliding) if any(sliding) else ()
-
-
-def _shortest(value: float) -> float:
-    """The shortest decimal of a float32: GGUF stores 1e-5 as 9.99999975e-06."""
-    return float(str(np.float32(value)))
 
 
 def _llama3_scaling(

@@ -1,7 +1,7 @@
 """Finds the weights that a source names and opens them, without reading values.
 
-    locate(source)   -> the folder or .gguf file; a hub id is found in the cache or downloaded
-    open_at(path)    -> Checkpoint: the model's shape and its tensors, still in their files
+    path_of(source)   -> the folder or .gguf file; a hub id is found in the cache or downloaded
+    open_at(path)     -> WeightFiles: the model's shape and its tensors, still in their files
 
 Left out: PyTorch's pickles (they run code when opened), and tokenizers (text/).
 """
@@ -29,7 +29,7 @@ LISTED = 20  # names in one message
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class WeightFiles:
     path: Path
     config: ModelConfig
     tensors: dict[str, stored.StoredTensor]
@@ -41,7 +41,7 @@ class Checkpoint:
         return list(tensor_names.names(place, template, self.config))
 
 
-def locate(source: str) -> Path:
+def path_of(source: str) -> Path:
     """The folder or .gguf file that a source names; a hub id is downloaded.
 
     Raises: InputError when there is nothing of that name.
@@ -62,7 +62,7 @@ def locate(source: str) -> Path:
     )
 
 
-def open_at(path: Path) -> Checkpoint:
+def open_at(path: Path) -> WeightFiles:
     """Raises: InputError when files are missing, damaged, or of an unknown architecture."""
     return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
 
@@ -98,7 +98,7 @@ def _download(name: str) -> Path:
     )
 
 
-def _open_folder(folder: Path) -> Checkpoint:
+def _open_folder(folder: Path) -> WeightFiles:
     path = folder / "config.json"
     try:
         described = json.loads(path.read_text())
@@ -135,7 +135,7 @@ def _open_folder(folder: Path) -> Checkpoint:
             )
         del tensors[head]  # a copy that some tools write
     tensors = {k: v for k, v in tensors.items() if not k.endswith(".rotary_emb.inv_freq")}
-    return Checkpoint(folder, config, tensors, gguf=False)
+    return WeightFiles(folder, config, tensors, gguf=False)
 
 
 def _shards(index: Path) -> list[Path]:
@@ -156,7 +156,7 @@ def _shards(index: Path) -> list[Path]:
     return list(files.values())
 
 
-def _open_gguf(path: Path) -> Checkpoint:
+def _open_gguf(path: Path) -> WeightFiles:
     metadata, tensors = gguf_file.read(path)
     table = tensors.pop("rope_freqs.weight", None)
     config = gguf_shape.from_gguf(
@@ -165,7 +165,7 @@ def _open_gguf(path: Path) -> Checkpoint:
         rope_divisors=None if table is None else table.read_rows(0, table.shape[0]),
         where=str(path),
     )
-    return Checkpoint(path, config, tensors, gguf=True)
+    return WeightFiles(path, config, tensors, gguf=True)
 
 
 def _equal(a: stored.StoredTensor, b: stored.StoredTensor) -> bool:

@@ -44,7 +44,7 @@ def read(path: Path) -> dict[str, stored.StoredTensor]:
             kind, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
             first, last = (int(n) for n in entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
-            raise InputError(_damaged(path, f"its header's entry of {name} is not valid")) from None
+            raise _damaged(path, f"its header's entry of {name} is not valid") from None
         dtype = DTYPES.get(kind)
         if dtype is None:
             raise InputError(
@@ -53,10 +53,10 @@ def read(path: Path) -> dict[str, stored.StoredTensor]:
             )
         if first < 0 or last - first != dtype.itemsize * int(np.prod(shape)):
             problem = f"tensor {name} has shape {list(shape)} of {kind} but {last - first} bytes"
-            raise InputError(_damaged(path, problem))
+            raise _damaged(path, problem)
         if start + last > size:
             problem = f"tensor {name} ends at byte {start + last} but the file has {size} bytes"
-            raise InputError(_damaged(path, problem))
+            raise _damaged(path, problem)
         read_rows = functools.partial(_read_rows, path, start + first, dtype, shape)
         tensors[name] = stored.StoredTensor(name, shape, read_rows)
     return tensors
@@ -104,14 +104,14 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
             problem = f"the file has {size} bytes but its header should end at byte {8 + length}"
-            raise InputError(_damaged(path, problem))
+            raise _damaged(path, problem)
         text = file.read(length)
     try:
         header = json.loads(text)
     except ValueError:
-        raise InputError(_damaged(path, "its header is not JSON")) from None
+        raise _damaged(path, "its header is not JSON") from None
     if not isinstance(header, dict):
-        raise InputError(_damaged(path, "its header is not a JSON object"))
+        raise _damaged(path, "its header is not a JSON object")
     return header, 8 + length
 
 
@@ -123,8 +123,8 @@ def _read_rows(
     return data.view(dtype).reshape(last - first, *shape[1:])
 
 
-def _damaged(path: Path, problem: str) -> str:
-    return (
+def _damaged(path: Path, problem: str) -> InputError:
+    return InputError(
         f"{path} is not a complete safetensors file: {problem}. "
         "A download or copy was probably interrupted: fetch the file again."
     )

@@ -98,7 +98,7 @@ class Checkpoint:
         try:
             return _shapes(self.path)
         except FAULTS as error:
-            raise InputError(self._damaged(error)) from error
+            raise self._damaged(error) from error
 
     def read(self, path: str, dtype: Any) -> np.ndarray:
         """One of the params."""
@@ -110,16 +110,15 @@ class Checkpoint:
         try:
             tree = ocp.PyTreeCheckpointHandler().restore(_state(self.path), args=arguments)
         except FAULTS as error:
-            raise InputError(self._damaged(error)) from error
+            raise self._damaged(error) from error
         ((_, value),) = _leaves(tree)
         return value
 
     def merged(self, place: Place, weight: np.ndarray) -> np.ndarray:
         """The weight of all layers with its adapters added in place, if it has any."""
-        path = place.path.rpartition("/")[2]
-        if f"{path}/down" not in self.shapes():
+        if f"{place.name}/down" not in self.shapes():
             return weight
-        down, up = (self.read(f"{path}/{side}", np.float32) for side in ("down", "up"))
+        down, up = (self.read(f"{place.name}/{side}", np.float32) for side in ("down", "up"))
         scale = self.model.lora.alpha / self.model.lora.rank
         for layer, factors in enumerate(zip(down, up, strict=True)):
             weight[layer] = lowrank.merged(lowrank.LowRank(weight[layer], *factors, scale))
@@ -148,8 +147,8 @@ class Checkpoint:
                 f"run says that it started: {locate.listed(unfit)}. Put back what was there."
             )
 
-    def _damaged(self, error: Exception) -> str:
-        return (
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
             f"the checkpoint {self.path} cannot be read ({type(error).__name__}: "
             f"{str(error)[:300]}), so there are no weights to start from. It may have been copied "
             "only in part: copy it again, or name another step."
@@ -201,7 +200,7 @@ def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
     tokenizer: in place of the one that belongs to the source.
     """
     if not source.startswith(PRESET):
-        path = locate.locate(source)
+        path = locate.path_of(source)
         if run := find(path):
             with of_run(run):
                 return origin(run.model.source, tokenizer or run.model.tokenizer)

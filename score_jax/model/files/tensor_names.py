@@ -24,6 +24,11 @@ class Place:
     flat: bool = False  # stored as one axis
 
     @property
+    def name(self) -> str:
+        """The last name of the path, a key of transformer.AXES."""
+        return self.path.rpartition("/")[2]
+
+    @property
     def stacked(self) -> bool:
         return self.path.startswith("layers/")
 
@@ -33,86 +38,32 @@ class Place:
         return self.path.endswith("norm")
 
 
-LLAMA = (
-    Place("embedding", "model.embed_tokens.weight", "token_embd.weight", "VD"),
-    Place("final_norm", "model.norm.weight", "output_norm.weight", "D"),
-    Place("head", "lm_head.weight", "output.weight", "DV", 1),
-    Place(
-        "layers/attention_norm",
-        "model.layers.{layer}.input_layernorm.weight",
-        "blk.{layer}.attn_norm.weight",
-        "D",
-    ),
-    Place(
-        "layers/query",
-        "model.layers.{layer}.self_attn.q_proj.weight",
-        "blk.{layer}.attn_q.weight",
-        "DHE",
-        1,
-        interleaved=True,
-    ),
-    Place(
-        "layers/key",
-        "model.layers.{layer}.self_attn.k_proj.weight",
-        "blk.{layer}.attn_k.weight",
-        "DKE",
-        1,
-        interleaved=True,
-    ),
-    Place(
-        "layers/value",
-        "model.layers.{layer}.self_attn.v_proj.weight",
-        "blk.{layer}.attn_v.weight",
-        "DKE",
-        1,
-    ),
-    Place(
-        "layers/output",
-        "model.layers.{layer}.self_attn.o_proj.weight",
-        "blk.{layer}.attn_output.weight",
-        "HED",
-        2,
-    ),
-    Place(
-        "layers/mlp_norm",
-        "model.layers.{layer}.post_attention_layernorm.weight",
-        "blk.{layer}.ffn_norm.weight",
-        "D",
-    ),
-    Place(
-        "layers/gate",
-        "model.layers.{layer}.mlp.gate_proj.weight",
-        "blk.{layer}.ffn_gate.weight",
-        "DF",
-        1,
-    ),
-    Place(
-        "layers/up",
-        "model.layers.{layer}.mlp.up_proj.weight",
-        "blk.{layer}.ffn_up.weight",
-        "DF",
-        1,
-    ),
-    Place(
-        "layers/down",
-        "model.layers.{layer}.mlp.down_proj.weight",
-        "blk.{layer}.ffn_down.weight",
-        "FD",
-        1,
-    ),
-)
-
-
-def _layer(path: str, huggingface: str, gguf: str, axes: str, **more) -> Place:
+def _layer(path: str, huggingface: str, gguf: str, axes: str, inputs: int = 0, **more) -> Place:
+    """A parameter of every layer, by its names inside a layer."""
     return Place(
         f"layers/{path}",
         f"model.layers.{{layer}}.{huggingface}",
         f"blk.{{layer}}.{gguf}",
         axes,
+        inputs,
         **more,
     )
 
 
+LLAMA = (
+    Place("embedding", "model.embed_tokens.weight", "token_embd.weight", "VD"),
+    Place("final_norm", "model.norm.weight", "output_norm.weight", "D"),
+    Place("head", "lm_head.weight", "output.weight", "DV", 1),
+    _layer("attention_norm", "input_layernorm.weight", "attn_norm.weight", "D"),
+    _layer("query", "self_attn.q_proj.weight", "attn_q.weight", "DHE", 1, interleaved=True),
+    _layer("key", "self_attn.k_proj.weight", "attn_k.weight", "DKE", 1, interleaved=True),
+    _layer("value", "self_attn.v_proj.weight", "attn_v.weight", "DKE", 1),
+    _layer("output", "self_attn.o_proj.weight", "attn_output.weight", "HED", 2),
+    _layer("mlp_norm", "post_attention_layernorm.weight", "ffn_norm.weight", "D"),
+    _layer("gate", "mlp.gate_proj.weight", "ffn_gate.weight", "DF", 1),
+    _layer("up", "mlp.up_proj.weight", "ffn_up.weight", "DF", 1),
+    _layer("down", "mlp.down_proj.weight", "ffn_down.weight", "FD", 1),
+)
 # All families but Llama store rotary pairs half a head apart in GGUF, too.
 _PLAIN = tuple(dataclasses.replace(place, interleaved=False) for place in LLAMA)
 _BIASES = (

@@ -150,7 +150,7 @@ def _complete(
     return complete(
         encode=functools.partial(_encode, backend, continued, hidden),
         encode_continued=functools.partial(_encode, continued, continued, hidden),
-        decode=functools.partial(_decode, backend),
+        decode=functools.partial(backend.decode, skip_special_tokens=True),
         vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
         special=special,
         **stated,
@@ -175,10 +175,6 @@ def _encode(
         for letter in backend.id_to_token(i) or "":
             spelled += continued.encode(letter, add_special_tokens=False).ids
     return [i for i in spelled if i not in hidden]
-
-
-def _decode(backend: tokenizers.Tokenizer, ids: list[int]) -> str:
-    return backend.decode(ids, skip_special_tokens=True)
 
 
 def _without_prefix(spec: Any) -> Any:

@@ -8,7 +8,6 @@ Not handled: unigram tables in a GGUF (kind "t5"), and normalisation rules in a 
 models have none).
 """
 
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -158,9 +157,9 @@ def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
         model.normalizer_spec.add_dummy_prefix = False
         continued = _processor(model, path)
     return complete(
-        encode=functools.partial(_encode, start),
-        encode_continued=functools.partial(_encode, continued),
-        decode=functools.partial(_decode, start),
+        encode=start.encode,
+        encode_continued=continued.encode,
+        decode=start.decode,
         vocab_size=len(model.pieces),
         special=special,
         path=path,
@@ -175,11 +174,3 @@ def _processor(model: Any, path: pathlib.Path) -> sentencepiece.SentencePiecePro
         raise InputError(
             f"The SentencePiece vocabulary in {path} is not usable ({error}). Download it again."
         ) from error
-
-
-def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    return processor.encode(text)
-
-
-def _decode(processor: sentencepiece.SentencePieceProcessor, ids: list[int]) -> str:
-    return processor.decode(ids)

@@ -49,7 +49,7 @@ def test_a_file_cut_anywhere_in_its_metadata_is_refused(path):
     for size in [*range(24, end, 7), end - 1]:
         path.write_bytes(whole[:size])
         with pytest.raises(
-            InputError, match=f"is incomplete or damaged.*the file has {size} bytes"
+            InputError, match=rf"\({size} bytes\) is not a complete GGUF file: its directory ends"
         ):
             gguf_metadata.read(path)
     path.write_bytes(whole[:end])
@@ -60,7 +60,7 @@ def test_a_file_cut_anywhere_in_its_metadata_is_refused(path):
 def test_another_kind_of_file_is_refused(tmp_path, content):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is not a GGUF file"):
+    with pytest.raises(InputError, match=r"is not a (complete )?GGUF file"):
         gguf_metadata.read(path)
 
 
