@@ -12,12 +12,14 @@ a checkpoint is restored into.
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from score_jax.config.settings import Settings, StageSettings
+from score_jax.data import pipeline
 from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings, TrainState
@@ -25,12 +27,12 @@ from score_jax.model import families, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError, nearest
+from score_jax.problem import InputError, Problem, nearest
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
-from score_jax.structs import Episode, Params
+from score_jax.structs import Episode, Params, PromptBatch
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
 
@@ -220,6 +222,18 @@ class Experiment:
         """With selective revision, how later attempts open; else None."""
         marks = VERDICTS.get(self.settings.problems.prompt)
         return Marks(*marks) if marks else None
+
+    def evaluation_batches(
+        self, problems: Sequence[Problem], batch: int
+    ) -> Iterator[tuple[PromptBatch, int]]:
+        """Every problem once, in order, as pipeline.evaluation_batches."""
+        return pipeline.evaluation_batches(
+            problems,
+            self.template.first_turn,
+            batch=batch,
+            max_prompt_tokens=self.settings.rollout.max_prompt_tokens,
+            pad_id=self.template.tokenizer.pad_id,
+        )
 
     def instruction_ids(self, instruction: str) -> list[int]:
         """The ids between two attempts with this instruction in place of the run's own."""

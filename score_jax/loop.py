@@ -18,9 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax import batches
+from score_jax import batches, jsonfiles
 from score_jax import run as runs
-from score_jax.config.build import to_dict
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.evaluation.evaluate import evaluate
 from score_jax.learner import step
@@ -55,7 +54,7 @@ def train(
     if hosts.lead_says(lambda: _begin(path, settings, names, base_from)):
         return DONE
     with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
-        run.log.write_config(to_dict(settings), device=_device())
+        run.log.write_config(jsonfiles.plain(settings), device=_device())
         settings_check.check_shared(path)
         at, at_step = run.checkpoints.position()
         where = f"resumes at {stages[at]}, step {at_step}" if at_step else "starts"

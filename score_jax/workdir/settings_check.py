@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from score_jax import jsonfiles
-from score_jax.config.build import resolve, to_dict
+from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
@@ -145,14 +145,14 @@ def _differing(
     try:
         saved = json.loads(path.read_text())["settings"]
         with contextlib.suppress(InputError):  # newer settings, which it lacks, have their defaults
-            saved = to_dict(resolve(saved))
+            saved = jsonfiles.plain(resolve(saved))
         saved = flat(saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({error}), so the settings of the checkpoints beside it are "
             "not known. Choose another --workdir."
         ) from error
-    ours = flat(to_dict(settings))
+    ours = flat(jsonfiles.plain(settings))
     found = [
         f"{key}: {saved.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
         for key in sorted(saved.keys() | ours.keys())
