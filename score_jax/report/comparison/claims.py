@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_jax.evaluation.sampled import bootstrap_interval
-from score_jax.report.comparison import finished
+from score_jax.report.comparison import finished, tables
 from score_jax.report.comparison.finished import Finished
 
 Metrics = Mapping[str, Any]
@@ -128,9 +128,8 @@ def _scaling(named: Runs) -> Claim | None:
 
 def markdown(claims: Sequence[Claim]) -> str:
     """A table with a row for each claim."""
-    lines = ["| claim of the paper | here | seeds | figures |", "|---|---|---|---|"]
-    lines += [
-        f"| {claim.text} | **{claim.verdict}** | {claim.holds} of {claim.seeds} | {claim.figures} |"
+    rows = [
+        (claim.text, f"**{claim.verdict}**", f"{claim.holds} of {claim.seeds}", claim.figures)
         for claim in claims
     ]
-    return "\n".join(lines)
+    return tables.grid(("claim of the paper", "here", "seeds", "figures"), rows)
