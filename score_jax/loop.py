@@ -55,7 +55,7 @@ def train(
         run.log.write_config(jsonfiles.plain(settings), device=_device())
         settings_check.check_shared(path)
         at, at_step = run.checkpoints.position()
-        where = f"resumes at {settings.recipe[at]}, step {at_step}" if at_step else "starts"
+        where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
         run.log.say(
             f"{path}: {' → '.join(settings.recipe)} on {_device()}; {where}, compiling first …"
         )
@@ -152,11 +152,18 @@ def _stage(
         run.log.start_stage(name, steps=settings.steps, steps_before=stage.steps_before)
         source.prepare(state)
         every = run.settings.evaluation.every
+        # On a GPU dispatching a rollout waits for it: the host runs the loop's condition.
+        dispatch_waits = jax.default_backend() == "gpu"
+
+        def save(best: int | None = None) -> None:
+            extra = {"data": source.get_state(), "kl_attempt1": updates.kl_attempt1}
+            saved.save(state, extra, best)
+
         if stage.evaluates(done, every):  # the run may have been stopped after saving this step
             _evaluate(run, f"{name}-{done}", state.params, base, stage.steps_before + done)
         for number in range(done + 1, settings.steps + 1):
             run.watchdog.at(name, number)
-            if _dispatch_waits():
+            if dispatch_waits:
                 updates.finish()
             began = time.perf_counter()
             rollout = source.dispatch(state.params, number)  # problems -> rollout
@@ -175,19 +182,14 @@ def _stage(
             last, evaluating = number == settings.steps, stage.evaluates(number, every)
             if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
                 updates.finish()  # a saved step is a logged step
-                saved.save(state, _extra(source, updates), best=run.checkpoints.best_step(name))
+                save(best=run.checkpoints.best_step(name))
             if stopping and not last:
                 raise Interrupted
             if evaluating:
                 _evaluate(run, f"{name}-{number}", state.params, base, stage.steps_before + number)
         if not settings.steps:
-            saved.save(state, _extra(source, updates))
+            save()
     return state.params
-
-
-def _extra(source: Any, updates: "_Updates") -> dict[str, Any]:
-    """What a checkpoint has besides the train state."""
-    return {"data": source.get_state(), "kl_attempt1": updates.kl_attempt1}
 
 
 def _is_evaluated(run: Run, name: str) -> bool:
@@ -292,11 +294,6 @@ class _Updates:
                 self._raised.add(found.name)
                 where = self._stage.name
                 self._run.log.say(f"ALARM in {where}: {found.what}. {found.advice}")
-
-
-def _dispatch_waits() -> bool:
-    """Whether dispatching a rollout waits for it: on a GPU the host runs the loop's condition."""
-    return jax.default_backend() == "gpu"
 
 
 def _device() -> str:

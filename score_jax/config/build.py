@@ -68,7 +68,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise InputError(f"{path}={value!r} must be a tuple of names.")
         return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
-    if origin is typing.get_origin(Mapping[str, int]):
+    if origin is Mapping:
         if not isinstance(value, Mapping):
             raise InputError(f"{path} must be a group of settings, not {value!r}.")
         inner = typing.get_args(hint)[1]
