@@ -12,12 +12,14 @@ a checkpoint is restored into.
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from score_jax.config.settings import Settings, StageSettings
+from score_jax.data import pipeline
 from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings, TrainState
@@ -25,12 +27,12 @@ from score_jax.model import families, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError, nearest
+from score_jax.problem import InputError, Problem, nearest
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
-from score_jax.structs import Episode, Params
+from score_jax.structs import Episode, Params, PromptBatch
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
 
@@ -43,49 +45,34 @@ _WEIGHTS, _ADAPTERS = 0, 2**31
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A run's fixed parts."""
+    """A run's fixed parts; made only if they fit together.
+
+    Raises: InputError where model, tokenizer, settings and devices do not.
+    """
 
     settings: Settings
     model: ModelConfig
     template: templates.Template
-    mesh: Mesh
-    base: Params | None  # with LoRA, the frozen weights, on the mesh; never donated. Else None
+    mesh: Mesh  # an AbstractMesh, without devices, for programs that --mode=plan estimates
+    base: Params | None = None  # with LoRA, the frozen weights, on the mesh; never donated
+
+    def __post_init__(self) -> None:
+        set_matmul_precision(self.settings.model.dtype)
+        _check(self)
 
     @classmethod
     def open(cls, settings: Settings) -> "Experiment":
-        """Loads what does not change in a run, and checks that it fits together.
-
-        Raises: InputError where model, tokenizer, settings and devices do not.
-        """
-        set_matmul_precision(settings.model.dtype)
+        """Loads what does not change in a run."""
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         source = settings.model.source
         _, text_source = saved_params.origin(source, settings.model.tokenizer)
         template = template_of(settings, tokenizer.load(text_source))
         preset = source.startswith(PRESET)
         model = families.preset(source) if preset else weights.shape(source)
-        _check(settings, model, template, mesh)
-        opened = cls(settings, model, template, mesh, None)
+        opened = cls(settings, model, template, mesh)
         if not settings.model.lora.rank:
             return opened
         return dataclasses.replace(opened, base=opened.source_params(settings.model.dtype))
-
-    @classmethod
-    def of_shapes(
-        cls,
-        settings: Settings,
-        model: ModelConfig,
-        template: templates.Template,
-        mesh: Mesh,
-        base: Params | None,
-    ) -> "Experiment":
-        """One to compile for a mesh that is not here; checked as `open` checks.
-
-        base: with LoRA, the shapes of the frozen weights.
-        """
-        set_matmul_precision(settings.model.dtype)
-        _check(settings, model, template, mesh)
-        return cls(settings, model, template, mesh, base)
 
     def source_params(self, dtype: str = "float32") -> Params:
         """The weights of `model.source`, read from its files onto the mesh; random for a preset."""
@@ -147,7 +134,7 @@ class Experiment:
         self, *, policy: Policy | None = None, attempts: int = 0, samples: int = 0
     ) -> EpisodeSettings:
         """What a rollout is compiled for; by default the training rollout's."""
-        rollout, platform = self.settings.rollout, self.mesh.devices.flat[0].platform
+        rollout = self.settings.rollout
         return EpisodeSettings(
             model=self.model,
             policy=policy or self.policy,
@@ -161,13 +148,13 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
             slots=rollout.slots,
             turn_rows=rollout.turn_rows,
-            shrink=self._shrink(platform),
+            shrink=self._shrink(),
             dtype=self.settings.model.dtype,
-            cache_layout=layout_for(platform),
-            untied=platform == "cpu",
+            cache_layout=layout_for(self.platform),
+            untied=self.platform == "cpu",
         )
 
-    def _shrink(self, platform: str) -> int:
+    def _shrink(self) -> int:
         """The default of rollout.shrink: only where it saves more than its compiles cost.
 
         Short attempts end close together. And only on a CPU does a decode step with fewer slots
@@ -176,7 +163,17 @@ class Experiment:
         rollout = self.settings.rollout
         if rollout.shrink >= 0:
             return rollout.shrink
-        return 4 if platform == "cpu" and rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
+        return 4 if self.platform == "cpu" and rollout.max_attempt_tokens >= LONG_ATTEMPT else 0
+
+    @property
+    def columns(self) -> int:
+        """T: columns of a row that holds the longest possible episode of training."""
+        return self.episode_settings().row_tokens(self.settings.rollout.max_prompt_tokens)
+
+    @property
+    def platform(self) -> str:
+        """The kind of the mesh's devices; --mode=plan estimates for TPUs."""
+        return self.mesh.devices.flat[0].platform if isinstance(self.mesh, Mesh) else "tpu"
 
     @property
     def policy(self) -> Policy:
@@ -201,15 +198,14 @@ class Experiment:
         """What a stage's update is compiled for."""
         s = self.settings
         sampled = stage.objective == "rl"
-        rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
         split = micro_batches.choose(
             s.memory,
             self.model,
-            rows=rows if sampled else stage.documents_per_step or rows,
-            columns=self.episode_settings().row_tokens(s.rollout.max_prompt_tokens),
+            rows=s.rollout.rows if sampled else stage.documents_per_step or s.rollout.rows,
+            columns=self.columns,
             attempt_tokens=s.rollout.max_attempt_tokens,
             shards=sharding.batch_size(self.mesh),
-            platform=self.mesh.devices.flat[0].platform,
+            platform=self.platform,
         )
         return LearnerSettings(
             likelihood=self.likelihood_settings(self.policy if sampled else Policy()),
@@ -226,6 +222,18 @@ class Experiment:
         """With selective revision, how later attempts open; else None."""
         marks = VERDICTS.get(self.settings.problems.prompt)
         return Marks(*marks) if marks else None
+
+    def evaluation_batches(
+        self, problems: Sequence[Problem], batch: int
+    ) -> Iterator[tuple[PromptBatch, int]]:
+        """Every problem once, in order, as pipeline.evaluation_batches."""
+        return pipeline.evaluation_batches(
+            problems,
+            self.template.first_turn,
+            batch=batch,
+            max_prompt_tokens=self.settings.rollout.max_prompt_tokens,
+            pad_id=self.template.tokenizer.pad_id,
+        )
 
     def instruction_ids(self, instruction: str) -> list[int]:
         """The ids between two attempts with this instruction in place of the run's own."""
@@ -278,8 +286,9 @@ def _initialiser(model: ModelConfig, mesh: Mesh):
     return jax.jit(functools.partial(transformer.init, model), out_shardings=shardings)
 
 
-def _check(settings: Settings, model: ModelConfig, template: templates.Template, mesh: Mesh):
+def _check(experiment: Experiment) -> None:
     """Checks what needs the model and its tokenizer. Raises: InputError."""
+    settings, model, template = experiment.settings, experiment.model, experiment.template
     text = template.tokenizer
     # Special tokens beyond the embedding are never made from text (Gemma 3 has one, of images).
     beyond = set(range(model.vocab_size, text.vocab_size)) - set(text.special.values())
@@ -291,7 +300,7 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
         )
     if settings.model.lora.rank:
         lora.targets(model, settings.model.lora)
-    _check_attention(settings, model, mesh.devices.flat[0].platform)
+    _check_attention(settings, model, experiment.platform)
     rollout = settings.rollout
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
@@ -331,7 +340,7 @@ def _check(settings: Settings, model: ModelConfig, template: templates.Template,
                 f"and the prompt '{settings.problems.prompt}' does not ask for them. Set it to 0, "
                 f"or config.problems.prompt to one of {', '.join(VERDICTS)}."
             )
-    devices = sharding.batch_size(mesh)
+    devices = sharding.batch_size(experiment.mesh)
     for name, count in (
         ("config.rollout.problems_per_step", rollout.problems_per_step),
         ("config.evaluation.batch", settings.evaluation.batch),

@@ -16,12 +16,25 @@ from typing import Any
 
 def write(path: str | os.PathLike[str], value: Any) -> None:
     """Writes one indented JSON document; `plain` says what it may hold."""
-    _write_whole(Path(path), json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
     """Writes JSON lines, one per row, in place of the file's old ones."""
-    _write_whole(Path(path), "".join(line(row) for row in rows))
+    write_text(path, "".join(line(row) for row in rows))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text as UTF-8, which is ASCII for JSON; a lone surrogate becomes "?"."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id separates two writers; in the same folder, so renaming is atomic.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def line(value: Any) -> str:
@@ -48,14 +61,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
     return str(value)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id separates two writers; in the same folder, so renaming is atomic.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="ascii")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

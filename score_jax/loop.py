@@ -13,15 +13,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from score_jax import batches
+from score_jax import batches, jsonfiles
 from score_jax import run as runs
-from score_jax.config.build import to_dict
-from score_jax.config.settings import Settings, StageSettings
+from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate
 from score_jax.learner import step
 from score_jax.report.run_page import page, plots, summary
@@ -31,7 +30,7 @@ from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Params
 from score_jax.workdir import alarms, settings_check
-from score_jax.workdir.runlog import RunLog, package_versions, read_metrics
+from score_jax.workdir.runlog import package_versions, read_metrics
 
 DONE, STOPPED = 0, 75  # exit statuses; 75: saved after a signal, run the same command again
 
@@ -50,16 +49,16 @@ def train(
     Raises: InputError for settings, files or a work directory that do not fit.
     """
     path = Path(folder)
-    stages = list(settings.recipe)
-    names = stages if "base" in stages else ["base", *stages]
-    if hosts.lead_says(lambda: _begin(path, settings, names, base_from)):
+    if hosts.lead_says(lambda: _begin(path, settings, base_from)):
         return DONE
     with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
-        run.log.write_config(to_dict(settings), device=_device())
+        run.log.write_config(jsonfiles.plain(settings), device=_device())
         settings_check.check_shared(path)
         at, at_step = run.checkpoints.position()
-        where = f"resumes at {stages[at]}, step {at_step}" if at_step else "starts"
-        run.log.say(f"{path}: {' → '.join(stages)} on {_device()}; {where}, compiling first …")
+        where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
+        run.log.say(
+            f"{path}: {' → '.join(settings.recipe)} on {_device()}; {where}, compiling first …"
+        )
         try:
             _all_stages(run)
         except Interrupted:
@@ -71,20 +70,20 @@ def train(
             "late": len(run.watch.late),
         }
         if hosts.is_lead():
-            result = summary.write(path, names, run.log.wall_sec, package_versions(), compiled)
+            wall_sec, versions = run.log.wall_sec, package_versions()
+            result = summary.write(path, settings.recipe, wall_sec, versions, compiled)
             run.log.say(summary.table(result))
             _report(run, page.write, plots.write)
             run.log.say(f"The run page: {path / 'report' / 'index.html'}")
     return DONE
 
 
-def _begin(path: Path, settings: Settings, names: list[str], base_from: str) -> bool:
+def _begin(path: Path, settings: Settings, base_from: str) -> bool:
     """Checks the work directory before anything is loaded; whether the run is finished already."""
     settings_check.check_same_settings(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)
-    last = settings.recipe[-1]
-    if not settings_check.is_complete(path, last, names, settings.stages[last].steps):
+    if not settings_check.is_complete(path, settings):
         return False
     print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
     print(f"{path}: all stages are done; nothing to do.")
@@ -140,25 +139,31 @@ def _stage(
     name, settings, experiment = stage.name, stage.settings, run.experiment
     against = against if settings.objective == "rl" else None  # SFT has no KL terms
     source = batches.of_stage(run, stage, against)
-    anchor = _Anchor(settings.kl_attempt1, settings.kl_target)
-    updates = _Updates(run, stage, anchor)
+    updates = _Updates(run, stage)
     with run.checkpoints.of_stage(name) as saved:
         done = run.checkpoints.latest_step(name) or 0
         if done:
             state, extra = saved.state(done, experiment.state_shapes(settings))
             source.set_state(extra["data"])
-            anchor.coefficient = extra["kl_attempt1"]
+            updates.kl_attempt1 = extra["kl_attempt1"]
         else:
             state = experiment.first_state(settings, start())
         del start
         run.log.start_stage(name, steps=settings.steps, steps_before=stage.steps_before)
         source.prepare(state)
         every = run.settings.evaluation.every
+        # On a GPU dispatching a rollout waits for it: the host runs the loop's condition.
+        dispatch_waits = jax.default_backend() == "gpu"
+
+        def save(best: int | None = None) -> None:
+            extra = {"data": source.get_state(), "kl_attempt1": updates.kl_attempt1}
+            saved.save(state, extra, best)
+
         if stage.evaluates(done, every):  # the run may have been stopped after saving this step
             _evaluate(run, f"{name}-{done}", state.params, base, stage.steps_before + done)
         for number in range(done + 1, settings.steps + 1):
             run.watchdog.at(name, number)
-            if _dispatch_waits():
+            if dispatch_waits:
                 updates.finish()
             began = time.perf_counter()
             rollout = source.dispatch(state.params, number)  # problems -> rollout
@@ -166,29 +171,25 @@ def _stage(
                 began = time.perf_counter()
             batch, measured = source.batch(rollout, began)  # -> grade
             started = time.perf_counter()
+            now = dataclasses.replace(settings, kl_attempt1=updates.kl_attempt1)
             with run.phase("update", name, batch.tokens.shape[1]):  # -> shape -> update
                 state, metrics = step.train_step(
-                    state, against, batch, stage=anchor.hold(settings), base=experiment.base
+                    state, against, batch, stage=now, base=experiment.base
                 )
                 stopping = run.stop()
-            measured |= {"kl_coefficient": anchor.coefficient} if settings.kl_target else {}
+            measured |= {"kl_coefficient": now.kl_attempt1} if settings.kl_target else {}
             updates.pending = _Pending(number, metrics, measured, started, batch.tokens.size)
             last, evaluating = number == settings.steps, stage.evaluates(number, every)
             if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
                 updates.finish()  # a saved step is a logged step
-                saved.save(state, _extra(source, anchor), best=run.checkpoints.best_step(name))
+                save(best=run.checkpoints.best_step(name))
             if stopping and not last:
                 raise Interrupted
             if evaluating:
                 _evaluate(run, f"{name}-{number}", state.params, base, stage.steps_before + number)
         if not settings.steps:
-            saved.save(state, _extra(source, anchor))
+            save()
     return state.params
-
-
-def _extra(source: Any, anchor: "_Anchor") -> dict[str, Any]:
-    """What a checkpoint has besides the train state."""
-    return {"data": source.get_state(), "kl_attempt1": anchor.coefficient}
 
 
 def _is_evaluated(run: Run, name: str) -> bool:
@@ -204,10 +205,9 @@ def _evaluate(
     if run.stop():
         raise Interrupted
     with run.phase("evaluation"):
-        weights = run.experiment.weights(params)
         result = evaluate(
             run.experiment,
-            weights,
+            run.experiment.weights(params),
             run.test_problems,
             reference=None if reference is None else run.experiment.weights(reference),
             stop=run.stop,
@@ -233,8 +233,7 @@ def _report(run: Run, *parts: Callable[[Path], Any]) -> None:
             run.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
 
 
-@dataclasses.dataclass
-class _Pending:
+class _Pending(NamedTuple):
     """A dispatched update whose metrics are still on the device."""
 
     number: int
@@ -243,87 +242,58 @@ class _Pending:
     started: float
     tokens: int
 
-    def log(self, log: RunLog) -> dict[str, float]:
-        """Waits for the update, checks it, logs it and returns what was logged."""
-        metrics = {key: float(value) for key, value in jax.device_get(self.metrics).items()}
-        seconds = time.perf_counter() - self.started
-        for key in ("loss", "grad_norm"):
-            if not np.isfinite(metrics[key]):
-                raise FloatingPointError(
-                    f"{key} is {metrics[key]} at step {self.number}, so the params are lost. Lower "
-                    "the stage's learning_rate, or raise its KL coefficients, and resume from the "
-                    "last checkpoint."
-                )
-        rate = {"sec/update": seconds, "tokens_per_sec/update": self.tokens / seconds}
-        logged = {**metrics, **self.measured, **rate}
-        log.log(self.number, logged)
-        return logged
-
-
-@dataclasses.dataclass
-class _Anchor:
-    """The KL coefficient of attempt 1, which may adapt (rl/adaptive.py)."""
-
-    coefficient: float
-    target: float  # nats; 0: it does not adapt
-
-    def hold(self, stage: StageSettings) -> StageSettings:
-        """The stage with the present coefficient."""
-        return dataclasses.replace(stage, kl_attempt1=self.coefficient)
-
-    def follow(self, metrics: Mapping[str, float]) -> None:
-        """After a step."""
-        if self.target:
-            self.coefficient = adaptive.next_coefficient(
-                self.coefficient, metrics["kl/attempt1"], self.target
-            )
-
 
 class _Updates:
-    """The update that runs on the device while the host goes on: logged one step later."""
+    """The updates of a stage: each is logged one step later, while the device has new work.
 
-    def __init__(self, run: Run, stage: Stage, anchor: _Anchor):
-        self.pending: _Pending | None = None
-        self._run, self._anchor = run, anchor
-        self._alarms = _Alarms(run, stage)
-
-    def finish(self) -> bool:
-        """Waits for the pending update, if there is one, and logs it."""
-        if self.pending is None:
-            return False
-        with self._run.watchdog.phase("update"):
-            row = self.pending.log(self._run.log)
-        self.pending = None
-        self._anchor.follow(row)
-        self._alarms.look(row)
-        return True
-
-
-class _Alarms:
-    """Logs each alarm of an RL stage once, at the step that raises it (workdir/alarms.py)."""
+    What a logged step changes: the KL coefficient of attempt 1, which may adapt (rl/adaptive.py),
+    and the alarms (workdir/alarms.py). Each alarm is logged once, at the step that raises it.
+    """
 
     def __init__(self, run: Run, stage: Stage):
+        self.pending: _Pending | None = None
+        self.kl_attempt1 = stage.settings.kl_attempt1
         self._run, self._stage = run, stage
         self._raised: set[str] = set()
         self._rows: list[Mapping[str, float]] = []
         if (run.folder / "metrics.jsonl").exists():  # of steps before a resume
             self._rows += [row for row in read_metrics(run.folder) if row["stage"] == stage.name]
 
-    def look(self, row: Mapping[str, float]) -> None:
-        """After a step."""
+    def finish(self) -> bool:
+        """Waits for the pending update, if there is one, checks it and logs it."""
+        if self.pending is None:
+            return False
+        number, on_device, measured, started, tokens = self.pending
+        self.pending = None
+        with self._run.watchdog.phase("update"):
+            metrics = {key: float(value) for key, value in jax.device_get(on_device).items()}
+            seconds = time.perf_counter() - started
+            for key in ("loss", "grad_norm"):
+                if not np.isfinite(metrics[key]):
+                    raise FloatingPointError(
+                        f"{key} is {metrics[key]} at step {number}, so the params are lost. Lower "
+                        "the stage's learning_rate, or raise its KL coefficients, and resume from "
+                        "the last checkpoint."
+                    )
+            rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
+            row = {**metrics, **measured, **rate}
+            self._run.log.log(number, row)
         self._rows.append(row)
-        if self._stage.settings.objective != "rl":
-            return
+        settings = self._stage.settings
+        if settings.kl_target:
+            self.kl_attempt1 = adaptive.next_coefficient(
+                self.kl_attempt1, row["kl/attempt1"], settings.kl_target
+            )
+        if settings.objective == "rl":
+            self._raise_alarms()
+        return True
+
+    def _raise_alarms(self) -> None:
         for found in alarms.of_steps(self._rows, self._run.settings.model.dtype):
             if found.name not in self._raised:
                 self._raised.add(found.name)
                 where = self._stage.name
                 self._run.log.say(f"ALARM in {where}: {found.what}. {found.advice}")
-
-
-def _dispatch_waits() -> bool:
-    """Whether dispatching a rollout waits for it: on a GPU the host runs the loop's condition."""
-    return jax.default_backend() == "gpu"
 
 
 def _device() -> str:

@@ -143,7 +143,7 @@ class Run:
         """
         index, at_step = self.checkpoints.position()
         stage = self.stages[index]
-        if not at_step:
+        if not index and not at_step:
             return stage, 0, self.experiment.initial_params()
         return stage, at_step, self.checkpoints.params(stage.name, at_step)
 

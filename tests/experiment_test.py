@@ -69,9 +69,10 @@ def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatc
 
 def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch):
     opened = open_with(monkeypatch)
-    long = dataclasses.replace(opened.settings.rollout, max_attempt_tokens=64)
+    long = dataclasses.replace(opened.settings.rollout, max_attempt_tokens=64, attempts=1)
     opened = dataclasses.replace(
         opened, settings=dataclasses.replace(opened.settings, rollout=long)
     )
-    assert opened._shrink("cpu") == 4
-    assert opened._shrink("gpu") == opened._shrink("tpu") == 0
+    for platform, shrink in (("cpu", 4), ("gpu", 0), ("tpu", 0)):
+        monkeypatch.setattr(Experiment, "platform", platform)
+        assert opened.episode_settings().shrink == shrink

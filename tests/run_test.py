@@ -19,7 +19,7 @@ from score_jax.model import families, weights
 from score_jax.model.files import saved_params
 from score_jax.modes import ask, evaluate, export, scale
 from score_jax.rollout import episode
-from score_jax.run import stages_of
+from score_jax.run import Run, stages_of
 from tests.loop_test import AfterCalls, Crash, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -35,6 +35,17 @@ def test_a_stage_knows_its_place_in_the_recipe():
     assert len(keys) == 3
     assert [n for n in range(5) if stage1.evaluates(n, every=2)] == [2]
     assert not any(stage1.evaluates(n, every=0) for n in range(5))
+
+
+def test_a_stage_without_steps_leaves_the_params_of_the_stage_before_it(tmp_path):
+    settings = tiny_settings(recipe=("base", "stage1"))
+    still = dataclasses.replace(settings.stages["stage1"], steps=0)
+    settings = dataclasses.replace(settings, stages={**settings.stages, "stage1": still})
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    run = Run.start(settings, tmp_path, None, None)  # type: ignore[arg-type]
+    stage, at_step, params = run.newest_params()
+    assert (stage.name, at_step) == ("stage1", 0)
+    jax.tree.map(np.testing.assert_array_equal, params, run.params_of("base"))
 
 
 # Memory

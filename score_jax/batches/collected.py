@@ -88,10 +88,9 @@ def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
 
 def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
     """All episodes with their rollout's number; those still missing are sampled."""
-    collect, rollout = stage.settings.collect, run.settings.rollout
-    rows = rollout.problems_per_step * rollout.samples_per_problem
+    collect = stage.settings.collect
     left = hosts.lead_says(lambda: part.read_text(encoding="ascii") if part.exists() else "")
-    known = list(_whole_rollouts(left, rows))
+    known = list(_whole_rollouts(left, run.settings.rollout.rows))
     # Process 0 writes what all find.
     kept = part if hosts.is_lead() else Path(os.devnull)
     if hosts.is_lead():

@@ -15,9 +15,7 @@ class Documents:
     """Batches of an SFT stage on the problem set's own documents."""
 
     def __init__(self, run: Run, stage: Stage):
-        rollout = run.settings.rollout
-        rows = rollout.problems_per_step * rollout.samples_per_problem
-        self._rows = stage.settings.documents_per_step or rows
+        self._rows = stage.settings.documents_per_step or run.settings.rollout.rows
         self._run, self._stage = run, stage
 
     def get_state(self) -> dict[str, Any]:
@@ -38,19 +36,17 @@ class Documents:
     def batch(self, number: int, began: float = 0.0) -> tuple[Batch, dict[str, float]]:
         """The documents of step `number`."""
         del began
-        rows = sharding.rows(self._run.experiment.mesh)
-        batch = documents.pack(self._documents(number), **self._layout())
+        experiment = self._run.experiment
+        rows = sharding.rows(experiment.mesh)
+        batch = documents.pack(
+            self._documents(number),
+            template=experiment.template,
+            columns=experiment.columns,
+            max_attempt_tokens=self._run.settings.rollout.max_attempt_tokens,
+        )
         return jax.tree.map(lambda x: sharding.place(x, rows), batch), {}
 
     def _documents(self, number: int) -> list[documents.Row]:
         s, template = self._run.settings, self._run.experiment.template
         where = (s.problems.name, s.problems.prompt)
         return documents.own(*where, template, seed=s.seed, step=number, rows=self._rows)
-
-    def _layout(self) -> dict[str, Any]:
-        s, experiment = self._run.settings, self._run.experiment
-        return {
-            "template": experiment.template,
-            "columns": experiment.episode_settings().row_tokens(s.rollout.max_prompt_tokens),
-            "max_attempt_tokens": s.rollout.max_attempt_tokens,
-        }

@@ -175,8 +175,11 @@ class Episodes:
         if len(offline.tokens):
             written, given = self._behind_first_attempts(params, offline, key, tokens)
             parts.append(written)
-        sampled = parts[0] if len(parts) == 1 else self._joined(parts)
-        return Dispatched(sampled, prompts, given)
+        if len(parts) == 1:
+            return Dispatched(parts[0], prompts, given)
+        rows = sharding.rows(self._run.experiment.mesh)
+        joined = jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
+        return Dispatched(joined, prompts, given)
 
     def _rollout(self, settings, params: Params, prompts: PromptBatch, key, tokens: int) -> Episode:
         limit_QGA = None
@@ -217,10 +220,6 @@ class Episodes:
         later = self._rollout(rest, params, behind, key, tokens)
         texts = [row[0] for row in self._run.experiment.texts(written)]
         return contexts.later_attempts(later, jnp.repeat(first.truncated, s.samples, axis=0)), texts
-
-    def _joined(self, parts: list[Episode]) -> Episode:
-        rows = sharding.rows(self._run.experiment.mesh)
-        return jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
 
     def _grade(self, own: OwnRows) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         """Grades this process's rows; of all rows: rewards, true verdicts, what was measured."""

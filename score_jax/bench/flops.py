@@ -15,19 +15,25 @@ from score_jax.structs import Batch
 
 def of_update(model: ModelConfig, batch: Batch) -> float:
     """Policy forward and backward, and the reference's forward."""
-    m = model
-    length_B = np.asarray(batch.length, np.float64)
     written = float(np.sum(np.asarray(batch.attempt) > 0))
+    return 4 * sum(forward(model, np.asarray(batch.length, np.float64), written))
+
+
+def forward(model: ModelConfig, length_B: np.ndarray, written: float) -> tuple[float, float]:
+    """A forward pass of rows of these lengths: (layers, head).
+
+    written: tokens that the head is applied to.
+    """
+    m = model
     heads = m.head_width * (2 * m.heads + 2 * m.kv_heads)
     per_token = 2 * m.layers * m.width * (heads + 3 * m.mlp_width)
     seen_B = sum(_seen(length_B, window) for window in m.layer_windows)
     attention = 4 * m.heads * m.head_width * float(np.sum(seen_B))
-    forward = per_token * float(length_B.sum()) + attention + 2 * m.width * m.vocab_size * written
-    return 4 * forward
+    return per_token * float(length_B.sum()) + attention, 2 * m.width * m.vocab_size * written
 
 
 def _seen(length_B: np.ndarray, window: int) -> np.ndarray:
-    """Pairs of a token and a token that it sees, in rows of these lengths."""
+    """Pairs of a token and a token that it attends to, in rows of these lengths."""
     reach_B = np.minimum(length_B, window) if window else length_B
     return reach_B * (reach_B + 1) / 2 + (length_B - reach_B) * reach_B
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from score_jax.problem import Grade
 from score_jax.rewards.answers import grade as answers
 from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.sandbox import start
@@ -57,36 +58,27 @@ def measure(reps: int, mbpp: str = "") -> dict[str, Any]:
     Returns: for "programs", "numbers" and "formulas" `NAME_per_sec` (median), `NAME_spread`
       [least, most] and `NAME_right` (the share graded right, which must be 1); `sandbox`, `cores`.
     """
-    work: dict[str, tuple[int, Callable[[], int]]] = {
-        "programs": _programs(mbpp),
-        "numbers": _answers(_numbers()),
-        "formulas": _answers(_formulas()),
+    work: dict[str, tuple[Callable[..., Sequence[Grade]], Sequence[Any]]] = {
+        "programs": (programs.grade_programs, _references(mbpp) if mbpp else _stand_ins()),
+        "numbers": (answers.grade_answers, _numbers()),
+        "formulas": (answers.grade_answers, _formulas()),
     }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result: dict[str, Any] = {"sandbox": start.shared().kind, "cores": cores}
-    for name, (count, once) in work.items():
+    for name, (grade, given) in work.items():
         rates, right = [], 0
         for repetition in range(1 + reps):
             programs.forget()
             answers.forget()
             began = time.perf_counter()
-            right += once() if repetition else 0 * once()
+            grades = grade(given, TIMEOUT_SEC)
             if repetition:
-                rates.append(count / (time.perf_counter() - began))
+                rates.append(len(given) / (time.perf_counter() - began))
+                right += sum(one.reward == 1.0 for one in grades)
         result[f"{name}_per_sec"] = statistics.median(rates)
         result[f"{name}_spread"] = [min(rates), max(rates)]
-        result[f"{name}_right"] = right / (count * reps)
+        result[f"{name}_right"] = right / (len(given) * reps)
     return result
-
-
-def _programs(mbpp: str) -> tuple[int, Callable[[], int]]:
-    jobs = _references(mbpp) if mbpp else _stand_ins()
-
-    def once() -> int:
-        grades = programs.grade_programs(jobs, TIMEOUT_SEC)
-        return sum(grade.reward == 1.0 for grade in grades)
-
-    return len(jobs), once
 
 
 def _stand_ins() -> list[Job]:
@@ -103,14 +95,6 @@ def _references(path: str) -> list[Job]:
     return [
         Job(row["code"], tuple(row["test_list"]), row["test_setup_code"]) for row in rows[:PROGRAMS]
     ]
-
-
-def _answers(pairs: Sequence[tuple[str, str]]) -> tuple[int, Callable[[], int]]:
-    def once() -> int:
-        grades = answers.grade_answers(pairs, TIMEOUT_SEC)
-        return sum(grade.reward == 1.0 for grade in grades)
-
-    return len(pairs), once
 
 
 def _numbers() -> list[tuple[str, str]]:

@@ -23,11 +23,6 @@ def to_config_dict(settings: Settings) -> ConfigDict:
     return ConfigDict(dataclasses.asdict(settings))
 
 
-def to_dict(settings: Settings) -> dict[str, Any]:
-    """Settings as plain JSON-able values."""
-    return _plain(dataclasses.asdict(settings))
-
-
 def resolve(config: ConfigDict | Mapping[str, Any]) -> Settings:
     """Checked settings from a config file's tree.
 
@@ -73,7 +68,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise InputError(f"{path}={value!r} must be a tuple of names.")
         return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
-    if origin is typing.get_origin(Mapping[str, int]):
+    if origin is Mapping:
         if not isinstance(value, Mapping):
             raise InputError(f"{path} must be a group of settings, not {value!r}.")
         inner = typing.get_args(hint)[1]
@@ -88,12 +83,4 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         raise InputError(
             f"{path}={value!r} must be of type {hint.__name__}, not {type(value).__name__}."
         )
-    return value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
     return value

@@ -46,7 +46,7 @@ def check(s: Settings) -> None:
             "sets in config.problems.mixture cannot be compared. Set curriculum_steps to 0, or "
             "mixture to {}."
         )
-    rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
+    rows = s.rollout.rows
     if rows % (s.memory.micro_batches or 1):
         raise InputError(
             f"{s.rollout.problems_per_step} problems x {s.rollout.samples_per_problem} samples = "
@@ -105,8 +105,7 @@ def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
             f"{path} trains on documents, which have neither samples to compare nor a reference. "
             "Set its baseline to 'none', and kl_attempt1 and kl_attempt2 to 0."
         )
-    rows = s.rollout.problems_per_step * s.rollout.samples_per_problem
-    if (documents := stage.documents_per_step or rows) % (s.memory.micro_batches or 1):
+    if (documents := stage.documents_per_step or s.rollout.rows) % (s.memory.micro_batches or 1):
         raise InputError(
             f"{path}.documents_per_step={documents} cannot be split into "
             f"config.memory.micro_batches={s.memory.micro_batches} equal parts. Set it to a "

@@ -151,6 +151,11 @@ class RolloutSettings:
     # -1: 4 on CPUs if attempts may have 64 tokens or more, else 0.
     shrink: Annotated[int, Least(-1)] = -1
 
+    @property
+    def rows(self) -> int:
+        """B: episodes of a step."""
+        return self.problems_per_step * self.samples_per_problem
+
 
 @dataclasses.dataclass(frozen=True)
 class MemorySettings:

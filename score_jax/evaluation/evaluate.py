@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from score_jax import grading
-from score_jax.data import pipeline
 from score_jax.evaluation import breakdown, shading
 from score_jax.evaluation.edits import edit_ratio
 from score_jax.evaluation.metrics import evaluation_metrics
@@ -69,7 +68,7 @@ def evaluate(
                     attempt["shading"] = values
         transcripts.extend(graded)
 
-    for prompts, valid in _batches(experiment, problems):
+    for prompts, valid in experiment.evaluation_batches(problems, s.evaluation.batch):
         if stop():
             raise hosts.Interrupted
         sampled = _greedy(experiment, params, prompts)
@@ -101,17 +100,6 @@ def evaluate(
     if s.evaluation.samples:
         metrics["sampled"] = _sampled(experiment, params, problems, stop)
     return Evaluation(metrics, transcripts)
-
-
-def _batches(experiment: Experiment, problems: Sequence[Problem]):
-    s = experiment.settings
-    return pipeline.evaluation_batches(
-        problems,
-        experiment.template.first_turn,
-        batch=s.evaluation.batch,
-        max_prompt_tokens=s.rollout.max_prompt_tokens,
-        pad_id=experiment.template.tokenizer.pad_id,
-    )
 
 
 def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Episode:
@@ -166,7 +154,7 @@ def _sampled(
     )
     key = jax.random.fold_in(jax.random.key(s.seed), _SAMPLES)
     rewards = []
-    for prompts, valid in _batches(experiment, problems):
+    for prompts, valid in experiment.evaluation_batches(problems, s.evaluation.batch):
         if stop():
             raise hosts.Interrupted
         rows = episode.run(params, prompts, key, settings=settings, mesh=experiment.mesh)

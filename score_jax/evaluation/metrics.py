@@ -16,7 +16,7 @@ from score_jax.problem import InputError
 Interval = list[float]  # [low, high]
 
 _Z_95 = 1.959963984540054  # the normal quantile that leaves 2.5 % on either side
-_RESAMPLES = 10_000
+RESAMPLES = 10_000  # of a bootstrap
 EDIT_BINS = 20  # of the histogram of edit ratios, over [0, 1]
 
 
@@ -55,25 +55,27 @@ def evaluation_metrics(
         share[name] = hits / n
         interval[name] = wilson_interval(hits, n)
 
+    def difference(name: str, after_N: np.ndarray) -> tuple[int, int]:
+        """Of a later attempt to the first; returns how many problems it gained and lost."""
+        gained = int((~right_NA[:, 0] & after_N).sum())
+        lost = int((right_NA[:, 0] & ~after_N).sum())
+        # The difference of two shares, not of the accuracies: exact in floating point.
+        share[name] = gained / n - lost / n
+        interval[name] = paired_bootstrap_interval(gained, lost, n, seed=seed)
+        return gained, lost
+
     for a in range(attempts):
         count(f"accuracy_attempt{a + 1}", right_NA[:, a])
     if attempts >= 2:
-        gained_N = ~right_NA[:, 0] & right_NA[:, 1]
-        lost_N = right_NA[:, 0] & ~right_NA[:, 1]
-        count("incorrect_to_correct", gained_N)
-        count("correct_to_incorrect", lost_N)
-        # The difference of the two shares, not of the accuracies: exact in floating point.
-        share["delta"] = share["incorrect_to_correct"] - share["correct_to_incorrect"]
-        interval["delta"] = _paired_interval(gained_N, lost_N, seed)
+        count("incorrect_to_correct", ~right_NA[:, 0] & right_NA[:, 1])
+        count("correct_to_incorrect", right_NA[:, 0] & ~right_NA[:, 1])
+        gained, lost = difference("delta", right_NA[:, 1])
         if changed_N is None or changed_N.shape != (n,):
             raise ValueError(f"changed_N must have shape ({n},) where there are two attempts")
         count("changed", changed_N.astype(bool))
-        p_value = mcnemar_p(int(gained_N.sum()), int(lost_N.sum()))
+        p_value = mcnemar_p(gained, lost)
     if attempts >= 3:
-        gained_N = ~right_NA[:, 0] & right_NA[:, -1]
-        lost_N = right_NA[:, 0] & ~right_NA[:, -1]
-        share["delta_last"] = int(gained_N.sum()) / n - int(lost_N.sum()) / n
-        interval["delta_last"] = _paired_interval(gained_N, lost_N, seed)
+        difference("delta_last", right_NA[:, -1])
     for a in range(attempts):
         count(f"truncated_attempt{a + 1}", np.asarray(truncated_NA, bool)[:, a])
 
@@ -108,7 +110,7 @@ def paired_bootstrap_interval(gained: int, lost: int, n: int, *, seed: int = 0) 
     read `mcnemar_p` and the intervals of the two shares instead.
     """
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n, [gained / n, lost / n, (n - gained - lost) / n], size=_RESAMPLES)
+    counts = rng.multinomial(n, [gained / n, lost / n, (n - gained - lost) / n], size=RESAMPLES)
     low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, [0.025, 0.975])
     return [float(low), float(high)]
 
@@ -143,9 +145,3 @@ def _checked_rewards(reward_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndar
         bad = reward_NA[~np.isin(reward_NA, (0, 1))][0]
         raise ValueError(f"rewards must be 0 or 1 to be counted, got {bad}")
     return reward_NA == 1
-
-
-def _paired_interval(gained_N: np.ndarray, lost_N: np.ndarray, seed: int) -> Interval:
-    return paired_bootstrap_interval(
-        int(gained_N.sum()), int(lost_N.sum()), len(gained_N), seed=seed
-    )

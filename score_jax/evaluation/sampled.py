@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from score_jax.evaluation.metrics import Interval
-
-_RESAMPLES = 10_000
+from score_jax.evaluation.metrics import RESAMPLES, Interval
 
 
 def majority(answers: Sequence[str | None]) -> int:
@@ -69,6 +67,6 @@ def bootstrap_interval(value_N: np.ndarray, *, seed: int = 0) -> Interval:
     draw = np.random.default_rng(seed)
     # Values repeat (each is a mean of G zeros and ones), so counts of values are drawn.
     distinct, counts = np.unique(value_N, return_counts=True)
-    drawn = draw.multinomial(len(value_N), counts / len(value_N), size=_RESAMPLES)
+    drawn = draw.multinomial(len(value_N), counts / len(value_N), size=RESAMPLES)
     low, high = np.quantile(drawn @ distinct / len(value_N), [0.025, 0.975])
     return [float(low), float(high)]

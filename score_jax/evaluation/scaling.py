@@ -21,8 +21,6 @@ import jax
 import numpy as np
 
 from score_jax import grading
-from score_jax.config.settings import ScalingSettings
-from score_jax.data import pipeline
 from score_jax.evaluation import sampled
 from score_jax.evaluation.metrics import mcnemar_p, paired_bootstrap_interval, wilson_interval
 from score_jax.experiment import Experiment
@@ -31,9 +29,11 @@ from score_jax.rewards import selective
 from score_jax.rewards.answers import voting
 from score_jax.rl.policy import Policy
 from score_jax.rollout import episode
+from score_jax.runtime import sharding
 from score_jax.structs import Params
 
 WAYS = ("parallel", "sequential", "sequential_all")
+_SCALING = 2**31 + 1  # folded into the seed's key; experiment.py folds in smaller numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,32 +141,24 @@ def _sample(
     samples: int,
     stream: int,
 ) -> Pool:
-    s, settings = experiment.settings, experiment.settings.scaling
+    settings = experiment.settings.scaling
     rollout = experiment.episode_settings(
         policy=Policy(temperature=settings.temperature), attempts=attempts, samples=samples
     )
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(s.seed), _SCALING), stream)
+    key = jax.random.fold_in(
+        jax.random.fold_in(jax.random.key(experiment.settings.seed), _SCALING), stream
+    )
     parts = []
-    for prompts, valid in pipeline.evaluation_batches(
-        problems,
-        experiment.template.first_turn,
-        batch=_batch(experiment, settings, len(problems)),
-        max_prompt_tokens=s.rollout.max_prompt_tokens,
-        pad_id=experiment.template.tokenizer.pad_id,
-    ):
+    shards = sharding.batch_size(experiment.mesh)
+    batch = max(shards, min(settings.batch, len(problems)) // shards * shards)
+    for prompts, valid in experiment.evaluation_batches(problems, batch):
         rows = episode.run(params, prompts, key, settings=rollout, mesh=experiment.mesh)
         parts.append(_graded(experiment, rows, prompts.problems[:valid], samples))
-    arrays = (np.concatenate([getattr(p, f) for p in parts]) for f in _ARRAYS)
+    arrays = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("reward_NGA", "tokens_NGA", "read_NG")
+    )
     return Pool([answers for part in parts for answers in part.answers], *arrays)
-
-
-_SCALING = 2**31 + 1  # folded into the seed's key; experiment.py folds in smaller numbers
-_ARRAYS = ("reward_NGA", "tokens_NGA", "read_NG")
-
-
-def _batch(experiment: Experiment, settings: ScalingSettings, problems: int) -> int:
-    parts = experiment.mesh.shape["data"] * experiment.mesh.shape["fsdp"]
-    return max(parts, min(settings.batch, problems) // parts * parts)
 
 
 def _graded(

@@ -24,7 +24,6 @@ import rich.text
 
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.data import pipeline
 from score_jax.data.sets import arithmetic
 from score_jax.evaluation.edits import edit_ratio, word_diff
 from score_jax.experiment import GREEDY, Experiment
@@ -68,19 +67,18 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
         question = arithmetic.prompt(question)
     if not question.strip():
         raise InputError("the question is empty. Type one, or give --question=TEXT.")
-    template = experiment.template
-    tokens, limit = len(template.first_turn(question)), settings.rollout.max_prompt_tokens
+    tokens, limit = (
+        len(experiment.template.first_turn(question)),
+        settings.rollout.max_prompt_tokens,
+    )
     if tokens > limit:
         raise InputError(
             f"the question has {tokens} tokens and this run takes at most {limit}. Ask a shorter "
             "one, or train with a larger config.rollout.max_prompt_tokens."
         )
-    ((prompts, _),) = pipeline.evaluation_batches(
+    ((prompts, _),) = experiment.evaluation_batches(
         [Problem(id="question", prompt=question, gold="")],
-        template.first_turn,
-        batch=sharding.batch_size(experiment.mesh),  # the same question on each device
-        max_prompt_tokens=limit,
-        pad_id=template.tokenizer.pad_id,
+        sharding.batch_size(experiment.mesh),  # the same question on each device
     )
     sampled = episode.run(
         params,

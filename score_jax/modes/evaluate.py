@@ -17,7 +17,8 @@ def evaluate_latest(settings: Settings, folder: Path) -> None:
     settings_check.check_same_settings(folder, settings)
     with runs.opened(settings, folder) as run:
         stage, at_step, params = run.newest_params()
-        name = f"{stage.name} at step {at_step}" if at_step else "the loaded weights"
+        saved = at_step or stage.index
+        name = f"{stage.name} at step {at_step}" if saved else "the loaded weights"
         result = evaluate(run.experiment, run.experiment.weights(params), run.test_problems)
         run.log.write_transcripts("latest", result.transcripts)
         run.log.write_evaluation("latest", result.metrics)

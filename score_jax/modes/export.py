@@ -123,21 +123,19 @@ def _write_tokenizer(named: str, folder: Path) -> str:
         if origin.suffix == ".gguf":
             return _of_gguf(origin, folder)
         if origin.suffix == ".model":
-            copied = [origin, *_present(origin.parent, BESIDE)]
-            targets = ["tokenizer.model", *(path.name for path in copied[1:])]
+            copied = {"tokenizer.model": origin} | _present(origin.parent, BESIDE)
         elif origin.is_dir():
             copied = _present(origin, (*TOKENIZER, *BESIDE))
-            targets = [path.name for path in copied]
         else:
             return "No tokenizer: that of the characters has no files that others read."
-        for path, target in zip(copied, targets, strict=True):
-            shutil.copyfile(path, folder / target)
+        for name, path in copied.items():
+            shutil.copyfile(path, folder / name)
     except OSError as error:
         raise InputError(
             f"{folder}: the tokenizer's files cannot be written, as they are in {origin} "
             f"({error.strerror or error}). Free space or choose another --export_dir."
         ) from None
-    return f"Tokenizer, copied: {', '.join(targets)}."
+    return f"Tokenizer, copied: {', '.join(copied)}."
 
 
 def _of_gguf(origin: Path, folder: Path) -> str:
@@ -151,5 +149,5 @@ def _of_gguf(origin: Path, folder: Path) -> str:
     )
 
 
-def _present(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    return [folder / name for name in names if (folder / name).is_file()]
+def _present(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    return {name: folder / name for name in names if (folder / name).is_file()}

@@ -19,7 +19,7 @@ def scale_latest(settings: Settings, folder: Path) -> None:
     settings_check.check_same_settings(folder, settings)
     with runs.opened(settings, folder) as run:
         stage, at_step, params = run.newest_params()
-        name = stage.name if at_step else "base"
+        name = stage.name if at_step or stage.index else "base"
         found = scaling.study(run.experiment, run.experiment.weights(params), run.test_problems)
         target = folder / "scaling" / f"{name}.json"
         if hosts.is_lead():

@@ -78,21 +78,8 @@ def run(
 
     Returns: Episode of B = Q * G rows; row q * G + g is sample g of problem q.
     """
-    return run_counted(params, prompts, key, settings=settings, mesh=mesh, limit_QGA=limit_QGA)[0]
-
-
-def run_counted(
-    params: Params,
-    prompts: PromptBatch,
-    key: jax.Array,
-    *,
-    settings: EpisodeSettings,
-    mesh: Mesh | None = None,
-    limit_QGA: np.ndarray | None = None,
-) -> tuple[Episode, Work]:
-    """As `run`; also returns the work that was done."""
     arguments = call_arguments(params, prompts, key, settings=settings, limit_QGA=limit_QGA)
-    return compiled(*arguments, settings=settings, mesh=mesh)
+    return compiled(*arguments, settings=settings, mesh=mesh)[0]
 
 
 def check(episode: Episode) -> None:
@@ -131,7 +118,7 @@ def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettin
 def compiled(
     params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings, mesh
 ) -> tuple[Episode, Work]:
-    """The compiled program of `run`, for callers that lower it themselves."""
+    """The compiled program of `run`; also returns the work that was done."""
     s = settings
     params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
     if mesh is None:

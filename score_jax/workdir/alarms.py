@@ -9,8 +9,10 @@ limits are wide: they find runs that fail, and are not meant for tuning.
 """
 
 import dataclasses
+import functools
+import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 BEGIN, RECENT = 10, 5  # steps; with fewer than BEGIN no alarm is raised
@@ -25,6 +27,8 @@ DRIFT = 0.75  # times the first attempts' accuracy at the beginning; below: it d
 CREEP = 1.5  # times the length at the beginning
 ENTROPY = 0.2  # times the entropy at the beginning; below: samples are alike
 NO_GRADIENT = 1e-6  # mean size of an attempt's advantages
+
+_Means = Callable[[str], float | None]  # of metrics by name, over some steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +48,8 @@ def of_steps(rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[
     """
     if len(rows) < BEGIN:
         return []
-    begin, recent = _Means(rows[:BEGIN]), _Means(rows[-RECENT:])
-    return [
-        *_copying(recent),
-        *_drift(begin, recent),
-        *_each_attempt(begin, recent),
-        *_gap(recent, dtype),
-    ]
+    begin, recent = (functools.partial(_mean, part) for part in (rows[:BEGIN], rows[-RECENT:]))
+    return list(_found(begin, recent, dtype))
 
 
 def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Alarm]:
@@ -78,31 +77,22 @@ def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Al
     return found
 
 
-class _Means:
-    """Means of metrics over some rows."""
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]]):
-        self._rows = rows
-
-    def of(self, key: str) -> float | None:
-        """None where no row has the key."""
-        values = [row[key] for row in self._rows if row.get(key) is not None]
-        return statistics.fmean(values) if values else None
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Mean of a metric; None where no row has it."""
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return statistics.fmean(values) if values else None
 
 
-def _copying(recent: _Means) -> Iterator[Alarm]:
-    changed = recent.of("changed")
-    if changed is not None and changed < COPYING and recent.of("reward/attempt2") is not None:
+def _found(begin: _Means, recent: _Means, dtype: str) -> Iterator[Alarm]:
+    changed = recent("changed")
+    if changed is not None and changed < COPYING and recent("reward/attempt2") is not None:
         yield Alarm(
             "copying",
             f"second attempts repeat the first in {1 - changed:.1%} of the samples",
             "The policy copies its first answer, so it cannot learn to correct. Train Stage I "
             "until second answers differ (metric `changed`), or raise the bonus.",
         )
-
-
-def _drift(begin: _Means, recent: _Means) -> Iterator[Alarm]:
-    before, now = begin.of("reward/attempt1"), recent.of("reward/attempt1")
+    before, now = begin("reward/attempt1"), recent("reward/attempt1")
     if before and now is not None and now < DRIFT * before:
         yield Alarm(
             "first_attempt_drift",
@@ -110,16 +100,23 @@ def _drift(begin: _Means, recent: _Means) -> Iterator[Alarm]:
             "The policy gives up first attempts in favour of second ones. Raise kl_attempt1, and "
             "keep discount at 0.",
         )
+    for attempt in itertools.count(1):
+        reward = recent(f"reward/attempt{attempt}")
+        if reward is None:
+            break
+        yield from _of_attempt(begin, recent, attempt, reward)
+    gap = recent("logp_gap")
+    limit = LOGP_GAP.get(dtype, max(LOGP_GAP.values()))
+    if gap is not None and gap > limit:
+        yield Alarm(
+            "logp_gap",
+            f"log-probs of sampler and learner differ by {gap:.3g} nats on a token",
+            f"Rounding with {dtype} explains at most {limit:g}. The gradient is not that of the "
+            "policy that sampled. This is a bug: please report it with config.json.",
+        )
 
 
-def _each_attempt(begin: _Means, recent: _Means) -> Iterator[Alarm]:
-    attempt = 1
-    while (reward := recent.of(f"reward/attempt{attempt}")) is not None:
-        yield from _one_attempt(begin, recent, attempt, reward)
-        attempt += 1
-
-
-def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> Iterator[Alarm]:
+def _of_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> Iterator[Alarm]:
     name, key = f"attempt {attempt}", f"attempt{attempt}"
     if reward < HOPELESS:
         yield Alarm(
@@ -128,7 +125,7 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
             "If all samples are wrong, there is nothing to learn from. Use easier problems, or "
             "check in the transcripts whether right answers are graded as wrong.",
         )
-    truncated = recent.of(f"truncated/{key}") or 0.0
+    truncated = recent(f"truncated/{key}") or 0.0
     if truncated > TRUNCATED:
         yield Alarm(
             f"truncated_{key}",
@@ -136,7 +133,7 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
             "Truncated attempts have reward 0. Raise rollout.max_attempt_tokens, or check in the "
             "transcripts whether the model writes its end token.",
         )
-    kl, length = recent.of(f"kl/{key}"), recent.of(f"length/{key}")
+    kl, length = recent(f"kl/{key}"), recent(f"length/{key}")
     if kl is not None and length and kl / length > KL_PER_TOKEN:
         yield Alarm(
             f"kl_{key}",
@@ -144,7 +141,7 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
             f"The policy is far from the reference, and its text may degenerate. Raise "
             f"kl_attempt{min(attempt, 2)}, or lower the learning rate.",
         )
-    short = begin.of(f"length/{key}")
+    short = begin(f"length/{key}")
     if length and short and length > CREEP * short:
         yield Alarm(
             f"length_{key}",
@@ -154,7 +151,7 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
         )
     if not HOPELESS <= reward < SOLVED:
         return  # all samples have one reward, so the alarms below would repeat that
-    mixed = recent.of(f"mixed/{key}")
+    mixed = recent(f"mixed/{key}")
     if mixed is not None and mixed < UNMIXED:
         yield Alarm(
             f"unmixed_{key}",
@@ -163,7 +160,7 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
             "rollout.samples_per_problem or rollout.temperature, or use problems that are neither "
             "too easy nor too hard.",
         )
-    first, entropy = begin.of(f"entropy/{key}"), recent.of(f"entropy/{key}")
+    first, entropy = begin(f"entropy/{key}"), recent(f"entropy/{key}")
     if first and entropy is not None and entropy < ENTROPY * first:
         yield Alarm(
             f"entropy_{key}",
@@ -172,7 +169,7 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
             "Entropy collapsed while accuracy is still low, so samples explore little. Lower the "
             f"learning rate, or raise kl_attempt{min(attempt, 2)}.",
         )
-    advantage = recent.of(f"advantage/{key}")
+    advantage = recent(f"advantage/{key}")
     # Stage I does not train attempt 1; later attempts are always trained.
     if attempt > 1 and advantage is not None and advantage < NO_GRADIENT:
         yield Alarm(
@@ -180,16 +177,4 @@ def _one_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> 
             f"{name} has no gradient: its mean absolute advantage is {advantage:.1g}",
             "Nothing trains this attempt. Check the stage's reward_attempt2, bonus and baseline, "
             "and whether truncation='mask' masks all attempts.",
-        )
-
-
-def _gap(recent: _Means, dtype: str) -> Iterator[Alarm]:
-    gap = recent.of("logp_gap")
-    limit = LOGP_GAP.get(dtype, max(LOGP_GAP.values()))
-    if gap is not None and gap > limit:
-        yield Alarm(
-            "logp_gap",
-            f"log-probs of sampler and learner differ by {gap:.3g} nats on a token",
-            f"Rounding with {dtype} explains at most {limit:g}. The gradient is not that of the "
-            "policy that sampled. This is a bug: please report it with config.json.",
         )

@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from score_jax import jsonfiles
@@ -61,7 +60,6 @@ class RunLog:
         self,
         workdir: str | os.PathLike[str],
         *,
-        every: int = 1,
         primary: bool = True,
         stream: TextIO | None = None,
         wandb: str = "",
@@ -69,17 +67,15 @@ class RunLog:
         """Makes the work directory and checks that it is writable.
 
         Args:
-          every: steps between two logged steps; a stage's first and last are always logged.
           stream: progress is written there; standard output by default.
           wandb: a Weights & Biases project to log to as well; empty for none.
         Raises: InputError if the directory cannot be made or written, or wandb is not installed.
         """
         self.workdir = Path(workdir)
-        self._every = every
         self._primary = primary
         self._progress = Progress(stream) if primary else None
         self._start_sec = time.monotonic()
-        self._stage, self._steps, self._steps_before = "", 0, 0
+        self._stage, self._steps_before = "", 0
         self._stamped: dict[str, Any] = {}
         self._events: EventFile | None = None
         self._wandb = WandbRun(wandb, self.workdir) if wandb and primary else None
@@ -90,12 +86,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -168,18 +159,16 @@ class RunLog:
           steps_before: number of steps in all earlier stages. TensorBoard's x axis is
             `steps_before + step`, so that it grows over the stages.
         """
-        self._stage, self._steps, self._steps_before = stage, steps, steps_before
+        self._stage, self._steps_before = stage, steps_before
         if self._progress is not None:
             self._progress.start_stage(stage, steps)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Logs step 1..steps of the current stage to metrics.jsonl, TensorBoard and progress.
+        """Logs a step of the current stage to metrics.jsonl, TensorBoard and progress.
 
         Numbers may be Python's, numpy's or jax's. Numbers that are not finite are written as null.
         """
         if self._progress is None:
-            return
-        if step % self._every and step not in (1, self._steps):
             return
         row = jsonfiles.plain(
             {
@@ -192,9 +181,11 @@ class RunLog:
         )
         with open(self.workdir / "metrics.jsonl", "a", encoding="ascii") as file:
             file.write(jsonfiles.line(row))
-        self._write_events(self._steps_before + step, row)
+        global_step = self._steps_before + step
+        numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
+        self._event_file(global_step).scalars(global_step, numbers)
         if self._wandb is not None:
-            self._wandb.log(self._steps_before + step, row)
+            self._wandb.log(global_step, row)
         self._progress.show(step, row)
 
     def say(self, text: str) -> None:
@@ -223,34 +214,32 @@ class RunLog:
         """
         if not self._primary:
             return
-        if self._events is None:
-            # An earlier process may have logged global_step, which must stay visible.
-            self._events = EventFile(self.workdir / "tensorboard", global_step + 1)
+        # An earlier process may have logged global_step, which must stay visible.
+        events = self._event_file(global_step + 1)
         shares = {
             f"evaluation/{key}": value
             for key, value in metrics.items()
             if isinstance(value, int | float)
         }
-        self._events.scalars(global_step, shares)
+        events.scalars(global_step, shares)
         if self._wandb is not None:
             self._wandb.log(global_step, shares)
         lengths = [sum(a["tokens"] for a in row["attempts"]) for row in transcripts]
         edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
         for name, values in (("tokens", lengths), ("edit_ratio", edits)):
             if values:
-                self._events.histogram(global_step, f"evaluation/{name}", values)
+                events.histogram(global_step, f"evaluation/{name}", values)
         shown = "\n\n".join(map(_as_text, transcripts[:_TEXTS]))
-        self._events.text(global_step, "transcripts", shown)
+        events.text(global_step, "transcripts", shown)
 
     def _write(self, name: str, value: Any) -> None:
         if self._primary:
             jsonfiles.write(self.workdir / name, value)
 
-    def _write_events(self, global_step: int, row: Mapping[str, Any]) -> None:
+    def _event_file(self, first_step: int) -> EventFile:
         if self._events is None:
-            self._events = EventFile(self.workdir / "tensorboard", global_step)
-        numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
-        self._events.scalars(global_step, numbers)
+            self._events = EventFile(self.workdir / "tensorboard", first_step)
+        return self._events
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
     check_same_settings(folder, settings)     refuses a folder that has other settings
     take_base(folder, other, settings)        starts a run with the base model of another one
     check_shared(folder)                      refuses a folder that not all processes see
-    is_complete(folder, ...)                  whether the run is finished
+    is_complete(folder, settings)             whether the run is finished
 
 A work directory belongs to one set of settings (config.json). A run with other settings is refused
 before anything is written.
@@ -13,12 +13,11 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from score_jax import jsonfiles
-from score_jax.config.build import resolve, to_dict
+from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
@@ -125,12 +124,16 @@ def _reads(path: Path, written: str) -> bool:
         return False
 
 
-def is_complete(folder: Path, last: str, names: Sequence[str], last_step: int) -> bool:
-    """Whether the `last` stage is trained, every one of `names` evaluated, the report written."""
+def is_complete(folder: Path, settings: Settings) -> bool:
+    """Whether the last stage is trained, base and every stage evaluated, the report written."""
+    last = settings.recipe[-1]
     return (
         (folder / "report" / "summary.json").exists()
-        and all((folder / "evaluations" / f"{name}.json").exists() for name in names)
-        and saved_params.latest_step(folder / "checkpoints" / last) == last_step
+        and all(
+            (folder / "evaluations" / f"{name}.json").exists()
+            for name in ("base", *settings.recipe)
+        )
+        and saved_params.latest_step(folder / "checkpoints" / last) == settings.stages[last].steps
     )
 
 
@@ -145,14 +148,14 @@ def _differing(
     try:
         saved = json.loads(path.read_text())["settings"]
         with contextlib.suppress(InputError):  # newer settings, which it lacks, have their defaults
-            saved = to_dict(resolve(saved))
+            saved = jsonfiles.plain(resolve(saved))
         saved = flat(saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({error}), so the settings of the checkpoints beside it are "
             "not known. Choose another --workdir."
         ) from error
-    ours = flat(to_dict(settings))
+    ours = flat(jsonfiles.plain(settings))
     found = [
         f"{key}: {saved.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
         for key in sorted(saved.keys() | ours.keys())

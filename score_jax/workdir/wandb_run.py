@@ -9,7 +9,6 @@ import contextlib
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from score_jax.problem import InputError
@@ -20,7 +19,14 @@ class WandbRun:
 
     def __init__(self, project: str, workdir: Path):
         """Raises: InputError if wandb is not installed."""
-        self._wandb = _imported(project)
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError(
+                f"config.logging.wandb={project!r} needs the package wandb, which is not "
+                "installed. Install the extra (pip install '.[wandb]'), or leave the setting empty."
+            ) from error
+        self._wandb = wandb
         self._project, self._workdir = project, workdir
         self._run: Any = None
 
@@ -61,14 +67,3 @@ class WandbRun:
         if self._run is not None:
             self._run.finish()
             self._run = None
-
-
-def _imported(project: str) -> ModuleType:
-    try:
-        import wandb
-    except ImportError as error:
-        raise InputError(
-            f"config.logging.wandb={project!r} needs the package wandb, which is not installed. "
-            "Install the extra (pip install '.[wandb]'), or leave the setting empty."
-        ) from error
-    return wandb

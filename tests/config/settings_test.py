@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from score_jax.config.build import resolve, to_config_dict, to_dict
+from score_jax import jsonfiles
+from score_jax.config.build import resolve, to_config_dict
 from score_jax.config.settings import (
     CHOICES,
     MINIMA,
@@ -78,7 +79,7 @@ def test_settings_survive_the_way_to_a_config_and_back():
     assert resolve(to_config_dict(SETTINGS)) == SETTINGS
     assert resolve(dataclasses.asdict(SETTINGS)) == SETTINGS
     # config.json of a work directory is read back into the same settings.
-    assert resolve(json.loads(json.dumps(to_dict(SETTINGS)))) == SETTINGS
+    assert resolve(json.loads(json.dumps(jsonfiles.plain(SETTINGS)))) == SETTINGS
 
 
 def test_every_setting_stands_in_the_config_so_that_flags_can_override_it():

@@ -13,9 +13,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from score_jax import checkpoints, main
+from score_jax import checkpoints, jsonfiles, main
 from score_jax.config import command_line
-from score_jax.config.build import to_dict
 from score_jax.experiment import Experiment
 from score_jax.learner import step
 from score_jax.model import transformer, weights
@@ -78,7 +77,7 @@ def trained(source: Path, workdir: Path, run: list[str] | None = None) -> dict:
     experiment = Experiment.open(settings)
     params = jax.tree.map(lambda x: x * 1.25 + 0.01, experiment.initial_params())
     workdir.mkdir()
-    (workdir / "config.json").write_text(json.dumps({"settings": to_dict(settings)}))
+    (workdir / "config.json").write_text(json.dumps({"settings": jsonfiles.plain(settings)}))
     for stage, at_step in (("stage1", 200), ("stage2", 3)):
         state = step.init(params, experiment.learner_settings(settings.stages[stage]))
         state = dataclasses.replace(state, step=state.step + at_step)

@@ -89,6 +89,12 @@ def roll(settings: EpisodeSettings, batch: PromptBatch | None = None, key=KEY, m
     )
 
 
+def counted_run(settings: EpisodeSettings):
+    """The rows and the work that was done, fetched."""
+    arguments = episode.call_arguments(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
+    return jax.device_get(episode.compiled(*arguments, settings=settings, mesh=None))
+
+
 @functools.cache
 def rolled(case: str) -> Episode:
     return roll(CASES[case])
@@ -289,9 +295,7 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
     slots = 5
     # No other test may compile these settings: it would count on, or this one would not count.
     settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=1)
-    rows, work = jax.device_get(
-        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
-    )
+    rows, work = counted_run(settings)
     jax.effects_barrier()
     assert_same_samples(rolled("plain"), rows)
     samples, (steps,) = len(rows.tokens), work.decode_steps
@@ -310,9 +314,7 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
 def test_the_last_samples_move_together_into_fewer_slots():
     settings = dataclasses.replace(PLAIN, slots=12, shrink=2)
     assert episode.slot_counts(24, settings) == [12, 6, 3]
-    rows, work = jax.device_get(
-        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
-    )
+    rows, work = counted_run(settings)
     assert_same_samples(rolled("plain"), rows)
     (slot_steps,), (steps,) = work.slot_steps, work.decode_steps
     assert 3 * steps < slot_steps < 12 * steps
@@ -320,9 +322,7 @@ def test_the_last_samples_move_together_into_fewer_slots():
 
 def test_a_turn_around_of_all_slots_at_once_is_lock_step():
     settings = dataclasses.replace(PLAIN, slots=6, turn_rows=6)
-    rows, work = jax.device_get(
-        episode.run_counted(PARAMS, prompts(), jax.random.key(KEY), settings=settings)
-    )
+    rows, work = counted_run(settings)
     assert_same_samples(rolled("plain"), rows)
     length_BA = np.stack([np.sum(rows.attempt == a, axis=1) for a in (1, 2)], axis=1)
     waves = length_BA.reshape(-1, 6, 2).max(axis=1)  # each attempt lasts as long as its longest

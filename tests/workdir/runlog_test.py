@@ -130,14 +130,6 @@ def test_tensorboard_hides_the_steps_that_a_resumed_run_repeats(tmp_path):
     assert starts == [1, 7]
 
 
-def test_the_throttle_keeps_first_and_last_step(tmp_path):
-    with _log(tmp_path, every=4) as log:
-        log.start_stage("stage1", steps=10)
-        for step in range(1, 11):
-            log.log(step, {"loss": 0.0})
-    assert [step for _, step in _places(tmp_path)] == [1, 4, 8, 10]
-
-
 def test_config_names_settings_versions_and_device(tmp_path):
     with _log(tmp_path) as log:
         log.write_config({"seed": 1, "mesh": {"data": 2}}, device="cpu")

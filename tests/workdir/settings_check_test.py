@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -33,6 +34,18 @@ def finished(tmp_path_factory, quick_compile):
     folder = tmp_path_factory.mktemp("finished")
     assert loop.train(tiny_settings(recipe=("base",)), str(folder)) == loop.DONE
     return folder
+
+
+def test_a_run_is_complete_until_a_file_of_it_is_missing(finished, tmp_path):
+    settings = tiny_settings(recipe=("base",))
+    assert settings_check.is_complete(finished, settings)
+    assert not settings_check.is_complete(finished, changed(settings, "base", steps=4))
+    for name in ("report/summary.json", "evaluations/base.json", "checkpoints/base/3"):
+        folder = tmp_path / name.replace("/", "-")
+        shutil.copytree(finished, folder)
+        (folder / name).rename(tmp_path / "elsewhere")
+        assert not settings_check.is_complete(folder, settings)
+        (tmp_path / "elsewhere").rename(folder / name)
 
 
 def test_a_run_begins_behind_the_base_model_of_another(finished, tmp_path):

@@ -1,6 +1,6 @@
 """Compiles the rollout and the update of a config ahead of time, for chips that are not here.
 
-programs(settings, shapes)   yields Programs, the update first, as it is the likelier to fail
+programs(shapes)             yields Programs, the update first, as it is the likelier to fail
 compile_one(program)         -> Compiled
 """
 
@@ -13,10 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.config.settings import Settings
-from score_jax.experiment import Experiment
 from score_jax.learner import step
-from score_jax.learner.step import TrainState
 from score_jax.modes.plan import hlo
 from score_jax.modes.plan.estimate import ROLLOUT, UPDATE
 from score_jax.modes.plan.shapes import Shapes, device_bytes
@@ -51,20 +48,14 @@ class Program:
     given: int  # bytes of its arguments that stay on the chip between steps
 
 
-def programs(settings: Settings, shapes: Shapes) -> Iterator[Program]:
-    """Both programs of a step, lowered for the shapes' mesh. Raises: InputError as a run would."""
-    experiment = Experiment.of_shapes(
-        settings,
-        shapes.model,
-        shapes.template,
-        shapes.mesh,
-        shapes.frozen if shapes.lora.rank else None,
-    )
-    rollout = _rollout(experiment, shapes)
-    update = _update(experiment, shapes, rollout.out_info[0])
-    stays = (shapes.trained, shapes.opt_state, shapes.frozen)
+def programs(shapes: Shapes) -> Iterator[Program]:
+    """Both programs of a step, lowered for the shapes' mesh."""
+    rollout = _rollout(shapes)
+    update = _update(shapes, rollout.out_info[0])
+    state, experiment = shapes.state, shapes.experiment
+    stays = (state.params, state.opt_state, shapes.frozen)
     yield Program(UPDATE, update, device_bytes(stays))
-    yield Program(ROLLOUT, rollout, device_bytes(shapes.weights))
+    yield Program(ROLLOUT, rollout, device_bytes(experiment.weights(state.params)))
 
 
 def compile_one(program: Program) -> Compiled:
@@ -87,7 +78,8 @@ def compile_one(program: Program) -> Compiled:
     )
 
 
-def _rollout(experiment: Experiment, shapes: Shapes):
+def _rollout(shapes: Shapes):
+    experiment = shapes.experiment
     rollout = experiment.settings.rollout
     problems = rollout.problems_per_step
     prompts = PromptBatch(
@@ -96,38 +88,23 @@ def _rollout(experiment: Experiment, shapes: Shapes):
         index=np.zeros(problems, np.int32),
         problems=(),
     )
-    settings = experiment.episode_settings()
+    settings, params = experiment.episode_settings(), experiment.weights(shapes.state.params)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    arguments = episode.call_arguments(shapes.weights, prompts, key, settings=settings)
-    return episode.compiled.lower(*arguments, settings=settings, mesh=shapes.mesh)
+    arguments = episode.call_arguments(params, prompts, key, settings=settings)
+    return episode.compiled.lower(*arguments, settings=settings, mesh=experiment.mesh)
 
 
-def _update(experiment: Experiment, shapes: Shapes, rows: Any):
+def _update(shapes: Shapes, rows: Any):
     """rows: the shapes of the Episode that the rollout returns."""
-    by_row, everywhere = sharding.rows(shapes.mesh), sharding.replicated(shapes.mesh)
-    fields: dict[str, Any] = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row)
-        for name, x in (
-            ("tokens", rows.tokens),
-            ("attempt", rows.attempt),
-            ("logp", rows.logp),
-            ("length", rows.length),
-            ("reward", jax.ShapeDtypeStruct(rows.truncated.shape, jnp.float32)),
-            ("truncated", rows.truncated),
-        )
-    }
-    taken: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    state = TrainState(
-        step=taken,
-        params=shapes.trained,
-        opt_state=shapes.opt_state,
-        settings=experiment.learner_settings(shapes.stage),
+    by_row, base = sharding.rows(shapes.experiment.mesh), shapes.experiment.base
+    batch = Batch(
+        tokens=rows.tokens,
+        attempt=rows.attempt,
+        logp=rows.logp,
+        length=rows.length,
+        reward=jax.ShapeDtypeStruct(rows.truncated.shape, jnp.float32),  # type: ignore[arg-type]
+        truncated=rows.truncated,
     )
-    with_base = shapes.lora.rank > 0
-    return step.lower(
-        state,
-        {} if with_base else shapes.frozen,
-        Batch(**fields),
-        stage=shapes.stage,
-        base=shapes.frozen if with_base else None,
-    )
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row), batch)
+    reference = {} if base else shapes.frozen
+    return step.lower(shapes.state, reference, batch, stage=shapes.stage, base=base)

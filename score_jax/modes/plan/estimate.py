@@ -1,21 +1,21 @@
 """Estimates what a step needs on one chip by arithmetic: no compiler, no device, no weights.
 
-    terms(settings, shapes)   -> the terms, each with the setting that makes it smaller
-    needed(terms)             -> bytes of the rollout and of the update, with what stays on the chip
-    flops(settings, shapes)   -> FLOPs of one update, over all chips
+    terms(shapes)   -> the terms, each with the setting that makes it smaller
+    needed(terms)   -> bytes of the rollout and of the update, with what stays on the chip
+    flops(shapes)   -> FLOPs of one update, over all chips
 
 Weights and optimizer are exact: they have the shapes and shardings of a run. Of the rest only the
 large values are estimated; compiling (compiled.py) finds the others.
 """
 
 import dataclasses
-import functools
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
-from score_jax.config.settings import Settings
+from score_jax.bench import flops as bench_flops
+from score_jax.experiment import Experiment
 from score_jax.learner.loss import token_logprobs
 from score_jax.model.families import ModelConfig
 from score_jax.modes.plan.shapes import Shapes, device_bytes
@@ -56,14 +56,14 @@ class Term:
         return _ADVICE[self.name]
 
 
-def terms(settings: Settings, shapes: Shapes) -> list[Term]:
+def terms(shapes: Shapes) -> list[Term]:
     """All terms of a config on the mesh of the shapes."""
     return [
-        Term("weights", STAYS, device_bytes(shapes.trained)),
-        Term("optimizer", STAYS, device_bytes(shapes.opt_state)),
+        Term("weights", STAYS, device_bytes(shapes.state.params)),
+        Term("optimizer", STAYS, device_bytes(shapes.state.opt_state)),
         Term("reference", STAYS, device_bytes(shapes.frozen)),
-        *_rollout(settings, shapes),
-        *_update(settings, shapes),
+        *_rollout(shapes),
+        *_update(shapes),
     ]
 
 
@@ -82,41 +82,43 @@ def largest(terms: Sequence[Term], program: str, count: int = 3) -> list[Term]:
     return sorted(there, key=lambda term: -term.bytes)[:count]
 
 
-def queue(s: Settings, shapes: Shapes) -> int:
+def queue(shapes: Shapes) -> int:
     """How many samples a slot decodes in turn."""
-    _, samples, slots = _on_chip(s, shapes)
+    _, samples, slots = _on_chip(shapes.experiment)
     return -(-samples // slots)
 
 
-def _on_chip(s: Settings, shapes: Shapes) -> tuple[int, int, int]:
+def _on_chip(experiment: Experiment) -> tuple[int, int, int]:
     """Problems, samples and slots of a step on one chip."""
-    problems = -(-s.rollout.problems_per_step // sharding.batch_size(shapes.mesh))
-    samples = problems * s.rollout.samples_per_problem
-    return problems, samples, min(s.rollout.slots or samples, samples)
+    rollout = experiment.settings.rollout
+    problems = -(-rollout.problems_per_step // sharding.batch_size(experiment.mesh))
+    samples = problems * rollout.samples_per_problem
+    return problems, samples, min(rollout.slots or samples, samples)
 
 
-def _rollout(s: Settings, shapes: Shapes) -> list[Term]:
-    m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
-    tensor = shapes.mesh.shape["tensor"]
-    problems, _, slots = _on_chip(s, shapes)
-    prompt = s.rollout.max_prompt_tokens
+def _rollout(shapes: Shapes) -> list[Term]:
+    e = shapes.experiment
+    m, width, tensor = e.model, jnp.dtype(e.settings.model.dtype).itemsize, e.mesh.shape["tensor"]
+    problems, _, slots = _on_chip(e)
+    prompt = e.settings.rollout.max_prompt_tokens
     token = 2 * m.layers * m.kv_heads // tensor * m.head_width * width
     return [
         # Each chip, or each group of chips along `tensor`, decodes with a whole model.
         Term("decode weights", ROLLOUT, parameters(m) // tensor * width),
-        Term("cache", ROLLOUT, slots * shapes.columns * token),
+        Term("cache", ROLLOUT, slots * e.columns * token),
         Term("prompts' cache", ROLLOUT, problems * prompt * token),
         # Scores and softmax of one layer, float32.
         Term("prompts' attention", ROLLOUT, 2 * problems * m.heads // tensor * prompt**2 * 4),
     ]
 
 
-def _update(s: Settings, shapes: Shapes) -> list[Term]:
-    m, width = shapes.model, jnp.dtype(s.model.dtype).itemsize
-    split, tensor = sharding.batch_size(shapes.mesh), shapes.mesh.shape["tensor"]
-    fsdp = shapes.mesh.shape["fsdp"]
-    rows = -(-shapes.rows // (split * max(1, s.memory.micro_batches)))
-    tokens = rows * shapes.columns
+def _update(shapes: Shapes) -> list[Term]:
+    e, s = shapes.experiment, shapes.experiment.settings
+    m, width = e.model, jnp.dtype(s.model.dtype).itemsize
+    fsdp, tensor = e.mesh.shape["fsdp"], e.mesh.shape["tensor"]
+    split = sharding.batch_size(e.mesh) * max(1, s.memory.micro_batches)
+    rows, columns = -(-s.rollout.rows // split), e.columns
+    tokens = rows * columns
     heads, mlp = (m.heads + m.kv_heads) * 2 * m.head_width // tensor, m.mlp_width // tensor
     # What the backward pass keeps of each token in each layer.
     kept = (
@@ -125,18 +127,18 @@ def _update(s: Settings, shapes: Shapes) -> list[Term]:
             s.memory.remat
         ]
     )
-    trained = device_bytes(shapes.trained)
+    trained = device_bytes(shapes.state.params)
     layer = (parameters(m) - _embeddings(m)) // m.layers // tensor
     chunk = token_logprobs.chunk_tokens(s.memory.chunk, m)
     scores = 0
     if s.model.attention == "xla":
         # Scores, softmax and the gradient of one layer, float32.
-        scores = 3 * rows * (m.heads // tensor) * shapes.columns**2 * 4
+        scores = 3 * rows * (m.heads // tensor) * columns**2 * 4
     found = [
         # Of one micro-batch and, with several, their sum.
         Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
         # Frozen weights are stored in model.dtype already.
-        Term("weights in model.dtype", UPDATE, 0 if shapes.lora.rank else trained // 4 * width),
+        Term("weights in model.dtype", UPDATE, 0 if e.base else trained // 4 * width),
         # Of this layer and the next, and a share of the head with its gradient in float32.
         Term(
             "gathered weights",
@@ -162,24 +164,15 @@ def _embeddings(model: ModelConfig) -> int:
     return model.vocab_size * model.width * (1 if model.tied else 2)
 
 
-def flops(settings: Settings, shapes: Shapes) -> float:
+def flops(shapes: Shapes) -> float:
     """FLOPs of an update over all chips if every row is full; only remat recomputes anything.
 
     Counted are the policy's forward and backward passes and the reference's forward pass, and with
     remat=full each layer's forward pass again. The head is applied to written tokens only, and its
     gradient is taken in the forward pass.
     """
-    m, rows, columns = shapes.model, shapes.rows, shapes.columns
-    again = settings.memory.remat == "full"
-    layers = 2 * (parameters(m) - _embeddings(m)) * rows * columns
-    attention = 4 * m.heads * m.head_width * rows * sum(_seen(columns, w) for w in m.layer_windows)
-    written = rows * settings.rollout.attempts * settings.rollout.max_attempt_tokens
-    head = 2 * m.width * m.vocab_size * written
-    return (4 + again) * (layers + attention) + 4 * head
-
-
-@functools.cache
-def _seen(columns: int, window: int) -> float:
-    """Pairs of a token and a token that it attends to, in a row."""
-    reach = min(columns, window) if window else columns
-    return math.fsum((reach * (reach + 1) / 2, (columns - reach) * reach))
+    e, rollout = shapes.experiment, shapes.experiment.settings.rollout
+    written = rollout.rows * rollout.attempts * rollout.max_attempt_tokens
+    layers, head = bench_flops.forward(e.model, np.full(rollout.rows, float(e.columns)), written)
+    again = e.settings.memory.remat == "full"
+    return (4 + again) * layers + 4 * head

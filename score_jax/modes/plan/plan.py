@@ -31,20 +31,20 @@ def plan(settings: Settings, topology_name: str) -> None:
     planned = shapes.of_config(
         settings, jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
     )
-    terms = estimate.terms(settings, planned)
+    terms = estimate.terms(planned)
     print(table.first(where, sizes, terms), flush=True)
 
     here = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor, topology.devices(topology_name))
     print("\nCompiling the update and the rollout; this takes some minutes.", flush=True)
     found = {}
-    for program in compiled.programs(settings, shapes.of_config(settings, here)):
+    for program in compiled.programs(shapes.of_config(settings, here)):
         try:
             found[program.name] = compiled.compile_one(program)
         except compiled.NoRoomError as error:
             raise InputError(_does_not_fit(where, terms, program.name, f"{error}")) from error
         print(f"{program.name}: compiled in {found[program.name].seconds:.0f} s", flush=True)
     print(f"\n{table.both(where, terms, found)}\n\n{table.collectives(found)}\n")
-    print(table.bounds(where, settings, planned, terms, found))
+    print(table.bounds(where, planned, terms, found))
     needed = table.needed(terms, found)
     for name, size in needed.items():
         if size > where.chip.usable_bytes:

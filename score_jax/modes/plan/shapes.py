@@ -15,15 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from score_jax.config.settings import LoraSettings, Settings, StageSettings
-from score_jax.experiment import template_of
-from score_jax.learner import lora, optimizer
+from score_jax.config.settings import Settings, StageSettings
+from score_jax.experiment import Experiment, template_of
+from score_jax.learner.step import TrainState
 from score_jax.model import families, weights
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import config_formats, locate, saved_params
 from score_jax.model.published import PUBLISHED
 from score_jax.problem import InputError, nearest
-from score_jax.runtime import sharding
 from score_jax.structs import Params
 from score_jax.text import tokenizer
 from score_jax.text.templates import Template
@@ -37,30 +36,25 @@ CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS = 3, 16
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """What stays on the chips between steps, as shapes with shardings, and the size of a batch."""
+    """An experiment whose weights are shapes with shardings, and one of its stages."""
 
-    model: ModelConfig
-    template: Template
-    mesh: Any  # a Mesh; an AbstractMesh where nothing is compiled
+    experiment: Experiment
     stage: StageSettings  # the last RL stage
-    trained: Params
-    opt_state: Any
-    frozen: Params  # the reference; with LoRA the weights under the adapters serve as reference
-    lora: LoraSettings
-    rows: int  # of an update
-    columns: int  # of a row
+    state: TrainState
 
     @property
-    def weights(self) -> Params:
-        """The weights that the rollout gets."""
-        return lora.attach(self.frozen, self.trained, self.lora) if self.lora.rank else self.trained
+    def frozen(self) -> Params:
+        """The reference; with LoRA the weights under the adapters serve as reference."""
+        return self.experiment.base or self.state.params
 
 
-def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
+def of_config(settings: Settings, mesh: Any) -> Shapes:
     """The shapes of a config on a mesh, whose devices need not be here.
 
-    Raises: InputError for a hub id whose shape is unknown, a recipe without an RL stage, or sizes
-      that do not divide by the mesh.
+    Args:
+      mesh: an AbstractMesh, or a Mesh to compile for.
+    Raises: InputError for a hub id whose shape is unknown, a recipe without an RL stage, and as a
+      run would.
     """
     rl = [s for s in map(settings.stages.get, settings.recipe) if s and s.objective == "rl"]
     if not rl:
@@ -70,24 +64,10 @@ def of_config(settings: Settings, mesh: sharding.AnyMesh) -> Shapes:
         )
     model, text = _model(settings.model.source, settings.model.tokenizer)
     template = _template(settings, model, text)
-    adapters, rollout = settings.model.lora, settings.rollout
-    frozen = weights.shapes(model, mesh, settings.model.dtype if adapters.rank else "float32")
-    trained = lora.shapes(model, adapters, mesh) if adapters.rank else frozen
-    turn = len(template.turn_end_ids) + len(template.instruction_ids)
-    return Shapes(
-        model=model,
-        template=template,
-        mesh=mesh,
-        stage=rl[-1],
-        trained=trained,
-        opt_state=optimizer.shapes(settings.optimizer, trained, mesh),
-        frozen=frozen,
-        lora=adapters,
-        rows=rollout.problems_per_step * rollout.samples_per_problem,
-        columns=rollout.max_prompt_tokens
-        + rollout.attempts * rollout.max_attempt_tokens
-        + (rollout.attempts - 1) * turn,
-    )
+    adapted = settings.model.lora.rank > 0
+    base = weights.shapes(model, mesh, settings.model.dtype) if adapted else None
+    experiment = Experiment(settings, model, template, mesh, base)
+    return Shapes(experiment, rl[-1], experiment.state_shapes(rl[-1]))
 
 
 def device_bytes(tree) -> int:

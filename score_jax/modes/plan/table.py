@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from score_jax.config.settings import Settings
 from score_jax.modes.plan import estimate
 from score_jax.modes.plan.chips import GIB, Slice
 from score_jax.modes.plan.compiled import Compiled
@@ -74,19 +73,15 @@ def collectives(found: Mapping[str, Compiled]) -> str:
 
 
 def bounds(
-    where: Slice,
-    settings: Settings,
-    shapes: Shapes,
-    terms: Sequence[Term],
-    found: Mapping[str, Compiled],
+    where: Slice, shapes: Shapes, terms: Sequence[Term], found: Mapping[str, Compiled]
 ) -> str:
     """The least time of a step whose attempts all reach their limit, from the chip's peaks."""
-    chip, rollout = where.chip, settings.rollout
-    flops = estimate.flops(settings, shapes) / where.chips
+    chip, rollout = where.chip, shapes.experiment.settings.rollout
+    flops = estimate.flops(shapes) / where.chips
     sent = found[UPDATE].cost.sent
     read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
     turn = read / chip.peak.bytes_per_sec
-    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(settings, shapes)
+    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(shapes)
     compute, send = flops / chip.peak.flops, sent / chip.ici_bytes_per_sec
     return "\n".join(
         [

@@ -9,11 +9,13 @@ in none, and is "mixed" otherwise.
 import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from score_jax.evaluation.sampled import bootstrap_interval
-from score_jax.report.comparison import finished
+from score_jax.report.comparison import finished, tables
 from score_jax.report.comparison.finished import Finished
 
+Metrics = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Finished]]  # by name and seed
 COPIES = 0.05  # if a smaller share of second attempts differs, the model is said to copy
 
@@ -38,9 +40,7 @@ def of(runs: Sequence[Finished]) -> list[Claim]:
     for run in runs:
         named.setdefault(run.name, {})[run.seed] = run
     made = [
-        _own(
-            named, "score", "base", _base_loses, "The base model's second attempt is worse (Δ < 0)"
-        ),
+        _own(named, "score", "base", _loses, "The base model's second attempt is worse (Δ < 0)"),
         _own(named, "score", "", _gains, "SCoRe's second attempt is better than its first (Δ > 0)"),
         _own(named, "single_turn_rl", "", _loses, "Single-turn RL leaves Δ negative"),
         _own(
@@ -68,26 +68,22 @@ def of(runs: Sequence[Finished]) -> list[Claim]:
     return [claim for claim in made if claim]
 
 
-def _base_loses(run: Finished) -> bool:
-    return run.stages["base"]["interval"]["delta"][1] < 0
+def _gains(metrics: Metrics) -> bool:
+    return metrics["interval"]["delta"][0] > 0
 
 
-def _gains(run: Finished) -> bool:
-    return run.last["interval"]["delta"][0] > 0
+def _loses(metrics: Metrics) -> bool:
+    return metrics["interval"]["delta"][1] < 0
 
 
-def _loses(run: Finished) -> bool:
-    return run.last["interval"]["delta"][1] < 0
-
-
-def _copies(run: Finished) -> bool:
-    return run.last["changed"] < COPIES
+def _copies(metrics: Metrics) -> bool:
+    return metrics["changed"] < COPIES
 
 
 def _own(
-    named: Runs, name: str, stage: str, test: Callable[[Finished], bool], text: str
+    named: Runs, name: str, stage: str, test: Callable[[Metrics], bool], text: str
 ) -> Claim | None:
-    """A claim about the runs of one name."""
+    """A claim about the runs of one name, after a stage; empty: after the last one."""
     runs = list(named.get(name, {}).values())
     if not runs:
         return None
@@ -96,7 +92,7 @@ def _own(
         100 * statistics.fmean(m[key] for m in metrics) for key in ("delta", "changed")
     )
     figures = f"Δ {delta:+.1f}, changed {changed:.1f} %"
-    return Claim(text, sum(map(test, runs)), len(runs), figures)
+    return Claim(text, sum(map(test, metrics)), len(runs), figures)
 
 
 def _above(named: Runs, other: str, attempt: int | None, text: str) -> Claim | None:
@@ -132,9 +128,8 @@ def _scaling(named: Runs) -> Claim | None:
 
 def markdown(claims: Sequence[Claim]) -> str:
     """A table with a row for each claim."""
-    lines = ["| claim of the paper | here | seeds | figures |", "|---|---|---|---|"]
-    lines += [
-        f"| {claim.text} | **{claim.verdict}** | {claim.holds} of {claim.seeds} | {claim.figures} |"
+    rows = [
+        (claim.text, f"**{claim.verdict}**", f"{claim.holds} of {claim.seeds}", claim.figures)
         for claim in claims
     ]
-    return "\n".join(lines)
+    return tables.grid(("claim of the paper", "here", "seeds", "figures"), rows)

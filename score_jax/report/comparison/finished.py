@@ -30,20 +30,17 @@ class Finished:
         """Metrics after the last stage."""
         return self.stages[self.recipe[-1]]
 
-    def rewards(self, stage: str = "") -> dict[str, list[float]]:
-        """{problem id: rewards of its attempts} after a stage, by default the last one."""
-        return self._attempts("reward", stage)
-
-    def tokens(self) -> float:
-        """Mean number of generated tokens per problem, all attempts, after the last stage."""
-        written = self._attempts("tokens").values()
-        return sum(map(sum, written)) / len(written)
-
-    def _attempts(self, key: str, stage: str = "") -> dict[str, list[Any]]:
-        path = self.folder / "transcripts" / f"{stage or self.recipe[-1]}.jsonl"
+    def attempts(self, key: str) -> dict[str, list[Any]]:
+        """{problem id: values of its attempts} after the last stage; key: as in transcripts."""
+        path = self.folder / "transcripts" / f"{self.recipe[-1]}.jsonl"
         with open(path, encoding="utf-8") as lines:
             rows = map(json.loads, lines)
             return {row["id"]: [a[key] for a in row["attempts"]] for row in rows}
+
+    def tokens(self) -> float:
+        """Mean number of generated tokens per problem, all attempts, after the last stage."""
+        written = self.attempts("tokens").values()
+        return sum(map(sum, written)) / len(written)
 
     def scaling(self) -> Mapping[str, Any] | None:
         """The inference-time scaling study of the last stage, None if there is none."""
@@ -97,7 +94,7 @@ def difference(ours: Finished, theirs: Finished, attempt: int | None) -> np.ndar
 
     attempt: which attempt's reward, counted from 0; None: that of the second minus the first.
     """
-    a, b = ours.rewards(), theirs.rewards()
+    a, b = ours.attempts("reward"), theirs.attempts("reward")
     if a.keys() != b.keys():
         raise InputError(
             f"{ours.folder} and {theirs.folder} were evaluated on different problems, so they "

@@ -123,10 +123,8 @@ def _selective(runs: Sequence[Finished]) -> str:
     named = finished.by_name(runs)
     if "selective" not in named:
         return ""
-    lines = [
-        "| run | runs | Acc@t1 | Acc@t2 | true verdicts | kept | generated tokens per problem |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = ("run", "runs", "Acc@t1", "Acc@t2", "true verdicts", "kept")
+    rows = []
     for name in ("score", "selective"):
         mine = named.get(name, [])
         if not mine:
@@ -141,14 +139,12 @@ def _selective(runs: Sequence[Finished]) -> str:
             for key in ("verdict_accuracy", "kept")
         )
         tokens = " ".join(f"{run.tokens():.1f}" for run in mine)
-        lines.append(
-            f"| {name} | {len(mine)} | {first} | {second} | {verdicts} | {kept} | {tokens} |"
-        )
+        rows.append((name, len(mine), first, second, verdicts, kept, tokens))
     return (
         "## Selective revision\n\nThe second attempt begins with a verdict on the first. If it "
         "keeps the first answer it ends there, and Acc@t2 grades that answer. `selective` has the "
         "same task and budget but another corpus, and so another base model. Values by "
-        "seed:\n\n" + "\n".join(lines)
+        "seed:\n\n" + tables.grid((*head, "generated tokens per problem"), rows)
     )
 
 
@@ -178,10 +174,7 @@ def _scaling(runs: Sequence[Finished], folder: Path) -> str:
 
 def _budgets(studies: Sequence[Mapping[str, Any]]) -> str:
     """A row per budget; means over studies."""
-    lines = [
-        "| solutions | 2K parallel | tokens | K + K | all 2K | tokens | K + K above parallel |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for rows in zip(*(study["budgets"] for study in studies), strict=True):
 
         def mean(way: str, key: str, rows=rows) -> float:
@@ -194,11 +187,11 @@ def _budgets(studies: Sequence[Mapping[str, Any]]) -> str:
         above = " ".join(
             f"{100 * row['sequential']['above_parallel']['difference']:+.1f}" for row in rows
         )
-        lines.append(
-            f"| {rows[0]['solutions']} | {parallel} | {mean('parallel', 'tokens'):.0f} | "
-            f"{sequential} | {both} | {mean('sequential', 'tokens'):.0f} | {above} |"
-        )
-    return "\n".join(lines)
+        tokens, corrected = (f"{mean(way, 'tokens'):.0f}" for way in ("parallel", "sequential"))
+        solutions = rows[0]["solutions"]
+        lines.append((solutions, parallel, tokens, sequential, both, corrected, above))
+    head = ("solutions", "2K parallel", "tokens", "K + K", "all 2K", "tokens")
+    return tables.grid((*head, "K + K above parallel"), lines)
 
 
 def _edits(runs: Sequence[Finished], folder: Path) -> str:
@@ -293,7 +286,7 @@ def _pair(run: Finished) -> tuple[float, float]:
 
 
 def _cost(runs: Sequence[Finished]) -> str:
-    lines = ["| runs | seeds | wall time, s | flags |", "|---|---|---|---|"]
+    rows = []
     named = finished.by_name(runs)
     for name, mine in named.items():
         seconds = [run.wall_sec for run in mine]
@@ -302,10 +295,8 @@ def _cost(runs: Sequence[Finished]) -> str:
             f"--config=configs/quickstart.py:{plain}",
             *(_overrides(mine[0], named[plain][0]) if plain in named else ()),
         ]
-        lines.append(
-            f"| {name} | {len(mine)} | {statistics.fmean(seconds):.0f} ({min(seconds):.0f} to "
-            f"{max(seconds):.0f}) | `{' '.join(flags)}` |"
-        )
+        took = f"{statistics.fmean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})"
+        rows.append((name, len(mine), took, f"`{' '.join(flags)}`"))
     config = runs[0].config
     versions = ", ".join(
         f"{name} {config['versions'][name]}"
@@ -320,7 +311,7 @@ runs, one thread each: `python -m score_jax.main --config.seed=SEED --workdir=DI
 `--base_from` for runs that start from an existing base model. The same command with `--mode=scale`
 makes the votes. Wall time includes the base model, compiling, evaluations and reports.
 
-{chr(10).join(lines)}
+{tables.grid(("runs", "seeds", "wall time, s", "flags"), rows)}
 
 Device: {config["device"]}. Versions: {versions}. Revisions: {revisions}."""
 

@@ -12,7 +12,7 @@ import io
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from score_jax.problem import InputError
@@ -91,19 +91,22 @@ def header(rows: Mapping[str, Sequence[Metrics]]) -> dict[str, str]:
     return {key: head for key, head in COLUMNS.items() if key in keys}
 
 
+def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    first, *others = (f"| {' | '.join(map(str, row))} |" for row in (head, *rows))
+    return "\n".join([first, "|---" * len(head) + "|", *others])
+
+
 def markdown(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") -> str:
     """The table; its last column has Δ of every run, because a mean can hide a single run."""
     columns = header(rows)
-    lines = [
-        f"| {first} | runs | n | {' | '.join(columns.values())} | Δ of each run |",
-        "|---" * (4 + len(columns)) + "|",
-    ]
+    lines = []
     for label, runs in rows.items():
         cells = [_cell(key, [run for run in runs if key in run]) for key in columns]
         deltas = " ".join(f"{100 * run['delta']:+.1f}" for run in runs if "delta" in run) or "–"
         n = ", ".join(sorted({str(run["n"]) for run in runs}))
-        lines.append(f"| {label} | {len(runs)} | {n} | {' | '.join(cells)} | {deltas} |")
-    return "\n".join(lines)
+        lines.append((label, len(runs), n, *cells, deltas))
+    return grid((first, "runs", "n", *columns.values(), "Δ of each run"), lines)
 
 
 def as_csv(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") -> str:

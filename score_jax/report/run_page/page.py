@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from score_jax import jsonfiles
 from score_jax.report.run_page import contents
 
 # page.js starts the page, so it comes last; the others only define names.
@@ -42,14 +43,9 @@ def write(workdir: str | os.PathLike[str]) -> Path:
     Raises: InputError as contents.of does.
     """
     path = Path(workdir) / "report" / "index.html"
-    text = render(contents.of(workdir))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:  # renamed when complete: a reader may have the page open
-        part.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    jsonfiles.write_text(
+        path, render(contents.of(workdir))
+    )  # whole: a reader may have the page open
     return path
 
 

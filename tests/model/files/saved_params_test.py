@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import checkpoints
-from score_jax.config.build import to_dict
+from score_jax import checkpoints, jsonfiles
 from score_jax.config.settings import LoraSettings, ModelSettings
 from score_jax.learner import lora, step
 from score_jax.model import transformer, weights
@@ -33,7 +32,7 @@ def write_run(
     a factor of the step."""
     folder.mkdir()
     settings = dataclasses.replace(SETTINGS, model=ModelSettings(**model, lora=lora))
-    (folder / "config.json").write_text(json.dumps({"settings": to_dict(settings)}))
+    (folder / "config.json").write_text(json.dumps({"settings": jsonfiles.plain(settings)}))
     for stage, at_step in steps:
         params = jax.tree.map(lambda x, n=at_step: jnp.asarray(x) * n, trained)
         state = step.init(params, fakes.learner_settings(lora=lora))

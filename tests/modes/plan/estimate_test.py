@@ -21,7 +21,7 @@ def planned(topology: str, settings: Settings):
     made = shapes.of_config(
         settings, jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
     )
-    return estimate.terms(settings, made), made
+    return estimate.terms(made), made
 
 
 def settings(**changes: Any) -> Settings:
@@ -48,7 +48,7 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     )
     terms, what = planned("v5e:4x4", made)
     found = {term.name: term.bytes for term in terms}
-    columns = 100 + 2 * 200 + what.columns - 500  # the last: instruction and turn
+    columns = 100 + 2 * 200 + what.experiment.columns - 500  # the last: instruction and turn
     # Matrices are split over fsdp x tensor, norms are on all.
     split = MATRICES // 8 + NORMS
     assert found["weights"] == found["reference"] == 4 * split
@@ -84,10 +84,10 @@ def test_factored_moments_are_small_and_lie_on_all_chips():
 
 def test_logits_are_those_of_the_chunk_that_an_update_chooses():
     terms, what = planned("v5e:4x4", settings(memory={"chunk": 0}))
-    chosen = token_logprobs.chunk_tokens(0, what.model)
+    chosen = token_logprobs.chunk_tokens(0, what.experiment.model)
     assert chosen == 256  # a large vocabulary, in a model wider than 512
     assert {term.name: term.bytes for term in terms}["logits"] == 3 * 256 * 256_000 * 4
-    narrow = dataclasses.replace(what.model, width=128)
+    narrow = dataclasses.replace(what.experiment.model, width=128)
     assert token_logprobs.chunk_tokens(0, narrow) == 64  # half its width
     assert token_logprobs.chunk_tokens(0, dataclasses.replace(narrow, vocab_size=2**14)) == 256
     assert token_logprobs.chunk_tokens(7, narrow) == 7
@@ -96,12 +96,12 @@ def test_logits_are_those_of_the_chunk_that_an_update_chooses():
 def test_flops_are_two_for_each_weight_and_token_and_pass():
     made = settings(rollout={"max_prompt_tokens": 100, "max_attempt_tokens": 200})
     _, what = planned("v5e:4x4", made)
-    rows, columns = 512, what.columns
+    rows, columns = 512, what.experiment.columns
     head = 2 * 256_000 * 2304 * rows * 2 * 200  # written tokens only
     seen = columns * (columns + 1) / 2  # no row is longer than a window
     forward = 2 * 26 * LAYER * rows * columns + 26 * 4 * 8 * 256 * rows * seen
     # Forward, backward (2), the reference's forward; the layers again, which the head is not.
-    assert estimate.flops(made, what) == 5 * forward + 4 * head
+    assert estimate.flops(what) == 5 * forward + 4 * head
 
 
 def test_the_largest_terms_of_what_does_not_fit_each_say_what_to_change():

@@ -68,14 +68,17 @@ def test_a_hub_id_that_is_not_known_is_answered_with_what_to_do():
 
 def test_a_folder_with_config_json_alone_is_enough(folder):
     made = of_source(folder)
-    assert made.model.vocab_size == 4096
-    assert made.trained["layers"]["up"].shape == (1, 16, 32)
-    assert made.trained["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
+    assert made.experiment.model.vocab_size == 4096
+    assert made.state.params["layers"]["up"].shape == (1, 16, 32)
+    assert made.state.params["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
 
 
 def test_without_a_tokenizer_the_template_is_plain_and_the_prompt_is_still_checked(folder):
     plain = of_source(folder, template="plain")
-    assert of_source(folder, template="chatml", thinking=True).columns == plain.columns
+    assert (
+        of_source(folder, template="chatml", thinking=True).experiment.columns
+        == plain.experiment.columns
+    )
     made = flagships.settings("math_gemma2_2b")
     unknown = dataclasses.replace(
         made,
@@ -109,13 +112,16 @@ def test_shapes_and_shardings_are_those_of_a_run(rank, optimizer):
     state = sharding.on_mesh(
         experiment.mesh, step.init(params, experiment.learner_settings(made.stage))
     )
-    for planned, real in ((made.trained, state.params), (made.opt_state, state.opt_state)):
+    for planned, real in (
+        (made.state.params, state.params),
+        (made.state.opt_state, state.opt_state),
+    ):
         assert jax.tree.structure(planned) == jax.tree.structure(real)
         for ours, theirs in zip(jax.tree.leaves(planned), jax.tree.leaves(real), strict=True):
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
             shard = ours.sharding.shard_shape(ours.shape)
             assert shard == theirs.sharding.shard_shape(theirs.shape)
-    assert made.columns == experiment.episode_settings().row_tokens(
+    assert made.experiment.columns == experiment.episode_settings().row_tokens(
         settings.rollout.max_prompt_tokens
     )
 
