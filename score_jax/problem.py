@@ -20,7 +20,7 @@ class Problem:
     grader: str = "answer"  # a key of rewards.grader.GRADERS
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # level, subject, …
     prompt_format: str = ""  # how this one is put to the model; empty: as the run's prompt says
-    first_attempt: str = ""  # given, not sampled: the row goes on behind it and the instruction
+    first_attempt: str = ""  # given, not sampled: the policy continues after it and the instruction
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,7 +165,7 @@ class Episodes:
     def _sample(
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
     ) -> Dispatched:
-        """The rollout of one step; with `tokens`, of attempts that have at most so many."""
+        """The rollout of one step. tokens: the most that an attempt may have; 0: the settings' limit."""
         ours, offline = _split(prompts, len(prompts.tokens) - self._offline)
         key = jax.random.fold_in(self._stage.key, number)
         parts: list[Episode] = []
@@ -173,7 +173,7 @@ class Episodes:
         if len(ours.tokens):
             parts.append(self._rollout(self._settings, params, ours, key, tokens))
         if len(offline.tokens):
-            written, given = self._behind_first_attempts(params, offline, key, tokens)
+            written, given = self._after_first_attempts(params, offline, key, tokens)
             parts.append(written)
         if len(parts) == 1:
             return Dispatched(parts[0], prompts, given)
@@ -196,7 +196,7 @@ class Episodes:
                 limit_QGA=limit_QGA,
             )
 
-    def _behind_first_attempts(
+    def _after_first_attempts(
         self, params: Params, prompts: PromptBatch, key, tokens: int
     ) -> tuple[Episode, list[str]]:
         """Episodes whose first attempt the reference writes; that attempt's text per problem."""
@@ -205,7 +205,7 @@ class Episodes:
         one = dataclasses.replace(s, attempts=1, samples=1, siblings=1)
         first = self._rollout(one, reference, prompts, jax.random.fold_in(key, _FIRST), tokens)
         written = hosts.whole(first)
-        behind = contexts.prompts_after(
+        after_first = contexts.prompts_after(
             written,
             prompts,
             instruction=template.instruction_ids,
@@ -217,7 +217,7 @@ class Episodes:
             pad_id=s.pad_id,
         )
         rest = dataclasses.replace(s, attempts=s.attempts - 1, siblings=1)
-        later = self._rollout(rest, params, behind, key, tokens)
+        later = self._rollout(rest, params, after_first, key, tokens)
         texts = [row[0] for row in self._run.experiment.texts(written)]
         return contexts.later_attempts(later, jnp.repeat(first.truncated, s.samples, axis=0)), texts
 

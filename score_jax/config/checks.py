@@ -108,8 +108,8 @@ def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
     if (documents := stage.documents_per_step or s.rollout.rows) % (s.memory.micro_batches or 1):
         raise InputError(
             f"{path}.documents_per_step={documents} cannot be split into "
-            f"config.memory.micro_batches={s.memory.micro_batches} equal parts. Set it to a "
-            "multiple."
+            f"config.memory.micro_batches={s.memory.micro_batches} equal parts. Set "
+            "documents_per_step to a multiple of micro_batches."
         )
 
 
@@ -156,9 +156,9 @@ def _check_episodes(s: Settings, stage: StageSettings, path: str) -> None:
         )
     if stage.offline_share > 1.0 or (stage.offline_share and attempts < 2):
         raise InputError(
-            f"{path}.offline_share={stage.offline_share:g} is the share of problems whose first "
-            f"attempt is given, so that only later ones are trained; the stage has {attempts} "
-            "attempt(s). Set it between 0 and 1, and attempts to 2 or more."
+            f"{path}.offline_share={stage.offline_share:g} must be between 0 and 1, and above 0 it "
+            f"needs 2 attempts or more (now {attempts}): it is the share of problems whose first "
+            "attempt the reference writes."
         )
     if (stage.truncation == "penalty") != bool(stage.overlong_tokens):
         raise InputError(

@@ -29,7 +29,7 @@ _FAULTS = (flags.Error, ImportError, AttributeError, KeyError, TypeError, ValueE
 
 
 def define_config(values: flags.FlagValues) -> None:
-    """Adds the flag --config. The flag library reads its overrides from sys.argv."""
+    """Adds the flag --config. The flag library takes --config.KEY=VALUE from sys.argv."""
     config_flags.DEFINE_config_file(
         "config", None, "An experiment: configs/NAME.py[:RECIPE].", flag_values=values
     )

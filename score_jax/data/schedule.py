@@ -93,7 +93,7 @@ def plain(kept: np.ndarray, batch: int, seed: int) -> Schedule:
 def mixture(
     kept: np.ndarray, parts: Sequence[tuple[int, float]], batch: int, seed: int
 ) -> Schedule:
-    """Sets mixed by weight. parts: (problems, weight) of each set, in their order in the data."""
+    """Draws from several problem sets in proportion to their weights. parts: (problems, weight) of each set, in their order in the data."""
     counts = shares([weight for _, weight in parts], batch)
     streams = []
     start = 0

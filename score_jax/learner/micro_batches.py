@@ -31,7 +31,7 @@ ROUND = 16  # columns; widths are multiples of it
 # Bounds of a part on a CPU. With fewer tokens, reading the weights and adding gradients costs more
 # than a part saves; with more activations of a layer's MLP, they do not fit into the core's cache.
 LEAST_TOKENS, CACHED_ACTIVATIONS = 1024, 2**20
-LONG_ATTEMPT, WIDTHS = 64, 4  # attempts of so many tokens differ enough to use so many widths
+LONG_ATTEMPT, WIDTHS = 64, 4  # tokens of an attempt from which lengths differ enough for WIDTHS
 
 
 @dataclasses.dataclass(frozen=True)

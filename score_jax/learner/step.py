@@ -38,7 +38,7 @@ class LearnerSettings:
     max_attempt_tokens: int
     split: Split = Split()  # noqa: RUF009 (frozen)
     lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
-    siblings: int = 1  # so many adjacent samples share their first attempt
+    siblings: int = 1  # adjacent samples that share their first attempt
 
 
 class TrainState(flax.struct.PyTreeNode):

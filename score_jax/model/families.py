@@ -71,7 +71,7 @@ class Family:
     gguf: str  # GGUF's general.architecture; Hugging Face's model_type is the key in FAMILIES
     fields: Mapping[str, Any]  # of ModelConfig, the same in all models
     defaults: Mapping[str, Any]  # of config.json, as in transformers
-    window_period: int = 0  # by default every so many-th layer sees all tokens; 0: all layers do
+    window_period: int = 0  # every window_period-th layer sees all tokens; 0: all layers do
     # The number of layers of the model whose scores are scaled by width / heads; GGUF does not
     # state the scale. Source: llama.cpp, f_attention_scale.
     gguf_wide_scores: int = 0

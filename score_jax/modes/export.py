@@ -145,7 +145,7 @@ def _of_gguf(origin: Path, folder: Path) -> str:
     return (
         f"No tokenizer: the vocabulary in {origin.name} would give other ids as {TOKENIZER[0]}. "
         "Copy the tokenizer's files of the original model into the folder, or set "
-        "config.model.tokenizer to a folder that holds them."
+        "config.model.tokenizer to a folder that contains these files."
     )
 
 

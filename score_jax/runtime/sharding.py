@@ -43,7 +43,7 @@ def make_mesh(
 
 
 def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int]:
-    """The sizes of a mesh over so many devices. Raises: InputError if it does not cover them."""
+    """The sizes of a mesh over `devices` devices. Raises: InputError if it does not cover them."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [name for name, size in sizes.items() if size == -1]
     given = [size for size in sizes.values() if size != -1]

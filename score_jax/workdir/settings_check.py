@@ -1,8 +1,8 @@
-"""Checks of a work directory before a run writes in it.
+"""Checks and prepares a work directory before a run writes in it.
 
     check_same_settings(folder, settings)     refuses a folder that has other settings
-    take_base(folder, other, settings)        starts a run with the base model of another one
-    check_shared(folder)                      refuses a folder that not all processes see
+    take_base(folder, other, settings)        copies the trained base model of another run
+    check_shared(folder)                      refuses a folder that some process cannot see
     is_complete(folder, settings)             whether the run is finished
 
 A work directory belongs to one set of settings (config.json). A run with other settings is refused
@@ -111,9 +111,9 @@ def check_shared(folder: Path) -> None:
     blind = [i for i, sees in enumerate(hosts.exchange(seen)) if not sees]
     if blind:
         raise InputError(
-            f"--workdir={folder} is another folder for process {', '.join(map(str, blind))} than "
-            "for process 0, but all processes write checkpoints there. Name a folder on storage "
-            "that all hosts share."
+            f"processes {', '.join(map(str, blind))} do not see what process 0 writes to "
+            f"--workdir={folder}, but all processes write checkpoints there. Name a folder on "
+            "storage that all hosts share."
         )
 
 

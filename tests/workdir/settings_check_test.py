@@ -124,5 +124,5 @@ def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     settings_check.check_shared(tmp_path)
     monkeypatch.setattr(settings_check.hosts, "exchange", lambda seen: [seen, True, False])
-    with pytest.raises(InputError, match=r"another folder for process 2 than for process 0"):
+    with pytest.raises(InputError, match=r"processes 2 do not see what process 0 writes"):
         settings_check.check_shared(tmp_path)

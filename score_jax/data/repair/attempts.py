@@ -167,7 +167,9 @@ def main(argv: Sequence[str]) -> int:
             file = published.find(given.source, mbpp.FILE)
             rows = list(mutated(mbpp.examples(file, given.split), given.seed, _run_tests))
         elif not given.model:
-            raise InputError("--model=NAME is missing: the file must say who wrote the programs.")
+            raise InputError(
+                "--model=NAME is missing. Name the model that wrote the programs; the output file records it."
+            )
         else:
             rows = list(written(pathlib.Path(given.source), given.model, given.seed))
         # A few tasks have tests with thousands of numbers; they would make every row long.

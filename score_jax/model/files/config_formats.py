@@ -232,7 +232,7 @@ class Numbers:
         return int(value)
 
     def real(self, key: str, value: Any) -> float:
-        """The given value of `key`, as a number of 0 or more."""
+        """`value` if it is a finite number of at least 0. Raises: InputError that names `key`."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             value = None
         if value is None or not 0 <= value < math.inf:

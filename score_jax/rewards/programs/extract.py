@@ -2,7 +2,7 @@ r"""Finds the program in the text of an attempt.
 
 First, the text between `[BEGIN]` and `[DONE]`, or the whole text without these marks. (The paper's
 MBPP prompt asks for them and ends with `[BEGIN]`, so a text may begin after that mark.) In it, the
-last block fenced by ``` that names Python as its language; else the last block that names none;
+last block fenced by ``` that names Python as its language; else the last block without a language;
 without any block, all of it. Nothing is guessed: code in prose without a fence fails as a syntax
 error.
 

@@ -24,11 +24,11 @@ from score_jax.rewards.sandbox.linux import proc
 
 SLICE_SEC = 0.15
 SHORT_SLICE_SEC = 0.015  # while there are more slow programs than cores; honest ones take some 5 ms
-PATIENCE = 4  # a program that waits for a core counts as not slow for so many slices at most
+PATIENCE = 4  # slices for which a program that waits for a core does not count as slow
 LOW_PRIORITY = 19  # as of nice
 MANY = 4  # slow programs of a batch per core; with more they share one deadline
 LEAST = 0.5  # the share of its deadline that the program which began last has in any case
-OVERTIME = 4.0  # a program is killed at so many times its deadline, however long it waited
+OVERTIME = 4.0  # times its deadline: a program is killed then, however long it waited
 RECHECK_SEC = 0.1  # a program that is owed time is looked at again after this
 
 

@@ -78,7 +78,7 @@ def complete(
     """Makes a Tokenizer from what a file says, and adds the known end tokens.
 
     ends: end ids that the file states, the model's own choice first; None entries are ignored.
-    pad: None if the file names none; then the first end id pads. (Rows have lengths, so the choice
+    pad: None if the file has none; then the first end id pads. (Rows have lengths, so the choice
         has no effect.)
     Raises: InputError if there is no end token."""
     stated = [end for end in ends if end is not None and 0 <= end < vocab_size]
@@ -86,7 +86,7 @@ def complete(
     end_ids = tuple(dict.fromkeys(stated + known))
     if not end_ids:
         raise InputError(
-            f"{path} names no token that ends an answer, so every attempt would be truncated. Add "
+            f"{path} does not name a token that ends an answer, so every attempt would be truncated. Add "
             "eos_token to tokenizer_config.json beside it (or eos_token_id to the GGUF)."
         )
     return Tokenizer(

@@ -20,7 +20,7 @@ class Sidecar:
     bos: str | None
     eos: str | None
     pad: str | None
-    end_ids: tuple[int, ...]  # as the generation settings list them
+    end_ids: tuple[int, ...]  # in the order of eos_token_id
     add_bos: bool | None  # whether rows begin with bos; None if not stated
     chat_template: str
 

@@ -8,7 +8,7 @@ SHARED_BYTES = 32 << 20  # a fork shares them with its parent, and Linux counts 
 
 
 def pid_of(process: int) -> int:
-    """The number of the process behind a descriptor; 0 if it is not known here."""
+    """The number of the process that a descriptor refers to; 0 if it is not known here."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path(f"/proc/self/fdinfo/{process}").read_text().splitlines():
             if line.startswith("Pid:"):
