@@ -165,7 +165,7 @@ class Episodes:
     def _sample(
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
     ) -> Dispatched:
-        """The rollout of one step. tokens: the most that an attempt may have; 0: the settings' limit."""
+        """The rollout of a step. tokens: the limit of an attempt; 0: that of the settings."""
         ours, offline = _split(prompts, len(prompts.tokens) - self._offline)
         key = jax.random.fold_in(self._stage.key, number)
         parts: list[Episode] = []

@@ -168,7 +168,8 @@ def main(argv: Sequence[str]) -> int:
             rows = list(mutated(mbpp.examples(file, given.split), given.seed, _run_tests))
         elif not given.model:
             raise InputError(
-                "--model=NAME is missing. Name the model that wrote the programs; the output file records it."
+                "--model=NAME is missing. Name the model that wrote the programs; the output "
+                "file records it."
             )
         else:
             rows = list(written(pathlib.Path(given.source), given.model, given.seed))
