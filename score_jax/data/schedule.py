@@ -93,7 +93,10 @@ def plain(kept: np.ndarray, batch: int, seed: int) -> Schedule:
 def mixture(
     kept: np.ndarray, parts: Sequence[tuple[int, float]], batch: int, seed: int
 ) -> Schedule:
-    """Draws from several problem sets in proportion to their weights. parts: (problems, weight) of each set, in their order in the data."""
+    """Draws from several problem sets in proportion to their weights.
+
+    parts: (number of problems, weight) of each set, in the order of the sets in the data.
+    """
     counts = shares([weight for _, weight in parts], batch)
     streams = []
     start = 0

@@ -42,7 +42,7 @@ def sample(
     padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocabulary % BLOCK)))
     blocks = padded_BV.reshape(len(padded_BV), -1, BLOCK)
     here = blocks.shape[1]  # blocks on this device
-    # The block axis comes first: a TPU then sums blocks and looks sums up without a transposed copy.
+    # The block axis comes first: a TPU then sums blocks and looks sums up without a transpose.
     of_block = jnp.sum(blocks.swapaxes(0, 1), axis=-1).T
     if split_over:
         of_block = jax.lax.all_gather(of_block, split_over, axis=1, tiled=True)

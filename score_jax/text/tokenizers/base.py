@@ -86,7 +86,7 @@ def complete(
     end_ids = tuple(dict.fromkeys(stated + known))
     if not end_ids:
         raise InputError(
-            f"{path} does not name a token that ends an answer, so every attempt would be truncated. Add "
+            f"{path} has no token that ends an answer, so every attempt would be truncated. Add "
             "eos_token to tokenizer_config.json beside it (or eos_token_id to the GGUF)."
         )
     return Tokenizer(

@@ -198,7 +198,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder):
     (folder / "tokenizer_config.json").unlink()
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace("<|im_end|>", "<|other|>"))
-    with pytest.raises(InputError, match="does not name a token that ends an answer"):
+    with pytest.raises(InputError, match="has no token that ends an answer"):
         tokenizer.load(str(folder))
 
 
