@@ -1,7 +1,7 @@
 """From sampled rows to rewards: fetch this process's rows, decode their texts, grade them.
 
     own = own_rows(experiment, sampled, problems)     waits for the device
-    reward_NA, reasons = grade(experiment, own)       waits for the graders
+    grades = grade(experiment, own)                   waits for the graders
     own.in_order(values)                              one value a row, of all processes' rows
 
 Training, evaluation, scaling and the collection of documents all grade through here. Suffix N: the
@@ -64,40 +64,48 @@ def own_rows(
     return OwnRows(row_N, rows, [problems[row // samples] for row in row_N], texts)
 
 
-def grade(experiment: Experiment, own: OwnRows) -> tuple[np.ndarray, list[list[str]]]:
-    """Grades every attempt: (reward_NA float32, reasons [N][A]). A truncated attempt earns 0.
+@dataclasses.dataclass(frozen=True)
+class Grades:
+    """The verdicts on this process's rows."""
+
+    reward_NA: np.ndarray  # float32
+    solved_NA: np.ndarray  # bool: the attempt counts as right
+    reasons: list[list[str]]  # [N][A]
+
+
+def grade(experiment: Experiment, own: OwnRows) -> Grades:
+    """Grades every attempt. A truncated attempt earns 0 and is not solved.
 
     With selective revision, the answer that is valid after each attempt is graded.
     """
     texts, truncated_NA = own.texts, np.asarray(own.rows.truncated)
     if not own.problems:  # a process may have no row of a batch
-        return np.zeros(truncated_NA.shape, np.float32), []
+        return Grades(np.zeros(truncated_NA.shape, np.float32), np.zeros_like(truncated_NA), [])
     if experiment.marks:
         truncated_NA = selective.truncated(texts, truncated_NA, experiment.marks)
         texts = [selective.answers(row, experiment.marks) for row in texts]
     limits = experiment.settings.rewards
-    reward_NA, reasons = grader.grade(
+    grades = grader.grade(
         own.problems,
         texts,
         deadline_sec=limits.timeout_sec,
         program_sec=limits.program_timeout_sec,
         function=limits.function,
     )
-    return zero_truncated(reward_NA, reasons, truncated_NA)
+    return zero_truncated(Grades(*grades), truncated_NA)
 
 
-def zero_truncated(
-    reward_BA: np.ndarray, reasons: list[list[str]], truncated_BA: np.ndarray
-) -> tuple[np.ndarray, list[list[str]]]:
+def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:
     """A truncated attempt earns 0, whatever it says; its reason becomes "truncated".
 
     The paper does not mention truncation. Reward 0 teaches an attempt to end.
     """
     reasons = [
         ["truncated" if cut else reason for cut, reason in zip(cuts, row, strict=True)]
-        for cuts, row in zip(truncated_BA, reasons, strict=True)
+        for cuts, row in zip(truncated_NA, grades.reasons, strict=True)
     ]
-    return np.where(truncated_BA, np.float32(0.0), reward_BA), reasons
+    reward_NA = np.where(truncated_NA, np.float32(0.0), grades.reward_NA)
+    return Grades(reward_NA, grades.solved_NA & ~truncated_NA, reasons)
 
 
 def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:

@@ -25,10 +25,15 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """The verdict on one attempt; anything but a right answer is 0 with a reason."""
+    """The verdict on one attempt."""
 
-    reward: float  # 0.0 or 1.0
+    reward: float  # finite; of answers and programs 1.0 if right, else 0.0
     reason: str  # "equal", "unequal", "no_answer", "truncated", "timeout", "refused", …
+
+    @property
+    def solved(self) -> bool:
+        """Whether the attempt counts as right, in accuracies and filters."""
+        return self.reward >= 1.0
 
 
 class InputError(ValueError):

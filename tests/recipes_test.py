@@ -253,7 +253,7 @@ def test_answers_and_verdicts_are_graded_apart(tmp_path):
     episodes = Episodes(run, stage_of(run, "stage1"))
     graded = episodes.graded(episodes.dispatch(run.params_of("base"), 1))
     marks = run.experiment.marks
-    true_BA = selective.true_verdicts(graded.own.texts, graded.reward_BA, marks)
+    true_BA = selective.true_verdicts(graded.own.texts, graded.solved_BA, marks)
     answers = [selective.answers(row, marks)[1] for row in graded.own.texts]
     answered_B = np.array([even_length(None, [text], "")[0].reward for text in answers])
     cut_B = selective.truncated(graded.own.texts, graded.sampled.truncated, marks)[:, 1]

@@ -146,6 +146,7 @@ def _dialogues(graded: Graded) -> list[Dialogue]:
             Written(
                 ids=tuple(rows.tokens[n][marks_T == a + 1].tolist()),
                 reward=float(graded.reward_BA[own.row_N[n], a]),
+                solved=bool(graded.solved_BA[own.row_N[n], a]),
                 truncated=bool(rows.truncated[n, a]),
                 text=own.texts[n][a],
             )

@@ -50,6 +50,7 @@ class Graded:
 
     sampled: Episode  # [B, ...] on the mesh
     reward_BA: np.ndarray
+    solved_BA: np.ndarray  # bool
     true_BA: np.ndarray  # float32: attempts whose verdict is true; 0 without selective revision
     measured: dict[str, float]  # of all rows
     own: OwnRows  # this process's
@@ -152,7 +153,7 @@ class Episodes:
         episode.check(own.rows)
         decoded = time.perf_counter()
         with watchdog.phase("grade"):
-            reward_BA, true_BA, measured = self._grade(own)
+            reward_BA, solved_BA, true_BA, measured = self._grade(own)
         rate = measured.pop("generated") / (decoded - started)
         measured |= {
             "prompts_left_out": self._prompts.dropped,  # of the set: too long
@@ -160,7 +161,7 @@ class Episodes:
             "sec/grade": time.perf_counter() - decoded,
             "tokens_per_sec/rollout": rate,
         }
-        return Graded(dispatched.sampled, reward_BA, true_BA, measured, own)
+        return Graded(dispatched.sampled, reward_BA, solved_BA, true_BA, measured, own)
 
     def _sample(
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
@@ -221,21 +222,25 @@ class Episodes:
         texts = [row[0] for row in self._run.experiment.texts(written)]
         return contexts.later_attempts(later, jnp.repeat(first.truncated, s.samples, axis=0)), texts
 
-    def _grade(self, own: OwnRows) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-        """Grades this process's rows; of all rows: rewards, true verdicts, what was measured."""
+    def _grade(self, own: OwnRows) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
+        """Grades this process's rows; of all rows: rewards, solved, true verdicts, measured."""
         experiment = self._run.experiment
-        reward_NA, _ = grading.grade(experiment, own)
-        true_NA = np.zeros(reward_NA.shape, bool)
+        grades = grading.grade(experiment, own)
+        true_NA = np.zeros(grades.reward_NA.shape, bool)
         if experiment.marks:
-            true_NA = selective.true_verdicts(own.texts, reward_NA, experiment.marks)
+            true_NA = selective.true_verdicts(own.texts, grades.solved_NA, experiment.marks)
         written_N = np.sum(own.rows.attempt > 0, axis=1)
-        found_N = (reward_NA, true_NA, changed(own.texts), written_N)
+        found_N = (grades.reward_NA, grades.solved_NA, true_NA, changed(own.texts), written_N)
         rows = own.in_order(list(zip(*(x.tolist() for x in found_N), strict=True)))
-        reward_BA, true_BA, changed_B, generated_B = map(np.array, zip(*rows, strict=True))
+        reward_BA, solved_BA, true_BA, changed_B, generated_B = map(
+            np.array, zip(*rows, strict=True)
+        )
         measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
+        for a, share in enumerate(solved_BA.mean(axis=0), start=1):
+            measured[f"solved/attempt{a}"] = float(share)
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
-        return reward_BA.astype(np.float32), true_BA.astype(np.float32), measured
+        return reward_BA.astype(np.float32), solved_BA, true_BA.astype(np.float32), measured
 
     def _batch(self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray) -> Batch:
         rows, marks = sharding.rows(self._run.experiment.mesh), self._run.experiment.marks

@@ -12,7 +12,7 @@ from score_jax.evaluation.metrics import paired_bootstrap_interval, wilson_inter
 
 
 def details(
-    reward_NA: np.ndarray,
+    solved_NA: np.ndarray,
     texts: Sequence[Sequence[str]],
     tokens_NA: np.ndarray,
     tags: Sequence[Mapping[str, str]],
@@ -22,7 +22,7 @@ def details(
     """Details for N problems and A attempts.
 
     Args:
-      reward_NA: 0 or 1.
+      solved_NA: 0 or 1.
       texts: all attempts, to see which ones repeat the one before.
       tokens_NA: generated tokens of each attempt.
       tags: of the problems; a key with values that problems share (level, subject) gives groups.
@@ -34,7 +34,7 @@ def details(
       `transitions`: from each attempt to the next, counts of problems;
       `stop_when_stable`: the result of stopping when an attempt repeats the one before it.
     """
-    right_NA = np.asarray(reward_NA) > 0
+    right_NA = np.asarray(solved_NA, bool)
     found: dict[str, Any] = {"by": _groups(right_NA, tags)}
     if right_NA.shape[1] > 1:
         first_N, second_N = right_NA[:, 0], right_NA[:, 1]

@@ -79,22 +79,22 @@ def evaluate(
         finish(*pending)
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
     edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
-    reward_NA, truncated_NA, tokens_NA = (
+    solved_NA, truncated_NA, tokens_NA = (
         np.array([[attempt[key] for attempt in row["attempts"]] for row in transcripts])
-        for key in ("reward", "truncated", "tokens")
+        for key in ("solved", "truncated", "tokens")
     )
     metrics = evaluation_metrics(
-        reward_NA,
+        solved_NA,
         changed(texts),
         truncated_NA,
         edit_ratio_N=np.array(edits) if edits else None,
         seed=s.seed,
     )
     tags = [row.get("tags", {}) for row in transcripts]
-    metrics["details"] = breakdown.details(reward_NA, texts, tokens_NA, tags, seed=s.seed)
+    metrics["details"] = breakdown.details(solved_NA, texts, tokens_NA, tags, seed=s.seed)
     if experiment.marks:
         metrics["details"]["selective"] = breakdown.verdicts(
-            selective.true_verdicts(texts, reward_NA, experiment.marks),
+            selective.true_verdicts(texts, solved_NA, experiment.marks),
             [[selective.verdict(text, experiment.marks) for text in row[1:]] for row in texts],
         )
     if s.evaluation.samples:
@@ -153,15 +153,15 @@ def _sampled(
         attempts=s.evaluation.attempts,
     )
     key = jax.random.fold_in(jax.random.key(s.seed), _SAMPLES)
-    rewards = []
+    solved = []
     for prompts, valid in experiment.evaluation_batches(problems, s.evaluation.batch):
         if stop():
             raise hosts.Interrupted
         rows = episode.run(params, prompts, key, settings=settings, mesh=experiment.mesh)
         own = grading.own_rows(experiment, rows, prompts.problems[:valid], samples=settings.samples)
-        reward_BA = np.array(own.in_order(grading.grade(experiment, own)[0].tolist()), np.float32)
-        rewards.append(reward_BA.reshape(valid, settings.samples, -1))
-    found = sampled_metrics(np.concatenate(rewards), seed=s.seed)
+        solved_BA = np.array(own.in_order(grading.grade(experiment, own).solved_NA.tolist()))
+        solved.append(solved_BA.reshape(valid, settings.samples, -1))
+    found = sampled_metrics(np.concatenate(solved), seed=s.seed)
     return {**found, "temperature": s.evaluation.temperature}
 
 
@@ -170,7 +170,7 @@ def _graded(
 ) -> list[dict[str, Any]]:
     """The transcripts of a batch, one per problem; each process grades its own rows."""
     own = grading.own_rows(experiment, sampled, problems)
-    reward_NA, reasons = grading.grade(experiment, own)
+    grades = grading.grade(experiment, own)
     attempts = range(own.rows.truncated.shape[1])
     transcripts = [
         {
@@ -182,8 +182,9 @@ def _graded(
             "attempts": [
                 {
                     "text": texts[a],
-                    "reward": float(reward_NA[n, a]),
-                    "reason": reasons[n][a],
+                    "reward": float(grades.reward_NA[n, a]),
+                    "solved": bool(grades.solved_NA[n, a]),
+                    "reason": grades.reasons[n][a],
                     "tokens": int(np.sum(own.rows.attempt[n] == a + 1)),
                     "truncated": bool(own.rows.truncated[n, a]),
                 }

@@ -21,7 +21,7 @@ EDIT_BINS = 20  # of the histogram of edit ratios, over [0, 1]
 
 
 def evaluation_metrics(
-    reward_NA: np.ndarray,
+    solved_NA: np.ndarray,
     changed_N: np.ndarray | None,
     truncated_NA: np.ndarray,
     *,
@@ -31,7 +31,7 @@ def evaluation_metrics(
     """Metrics of one or more attempts at the N problems of an evaluation.
 
     Args:
-      reward_NA: 0 or 1 for each problem and attempt.
+      solved_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
       edit_ratio_N: in [0, 1], how much of the first attempt the second rewrites (edits.py).
@@ -45,7 +45,7 @@ def evaluation_metrics(
       their mean `edit_ratio` and `edit_ratio_histogram`, counts of EDIT_BINS bins over [0, 1].
     Raises: InputError without problems; ValueError if shapes differ or a reward is not 0 or 1.
     """
-    right_NA = _checked_rewards(reward_NA, truncated_NA)
+    right_NA = _checked(solved_NA, truncated_NA)
     n, attempts = right_NA.shape
     share: dict[str, float] = {}
     interval: dict[str, Interval] = {}
@@ -128,20 +128,20 @@ def mcnemar_p(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**flips)
 
 
-def _checked_rewards(reward_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:
-    reward_NA = np.asarray(reward_NA)
-    if reward_NA.ndim != 2 or reward_NA.shape[1] == 0:
-        raise ValueError(f"reward_NA must be [problems, attempts], got shape {reward_NA.shape}")
-    if np.shape(truncated_NA) != reward_NA.shape:
+def _checked(solved_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:
+    solved_NA = np.asarray(solved_NA)
+    if solved_NA.ndim != 2 or solved_NA.shape[1] == 0:
+        raise ValueError(f"solved_NA must be [problems, attempts], got shape {solved_NA.shape}")
+    if np.shape(truncated_NA) != solved_NA.shape:
         raise ValueError(
-            f"truncated_NA has shape {np.shape(truncated_NA)}, reward_NA {reward_NA.shape}"
+            f"truncated_NA has shape {np.shape(truncated_NA)}, solved_NA {solved_NA.shape}"
         )
-    if len(reward_NA) == 0:
+    if len(solved_NA) == 0:
         raise InputError(
             "no problems to evaluate: an accuracy over 0 problems means nothing. "
             "Set config.evaluation.problems to at least 1 and check that the split is not empty."
         )
-    if not np.isin(reward_NA, (0, 1)).all():
-        bad = reward_NA[~np.isin(reward_NA, (0, 1))][0]
+    if not np.isin(solved_NA, (0, 1)).all():
+        bad = solved_NA[~np.isin(solved_NA, (0, 1))][0]
         raise ValueError(f"rewards must be 0 or 1 to be counted, got {bad}")
-    return reward_NA == 1
+    return solved_NA == 1

@@ -32,14 +32,14 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def sampled_metrics(reward_NGA: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+def sampled_metrics(solved_NGA: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     """Averages over the G samples of each of N problems (avg@G), and pass@k of each attempt.
 
     Returns: `samples`, `accuracy_attempt1` …, `delta` (attempt 2 minus attempt 1), their intervals
       by a bootstrap over problems, and `pass_attempt1` …: {k: pass@k} for k = 1, 2, 4, … G.
     """
-    problems, samples, attempts = reward_NGA.shape
-    mean_NA = reward_NGA.mean(axis=1)
+    problems, samples, attempts = solved_NGA.shape
+    mean_NA = solved_NGA.mean(axis=1)
     found: dict[str, Any] = {"n": problems, "samples": samples}
     values = {f"accuracy_attempt{a + 1}": mean_NA[:, a] for a in range(attempts)}
     if attempts > 1:
@@ -49,7 +49,7 @@ def sampled_metrics(reward_NGA: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
         name: bootstrap_interval(value_N, seed=seed) for name, value_N in values.items()
     }
     for a in range(attempts):
-        right_N = reward_NGA[:, :, a].sum(axis=1).astype(int).tolist()
+        right_N = solved_NGA[:, :, a].sum(axis=1).astype(int).tolist()
         found[f"pass_attempt{a + 1}"] = {
             str(k): float(np.mean([pass_at_k(right, samples, k) for right in right_N]))
             for k in doublings(samples)

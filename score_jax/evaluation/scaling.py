@@ -41,7 +41,7 @@ class Pool:
     """Samples of all problems: N problems, G samples, A attempts."""
 
     answers: list[list[list[str | None]]]  # [N][G][A], as stated
-    reward_NGA: np.ndarray
+    solved_NGA: np.ndarray
     tokens_NGA: np.ndarray  # generated
     read_NG: np.ndarray  # tokens before the second attempt; 0 if there is none
 
@@ -67,7 +67,7 @@ def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -
         "n": len(problems),
         "temperature": settings.temperature,
         "budgets": budgets(pairs, others),
-        "sampled": sampled.sampled_metrics(pairs.reward_NGA, seed=experiment.settings.seed),
+        "sampled": sampled.sampled_metrics(pairs.solved_NGA, seed=experiment.settings.seed),
     }
 
 
@@ -77,21 +77,21 @@ def budgets(pairs: Pool, others: Pool) -> list[dict[str, Any]]:
     pairs: samples of two attempts. others: samples of one; `parallel` votes over these and the
       first attempts of the pairs.
     """
-    n, half = pairs.reward_NGA.shape[:2]
+    n, half = pairs.solved_NGA.shape[:2]
     rows = []
     for budget in sampled.doublings(2 * half)[1:]:
         k = budget // 2
         right: dict[str, np.ndarray] = {way: np.zeros(n, bool) for way in WAYS}
         for i in range(n):
             firsts = [g[0] for g in pairs.answers[i]] + [g[0] for g in others.answers[i]]
-            rewards = np.concatenate([pairs.reward_NGA[i, :, 0], others.reward_NGA[i, :, 0]])
-            right["parallel"][i] = rewards[sampled.majority(firsts[:budget])] > 0
+            solved = np.concatenate([pairs.solved_NGA[i, :, 0], others.solved_NGA[i, :, 0]])
+            right["parallel"][i] = solved[sampled.majority(firsts[:budget])]
             revised = [g[1] for g in pairs.answers[i][:k]]
-            right["sequential"][i] = pairs.reward_NGA[i, sampled.majority(revised), 1] > 0
+            right["sequential"][i] = pairs.solved_NGA[i, sampled.majority(revised), 1]
             # In the order of generation: both attempts of a sample, then the next sample.
             both = [answer for g in pairs.answers[i][:k] for answer in g]
-            rewards = pairs.reward_NGA[i, :k].reshape(-1)
-            right["sequential_all"][i] = rewards[sampled.majority(both)] > 0
+            solved = pairs.solved_NGA[i, :k].reshape(-1)
+            right["sequential_all"][i] = solved[sampled.majority(both)]
         row: dict[str, Any] = {"solutions": budget}
         for way in WAYS:
             hits = int(right[way].sum())
@@ -156,7 +156,7 @@ def _sample(
         parts.append(_graded(experiment, rows, prompts.problems[:valid], samples))
     arrays = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("reward_NGA", "tokens_NGA", "read_NG")
+        for name in ("solved_NGA", "tokens_NGA", "read_NG")
     )
     return Pool([answers for part in parts for answers in part.answers], *arrays)
 
@@ -166,7 +166,7 @@ def _graded(
 ) -> Pool:
     """The samples of a batch; each process grades its own rows."""
     own = grading.own_rows(experiment, sampled, problems, samples=samples)
-    reward_NA, _ = grading.grade(experiment, own)
+    solved_NA = grading.grade(experiment, own).solved_NA
     texts, rows = own.texts, own.rows
     if experiment.marks:
         texts = [selective.answers(row, experiment.marks) for row in texts]
@@ -181,13 +181,13 @@ def _graded(
         ]
         for n, problem in enumerate(own.problems)
     ]
-    found_N = (answers, reward_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
+    found_N = (answers, solved_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
     all_rows = own.in_order(list(zip(*found_N, strict=True)))
-    answers_B, reward_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
+    answers_B, solved_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
     shape = (len(problems), samples, attempts)
     return Pool(
         [list(answers_B[i * samples : (i + 1) * samples]) for i in range(len(problems))],
-        np.array(reward_BA, np.float32).reshape(shape),
+        np.array(solved_BA, bool).reshape(shape),
         np.array(tokens_BA).reshape(shape),
         np.array(read_B).reshape(shape[:2]),
     )

@@ -39,13 +39,14 @@ def grade(
     deadline_sec: float = DEADLINE_SEC,
     program_sec: float = programs.TIMEOUT_SEC,
     function: str = "",
-) -> tuple[np.ndarray, list[list[str]]]:
+) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
     """Grades every attempt of every row; equal texts of one problem are graded once.
 
     problems: one per row (B of them). deadline_sec: wall clock for one hard answer, and for all
     hanging answers of the batch together. program_sec: wall clock for one program with its tests.
     function: "module:function" that grades instead of the problems' own graders; see functions.py.
-    Returns: reward_BA float32 in {0, 1}, and the reasons, B lists of A.
+    Returns: reward_BA float32, solved_BA bool (whether an attempt counts as right), and the
+    reasons, B lists of A.
     Raises: InputError for an unknown grader; ValueError for rows of unequal numbers of attempts.
     """
     attempts = len(texts_BA[0]) if texts_BA else 0
@@ -58,9 +59,11 @@ def grade(
         grades_BA = functions.grade(function, problems, texts_BA, deadline_sec)
     else:
         grades_BA = _by_their_graders(problems, texts_BA, deadline_sec, program_sec)
-    rewards = np.array([[one.reward for one in grades] for grades in grades_BA], np.float32)
-    reward_BA = rewards.reshape(len(problems), attempts)
-    return reward_BA, [[one.reason for one in grades] for grades in grades_BA]
+    shape = (len(problems), attempts)
+    reward_BA = np.array([[one.reward for one in row] for row in grades_BA], np.float32)
+    solved_BA = np.array([[one.solved for one in row] for row in grades_BA], bool)
+    reasons = [[one.reason for one in row] for row in grades_BA]
+    return reward_BA.reshape(shape), solved_BA.reshape(shape), reasons
 
 
 def _by_their_graders(

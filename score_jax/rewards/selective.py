@@ -55,13 +55,13 @@ def verdict(text: str, marks: Marks) -> bool | None:
 
 
 def true_verdicts(
-    texts_BA: Sequence[Sequence[str]], reward_BA: np.ndarray, marks: Marks
+    texts_BA: Sequence[Sequence[str]], solved_BA: np.ndarray, marks: Marks
 ) -> np.ndarray:
     """[B, A] float: 1 where an attempt's verdict on the answer before is true; 0 for attempt 1."""
-    true_BA = np.zeros(reward_BA.shape, np.float32)
+    true_BA = np.zeros(solved_BA.shape, np.float32)
     for b, texts in enumerate(texts_BA):
         for a, text in enumerate(texts[1:], start=1):
-            true_BA[b, a] = verdict(text, marks) == bool(reward_BA[b, a - 1] > 0)
+            true_BA[b, a] = verdict(text, marks) == bool(solved_BA[b, a - 1])
     return true_BA
 
 

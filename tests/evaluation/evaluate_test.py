@@ -49,7 +49,7 @@ def test_self_refine_rewrites_behind_a_critique_that_is_not_graded():
         made = opened(protocol="self_refine")
         params = fakes.params(made.model)
         found = evaluate.evaluate(made, params, PROBLEMS)
-        prompts, _ = next(iter(evaluate._batches(made, PROBLEMS)))
+        prompts, _ = next(iter(made.evaluation_batches(PROBLEMS, 8)))
         rows = evaluate._greedy(made, params, prompts)
     text = made.template.tokenizer
     for b in range(8):

@@ -37,7 +37,7 @@ def test_it_gets_problem_texts_of_all_attempts_and_gold(module):
         "    return [gold in text and text not in texts[:n] for n, text in enumerate(texts)]\n"
     )
     rows = [["please", "please"], ["no", "yes please"], ["", "\ud800"]]
-    reward_BA, reasons_BA = grader.grade([PROBLEM] * 3, rows, function=name)
+    reward_BA, _, reasons_BA = grader.grade([PROBLEM] * 3, rows, function=name)
     assert reward_BA.tolist() == [[1, 0], [0, 1], [0, 0]]
     assert reasons_BA[0] == ["rewarded", "unrewarded"]
 

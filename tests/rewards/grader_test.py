@@ -53,7 +53,7 @@ def test_same_hard_question_is_asked_once(monkeypatch):
 
     monkeypatch.setattr(deadlines, "decide", decide)
     texts = [[rf"a \boxed{{\frac{{{n % 2}+z}}{{\sqrt{{17}}}}}}"] for n in range(8)]
-    reward_BA, _ = grade([problem(r"\frac{z}{\sqrt{17}}+0")] * 8, texts)
+    reward_BA, *_ = grade([problem(r"\frac{z}{\sqrt{17}}+0")] * 8, texts)
     assert len(asked) == 2
     assert reward_BA.sum() == 8
     grade([problem(r"\frac{z}{\sqrt{17}}+0")] * 8, texts)
@@ -61,7 +61,7 @@ def test_same_hard_question_is_asked_once(monkeypatch):
 
 
 def test_no_rows_are_an_empty_batch():
-    reward_BA, reasons_BA = grade([], [])
+    reward_BA, _, reasons_BA = grade([], [])
     assert reward_BA.shape == (0, 0)
     assert reasons_BA == []
 

@@ -141,7 +141,7 @@ def _run_tests(problems: Sequence[Problem], programs: Sequence[str]) -> list[Gra
     """Grades as training does."""
     from score_jax.rewards import grader
 
-    reward_BA, reasons = grader.grade(problems, [[program] for program in programs])
+    reward_BA, _, reasons = grader.grade(problems, [[program] for program in programs])
     return [Grade(float(r[0]), why[0]) for r, why in zip(reward_BA, reasons, strict=True)]
 
 

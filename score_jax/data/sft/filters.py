@@ -22,6 +22,7 @@ class Written:
 
     ids: tuple[int, ...]  # its end token included
     reward: float
+    solved: bool
     truncated: bool = False
     text: str = ""  # for readers of the data set
 
@@ -64,7 +65,7 @@ def pairs(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]
 
 
 def _right(attempt: Written) -> bool:
-    return attempt.reward > 0.0
+    return attempt.solved
 
 
 FILTERS: dict[str, Callable[..., list[Dialogue]]] = {"star": star, "pair": pairs}

@@ -8,7 +8,7 @@ from score_jax.data.sft.filters import Dialogue, Written
 
 
 def written(text: str, reward: float) -> Written:
-    return Written(ids=tuple(map(ord, text)), reward=reward, text=text)
+    return Written(ids=tuple(map(ord, text)), reward=reward, solved=reward > 0, text=text)
 
 
 def episode(problem: str, *attempts: tuple[str, float]) -> Dialogue:

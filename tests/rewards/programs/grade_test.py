@@ -132,7 +132,7 @@ def test_a_gold_that_cannot_be_used_is_an_error(text, words):
 def test_a_batch_of_problems_names_the_grader():
     problems = [Problem("a", "?", gold(), "program"), Problem("b", "?", "7", "first_character")]
     assert grader.prepare(problems, attempts=2) in sandboxes.KINDS
-    reward_BA, reasons_BA = grader.grade(problems, [["x", ADD], ["7", "8"]], program_sec=30.0)
+    reward_BA, _, reasons_BA = grader.grade(problems, [["x", ADD], ["7", "8"]], program_sec=30.0)
     assert reward_BA.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert reasons_BA == [["error", "passed"], ["equal", "unequal"]]
 
