@@ -14,7 +14,7 @@ def problem(gold: str, name: str = "answer") -> Problem:
 
 
 def test_each_attempt_has_its_reward_and_reason():
-    reward_BA, reasons_BA = grade(
+    reward_BA, solved_BA, reasons_BA = grade(
         [problem("42"), problem(r"\sqrt{8}"), problem("7", "first_character")],
         [
             [r"\boxed{41}", r"\boxed{42}"],
@@ -24,6 +24,7 @@ def test_each_attempt_has_its_reward_and_reason():
     )
     assert reward_BA.dtype == np.float32
     np.testing.assert_array_equal(reward_BA, [[0, 1], [1, 0], [1, 0]])
+    np.testing.assert_array_equal(solved_BA, reward_BA == 1)
     assert reasons_BA == [["unequal", "equal"], ["equal", "no_answer"], ["equal", "no_answer"]]
 
 

@@ -157,7 +157,7 @@ def one_by_one(problems, texts_BA, **_):
         grader.GRADERS[problem.grader](text, problem.gold)
         for problem, [text] in zip(problems, texts_BA, strict=True)
     ]
-    return [[grade.reward] for grade in grades], [[grade.reason] for grade in grades]
+    return tuple([[getattr(g, k)] for g in grades] for k in ("reward", "solved", "reason"))
 
 
 @pytest.mark.parametrize(
