@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.model.families import ModelConfig
+from score_jax.model.kernels import LANES
 
-LANES = 128  # of a TPU's line of numbers
 # Added to a score, it makes the weight 0. Finite, so that layers can use different multiples of it.
 HIDDEN = -1e30
 

@@ -133,8 +133,7 @@ def _answer(function: Function, problem: Problem, texts: list[str]) -> str | lis
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-    wrong = [one.reward for one in grades if one.reward not in (0.0, 1.0)]
-    if wrong:
+    if wrong := [one.reward for one in grades if one.reward not in (0.0, 1.0)]:
         return f"it returned the reward {wrong[0]}; rewards must be 0 or 1"
     return [[float(one.reward), str(one.reason)] for one in grades]
 

@@ -76,7 +76,7 @@ def _by_their_graders(
         [(problem.grader, text, problem.gold) for text in texts]
         for problem, texts in zip(problems, texts_BA, strict=True)
     ]
-    questions = list(dict.fromkeys(itertools.chain(*questions_BA)))
+    questions = dict.fromkeys(itertools.chain(*questions_BA))
     grade_of: dict[tuple[str, str, str], Grade] = {}
     for name in dict.fromkeys(problem.grader for problem in problems):
         mine = [question for question in questions if question[0] == name]

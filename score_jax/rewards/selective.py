@@ -27,10 +27,8 @@ def answers(texts: Sequence[str], marks: Marks) -> list[str]:
     found = [texts[0]]
     for text in texts[1:]:
         kept = verdict(text, marks)
-        if kept is None:
-            found.append("")
-        else:
-            found.append(found[-1] if kept else _opening(text).removeprefix(marks.revises))
+        revised = "" if kept is None else _opening(text).removeprefix(marks.revises)
+        found.append(found[-1] if kept else revised)
     return found
 
 

@@ -50,16 +50,11 @@ def from_tfds(split: str, data_dir: str | None = None) -> list[Problem]:
     return found
 
 
-def gold(answer: str) -> str | None:
-    """The number after the last `####`, without thousands commas; None if there is none."""
+def _problem(question: str, answer: str, name: str, where: str) -> Problem:
+    """Its gold is the number after the last `####`, without thousands commas."""
     _, mark, tail = answer.rpartition("####")
     number = tail.strip().replace(",", "")
-    return number if mark and _NUMBER.fullmatch(number) else None
-
-
-def _problem(question: str, answer: str, name: str, where: str) -> Problem:
-    number = gold(answer)
-    if number is None:
+    if not mark or not _NUMBER.fullmatch(number):
         raise InputError(
             f"{where}: the answer must end with `#### N`, where N is a number, "
             f"but it ends with {answer[-40:]!r}."

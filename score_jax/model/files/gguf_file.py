@@ -34,10 +34,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, stored.StoredTensor]]:
         try:
             kind = gguf.GGMLQuantizationType(number)
             byte_shape = quant_shape_to_byte_shape(shape if len(shape) > 1 else (*shape, 1), kind)
-            _try(kind)
+            # The package lists some types that it cannot dequantise.
+            gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
         except (ValueError, NotImplementedError):
+            label = next((k.name for k in gguf.GGMLQuantizationType if k == number), number)
             raise InputError(
-                f"{path}: tensor {name} {list(shape)} is stored as type {_label(number)}, which "
+                f"{path}: tensor {name} {list(shape)} is stored as type {label}, which "
                 "cannot be dequantised. Use a file of another quantisation, e.g. Q8_0."
             ) from None
         end = start + math.prod(byte_shape)
@@ -61,13 +63,3 @@ def _read_rows(
     data = stored.read_bytes(path, start + first * count, (last - first) * count)
     values = gguf.dequantize(data.reshape(last - first, *row_bytes), kind)
     return values.reshape(last - first, *shape[1:])
-
-
-def _try(kind: gguf.GGMLQuantizationType) -> None:
-    """Raises NotImplementedError where the package lists a type but cannot dequantise it."""
-    gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
-
-
-def _label(number: int) -> str:
-    known = {kind.value: kind.name for kind in gguf.GGMLQuantizationType}
-    return known.get(number, str(number))

@@ -21,7 +21,7 @@ _HOPE = re.compile(r"I hope it is correct", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"}
-_OPENING = re.compile(r"\\begin|\\[(\[$]|\$\$|\$")
+_OPENING = re.compile(r"\\begin|\\[(\[]|\$\$|\$")
 _PROSE = re.compile(r"[A-Za-z]{2}|[Aa] [a-z]{2}")
 _MORE = re.compile(r"[0-9]|(?<![A-Za-z])(?:or|and|not)(?![A-Za-z])", re.IGNORECASE)
 _EXPLANATION = re.compile(r"(?<![A-Za-z])(?:where|because|since)(?![A-Za-z])")
@@ -74,7 +74,7 @@ def _boxes(text: str) -> list[str]:
                 found.append(_BOX.sub("", text[start + 1 : end]))
         else:
             token = re.match(r"[^\s${}\\]{1,64}", text[start : start + 64])
-            if token and start > match.end() - 1:
+            if token:
                 found.append(token[0].rstrip(".,;:"))
     return found
 
@@ -87,14 +87,12 @@ def _last_sentence(marker: re.Pattern[str], text: str) -> tuple[str, bool, int] 
     for match in reversed(list(marker.finditer(text))):
         rest = text[match.end() : match.end() + SENTENCE_CHARS].lstrip(" \t\r\n:*")
         hope = _HOPE.search(rest)
-        closed = hope is not None and "\n\n" not in rest[: hope.start()].rstrip()
-        if hope is not None and closed:
-            sentence = rest[: hope.start()]
-        else:
-            sentence = rest[: _sentence_end(rest)]
+        if hope and "\n\n" in rest[: hope.start()].rstrip():
+            hope = None
+        sentence = rest[: hope.start() if hope else _sentence_end(rest)]
         sentence = _unbox(sentence).strip().rstrip(".").strip(" *\n\t")
         if sentence:
-            return sentence, closed, match.end()
+            return sentence, hope is not None, match.end()
     return None
 
 
@@ -120,15 +118,12 @@ def _sentence_end(text: str) -> int:
     while position < len(text):
         char = text[position]
         opening = _OPENING.match(text, position) if char in "\\$" else None
-        if opening and opening[0] != "\\$":
+        if opening:
             end = text.find(_CLOSING[opening[0]], opening.end())
             inside = text[opening.end() : end]
             # A single "$" is money: nothing closes it within the sentence.
             if end >= 0 and "\n\n" not in inside and not re.search(r"[.!?]\s+[A-Z]", inside):
                 position = end + len(_CLOSING[opening[0]])
-                continue
-            if char == "$":
-                position += 1
                 continue
         if char == "\\":
             position += 2

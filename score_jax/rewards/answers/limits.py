@@ -26,6 +26,7 @@ _COMMANDS = frozenset(
     tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega
     """.split()  # noqa: SIM905
 )
+_ENVIRONMENTS = frozenset(("matrix", "pmatrix", "bmatrix", "vmatrix", "array"))
 _ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{([^}]*)\}")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_EXPONENT_DIGITS + 1}}}")
@@ -42,10 +43,7 @@ def refusal(text: str) -> str | None:
     for command in _COMMAND.findall(_ENVIRONMENT.sub(" ", text)):
         if command not in _COMMANDS and command not in ("{", "}", "|", "\\", "%"):
             return f"command \\{command}"
-    if any(
-        name not in ("matrix", "pmatrix", "bmatrix", "vmatrix", "array")
-        for name in _ENVIRONMENT.findall(text)
-    ):
+    if not _ENVIRONMENTS.issuperset(_ENVIRONMENT.findall(text)):
         return "environment"
     if _APART.search(text):
         return "two numbers side by side"

@@ -84,10 +84,8 @@ def read(text: str) -> Value:
     if _WORDS.fullmatch(text) and re.search(r"[A-Za-z]{3}", text):
         return Value("text", text, text)
     if "\\pm" in body or "\\mp" in body:
-        both = [
-            body.replace("\\pm", plus).replace("\\mp", minus)
-            for plus, minus in (("+", "-"), ("-", "+"))
-        ]
+        signs = (("+", "-"), ("-", "+"))
+        both = [body.replace("\\pm", plus).replace("\\mp", minus) for plus, minus in signs]
         return _list(text, [read(one) for one in both])
     return Value("expression", text, body, unit=unit)
 

@@ -139,5 +139,4 @@ def _unrunnable(job: Job) -> str:
 
 
 def _digest(job: Job) -> bytes:
-    fields = [job.program, list(job.tests), job.setup, job.prelude]
-    return hashlib.sha256(json.dumps(fields).encode()).digest()
+    return hashlib.sha256(repr(job).encode()).digest()

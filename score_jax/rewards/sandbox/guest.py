@@ -48,27 +48,10 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-class _Objects:
-    """Objects that the tester knows by number; they are kept alive."""
-
-    def __init__(self) -> None:
-        self._known: list[Any] = []
-        self._number: dict[int, int] = {}
-
-    def number(self, value: Any) -> int:
-        if id(value) not in self._number:
-            self._number[id(value)] = len(self._known)
-            self._known.append(value)
-        return self._number[id(value)]
-
-    def __call__(self, number: int) -> Any:
-        return self._known[number]
-
-
 def serve(fd: int) -> None:
     """Answers requests until the tester is gone."""
     channel = protocol.Channel(fd)
-    objects = _Objects()
+    objects = protocol.Graph()  # those that the tester knows by number
     while True:
         try:
             request = channel.receive()
@@ -84,7 +67,7 @@ def serve(fd: int) -> None:
             channel.send({"raised": _describe(error)})
 
 
-def _load(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
+def _load(request: dict[str, Any], objects: protocol.Graph) -> dict[str, Any]:
     """Runs the prelude and the program; returns the objects that have the names asked for."""
     prelude, program, names = request["load"]
     module = types.ModuleType(MODULE)
@@ -95,33 +78,36 @@ def _load(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
     return {"value": {name: _packed(one, protocol.Graph(), objects) for name, one in found.items()}}
 
 
-def _do(request: dict[str, Any], objects: _Objects) -> dict[str, Any]:
+def _do(request: dict[str, Any], objects: protocol.Graph) -> dict[str, Any]:
     graph = protocol.Graph()
-    args = [protocol.unpack(one, graph, objects) for one in request["args"]]
-    kwargs = {key: protocol.unpack(one, graph, objects) for key, one in request["kwargs"].items()}
+    args = [protocol.unpack(one, graph, objects.values.__getitem__) for one in request["args"]]
+    kwargs = {
+        key: protocol.unpack(one, graph, objects.values.__getitem__)
+        for key, one in request["kwargs"].items()
+    }
     given = list(graph.values)
     before = _snapshots(given, objects)
     value = _OPERATIONS[request["do"]](*args, **kwargs)
     after = _snapshots(given, objects)
     changed = [
-        [number, protocol.contents(given[number], graph, objects.number)]
+        [number, protocol.contents(given[number], graph, objects.add)]
         for number, (old, new) in enumerate(zip(before, after, strict=True))
         if old != new
     ]
     return {"value": _packed(value, graph, objects), "changed": changed}
 
 
-def _packed(value: Any, graph: protocol.Graph, objects: _Objects) -> Any:
+def _packed(value: Any, graph: protocol.Graph, objects: protocol.Graph) -> Any:
     """A value as it is sent: a handle where it is too large or too deep."""
     try:
-        return protocol.pack(value, graph, objects.number)
+        return protocol.pack(value, graph, objects.add)
     except (protocol.Unsendable, RuntimeError):  # RuntimeError: a dict that a thread changes
-        return {"object": objects.number(value)}
+        return {"object": objects.add(value)}
 
 
-def _snapshots(values: list[Any], objects: _Objects) -> list[str]:
+def _snapshots(values: list[Any], objects: protocol.Graph) -> list[str]:
     return [
-        json.dumps(protocol.contents(value, protocol.Graph(values), objects.number))
+        json.dumps(protocol.contents(value, protocol.Graph(values), objects.add))
         for value in values
     ]
 

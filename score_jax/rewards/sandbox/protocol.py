@@ -56,9 +56,8 @@ _PARTS: dict[type, tuple[Callable[[Any], list[Any]], tuple[type, ...]]] = {
 }
 _PART_NAMES = {kind.__name__: kind for kind in _PARTS}
 # Containers that can change: two references to one must stay two references to one.
-_MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
-_SEQUENCES = {"list": list, "set": set, "deque": deque}
 _MUTABLE = (list, dict, set, deque, bytearray, Counter, OrderedDict, defaultdict)
+_CONTAINERS = {one.__name__: one for one in (list, set, dict, OrderedDict, Counter)}
 _FIXED = {"tuple": tuple, "frozenset": frozenset}
 # Built-ins that a test may pass as arguments, such as the `int` of remove_datatype(values, int).
 _NAMED = (int, float, str, bool, list, tuple, dict, set, frozenset, bytes, complex)
@@ -67,7 +66,7 @@ _BUILTINS = {one.__name__: one for one in (*_NAMED, *_NAMED_FUNCTIONS)}
 
 
 class Graph:
-    """The containers of an exchange, numbered in the order in which they first occur."""
+    """Objects, numbered in the order in which they first occur; they are kept alive."""
 
     def __init__(self, values: list[Any] | None = None):
         self.values: list[Any] = []
@@ -75,14 +74,12 @@ class Graph:
         for value in values or []:
             self.add(value)
 
-    def add(self, value: Any) -> None:
-        """Gives a container the next number."""
-        self._number[id(value)] = len(self.values)
-        self.values.append(value)
-
-    def number(self, value: Any) -> int | None:
-        """The number of a container; None if it has none yet."""
-        return self._number.get(id(value))
+    def add(self, value: Any) -> int:
+        """The number of an object; the next number if it has none yet."""
+        number = self._number.setdefault(id(value), len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
 
 
 def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
@@ -95,15 +92,13 @@ def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise Unsendable(f"nested more than {MAX_DEPTH} levels deep")
     if kind in _MUTABLE:
-        known = graph.number(value)
-        if known is not None:
-            return {"same": known}
-        graph.add(value)
-        return contents(value, graph, opaque, depth)
+        known = len(graph.values)
+        number = graph.add(value)
+        return contents(value, graph, opaque, depth) if number == known else {"same": number}
     named = issubclass(kind, tuple) and isinstance(getattr(kind, "_fields", None), tuple)
-    for name, fixed in _FIXED.items():
-        if kind is fixed or (fixed is tuple and named):
-            return {name: [pack(item, graph, opaque, depth + 1) for item in value]}
+    if kind in (tuple, frozenset) or named:
+        name = "frozenset" if kind is frozenset else "tuple"
+        return {name: [pack(item, graph, opaque, depth + 1) for item in value]}
     if kind is bytes:
         return {"bytes": value.hex()}
     if kind in _PARTS and getattr(value, "tzinfo", None) is None:
@@ -178,9 +173,7 @@ def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) ->
     if tag == "deque":
         longest, items = inner
         return _fill(deque(maxlen=longest), items, graph, resolve, depth)
-    if tag in _SEQUENCES:
-        return _fill(_SEQUENCES[tag](), inner, graph, resolve, depth)
-    return _fill(_MAPPINGS[tag](), inner, graph, resolve, depth)
+    return _fill(_CONTAINERS[tag](), inner, graph, resolve, depth)
 
 
 def _fill(value: Any, inner: Any, graph: Graph, resolve: Resolve, depth: int) -> Any:

@@ -62,7 +62,7 @@ class _Run:
     request: _Request
     turn: fairness.Turn
     tester: TesterProcess | None  # None once the tester waits for other work
-    reason: str = ""  # once it is over; empty if it is to be repeated, or its client is gone
+    reason: str = ""  # once it is over; see Scheduler._stop
     gone_by: float = 0.0  # once it is killed: until when the scheduler waits for its end
 
 
@@ -185,7 +185,7 @@ class Scheduler:
         assert run.tester
         reason, reusable = run.tester.verdict()
         if reason or run.request.repeated:
-            self._finish([run], reason or "error", keep_testers=reusable)
+            self._stop([run], reason or "error", keep_testers=reusable)
         else:  # the tester was killed from outside, or by what the program sent
             run.request.repeated = True
             self._stop([run])
@@ -205,7 +205,7 @@ class Scheduler:
         others_wait = bool(self._waiting) and len(self._running) < MAX_RUNNING
         self._cores.share([run.turn for run in self._running], now, others_wait=others_wait)
         if late := [run for run in self._running if fairness.is_late(run.turn, now)]:
-            self._finish(late, "timeout")
+            self._stop(late, "timeout")
         for run in [run for run in self._dying if now >= run.gone_by]:
             self._settle(run)
         if self._running and now >= self._memory_checked + POLL_SEC:
@@ -214,21 +214,18 @@ class Scheduler:
             while sum(held.values()) > self._memory_bytes:
                 largest = max(held, key=lambda run: held[run])
                 del held[largest]
-                self._finish([largest], "memory")
+                self._stop([largest], "memory")
 
-    def _finish(self, runs: list[_Run], reason: str, *, keep_testers: bool = False) -> None:
-        for run in runs:
-            run.reason = reason
-        self._stop(runs, keep_testers=keep_testers)
-
-    def _stop(self, runs: list[_Run], *, keep_testers: bool = False) -> None:
+    def _stop(self, runs: list[_Run], reason: str = "", *, keep_testers: bool = False) -> None:
         """Kills programs and, unless they are kept, their testers.
 
+        reason: of their grades; empty if they are to be repeated, or their client is gone.
         Their end is not waited for here: where a hundred programs use up the cores at low priority,
         each takes its time to die.
         """
         for run in list(runs):
             assert run.tester
+            run.reason = reason
             self._selector.unregister(run.tester.socket)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.turn.process, signal.SIGKILL)

@@ -57,17 +57,13 @@ class Sandbox:
         Raises: SandboxGone if the sandbox ended, for example because it was killed from outside.
         """
         reasons = [""] * len(jobs)
+        limits = {"timeout_sec": timeout_sec, "overtime": overtime}
         with self._connect() as connection, connection.makefile("rb") as lines:
             asked = answered = 0
             while answered < len(jobs):
                 try:
                     while asked < len(jobs) and asked - answered < WINDOW:
-                        question = {
-                            "id": asked,
-                            "job": vars(jobs[asked]),
-                            "timeout_sec": timeout_sec,
-                            "overtime": overtime,
-                        }
+                        question = {"id": asked, "job": vars(jobs[asked]), **limits}
                         connection.sendall(json.dumps(question).encode() + b"\n")
                         asked += 1
                     answer: dict[str, Any] = json.loads(lines.readline())

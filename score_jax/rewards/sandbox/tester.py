@@ -183,9 +183,6 @@ class Handle:
             return True
         return self.__guest.do("equal", self, other) is True
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
     def __hash__(self) -> int:
         return hash((Handle, self.__number))
 

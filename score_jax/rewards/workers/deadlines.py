@@ -41,24 +41,10 @@ def ask(
     order = sorted(range(len(questions)), key=lambda index: oddness(questions[index]))
     workers = pool.shared(work)
     try:
-        return _ask(workers, questions, order, deadline_sec)
+        return _Batch(workers, questions, deadline_sec).ask(order)
     except SpawnerGone:
         pool.close(workers)  # killed from outside: once more, with new processes
-        return _ask(pool.shared(work), questions, order, deadline_sec)
-
-
-def _ask(
-    workers: Pool, questions: Sequence[tuple[Any, ...]], order: list[int], deadline_sec: float
-) -> list[str]:
-    batch = _Batch(workers, questions, deadline_sec)
-    if len(questions) <= batch.width:
-        batch.run(order, deadline_sec)
-    else:
-        late = batch.run(order, min(FIRST_SEC, deadline_sec))
-        longer_sec = min(deadline_sec, batch.spare_sec / batch.width)
-        if late and longer_sec > FIRST_SEC:
-            batch.run(late, longer_sec)
-    return batch.reasons
+        return _Batch(pool.shared(work), questions, deadline_sec).ask(order)
 
 
 def _oddness(pair: Pair) -> int:
@@ -70,14 +56,26 @@ class _Batch:
     """One call's questions: those that run, and the time that hanging ones may still cost."""
 
     def __init__(self, workers: Pool, questions: Sequence[tuple[Any, ...]], deadline_sec: float):
-        self.pool = workers
-        self.questions = questions
-        self.width = max(1, min(workers.size, len(questions)))
-        self.spare_sec = deadline_sec * self.width
-        self.reasons = ["timeout"] * len(questions)
+        self._pool = workers
+        self._questions = questions
+        self._deadline_sec = deadline_sec
+        self._width = max(1, min(workers.size, len(questions)))
+        self._spare_sec = deadline_sec * self._width
+        self._reasons = ["timeout"] * len(questions)
         self._running: dict[int, tuple[Worker, float]] = {}  # question → its worker, when it began
 
-    def run(self, questions: Sequence[int], slice_sec: float) -> list[int]:
+    def ask(self, order: list[int]) -> list[str]:
+        """The answers to all questions, asked in that order."""
+        if len(order) <= self._width:
+            self._run(order, self._deadline_sec)
+        else:
+            late = self._run(order, min(FIRST_SEC, self._deadline_sec))
+            longer_sec = min(self._deadline_sec, self._spare_sec / self._width)
+            if late and longer_sec > FIRST_SEC:
+                self._run(late, longer_sec)
+        return self._reasons
+
+    def _run(self, questions: Sequence[int], slice_sec: float) -> list[int]:
         """Asks the questions, each for at most slice_sec; returns those that took longer."""
         waiting = deque(questions)
         late: list[int] = []
@@ -90,26 +88,26 @@ class _Batch:
                 late.extend(self._settle(answered, slice_sec))
         finally:
             for worker, _ in self._running.values():  # only on an exception, such as Ctrl-C
-                self.pool.discard(worker)
+                self._pool.discard(worker)
             self._running.clear()
         return late
 
     def _fill(self, waiting: deque[int], slice_sec: float) -> None:
-        while waiting and len(self._running) < self.width:
-            if (len(self._running) + 1) * slice_sec > self.spare_sec + 1e-6:
+        while waiting and len(self._running) < self._width:
+            if (len(self._running) + 1) * slice_sec > self._spare_sec + 1e-6:
                 return
-            worker = self.pool.take(block=not self._running)
+            worker = self._pool.take(block=not self._running)
             if worker is None:
                 return  # other threads have the rest
             index = waiting.popleft()
-            worker.ask(*self.questions[index])
+            worker.ask(*self._questions[index])
             self._running[index] = (worker, time.monotonic())
 
     def _wait(self, slice_sec: float, more: bool) -> set[int]:
         """Waits until one is answered, or the oldest has used its slice; returns those answered."""
         oldest = min(began for _, began in self._running.values())
         patience_sec = max(0.0, oldest + slice_sec - time.monotonic())
-        if more and len(self._running) < self.width:
+        if more and len(self._running) < self._width:
             patience_sec = min(patience_sec, 0.02)  # another thread may give a worker back
         with selectors.DefaultSelector() as selector:
             for index, (worker, _) in self._running.items():
@@ -121,16 +119,16 @@ class _Batch:
         late = []
         for index, (worker, began) in list(self._running.items()):
             if index in answered:
-                self.reasons[index] = worker.answer()
-                self.spare_sec += (now - began) / 2
+                self._reasons[index] = worker.answer()
+                self._spare_sec += (now - began) / 2
                 del self._running[index]
-                if self.reasons[index] == "crash":
-                    self.pool.discard(worker)
+                if self._reasons[index] == "crash":
+                    self._pool.discard(worker)
                 else:
-                    self.pool.give_back(worker)
+                    self._pool.give_back(worker)
             elif now >= began + slice_sec:
-                self.spare_sec -= now - began
+                self._spare_sec -= now - began
                 del self._running[index]
-                self.pool.discard(worker)
+                self._pool.discard(worker)
                 late.append(index)
         return late

@@ -71,10 +71,9 @@ class Pool:
         self._idle: list[Worker] = []
         self._count = 0  # workers that live or are being started
         ours, theirs = socket.socketpair()
-        arguments = [_PACKAGE_ROOT, str(theirs.fileno()), *work]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the pool)
         self._spawner = subprocess.Popen(
-            [sys.executable, "-I", "-c", _MAIN, *arguments],
+            [sys.executable, "-I", "-c", _MAIN, _PACKAGE_ROOT, str(theirs.fileno()), *work],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -121,7 +120,9 @@ class Pool:
                 return self._idle.pop()
             self._count += 1
         try:
-            return self._spawn()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                return Worker(int(self._command(b"S", [theirs.fileno()])), ours)
         except BaseException:
             with self._changed:
                 self._count -= 1
@@ -146,11 +147,6 @@ class Pool:
             with self._changed:
                 self._count -= 1
                 self._changed.notify()
-
-    def _spawn(self) -> Worker:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            return Worker(int(self._command(b"S", [theirs.fileno()])), ours)
 
     def _command(self, command: bytes, fds: list[int]) -> bytes:
         with self._control_lock:

@@ -14,10 +14,7 @@ from collections.abc import Iterable
 from score_jax.rewards.sandbox.linux import syscalls
 
 _WRITE_FILE, _READ_FILE, _READ_DIR = 2, 4, 8
-# The rights over files and TCP ports, and the scopes, that each version of the interface knows.
-_FILES = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-_PORTS = {4: 3}
-_SCOPES = {6: 3}
+_FILE_RIGHTS = (0, 13, 14, 15, 15, 16)  # how many rights over files each version knows
 _VERSION, _PATH_BENEATH = 1, 1
 
 
@@ -34,8 +31,9 @@ def confine(readable: Iterable[str], listable: Iterable[str], devices: Iterable[
     listed. devices: files that may be read and written.
     """
     version = abi()
-    rights = [_of(table, version) for table in (_FILES, _PORTS, _SCOPES)]
-    handled = (ctypes.c_uint64 * 3)(*rights)
+    files = (1 << _FILE_RIGHTS[min(version, 5)]) - 1
+    ports, scopes = 3 if version >= 4 else 0, 3 if version >= 6 else 0
+    handled = (ctypes.c_uint64 * 3)(files, ports, scopes)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     fd = syscalls.system_call("landlock", syscalls.LANDLOCK_CREATE, handled, size, 0)
     try:
@@ -49,11 +47,6 @@ def confine(readable: Iterable[str], listable: Iterable[str], devices: Iterable[
         syscalls.system_call("landlock", syscalls.LANDLOCK_RESTRICT, fd, 0)
     finally:
         os.close(fd)
-
-
-def _of(table: dict[int, int], version: int) -> int:
-    known = [since for since in table if since <= version]
-    return table[max(known)] if known else 0
 
 
 def _allow(ruleset: int, path: str, access: int) -> None:
