@@ -152,8 +152,6 @@ def _stage(
         run.log.start_stage(name, steps=settings.steps, steps_before=stage.steps_before)
         source.prepare(state)
         every = run.settings.evaluation.every
-        # On a GPU dispatching a rollout waits for it: the host runs the loop's condition.
-        dispatch_waits = jax.default_backend() == "gpu"
 
         def save(best: int | None = None) -> None:
             extra = {"data": source.get_state(), "kl_attempt1": updates.kl_attempt1}
@@ -163,7 +161,7 @@ def _stage(
             _evaluate(run, f"{name}-{done}", state.params, base, stage.steps_before + done)
         for number in range(done + 1, settings.steps + 1):
             run.watchdog.at(name, number)
-            if dispatch_waits:
+            if _dispatch_waits():
                 updates.finish()
             began = time.perf_counter()
             rollout = source.dispatch(state.params, number)  # problems -> rollout
@@ -294,6 +292,11 @@ class _Updates:
                 self._raised.add(found.name)
                 where = self._stage.name
                 self._run.log.say(f"ALARM in {where}: {found.what}. {found.advice}")
+
+
+def _dispatch_waits() -> bool:
+    """Whether dispatching a rollout waits for it: on a GPU the host runs the loop's condition."""
+    return jax.default_backend() == "gpu"
 
 
 def _device() -> str:
