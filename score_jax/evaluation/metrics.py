@@ -1,4 +1,4 @@
-"""Rewards of an evaluation -> shares of all n problems, each with a 95 % interval.
+"""What was solved in an evaluation -> shares of all n problems, each with a 95 % interval.
 
 Everything is computed from whole-number counts, so a share is exactly a count over n. Shares have
 Wilson intervals. Differences between attempts are paired (the same problems, the same model), so
@@ -35,7 +35,7 @@ def evaluation_metrics(
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
       edit_ratio_N: in [0, 1], how much of the first attempt the second rewrites (edits.py).
-      seed: of the bootstrap; the same rewards and seed give the same intervals.
+      seed: of the bootstrap; the same values and seed give the same intervals.
 
     Returns: `n`, `accuracy_attempt1` …, `truncated_attempt1` …, and an `interval` for every share.
       With two attempts or more also `delta` (second minus first), `incorrect_to_correct`,
@@ -43,7 +43,7 @@ def evaluation_metrics(
       more also `delta_last` (last minus first). Shares are fractions of all n problems and
       `delta == incorrect_to_correct - correct_to_incorrect` holds exactly. With edit ratios also
       their mean `edit_ratio` and `edit_ratio_histogram`, counts of EDIT_BINS bins over [0, 1].
-    Raises: InputError without problems; ValueError if shapes differ or a reward is not 0 or 1.
+    Raises: InputError without problems; ValueError if shapes differ or solved_NA is not 0 or 1.
     """
     right_NA = _checked(solved_NA, truncated_NA)
     n, attempts = right_NA.shape
@@ -143,5 +143,5 @@ def _checked(solved_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:
         )
     if not np.isin(solved_NA, (0, 1)).all():
         bad = solved_NA[~np.isin(solved_NA, (0, 1))][0]
-        raise ValueError(f"rewards must be 0 or 1 to be counted, got {bad}")
+        raise ValueError(f"solved_NA must be 0 or 1 to be counted, got {bad}")
     return solved_NA == 1

@@ -206,7 +206,7 @@ def test_logging_a_step_takes_under_two_milliseconds(tmp_path):
 
 def test_tensorboard_has_an_evaluation_as_scalars_histograms_and_text(tmp_path):
     attempts = [
-        {"text": f"it is {text}", "reward": 0.0, "reason": "unequal", "tokens": 3}
+        {"text": f"it is {text}", "reward": 0.7, "solved": False, "reason": "near", "tokens": 3}
         for text in ("4\n# no heading", "\ud800")
     ]
     rows = [{"id": "p", "problem": "2+3", "edit_ratio": 0.5, "attempts": attempts}] * 20
@@ -223,6 +223,7 @@ def test_tensorboard_has_an_evaluation_as_scalars_histograms_and_text(tmp_path):
     step, value = found[tag]
     text = value.tensor.string_val[0].decode()
     assert step == 1 and text.count("p: 2+3") == 10
+    assert text.count("attempt 2 (wrong, reward 0.7, near):") == 10
     assert all(line.startswith("    ") for line in text.splitlines() if line)
 
 

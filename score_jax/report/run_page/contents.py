@@ -34,7 +34,10 @@ def of(
     settings = config["settings"]
     plan = _plan(settings)
     rows = runlog.read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-    by_stage = {stage["name"]: [r for r in rows if r["stage"] == stage["name"]] for stage in plan}
+    by_stage = {
+        stage["name"]: [runlog.with_solved(r) for r in rows if r["stage"] == stage["name"]]
+        for stage in plan
+    }
     evaluations = _evaluations(folder, plan)
     stages = [{**stage, **_curves(by_stage[stage["name"]])} for stage in plan]
     for stage, seconds in zip(stages, _times([by_stage[s["name"]] for s in plan]), strict=True):
@@ -171,7 +174,7 @@ def _transcripts(
     """The problems, each once, and the first rows of the transcripts of each evaluation shown.
 
     A row is [problem's index, edit ratio, attempt …]. An attempt is [text, reward, reason, tokens,
-    truncated], followed by [ends, logp, base_logp] if it has a shading (shading.py).
+    truncated, solved], followed by [ends, logp, base_logp] if it has a shading (shading.py).
     """
     problems: list[list[Any]] = []
     index: dict[str, int] = {}
@@ -193,6 +196,7 @@ def _transcripts(
 
 def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
     values = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
+    values.append(runlog.is_solved(attempt))
     if shading := attempt.get("shading"):
         values.append([shading["ends"], shading["logp"], shading.get("base_logp")])
     return values

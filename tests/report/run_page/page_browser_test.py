@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from score_jax import jsonfiles
 from score_jax.report.run_page import page as run_page
 from tests.report.run_page import fake_runs
 
@@ -174,6 +175,25 @@ def test_the_diff_marks_the_words_that_changed_on_each_side(shown):
     assert second.locator("mark").all_inner_texts() == ["7"]
     left, right = first.bounding_box(), second.bounding_box()
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+
+
+def test_a_reward_of_any_size_stands_beside_right_or_wrong(browser, tmp_path):
+    rows = [fake_runs.transcript(0, ("one", False), ("two", True))]
+    rows[0]["attempts"][0]["reward"], rows[0]["attempts"][1]["reward"] = 0.35, -2.0
+    fake_runs.write(tmp_path, transcripts={"stage2": rows})
+    steps = fake_runs.steps_of(tuple(fake_runs.STAGES))
+    for row in steps:
+        if row["stage"] != "base":
+            row |= {"reward/attempt1": -0.4, "reward/near/attempt1": 0.8}
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", steps)
+    opened = Opened(browser, run_page.write(tmp_path))
+    first, second = opened.tab.locator(".verdict").all_inner_texts()
+    assert "Attempt 1: wrong" in first and "reward 0.35," in first
+    assert "Attempt 2: right" in second and "reward −2," in second
+    charts = opened.tab.locator("#policy-charts h3").all_inner_texts()
+    assert charts[:2] == ["Reward", "Reward: near"]
+    assert opened.complaints == []
+    opened.tab.close()
 
 
 def test_the_diff_is_a_shortest_one_and_loses_nothing(shown):

@@ -21,8 +21,8 @@ function readTranscripts({ problems, evaluations }) {
     n,
     rows: rows.map(([index, edit, ...attempts]) => {
       const [id, problem, gold, tags] = problems[index];
-      const read = attempts.map(([text, reward, reason, tokens, truncated, shading]) => ({
-        text, right: reward === 1, reason, tokens, truncated, shading,
+      const read = attempts.map(([text, reward, reason, tokens, truncated, right, shading]) => ({
+        text, right, reward, reason, tokens, truncated, shading,
       }));
       return {
         index, id, problem, gold, tags, edit,
@@ -331,13 +331,13 @@ function detail(row, others, now, go, { name, choice }) {
  * before it lacks; in the first attempt, those that the second lacks.
  */
 function attempt(attempts, a, shade) {
-  const { text, right, reason, tokens, truncated } = attempts[a];
+  const { text, right, reward, reason, tokens, truncated } = attempts[a];
   const verdict = make(
     "div",
     { className: "verdict" },
     make("b", { textContent: `Attempt ${a + 1}: ${right ? "right" : "wrong"}` }),
     make("span", {
-      textContent: `reward ${right ? 1 : 0}, ${reason}, ${count(tokens)} tokens${truncated && reason !== "truncated" ? ", truncated" : ""}`,
+      textContent: `reward ${short(reward)}, ${reason}, ${count(tokens)} tokens${truncated && reason !== "truncated" ? ", truncated" : ""}`,
     }),
   );
   const marked = (shown, characters) => {
