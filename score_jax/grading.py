@@ -9,6 +9,8 @@ rows of a batch that belong to this process (runtime/hosts.py).
 """
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -22,6 +24,9 @@ from score_jax.runtime import hosts
 from score_jax.structs import Episode
 
 T = TypeVar("T")
+
+EXPECTED = ("truncated", "no_answer", "unparseable", "timeout", "crash", "refused")
+_NAMED = 30  # of an attempt's other reasons, the most frequent; a function may make up one a text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +111,24 @@ def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:
     ]
     reward_NA = np.where(truncated_NA, np.float32(0.0), grades.reward_NA)
     return Grades(reward_NA, grades.solved_NA & ~truncated_NA, reasons)
+
+
+def reason_shares(reasons_BA: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
+    """{"attempt1": {reason: share of the B rows}, …}; an attempt's shares add up to 1.
+
+    The EXPECTED reasons are named even where they are 0. Reasons become names of metrics: other
+    characters than letters, digits and ".-" become "_". Rare ones beyond _NAMED count as "other".
+    """
+    found = {}
+    for a, reasons in enumerate(zip(*reasons_BA, strict=True), start=1):
+        counts = Counter(re.sub(r"[^\w.-]+", "_", reason)[:40] or "none" for reason in reasons)
+        by_count = sorted(counts, key=lambda name: (-counts[name], name))
+        named = {*EXPECTED, *by_count[:_NAMED]}
+        kept = Counter(dict.fromkeys(EXPECTED, 0))
+        for name in by_count:
+            kept[name if name in named else "other"] += counts[name]
+        found[f"attempt{a}"] = {name: count / len(reasons) for name, count in kept.items()}
+    return found
 
 
 def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:

@@ -90,6 +90,9 @@ def evaluate(
         edit_ratio_N=np.array(edits) if edits else None,
         seed=s.seed,
     )
+    metrics["reasons"] = grading.reason_shares(
+        [[attempt["reason"] for attempt in row["attempts"]] for row in transcripts]
+    )
     tags = [row.get("tags", {}) for row in transcripts]
     metrics["details"] = breakdown.details(solved_NA, texts, tokens_NA, tags, seed=s.seed)
     if experiment.marks:

@@ -221,6 +221,8 @@ class RunLog:
             for key, value in metrics.items()
             if isinstance(value, int | float)
         }
+        for attempt, reasons in metrics.get("reasons", {}).items():
+            shares |= {f"evaluation/reason/{name}/{attempt}": s for name, s in reasons.items()}
         events.scalars(global_step, shares)
         if self._wandb is not None:
             self._wandb.log(global_step, shares)

@@ -213,10 +213,12 @@ def test_tensorboard_has_an_evaluation_as_scalars_histograms_and_text(tmp_path):
     with _log(tmp_path) as log:
         log.start_stage("stage1", steps=2)
         log.log(1, {"loss": 1.0})
-        log.show_evaluation(1, {"n": 20, "delta": 0.25, "interval": {"delta": [0, 1]}}, rows)
+        found = {"n": 20, "delta": 0.25, "interval": {"delta": [0, 1]}}
+        log.show_evaluation(1, {**found, "reasons": {"attempt1": {"timeout": 0.5}}}, rows)
     found = {v.tag: (e.step, v) for e in _events(tmp_path) for v in e.summary.value}
     assert found["evaluation/delta"][1].simple_value == 0.25
     assert "evaluation/interval" not in found
+    assert found["evaluation/reason/timeout/attempt1"][1].simple_value == 0.5
     assert found["evaluation/edit_ratio"][1].histo.num == 20
     assert found["evaluation/tokens"][1].histo.max == 6
     (tag,) = (tag for tag in found if tag.startswith("transcripts"))

@@ -88,7 +88,10 @@ def _plan(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each metric as means over `per_point` neighbouring steps; None where no step has a value."""
+    """Each metric as means over `per_point` neighbouring steps; None where no step has a value.
+
+    A reason that a step does not name has the share 0 there.
+    """
     per_point = -(-len(rows) // POINTS) or 1
     bins = [rows[i : i + per_point] for i in range(0, len(rows), per_point)]
     keys = sorted({key for row in rows for key, value in row.items() if _is_number(value)})
@@ -96,7 +99,10 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "per_point": per_point,
         "step": [part[-1]["step"] for part in bins],
         "metrics": {
-            key: [_mean([row.get(key) for row in part]) for part in bins]
+            key: [
+                _mean([row.get(key, 0.0 if key.startswith("reason/") else None) for row in part])
+                for part in bins
+            ]
             for key in keys
             if key not in ("step", "wall_sec")
         },

@@ -58,6 +58,17 @@ def test_long_curves_are_means_of_neighbouring_steps(tmp_path, monkeypatch):
     assert stage["metrics"]["kl/attempt1"][:2] == pytest.approx([0.015, 0.035])
 
 
+def test_a_reason_that_a_step_does_not_name_has_the_share_0_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "POINTS", 30)
+    rows = fake_runs.steps_of(("base", "stage1"))
+    rows[21]["reason/timeout/attempt1"] = 0.5
+    fake_runs.write(tmp_path)
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
+    base, stage1, _ = contents.of(tmp_path)["stages"]
+    assert stage1["metrics"]["reason/timeout/attempt1"][:2] == [0.25, 0.0]
+    assert "reason/timeout/attempt1" not in base["metrics"]
+
+
 def test_a_metric_that_is_null_is_a_gap(tmp_path):
     fake_runs.write(tmp_path)
     rows = fake_runs.steps_of(("base",))

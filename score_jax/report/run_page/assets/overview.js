@@ -16,6 +16,7 @@ function showOverview(data, openTranscripts) {
   showHeadline(data);
   showAlarms(data);
   showEvaluations(data);
+  showReasons(data);
   showCurves(data);
   showChanges(data, openTranscripts);
   showSpeed(data);
