@@ -83,12 +83,12 @@ def grade(experiment: Experiment, own: OwnRows) -> Grades:
 
     With selective revision, the answer that is valid after each attempt is graded.
     """
-    texts, truncated_NA = own.texts, np.asarray(own.rows.truncated)
+    truncated_NA = np.asarray(own.rows.truncated)
     if not own.problems:  # a process may have no row of a batch
         return Grades(np.zeros(truncated_NA.shape, np.float32), np.zeros_like(truncated_NA), [])
     if experiment.marks:
-        truncated_NA = selective.truncated(texts, truncated_NA, experiment.marks)
-        texts = [selective.answers(row, experiment.marks) for row in texts]
+        truncated_NA = selective.truncated(own.texts, truncated_NA, experiment.marks)
+    texts = _answers(experiment, own)
     limits = experiment.settings.rewards
     grades = grader.grade(
         own.problems,
@@ -98,6 +98,23 @@ def grade(experiment: Experiment, own: OwnRows) -> Grades:
         function=limits.function,
     )
     return zero_truncated(Grades(*grades), truncated_NA)
+
+
+def lenient(experiment: Experiment, own: OwnRows, solved_NA: np.ndarray) -> np.ndarray:
+    """[N, A] bool: solved, or the gold is found in the text, though its form is wrong or it is cut.
+
+    A function of one's own has no lenient form; then it is `solved_NA`.
+    """
+    if not own.problems or experiment.settings.rewards.function:
+        return solved_NA
+    return grader.solved_leniently(own.problems, _answers(experiment, own), solved_NA)
+
+
+def _answers(experiment: Experiment, own: OwnRows) -> list[list[str]]:
+    """The texts to grade: with selective revision the answer that is valid after each attempt."""
+    if not experiment.marks:
+        return own.texts
+    return [selective.answers(row, experiment.marks) for row in own.texts]
 
 
 def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:

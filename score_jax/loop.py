@@ -215,12 +215,14 @@ def _evaluate(
     run.log.write_transcripts(name, result.transcripts)
     run.log.write_evaluation(name, result.metrics)
     run.log.show_evaluation(steps_before, result.metrics, result.transcripts)
+    found = result.metrics
     shown = [
         f"{key.replace('accuracy_', '')} {value:.3f}"
-        for key, value in result.metrics.items()
+        for key, value in found.items()
         if key.startswith(("accuracy", "delta"))
+        or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
     ]
-    run.log.say(f"evaluated {name}: {', '.join(shown)} (n={result.metrics['n']})")
+    run.log.say(f"evaluated {name}: {', '.join(shown)} (n={found['n']})")
     _report(run, page.write)
 
 

@@ -25,6 +25,7 @@ def evaluation_metrics(
     changed_N: np.ndarray | None,
     truncated_NA: np.ndarray,
     *,
+    lenient_NA: np.ndarray | None = None,
     edit_ratio_N: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def evaluation_metrics(
       solved_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
+      lenient_NA: whether it is solved by lenient grading (grading.py), which adds
+        `lenient_attempt1` …
       edit_ratio_N: in [0, 1], how much of the first attempt the second rewrites (edits.py).
       seed: of the bootstrap; the same values and seed give the same intervals.
 
@@ -78,6 +81,8 @@ def evaluation_metrics(
         difference("delta_last", right_NA[:, -1])
     for a in range(attempts):
         count(f"truncated_attempt{a + 1}", np.asarray(truncated_NA, bool)[:, a])
+        if lenient_NA is not None:
+            count(f"lenient_attempt{a + 1}", np.asarray(lenient_NA, bool)[:, a])
 
     metrics: dict[str, Any] = {"n": n, **share, "interval": interval}
     if attempts >= 2:

@@ -61,6 +61,14 @@ def test_delta_is_gains_minus_losses_to_the_last_bit():
         assert found["delta"] == pytest.approx(gap, abs=1e-15)
 
 
+def test_lenient_accuracies_stand_beside_the_strict_ones_with_their_intervals():
+    lenient_NA = np.array([[1, 1], [1, 1], [0, 0]], bool)
+    found = _evaluate([[0, 1], [1, 1], [0, 0]], lenient_NA=lenient_NA)
+    assert (found["accuracy_attempt1"], found["lenient_attempt1"]) == (1 / 3, 2 / 3)
+    assert found["lenient_attempt2"] == 2 / 3
+    assert found["interval"]["lenient_attempt1"] == metrics.wilson_interval(2, 3)
+
+
 def test_one_attempt_has_no_second_attempt_keys():
     found = metrics.evaluation_metrics(np.array([[1], [0]]), None, np.zeros((2, 1), bool))
     assert set(found) == {"n", "accuracy_attempt1", "truncated_attempt1", "interval"}

@@ -180,7 +180,7 @@ def _transcripts(
     """The problems, each once, and the first rows of the transcripts of each evaluation shown.
 
     A row is [problem's index, edit ratio, attempt …]. An attempt is [text, reward, reason, tokens,
-    truncated, solved], followed by [ends, logp, base_logp] if it has a shading (shading.py).
+    truncated, solved, lenient], then [ends, logp, base_logp] if it has a shading (shading.py).
     """
     problems: list[list[Any]] = []
     index: dict[str, int] = {}
@@ -202,7 +202,8 @@ def _transcripts(
 
 def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
     values = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
-    values.append(runlog.is_solved(attempt))
+    solved = runlog.is_solved(attempt)
+    values += [solved, attempt.get("lenient", solved)]
     if shading := attempt.get("shading"):
         values.append([shading["ends"], shading["logp"], shading.get("base_logp")])
     return values

@@ -96,9 +96,9 @@ def test_a_shading_is_taken_along_with_or_without_a_base(tmp_path):
     fake_runs.shade(rows[1], base=False)
     fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
     first, second, third = contents.of(tmp_path)["transcripts"]["evaluations"][0]["rows"]
-    assert first[2][6] == [[1, 2, 2], [0.0, -0.6, -1.2], [0.0, -1.2, -2.4]]
-    assert second[3][6] == [[1, 2, 2], [0.0, -0.6, -1.2], None]
-    assert len(third[2]) == 6
+    assert first[2][7] == [[1, 2, 2], [0.0, -0.6, -1.2], [0.0, -1.2, -2.4]]
+    assert second[3][7] == [[1, 2, 2], [0.0, -0.6, -1.2], None]
+    assert len(third[2]) == 7
 
 
 def test_right_is_what_was_solved_whatever_the_reward(tmp_path):

@@ -198,16 +198,17 @@ def test_a_reward_of_any_size_stands_beside_right_or_wrong(browser, tmp_path):
 
 def test_the_reasons_of_each_attempt_are_in_a_table(browser, tmp_path):
     rows = [fake_runs.transcript(i, ("one", False), ("two", i == 0)) for i in range(4)]
-    rows[3]["attempts"][0]["reason"] = "<b>cut</b>"
-    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base", "stage1"))
+    rows[3]["attempts"][0] |= {"reason": "<b>cut</b>", "lenient": True}
+    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
+    fake_runs.evaluation(tmp_path, "stage1", rows)
     steps = fake_runs.steps_of(("base", "stage1"))
     steps[-1] |= {"reason/timeout/attempt2": 0.125, "reason/crash/attempt2": 0.0}
     jsonfiles.write_lines(tmp_path / "metrics.jsonl", steps)
     opened = Opened(browser, run_page.write(tmp_path))
     table = opened.tab.locator("#reasons table")
     heads = table.locator("thead th").all_inner_texts()
-    assert heads[:2] == ["after", "attempt"]
-    assert set(heads[2:]) == {"unequal", "equal", "_b_cut_b_", "timeout"}
+    assert heads[:4] == ["after", "attempt", "right", "leniently"]
+    assert set(heads[4:]) == {"unequal", "equal", "_b_cut_b_", "timeout"}
     lines = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
     by_place = [dict(zip(heads, line, strict=True)) for line in lines]
     assert [(line["after"], line["attempt"]) for line in by_place] == [
@@ -215,6 +216,11 @@ def test_the_reasons_of_each_attempt_are_in_a_table(browser, tmp_path):
         ("stage1, step 60, training samples", "2"),
     ]  # fmt: skip
     assert by_place[0]["unequal"] == "75.0%" and by_place[0]["_b_cut_b_"] == "25.0%"
+    assert by_place[1]["right"] == "25.0%" and by_place[0]["leniently"] == "25.0%"
+    assert by_place[4]["right"] == "60.0%" and by_place[4]["leniently"] == "–"
+    opened.choose(missed="found leniently")
+    assert opened.count() == "1 of 4"
+    assert "(found leniently)" in opened.tab.locator(".verdict").first.inner_text()
     assert by_place[1]["equal"] == "25.0%" and by_place[1]["timeout"] == "–"
     assert by_place[4]["timeout"] == "12.5%"
     assert opened.complaints == []

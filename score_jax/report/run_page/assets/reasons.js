@@ -1,18 +1,25 @@
 "use strict";
 // Why attempts are right or wrong: the share of each reason, in evaluations and while training.
 
-/** [{name, attempt, shares: {reason: share}}]: evaluations, then the latest step of a stage. */
+const REASONS_NOTE =
+  "Why: shares of each attempt by reason. Leniently: the right answer stands in the text, though in another form, or the attempt is truncated.";
+
+/** [{name, attempt, shares: {reason: share}, lenient}]: evaluations, then a stage's latest step. */
 function reasonRows(data) {
   const rows = data.evaluations
     .filter((e) => !e.within && e.reasons)
-    .flatMap((e) => Object.entries(e.reasons).map(([attempt, shares]) => ({ name: e.name, attempt, shares })));
+    .flatMap((e) =>
+      Object.entries(e.reasons).map(([attempt, shares]) => ({
+        name: e.name, attempt, shares, right: e[`accuracy_${attempt}`], lenient: e[`lenient_${attempt}`],
+      })),
+    );
   const stage = data.stages.filter((s) => s.step.length && s.objective === "rl").pop();
   for (const [key, values] of Object.entries(stage?.metrics ?? {})) {
     const [, reason, attempt] = /^reason\/(.+)\/(attempt\d+)$/.exec(key) ?? [];
     if (!reason) continue;
     const name = `${stage.name}, step ${count(stage.step[stage.step.length - 1])}, training samples`;
     let row = rows.find((r) => r.name === name && r.attempt === attempt);
-    if (!row) rows.push((row = { name, attempt, shares: {} }));
+    if (!row) rows.push((row = { name, attempt, shares: {}, right: stage.metrics[`solved/${attempt}`]?.at(-1) }));
     row.shares[reason] = values[values.length - 1];
   }
   return rows;
@@ -26,18 +33,19 @@ function showReasons(data) {
   }
   const reasons = [...totals].filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]).map(([reason]) => reason);
   if (!reasons.length) return;
-  const heads = ["after", "attempt", ...reasons].map((textContent) => make("th", { scope: "col", textContent }));
-  const body = rows.map(({ name, attempt, shares }, i) =>
+  const cell = (share) => make("td", { textContent: share ? percent(share) : "–" });
+  const heads = ["after", "attempt", "right", "leniently", ...reasons].map((textContent) => make("th", { scope: "col", textContent }));
+  const body = rows.map(({ name, attempt, shares, right, lenient }, i) =>
     make(
       "tr",
       {},
       make("th", { scope: "row", textContent: rows[i - 1]?.name === name ? "" : name }),
       make("td", { textContent: attempt.replace("attempt", "") }),
-      ...reasons.map((reason) => make("td", { textContent: shares[reason] ? percent(shares[reason]) : "–" })),
+      ...[right, lenient, ...reasons.map((reason) => shares[reason])].map(cell),
     ),
   );
   byId("reasons").append(
-    make("p", { id: "reasons-note", className: "note", textContent: "Why: the share of each attempt's verdicts, by reason." }),
+    make("p", { id: "reasons-note", className: "note", textContent: REASONS_NOTE }),
     make(
       "div",
       { className: "scroll" },
