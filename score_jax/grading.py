@@ -26,6 +26,8 @@ from score_jax.structs import Episode
 T = TypeVar("T")
 
 EXPECTED = ("truncated", "no_answer", "unparseable", "timeout", "crash", "refused")
+# Nothing that could be compared, for its form and not for what it says.
+UNREADABLE = ("no_answer", "no_program", "unparseable", "syntax", "too_long", "refused")
 _NAMED = 30  # of an attempt's other reasons, the most frequent; a function may make up one a text
 
 

@@ -122,6 +122,8 @@ def test_a_run_leaves_what_the_contract_names(whole):
     for stage, m in summary["stages"].items():
         assert m["n"] == 16
         assert m["delta"] == m["incorrect_to_correct"] - m["correct_to_incorrect"]
+        assert m["incorrect_to_correct"] == m["format_repaired"] + m["answer_repaired"]
+        assert m["lenient_attempt2"] == m["accuracy_attempt2"]  # the task has no lenient form
         transcripts = (whole / "transcripts" / f"{stage}.jsonl").read_text().splitlines()
         assert len(transcripts) == 16
         assert len(json.loads(transcripts[0])["attempts"]) == 2

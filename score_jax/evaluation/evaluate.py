@@ -87,12 +87,10 @@ def evaluate(
         solved_NA,
         changed(texts),
         truncated_NA,
+        reasons=[[attempt["reason"] for attempt in row["attempts"]] for row in transcripts],
         lenient_NA=lenient_NA,
         edit_ratio_N=np.array(edits) if edits else None,
         seed=s.seed,
-    )
-    metrics["reasons"] = grading.reason_shares(
-        [[attempt["reason"] for attempt in row["attempts"]] for row in transcripts]
     )
     tags = [row.get("tags", {}) for row in transcripts]
     metrics["details"] = breakdown.details(solved_NA, texts, tokens_NA, tags, seed=s.seed)

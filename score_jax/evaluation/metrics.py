@@ -7,10 +7,12 @@ averages over several samples of a problem, and pass@k.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from score_jax.grading import UNREADABLE, reason_shares
 from score_jax.problem import InputError
 
 Interval = list[float]  # [low, high]
@@ -25,6 +27,7 @@ def evaluation_metrics(
     changed_N: np.ndarray | None,
     truncated_NA: np.ndarray,
     *,
+    reasons: Sequence[Sequence[str]] | None = None,
     lenient_NA: np.ndarray | None = None,
     edit_ratio_N: np.ndarray | None = None,
     seed: int = 0,
@@ -35,6 +38,10 @@ def evaluation_metrics(
       solved_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
+      reasons: of the verdicts, [N][A]. They add `reasons` ({attempt1: {reason: share}, …}),
+        `unreadable_attempt1` … (shares of grading.UNREADABLE) and, where there are two attempts,
+        the parts of incorrect_to_correct: `format_repaired`, where attempt 1 was unreadable or
+        truncated, and `answer_repaired`, where it was another answer. They add up to it exactly.
       lenient_NA: whether it is solved by lenient grading (grading.py), which adds
         `lenient_attempt1` …
       edit_ratio_N: in [0, 1], how much of the first attempt the second rewrites (edits.py).
@@ -67,12 +74,22 @@ def evaluation_metrics(
         interval[name] = paired_bootstrap_interval(gained, lost, n, seed=seed)
         return gained, lost
 
+    truncated_NA = np.asarray(truncated_NA, bool)
+    unreadable_NA = np.array([[why in UNREADABLE for why in row] for row in reasons or ()])
     for a in range(attempts):
         count(f"accuracy_attempt{a + 1}", right_NA[:, a])
     if attempts >= 2:
-        count("incorrect_to_correct", ~right_NA[:, 0] & right_NA[:, 1])
+        repaired_N = ~right_NA[:, 0] & right_NA[:, 1]
+        count("incorrect_to_correct", repaired_N)
+        if reasons is not None:
+            form_N = unreadable_NA[:, 0] | truncated_NA[:, 0]
+            count("format_repaired", repaired_N & form_N)
+            count("answer_repaired", repaired_N & ~form_N)
+            # Their sum, which is exact, may differ from the count over n in its last bit.
+            share["incorrect_to_correct"] = share["format_repaired"] + share["answer_repaired"]
         count("correct_to_incorrect", right_NA[:, 0] & ~right_NA[:, 1])
         gained, lost = difference("delta", right_NA[:, 1])
+        share["delta"] = share["incorrect_to_correct"] - share["correct_to_incorrect"]
         if changed_N is None or changed_N.shape != (n,):
             raise ValueError(f"changed_N must have shape ({n},) where there are two attempts")
         count("changed", changed_N.astype(bool))
@@ -80,13 +97,17 @@ def evaluation_metrics(
     if attempts >= 3:
         difference("delta_last", right_NA[:, -1])
     for a in range(attempts):
-        count(f"truncated_attempt{a + 1}", np.asarray(truncated_NA, bool)[:, a])
+        count(f"truncated_attempt{a + 1}", truncated_NA[:, a])
+        if reasons is not None:
+            count(f"unreadable_attempt{a + 1}", unreadable_NA[:, a])
         if lenient_NA is not None:
             count(f"lenient_attempt{a + 1}", np.asarray(lenient_NA, bool)[:, a])
 
     metrics: dict[str, Any] = {"n": n, **share, "interval": interval}
     if attempts >= 2:
         metrics["mcnemar_p"] = p_value
+    if reasons is not None:
+        metrics["reasons"] = reason_shares(reasons)
     if edit_ratio_N is not None:
         metrics["edit_ratio"] = float(np.mean(edit_ratio_N))
         counts, _ = np.histogram(edit_ratio_N, bins=EDIT_BINS, range=(0.0, 1.0))

@@ -69,6 +69,34 @@ def test_lenient_accuracies_stand_beside_the_strict_ones_with_their_intervals():
     assert found["interval"]["lenient_attempt1"] == metrics.wilson_interval(2, 3)
 
 
+def test_what_attempt_2_repairs_is_the_format_or_the_answer_of_attempt_1():
+    solved = [[0, 1]] * 5 + [[0, 0], [1, 1], [1, 0]]
+    reasons = [["unequal", "equal"], ["truncated", "equal"], ["unparseable", "equal"]]
+    reasons += [["no_answer", "equal"], ["timeout", "equal"], ["truncated", "unequal"]]
+    reasons += [["equal", "equal"], ["equal", "refused"]]
+    truncated = np.array([[why == "truncated" for why in row] for row in reasons])
+    found = _evaluate(solved, truncated=truncated, reasons=reasons)
+    assert found["incorrect_to_correct"] == 5 / 8
+    assert (found["format_repaired"], found["answer_repaired"]) == (3 / 8, 2 / 8)
+    assert found["interval"]["format_repaired"] == metrics.wilson_interval(3, 8)
+    assert found["interval"]["answer_repaired"] == metrics.wilson_interval(2, 8)
+    assert (found["unreadable_attempt1"], found["unreadable_attempt2"]) == (2 / 8, 1 / 8)
+    assert found["reasons"]["attempt1"]["truncated"] == 2 / 8
+    assert found["reasons"]["attempt2"]["equal"] == 6 / 8
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_parts_of_delta_add_up_to_the_last_bit():
+    rng = np.random.default_rng(4)
+    for n in range(1, 300):
+        reasons = np.where(rng.random((n, 2)) < 0.5, "no_answer", "unequal").tolist()
+        found = _evaluate(rng.integers(0, 2, size=(n, 2)), reasons=reasons)
+        parts = found["format_repaired"] + found["answer_repaired"]
+        assert found["incorrect_to_correct"] == parts
+        assert found["delta"] == parts - found["correct_to_incorrect"]
+        assert found["incorrect_to_correct"] * n == pytest.approx(round(parts * n), abs=1e-9)
+
+
 def test_one_attempt_has_no_second_attempt_keys():
     found = metrics.evaluation_metrics(np.array([[1], [0]]), None, np.zeros((2, 1), bool))
     assert set(found) == {"n", "accuracy_attempt1", "truncated_attempt1", "interval"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from score_jax import grading, jsonfiles
+from score_jax import jsonfiles
 from score_jax.evaluation.metrics import evaluation_metrics
 
 STAGES = {"base": ("sft", 20), "stage1": ("rl", 60), "stage2": ("rl", 40)}  # objective, steps
@@ -56,10 +56,10 @@ def evaluation(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
         np.array([[a["solved"] for a in row] for row in attempts]),
         np.array([row[0]["text"] != row[-1]["text"] for row in attempts]) if pairs else None,
         np.array([[a["truncated"] for a in row] for row in attempts]),
+        reasons=[[a["reason"] for a in row] for row in attempts],
         lenient_NA=np.array([[a.get("lenient", a["solved"]) for a in row] for row in attempts]),
         edit_ratio_N=np.array([row["edit_ratio"] for row in rows]) if pairs else None,
     )
-    metrics["reasons"] = grading.reason_shares([[a["reason"] for a in row] for row in attempts])
     jsonfiles.write(folder / "evaluations" / f"{name}.json", metrics)
     jsonfiles.write_lines(folder / "transcripts" / f"{name}.jsonl", rows)
 

@@ -205,6 +205,11 @@ def test_the_reasons_of_each_attempt_are_in_a_table(browser, tmp_path):
     steps[-1] |= {"reason/timeout/attempt2": 0.125, "reason/crash/attempt2": 0.0}
     jsonfiles.write_lines(tmp_path / "metrics.jsonl", steps)
     opened = Opened(browser, run_page.write(tmp_path))
+    for stage in opened.tab.locator("#evaluations tbody tr").all():
+        assert stage.inner_text().count("25.0%") >= 2  # attempt 2 right, answer repaired
+    assert "format 0.0% + answer 25.0%" in opened.text("#headline")
+    heads = opened.tab.locator("#evaluations thead th").all_inner_texts()
+    assert heads[4:7] == ["wrong → right", "format repaired", "answer repaired"]
     table = opened.tab.locator("#reasons table")
     heads = table.locator("thead th").all_inner_texts()
     assert heads[:4] == ["after", "attempt", "right", "leniently"]
