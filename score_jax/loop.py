@@ -223,6 +223,8 @@ def _evaluate(
         or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
     ]
     run.log.say(f"evaluated {name}: {', '.join(shown)} (n={found['n']})")
+    for alarm in alarms.of_base(found) if name == "base" else ():
+        run.log.say(_alarm(name, alarm))
     _report(run, page.write)
 
 
@@ -294,8 +296,11 @@ class _Updates:
         for found in alarms.of_steps(self._rows, self._run.settings.model.dtype):
             if found.name not in self._raised:
                 self._raised.add(found.name)
-                where = self._stage.name
-                self._run.log.say(f"ALARM in {where}: {found.what}. {found.advice}")
+                self._run.log.say(_alarm(self._stage.name, found))
+
+
+def _alarm(where: str, found: alarms.Alarm) -> str:
+    return f"ALARM in {where}: {found.what}. {found.advice}"
 
 
 def _device() -> str:

@@ -289,13 +289,17 @@ def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
     assert written == ["base", "stage1", "stage1-2"]
 
 
-def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies):
+def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies, capsys):
     settings = tiny_settings(recipe=("stage1",))
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     assert set(copies) == {STATE_AND_REFERENCE}
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert list(summary["stages"]) == ["base", "stage1"]
     assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5
+    # Random weights answer nothing, which is said before the first step.
+    said = capsys.readouterr().out
+    assert summary["stages"]["base"]["truncated_attempt1"] > 0.5
+    assert 0 < said.index("ALARM in base: attempt 1 of the base model is") < said.index("stage1  ")
 
 
 def lora_settings(**changes) -> Settings:

@@ -1,9 +1,10 @@
 """Alarms: signs in a stage's metrics that training goes wrong, and what to do about each.
 
     of_steps(rows, dtype) -> list[Alarm]          rows of metrics.jsonl of one RL stage
+    of_base(base) -> list[Alarm]                  the base model's evaluation, before any RL step
     of_evaluations(base, after) -> list[Alarm]    two evaluations with their intervals
 
-Each alarm reads the mean of the last RECENT steps; some compare it with the mean of the stage's
+Alarms of steps read the mean of the last RECENT steps; some compare it with the mean of the stage's
 first BEGIN steps. So an alarm is raised within RECENT steps and cleared when its cause is gone. The
 limits are wide: they find runs that fail, and are not meant for tuning.
 """
@@ -22,6 +23,7 @@ COPYING = 0.02  # share of samples whose second answer differs; below: copies
 TRUNCATED = 0.20  # share of truncated attempts
 KL_PER_TOKEN = 4.0  # nats; the quickstart, with answers of a few tokens, reaches 2
 LOGP_GAP = {"float32": 0.01, "bfloat16": 0.5}  # by dtype: |sampler - learner| log-prob of a token
+MOSTLY = 0.5  # share of the base model's attempts that are truncated or unreadable
 HOPELESS = 0.005  # share of right attempts; below: almost no signal
 SOLVED = 0.95  # share of right attempts; above: almost nothing left to learn
 UNMIXED = 0.02  # share of problems with samples of different rewards; below: no signal
@@ -57,6 +59,12 @@ def of_steps(rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[
     return list(_found(begin, recent, dtype))
 
 
+def of_base(base: Mapping[str, Any]) -> list[Alarm]:
+    """Alarms of a base model most of whose attempts are truncated or have no readable answer."""
+    keys = (key for key in base if key.startswith("accuracy_attempt"))
+    return [alarm for key in keys for alarm in _of_base(base, key.removeprefix("accuracy_attempt"))]
+
+
 def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Alarm]:
     """Alarms of an RL stage's evaluation, compared with the base model's; both by metrics.py."""
     found = []
@@ -80,6 +88,35 @@ def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Al
             )
         )
     return found
+
+
+def _of_base(base: Mapping[str, Any], attempt: str) -> Iterator[Alarm]:
+    cut, unreadable, right, leniently = (
+        base.get(f"{name}_attempt{attempt}", 0.0)
+        for name in ("truncated", "unreadable", "accuracy", "lenient")
+    )
+    if cut + unreadable < MOSTLY:
+        return
+    known = f"Graded leniently {max(leniently, right):.1%} of the answers are right, strictly {right:.1%}."
+    # Both alarms only where neither cause is small beside the other.
+    if 2 * cut >= unreadable:
+        yield Alarm(
+            f"base_truncated_attempt{attempt}",
+            f"attempt {attempt} of the base model is truncated in {cut:.1%} of the problems",
+            f"{known} Truncated attempts are not solved, so RL would learn to be short before it "
+            "learns the task. Raise rollout.max_attempt_tokens. If the transcripts show text after "
+            "the answer, the model does not write its end token: use another model.template or "
+            "prompt.",
+        )
+    if 2 * unreadable >= cut:
+        yield Alarm(
+            f"base_unreadable_attempt{attempt}",
+            f"attempt {attempt} of the base model has no readable answer in {unreadable:.1%} of "
+            "the problems",
+            f"{known} RL would learn the form of an answer before it learns the task. Use another "
+            "problems.prompt or model.template, say the form in problems.prompt_text, or begin "
+            "with an SFT stage. The transcripts show what the model writes.",
+        )
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:

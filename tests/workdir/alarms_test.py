@@ -139,6 +139,37 @@ def test_runs_of_one_attempt_and_null_metrics_are_read():
     assert alarms.of_steps(single) == []
 
 
+def base(cut=0.0, unreadable=0.0, attempts=2):
+    """An evaluation of a base model whose first attempts fail for their form."""
+    found = {}
+    for attempt in range(1, attempts + 1):
+        first = attempt == 1
+        found |= {
+            f"accuracy_attempt{attempt}": 0.2,
+            f"lenient_attempt{attempt}": 0.3,
+            f"truncated_attempt{attempt}": cut if first else 0.1,
+            f"unreadable_attempt{attempt}": unreadable if first else 0.1,
+        }
+    return found
+
+
+def test_a_base_model_that_mostly_fails_for_its_form_is_found_before_training():
+    assert alarms.of_base(base()) == alarms.of_base(base(0.2, 0.2)) == []
+    (cut,) = alarms.of_base(base(cut=0.9))
+    assert cut.name == "base_truncated_attempt1"
+    assert cut.what == "attempt 1 of the base model is truncated in 90.0% of the problems"
+    assert "Graded leniently 30.0% of the answers are right, strictly 20.0%." in cut.advice
+    assert "rollout.max_attempt_tokens" in cut.advice
+    (unreadable,) = alarms.of_base(base(unreadable=0.6, attempts=1))
+    assert unreadable.name == "base_unreadable_attempt1"
+    assert "no readable answer in 60.0% of the problems" in unreadable.what
+    assert "problems.prompt" in unreadable.advice
+    both_kinds = [alarm.name for alarm in alarms.of_base(base(0.3, 0.3))]
+    assert both_kinds == ["base_truncated_attempt1", "base_unreadable_attempt1"]
+    older = {"accuracy_attempt1": 0.2, "truncated_attempt1": 0.9}
+    assert [alarm.name for alarm in alarms.of_base(older)] == ["base_truncated_attempt1"]
+
+
 def test_a_lost_first_attempt_and_a_negative_delta_are_found():
     lost, harmful = alarms.of_evaluations(evaluation(0.5, 0.0), evaluation(0.3, -0.1))
     assert "attempt 1 is 30.0%, below the base model's 50.0%" in lost.what

@@ -162,6 +162,9 @@ def _alarms(
     dtype: str,
 ) -> Iterator[dict[str, str]]:
     base = next((e for e in evaluations if e["name"] == "base"), None)
+    if base and base is evaluations[-1]:  # later the alarms of the steps say whether it lasts
+        for alarm in alarms.of_base(base):
+            yield {"stage": "base", "what": alarm.what, "advice": alarm.advice}
     for stage in plan:
         name = stage["name"]
         if stage["objective"] != "rl":

@@ -145,6 +145,19 @@ def test_alarms_name_their_stage(tmp_path):
     assert alarm["stage"] == "stage2" and "repeat the first" in alarm["what"]
 
 
+def test_a_base_model_that_answers_nothing_is_an_alarm_until_the_next_evaluation(tmp_path):
+    rows = [fake_runs.transcript(i, ("hm", False), ("hm", False)) for i in range(4)]
+    for row in rows:
+        for attempt in row["attempts"]:
+            attempt["reason"] = "no_answer"
+    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
+    first, second = contents.of(tmp_path)["alarms"]
+    assert first["stage"] == "base" and "attempt 1 of the base model has no read" in first["what"]
+    assert "attempt 2" in second["what"] and "100.0%" in second["what"]
+    fake_runs.evaluation(tmp_path, "stage1", fake_runs.made_up("stage1", 4))
+    assert contents.of(tmp_path)["alarms"] == []
+
+
 @pytest.mark.parametrize(
     ("path", "text", "said"),
     [
