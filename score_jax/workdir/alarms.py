@@ -97,7 +97,8 @@ def _of_base(base: Mapping[str, Any], attempt: str) -> Iterator[Alarm]:
     )
     if cut + unreadable < MOSTLY:
         return
-    known = f"Graded leniently {max(leniently, right):.1%} of the answers are right, strictly {right:.1%}."
+    leniently = max(leniently, right)
+    known = f"Graded leniently {leniently:.1%} of the answers are right, strictly {right:.1%}."
     # Both alarms only where neither cause is small beside the other.
     if 2 * cut >= unreadable:
         yield Alarm(
