@@ -219,7 +219,7 @@ def _evaluate(
     shown = [
         f"{key.replace('accuracy_', '')} {value:.3f}"
         for key, value in found.items()
-        if key.startswith(("accuracy", "delta"))
+        if key.startswith(("accuracy", "delta", "reward_"))
         or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
     ]
     run.log.say(f"evaluated {name}: {', '.join(shown)} (n={found['n']})")

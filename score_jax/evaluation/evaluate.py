@@ -79,14 +79,15 @@ def evaluate(
         finish(*pending)
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
     edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
-    solved_NA, truncated_NA, lenient_NA, tokens_NA = (
+    solved_NA, reward_NA, truncated_NA, lenient_NA, tokens_NA = (
         np.array([[attempt[key] for attempt in row["attempts"]] for row in transcripts])
-        for key in ("solved", "truncated", "lenient", "tokens")
+        for key in ("solved", "reward", "truncated", "lenient", "tokens")
     )
     metrics = evaluation_metrics(
         solved_NA,
         changed(texts),
         truncated_NA,
+        reward_NA=reward_NA,
         reasons=[[attempt["reason"] for attempt in row["attempts"]] for row in transcripts],
         lenient_NA=lenient_NA,
         edit_ratio_N=np.array(edits) if edits else None,

@@ -27,6 +27,7 @@ def evaluation_metrics(
     changed_N: np.ndarray | None,
     truncated_NA: np.ndarray,
     *,
+    reward_NA: np.ndarray | None = None,
     reasons: Sequence[Sequence[str]] | None = None,
     lenient_NA: np.ndarray | None = None,
     edit_ratio_N: np.ndarray | None = None,
@@ -38,6 +39,8 @@ def evaluation_metrics(
       solved_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
+      reward_NA: where some of them are not 0 or 1 for solved, they add their means
+        `reward_attempt1` … with normal intervals.
       reasons: of the verdicts, [N][A]. They add `reasons` ({attempt1: {reason: share}, …}),
         `unreadable_attempt1` … (shares of grading.UNREADABLE) and, where there are two attempts,
         the parts of incorrect_to_correct: `format_repaired`, where attempt 1 was unreadable or
@@ -103,6 +106,12 @@ def evaluation_metrics(
         if lenient_NA is not None:
             count(f"lenient_attempt{a + 1}", np.asarray(lenient_NA, bool)[:, a])
 
+    if reward_NA is not None and not np.array_equal(reward_NA, right_NA):
+        for a in range(attempts):
+            share[f"reward_attempt{a + 1}"], interval[f"reward_attempt{a + 1}"] = _mean(
+                np.asarray(reward_NA, float)[:, a]
+            )
+
     metrics: dict[str, Any] = {"n": n, **share, "interval": interval}
     if attempts >= 2:
         metrics["mcnemar_p"] = p_value
@@ -152,6 +161,12 @@ def mcnemar_p(gained: int, lost: int) -> float:
         term = term * (flips - k) // (k + 1)  # flips over k + 1
         tail += term
     return min(1.0, 2 * tail / 2**flips)
+
+
+def _mean(value_N: np.ndarray) -> tuple[float, Interval]:
+    """The mean and its normal 95 % interval."""
+    mean, half = float(value_N.mean()), _Z_95 * float(value_N.std()) / math.sqrt(len(value_N))
+    return mean, [mean - half, mean + half]
 
 
 def _checked(solved_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:

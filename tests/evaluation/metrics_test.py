@@ -61,6 +61,17 @@ def test_delta_is_gains_minus_losses_to_the_last_bit():
         assert found["delta"] == pytest.approx(gap, abs=1e-15)
 
 
+def test_rewards_of_any_size_have_their_mean_beside_what_is_solved():
+    solved = [[0, 1], [0, 1], [0, 0], [1, 1]]
+    found = _evaluate(solved, reward_NA=np.array([[-1.0, 1], [0.5, 1], [0.5, 0], [2, 1]]))
+    assert (found["accuracy_attempt1"], found["reward_attempt1"]) == (1 / 4, 0.5)
+    half = 1.959964 * np.std([-1.0, 0.5, 0.5, 2]) / 2
+    assert found["interval"]["reward_attempt1"] == pytest.approx([0.5 - half, 0.5 + half])
+    assert found["reward_attempt2"] == 3 / 4
+    json.dumps(found, allow_nan=False)
+    assert _evaluate(solved, reward_NA=np.array(solved, np.float32)) == _evaluate(solved)
+
+
 def test_lenient_accuracies_stand_beside_the_strict_ones_with_their_intervals():
     lenient_NA = np.array([[1, 1], [1, 1], [0, 0]], bool)
     found = _evaluate([[0, 1], [1, 1], [0, 0]], lenient_NA=lenient_NA)

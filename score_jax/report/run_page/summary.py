@@ -91,6 +91,7 @@ def _columns(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     keys = {key for metrics in stages.values() for key in metrics}
     attempts = sum(key.startswith("accuracy_attempt") for key in keys)
     heads = {f"accuracy_attempt{a}": f"Acc@t{a}" for a in range(1, attempts + 1)}
+    heads |= {f"reward_attempt{a}": f"reward@t{a}" for a in range(1, attempts + 1)}
     heads |= {
         "delta": "Δ",
         "delta_last": f"Δ@t{attempts}",

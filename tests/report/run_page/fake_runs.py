@@ -56,6 +56,7 @@ def evaluation(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
         np.array([[a["solved"] for a in row] for row in attempts]),
         np.array([row[0]["text"] != row[-1]["text"] for row in attempts]) if pairs else None,
         np.array([[a["truncated"] for a in row] for row in attempts]),
+        reward_NA=np.array([[a["reward"] for a in row] for row in attempts]),
         reasons=[[a["reason"] for a in row] for row in attempts],
         lenient_NA=np.array([[a.get("lenient", a["solved"]) for a in row] for row in attempts]),
         edit_ratio_N=np.array([row["edit_ratio"] for row in rows]) if pairs else None,

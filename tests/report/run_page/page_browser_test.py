@@ -190,6 +190,10 @@ def test_a_reward_of_any_size_stands_beside_right_or_wrong(browser, tmp_path):
     first, second = opened.tab.locator(".verdict").all_inner_texts()
     assert "Attempt 1: wrong" in first and "reward 0.35," in first
     assert "Attempt 2: right" in second and "reward −2," in second
+    heads = opened.tab.locator("#evaluations thead th").all_inner_texts()
+    last = opened.tab.locator("#evaluations tbody tr").last.locator("td").all_inner_texts()
+    assert heads[3:5] == ["reward 1", "reward 2"]
+    assert last[2].startswith("0.35") and last[3].startswith("−2")
     charts = opened.tab.locator("#policy-charts h3").all_inner_texts()
     assert charts[:2] == ["Reward", "Reward: near"]
     assert opened.complaints == []

@@ -118,6 +118,7 @@ function showEvaluations(data) {
   const attempts = attemptsOf(all, "accuracy_attempt");
   const columns = [
     ...attempts.map((a) => [`accuracy_attempt${a}`, `attempt ${a}`, percent]),
+    ...attempts.map((a) => [`reward_attempt${a}`, `reward ${a}`, short]),
     ["delta", "Δ", points],
     ["delta_last", `Δ to attempt ${attempts.length}`, points],
     ["incorrect_to_correct", "wrong → right", percent],
