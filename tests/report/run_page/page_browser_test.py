@@ -225,7 +225,8 @@ def test_the_reasons_of_each_attempt_are_in_a_table(browser, tmp_path):
         ("stage1, step 60, training samples", "2"),
     ]  # fmt: skip
     assert by_place[0]["unequal"] == "75.0%" and by_place[0]["_b_cut_b_"] == "25.0%"
-    assert by_place[1]["right"] == "25.0%" and by_place[0]["leniently"] == "25.0%"
+    assert by_place[1]["right"] == "25.0%" and by_place[0]["leniently"].startswith("25.0%")
+    assert "4.6% … 69.9%" in by_place[0]["leniently"]
     assert by_place[4]["right"] == "60.0%" and by_place[4]["leniently"] == "–"
     opened.choose(missed="found leniently")
     assert opened.count() == "1 of 4"

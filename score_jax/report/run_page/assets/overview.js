@@ -126,7 +126,8 @@ function showEvaluations(data) {
     ["answer_repaired", "answer repaired", percent],
     ["correct_to_incorrect", "right → wrong", percent],
     ["changed", "changed", percent],
-    ...attempts.map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
+    // Otherwise in the table of reasons.
+    ...attempts.filter(() => !all.reasons).map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
   ].filter(([key]) => all[key] !== undefined);
   const row = (e) => {
     const cells = columns.map(([key, , format]) => {

@@ -4,13 +4,14 @@
 const REASONS_NOTE =
   "Why: shares of each attempt by reason. Leniently: the right answer stands in the text, though in another form, or the attempt is truncated.";
 
-/** [{name, attempt, shares: {reason: share}, lenient}]: evaluations, then a stage's latest step. */
+/** [{name, attempt, shares: {reason: share}, lenient, interval}]: evaluations, then a stage's latest step. */
 function reasonRows(data) {
   const rows = data.evaluations
     .filter((e) => !e.within && e.reasons)
     .flatMap((e) =>
       Object.entries(e.reasons).map(([attempt, shares]) => ({
-        name: e.name, attempt, shares, right: e[`accuracy_${attempt}`], lenient: e[`lenient_${attempt}`],
+        name: e.name, attempt, shares, right: e[`accuracy_${attempt}`],
+        lenient: e[`lenient_${attempt}`], interval: e.interval[`lenient_${attempt}`],
       })),
     );
   const stage = data.stages.filter((s) => s.step.length && s.objective === "rl").pop();
@@ -33,15 +34,22 @@ function showReasons(data) {
   }
   const reasons = [...totals].filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]).map(([reason]) => reason);
   if (!reasons.length) return;
-  const cell = (share) => make("td", { textContent: share ? percent(share) : "–" });
+  const cell = (share, interval) =>
+    make(
+      "td",
+      { textContent: share ? percent(share) : "–" },
+      interval ? make("span", { className: "interval", textContent: interval.map(percent).join(" … ") }) : null,
+    );
   const heads = ["after", "attempt", "right", "leniently", ...reasons].map((textContent) => make("th", { scope: "col", textContent }));
-  const body = rows.map(({ name, attempt, shares, right, lenient }, i) =>
+  const body = rows.map(({ name, attempt, shares, right, lenient, interval }, i) =>
     make(
       "tr",
       {},
       make("th", { scope: "row", textContent: rows[i - 1]?.name === name ? "" : name }),
       make("td", { textContent: attempt.replace("attempt", "") }),
-      ...[right, lenient, ...reasons.map((reason) => shares[reason])].map(cell),
+      cell(right),
+      cell(lenient, interval),
+      ...reasons.map((reason) => cell(shares[reason])),
     ),
   );
   byId("reasons").append(
