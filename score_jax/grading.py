@@ -9,6 +9,8 @@ rows of a batch that belong to this process (runtime/hosts.py).
 """
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -22,6 +24,11 @@ from score_jax.runtime import hosts
 from score_jax.structs import Episode
 
 T = TypeVar("T")
+
+EXPECTED = ("truncated", "no_answer", "unparseable", "timeout", "crash", "refused")
+# Nothing that could be compared, for its form and not for what it says.
+UNREADABLE = ("no_answer", "no_program", "unparseable", "syntax", "too_long", "refused")
+_NAMED = 30  # of an attempt's other reasons, the most frequent; a function may make up one a text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +85,12 @@ def grade(experiment: Experiment, own: OwnRows) -> Grades:
 
     With selective revision, the answer that is valid after each attempt is graded.
     """
-    texts, truncated_NA = own.texts, np.asarray(own.rows.truncated)
+    truncated_NA = np.asarray(own.rows.truncated)
     if not own.problems:  # a process may have no row of a batch
         return Grades(np.zeros(truncated_NA.shape, np.float32), np.zeros_like(truncated_NA), [])
     if experiment.marks:
-        truncated_NA = selective.truncated(texts, truncated_NA, experiment.marks)
-        texts = [selective.answers(row, experiment.marks) for row in texts]
+        truncated_NA = selective.truncated(own.texts, truncated_NA, experiment.marks)
+    texts = _answers(experiment, own)
     limits = experiment.settings.rewards
     grades = grader.grade(
         own.problems,
@@ -93,6 +100,23 @@ def grade(experiment: Experiment, own: OwnRows) -> Grades:
         function=limits.function,
     )
     return zero_truncated(Grades(*grades), truncated_NA)
+
+
+def lenient(experiment: Experiment, own: OwnRows, solved_NA: np.ndarray) -> np.ndarray:
+    """[N, A] bool: solved, or the gold is found in the text, though its form is wrong or it is cut.
+
+    A function of one's own has no lenient form; then it is `solved_NA`.
+    """
+    if not own.problems or experiment.settings.rewards.function:
+        return solved_NA
+    return grader.solved_leniently(own.problems, _answers(experiment, own), solved_NA)
+
+
+def _answers(experiment: Experiment, own: OwnRows) -> list[list[str]]:
+    """The texts to grade: with selective revision the answer that is valid after each attempt."""
+    if not experiment.marks:
+        return own.texts
+    return [selective.answers(row, experiment.marks) for row in own.texts]
 
 
 def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:
@@ -106,6 +130,24 @@ def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:
     ]
     reward_NA = np.where(truncated_NA, np.float32(0.0), grades.reward_NA)
     return Grades(reward_NA, grades.solved_NA & ~truncated_NA, reasons)
+
+
+def reason_shares(reasons_BA: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
+    """{"attempt1": {reason: share of the B rows}, …}; an attempt's shares add up to 1.
+
+    The EXPECTED reasons are named even where they are 0. Reasons become names of metrics: other
+    characters than letters, digits and ".-" become "_". Rare ones beyond _NAMED count as "other".
+    """
+    found = {}
+    for a, reasons in enumerate(zip(*reasons_BA, strict=True), start=1):
+        counts = Counter(re.sub(r"[^\w.-]+", "_", reason)[:40] or "none" for reason in reasons)
+        by_count = sorted(counts, key=lambda name: (-counts[name], name))
+        named = {*EXPECTED, *by_count[:_NAMED]}
+        kept = Counter(dict.fromkeys(EXPECTED, 0))
+        for name in by_count:
+            kept[name if name in named else "other"] += counts[name]
+        found[f"attempt{a}"] = {name: count / len(reasons) for name, count in kept.items()}
+    return found
 
 
 def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:

@@ -213,12 +213,16 @@ def _evaluate(
     run.log.write_transcripts(name, result.transcripts)
     run.log.write_evaluation(name, result.metrics)
     run.log.show_evaluation(steps_before, result.metrics, result.transcripts)
+    found = result.metrics
     shown = [
         f"{key.replace('accuracy_', '')} {value:.3f}"
-        for key, value in result.metrics.items()
-        if key.startswith(("accuracy", "delta"))
+        for key, value in found.items()
+        if key.startswith(("accuracy", "delta", "reward_"))
+        or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
     ]
-    run.log.say(f"evaluated {name}: {', '.join(shown)} (n={result.metrics['n']})")
+    run.log.say(f"evaluated {name}: {', '.join(shown)} (n={found['n']})")
+    for alarm in alarms.of_base(found) if name == "base" else ():
+        run.log.say(_alarm(name, alarm))
     _report(run, page.write)
 
 
@@ -290,8 +294,11 @@ class _Updates:
         for found in alarms.of_steps(self._rows, self._run.settings.model.dtype):
             if found.name not in self._raised:
                 self._raised.add(found.name)
-                where = self._stage.name
-                self._run.log.say(f"ALARM in {where}: {found.what}. {found.advice}")
+                self._run.log.say(_alarm(self._stage.name, found))
+
+
+def _alarm(where: str, found: alarms.Alarm) -> str:
+    return f"ALARM in {where}: {found.what}. {found.advice}"
 
 
 def _dispatch_waits() -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,7 +105,14 @@ def test_a_run_leaves_what_the_contract_names(whole):
     keys = ("reward", "kl", "entropy", "length", "truncated")
     wanted = {f"{key}/attempt{a}" for key in keys for a in (1, 2)}
     wanted |= {"changed", "logp_gap", "loss", "grad_norm", "learning_rate"}
+    reasons = ("truncated", "no_answer", "unparseable", "timeout", "crash", "refused")
+    wanted |= {f"reason/{reason}/attempt{a}" for reason in reasons for a in (1, 2)}
     assert wanted <= rows[-1].keys()
+    for a in (1, 2):
+        shares = {k: v for k, v in rows[-1].items() if re.fullmatch(rf"reason/\w+/attempt{a}", k)}
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert shares[f"reason/truncated/attempt{a}"] == rows[-1][f"truncated/attempt{a}"]
+        assert shares.get(f"reason/equal/attempt{a}", 0.0) == rows[-1][f"solved/attempt{a}"]
     raw = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
     for kind in ("rollout", "update"):
         assert raw[f"sec/{kind}"] > 0 and raw[f"tokens_per_sec/{kind}"] > 0
@@ -114,9 +122,15 @@ def test_a_run_leaves_what_the_contract_names(whole):
     for stage, m in summary["stages"].items():
         assert m["n"] == 16
         assert m["delta"] == m["incorrect_to_correct"] - m["correct_to_incorrect"]
+        assert m["incorrect_to_correct"] == m["format_repaired"] + m["answer_repaired"]
+        assert m["lenient_attempt2"] == m["accuracy_attempt2"]  # the task has no lenient form
         transcripts = (whole / "transcripts" / f"{stage}.jsonl").read_text().splitlines()
         assert len(transcripts) == 16
         assert len(json.loads(transcripts[0])["attempts"]) == 2
+        for a in (1, 2):
+            shares = m["reasons"][f"attempt{a}"]
+            assert shares["truncated"] == m[f"truncated_attempt{a}"]
+            assert shares.get("equal", 0.0) == m[f"accuracy_attempt{a}"] and shares["crash"] == 0
     saved = json.loads((whole / "config.json").read_text())
     assert saved["settings"]["stages"]["stage2"]["bonus"] == 10.0
     assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
@@ -275,13 +289,17 @@ def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
     assert written == ["base", "stage1", "stage1-2"]
 
 
-def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies):
+def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies, capsys):
     settings = tiny_settings(recipe=("stage1",))
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     assert set(copies) == {STATE_AND_REFERENCE}
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert list(summary["stages"]) == ["base", "stage1"]
     assert abs(metrics_of(tmp_path)[0]["kl/attempt1"]) < 1e-5
+    # Random weights answer nothing, which is said before the first step.
+    said = capsys.readouterr().out
+    assert summary["stages"]["base"]["truncated_attempt1"] > 0.5
+    assert 0 < said.index("ALARM in base: attempt 1 of the base model is") < said.index("stage1  ")
 
 
 def lora_settings(**changes) -> Settings:

@@ -231,13 +231,14 @@ class Episodes:
             true_NA = selective.true_verdicts(own.texts, grades.solved_NA, experiment.marks)
         written_N = np.sum(own.rows.attempt > 0, axis=1)
         found_N = (grades.reward_NA, grades.solved_NA, true_NA, changed(own.texts), written_N)
-        rows = own.in_order(list(zip(*(x.tolist() for x in found_N), strict=True)))
-        reward_BA, solved_BA, true_BA, changed_B, generated_B = map(
-            np.array, zip(*rows, strict=True)
-        )
+        lists_N = [grades.reasons, *(x.tolist() for x in found_N)]
+        reasons_BA, *found = zip(*own.in_order(list(zip(*lists_N, strict=True))), strict=True)
+        reward_BA, solved_BA, true_BA, changed_B, generated_B = map(np.array, found)
         measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
         for a, share in enumerate(solved_BA.mean(axis=0), start=1):
             measured[f"solved/attempt{a}"] = float(share)
+        for attempt, shares in grading.reason_shares(reasons_BA).items():
+            measured |= {f"reason/{name}/{attempt}": share for name, share in shares.items()}
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
         return reward_BA.astype(np.float32), solved_BA, true_BA.astype(np.float32), measured

@@ -79,14 +79,17 @@ def evaluate(
         finish(*pending)
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
     edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
-    solved_NA, truncated_NA, tokens_NA = (
+    solved_NA, reward_NA, truncated_NA, lenient_NA, tokens_NA = (
         np.array([[attempt[key] for attempt in row["attempts"]] for row in transcripts])
-        for key in ("solved", "truncated", "tokens")
+        for key in ("solved", "reward", "truncated", "lenient", "tokens")
     )
     metrics = evaluation_metrics(
         solved_NA,
         changed(texts),
         truncated_NA,
+        reward_NA=reward_NA,
+        reasons=[[attempt["reason"] for attempt in row["attempts"]] for row in transcripts],
+        lenient_NA=lenient_NA,
         edit_ratio_N=np.array(edits) if edits else None,
         seed=s.seed,
     )
@@ -171,6 +174,7 @@ def _graded(
     """The transcripts of a batch, one per problem; each process grades its own rows."""
     own = grading.own_rows(experiment, sampled, problems)
     grades = grading.grade(experiment, own)
+    lenient_NA = grading.lenient(experiment, own, grades.solved_NA)
     attempts = range(own.rows.truncated.shape[1])
     transcripts = [
         {
@@ -184,6 +188,7 @@ def _graded(
                     "text": texts[a],
                     "reward": float(grades.reward_NA[n, a]),
                     "solved": bool(grades.solved_NA[n, a]),
+                    "lenient": bool(lenient_NA[n, a]),
                     "reason": grades.reasons[n][a],
                     "tokens": int(np.sum(own.rows.attempt[n] == a + 1)),
                     "truncated": bool(own.rows.truncated[n, a]),

@@ -1,4 +1,4 @@
-"""Rewards of an evaluation -> shares of all n problems, each with a 95 % interval.
+"""What was solved in an evaluation -> shares of all n problems, each with a 95 % interval.
 
 Everything is computed from whole-number counts, so a share is exactly a count over n. Shares have
 Wilson intervals. Differences between attempts are paired (the same problems, the same model), so
@@ -7,10 +7,12 @@ averages over several samples of a problem, and pass@k.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from score_jax.grading import UNREADABLE, reason_shares
 from score_jax.problem import InputError
 
 Interval = list[float]  # [low, high]
@@ -25,6 +27,9 @@ def evaluation_metrics(
     changed_N: np.ndarray | None,
     truncated_NA: np.ndarray,
     *,
+    reward_NA: np.ndarray | None = None,
+    reasons: Sequence[Sequence[str]] | None = None,
+    lenient_NA: np.ndarray | None = None,
     edit_ratio_N: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -34,8 +39,16 @@ def evaluation_metrics(
       solved_NA: 0 or 1 for each problem and attempt.
       changed_N: whether the second attempt differs from the first; unused with one attempt.
       truncated_NA: whether the attempt hit its length limit.
+      reward_NA: where some of them are not 0 or 1 for solved, they add their means
+        `reward_attempt1` … with normal intervals.
+      reasons: of the verdicts, [N][A]. They add `reasons` ({attempt1: {reason: share}, …}),
+        `unreadable_attempt1` … (shares of grading.UNREADABLE) and, where there are two attempts,
+        the parts of incorrect_to_correct: `format_repaired`, where attempt 1 was unreadable or
+        truncated, and `answer_repaired`, where it was another answer. They add up to it exactly.
+      lenient_NA: whether it is solved by lenient grading (grading.py), which adds
+        `lenient_attempt1` …
       edit_ratio_N: in [0, 1], how much of the first attempt the second rewrites (edits.py).
-      seed: of the bootstrap; the same rewards and seed give the same intervals.
+      seed: of the bootstrap; the same values and seed give the same intervals.
 
     Returns: `n`, `accuracy_attempt1` …, `truncated_attempt1` …, and an `interval` for every share.
       With two attempts or more also `delta` (second minus first), `incorrect_to_correct`,
@@ -43,7 +56,7 @@ def evaluation_metrics(
       more also `delta_last` (last minus first). Shares are fractions of all n problems and
       `delta == incorrect_to_correct - correct_to_incorrect` holds exactly. With edit ratios also
       their mean `edit_ratio` and `edit_ratio_histogram`, counts of EDIT_BINS bins over [0, 1].
-    Raises: InputError without problems; ValueError if shapes differ or a reward is not 0 or 1.
+    Raises: InputError without problems; ValueError if shapes differ or solved_NA is not 0 or 1.
     """
     right_NA = _checked(solved_NA, truncated_NA)
     n, attempts = right_NA.shape
@@ -64,12 +77,22 @@ def evaluation_metrics(
         interval[name] = paired_bootstrap_interval(gained, lost, n, seed=seed)
         return gained, lost
 
+    truncated_NA = np.asarray(truncated_NA, bool)
+    unreadable_NA = np.array([[why in UNREADABLE for why in row] for row in reasons or ()])
     for a in range(attempts):
         count(f"accuracy_attempt{a + 1}", right_NA[:, a])
     if attempts >= 2:
-        count("incorrect_to_correct", ~right_NA[:, 0] & right_NA[:, 1])
+        repaired_N = ~right_NA[:, 0] & right_NA[:, 1]
+        count("incorrect_to_correct", repaired_N)
+        if reasons is not None:
+            form_N = unreadable_NA[:, 0] | truncated_NA[:, 0]
+            count("format_repaired", repaired_N & form_N)
+            count("answer_repaired", repaired_N & ~form_N)
+            # Their sum, which is exact, may differ from the count over n in its last bit.
+            share["incorrect_to_correct"] = share["format_repaired"] + share["answer_repaired"]
         count("correct_to_incorrect", right_NA[:, 0] & ~right_NA[:, 1])
         gained, lost = difference("delta", right_NA[:, 1])
+        share["delta"] = share["incorrect_to_correct"] - share["correct_to_incorrect"]
         if changed_N is None or changed_N.shape != (n,):
             raise ValueError(f"changed_N must have shape ({n},) where there are two attempts")
         count("changed", changed_N.astype(bool))
@@ -77,11 +100,23 @@ def evaluation_metrics(
     if attempts >= 3:
         difference("delta_last", right_NA[:, -1])
     for a in range(attempts):
-        count(f"truncated_attempt{a + 1}", np.asarray(truncated_NA, bool)[:, a])
+        count(f"truncated_attempt{a + 1}", truncated_NA[:, a])
+        if reasons is not None:
+            count(f"unreadable_attempt{a + 1}", unreadable_NA[:, a])
+        if lenient_NA is not None:
+            count(f"lenient_attempt{a + 1}", np.asarray(lenient_NA, bool)[:, a])
+
+    if reward_NA is not None and not np.array_equal(reward_NA, right_NA):
+        for a in range(attempts):
+            share[f"reward_attempt{a + 1}"], interval[f"reward_attempt{a + 1}"] = _mean(
+                np.asarray(reward_NA, float)[:, a]
+            )
 
     metrics: dict[str, Any] = {"n": n, **share, "interval": interval}
     if attempts >= 2:
         metrics["mcnemar_p"] = p_value
+    if reasons is not None:
+        metrics["reasons"] = reason_shares(reasons)
     if edit_ratio_N is not None:
         metrics["edit_ratio"] = float(np.mean(edit_ratio_N))
         counts, _ = np.histogram(edit_ratio_N, bins=EDIT_BINS, range=(0.0, 1.0))
@@ -128,6 +163,12 @@ def mcnemar_p(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**flips)
 
 
+def _mean(value_N: np.ndarray) -> tuple[float, Interval]:
+    """The mean and its normal 95 % interval."""
+    mean, half = float(value_N.mean()), _Z_95 * float(value_N.std()) / math.sqrt(len(value_N))
+    return mean, [mean - half, mean + half]
+
+
 def _checked(solved_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:
     solved_NA = np.asarray(solved_NA)
     if solved_NA.ndim != 2 or solved_NA.shape[1] == 0:
@@ -143,5 +184,5 @@ def _checked(solved_NA: np.ndarray, truncated_NA: np.ndarray) -> np.ndarray:
         )
     if not np.isin(solved_NA, (0, 1)).all():
         bad = solved_NA[~np.isin(solved_NA, (0, 1))][0]
-        raise ValueError(f"rewards must be 0 or 1 to be counted, got {bad}")
+        raise ValueError(f"solved_NA must be 0 or 1 to be counted, got {bad}")
     return solved_NA == 1

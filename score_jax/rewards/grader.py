@@ -3,13 +3,15 @@
 A grader takes (text, gold) and returns a Grade. It never raises because of what a model wrote.
 """
 
+import concurrent.futures
 import itertools
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem, nearest
-from score_jax.rewards import functions
+from score_jax.rewards import answers, functions
 from score_jax.rewards.answers import voting
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.programs import grade as programs
@@ -90,6 +92,32 @@ def _by_their_graders(
             grades = [grader(text, gold) for text, gold in pairs]
         grade_of.update(zip(mine, grades, strict=True))
     return [[grade_of[question] for question in row] for row in questions_BA]
+
+
+def solved_leniently(
+    problems: Sequence[Problem], texts_BA: Sequence[Sequence[str]], solved_BA: np.ndarray
+) -> np.ndarray:
+    """[B, A] bool: solved, or the gold is the answer found anywhere reasonable in the text.
+
+    Tells an answer in the wrong form, or cut off after it, from one that is not known. Only the
+    grader "answer" has a lenient form; with the others it is `solved_BA`. Never for rewards.
+    """
+    pairs_BA = {
+        (b, a): (text, problem.gold)
+        for b, (problem, texts) in enumerate(zip(problems, texts_BA, strict=True))
+        for a, text in enumerate(texts)
+        if problem.grader == "answer" and not solved_BA[b, a]
+    }
+    found_BA = np.array(solved_BA, bool)
+    # Threads: a hard answer waits for another process.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        grades = threads.map(lambda pair: _leniently(*pair), pairs_BA.values())
+        for place, grade in zip(pairs_BA, grades, strict=True):
+            found_BA[place] = grade.solved
+    return found_BA
+
+
+_leniently: Callable[[str, str], Grade] = getattr(answers, "grade_leniently", grade_answer)
 
 
 def prepare(

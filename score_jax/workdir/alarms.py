@@ -1,9 +1,10 @@
 """Alarms: signs in a stage's metrics that training goes wrong, and what to do about each.
 
     of_steps(rows, dtype) -> list[Alarm]          rows of metrics.jsonl of one RL stage
+    of_base(base) -> list[Alarm]                  the base model's evaluation, before any RL step
     of_evaluations(base, after) -> list[Alarm]    two evaluations with their intervals
 
-Each alarm reads the mean of the last RECENT steps; some compare it with the mean of the stage's
+Alarms of steps read the mean of the last RECENT steps; some compare it with the mean of the stage's
 first BEGIN steps. So an alarm is raised within RECENT steps and cleared when its cause is gone. The
 limits are wide: they find runs that fail, and are not meant for tuning.
 """
@@ -15,14 +16,17 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from score_jax.workdir.runlog import with_solved
+
 BEGIN, RECENT = 10, 5  # steps; with fewer than BEGIN no alarm is raised
 COPYING = 0.02  # share of samples whose second answer differs; below: copies
 TRUNCATED = 0.20  # share of truncated attempts
 KL_PER_TOKEN = 4.0  # nats; the quickstart, with answers of a few tokens, reaches 2
 LOGP_GAP = {"float32": 0.01, "bfloat16": 0.5}  # by dtype: |sampler - learner| log-prob of a token
+MOSTLY = 0.5  # share of the base model's attempts that are truncated or unreadable
 HOPELESS = 0.005  # share of right attempts; below: almost no signal
 SOLVED = 0.95  # share of right attempts; above: almost nothing left to learn
-UNMIXED = 0.02  # share of problems with both right and wrong samples; below: no signal
+UNMIXED = 0.02  # share of problems with samples of different rewards; below: no signal
 DRIFT = 0.75  # times the first attempts' accuracy at the beginning; below: it drops
 CREEP = 1.5  # times the length at the beginning
 ENTROPY = 0.2  # times the entropy at the beginning; below: samples are alike
@@ -48,8 +52,17 @@ def of_steps(rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[
     """
     if len(rows) < BEGIN:
         return []
-    begin, recent = (functools.partial(_mean, part) for part in (rows[:BEGIN], rows[-RECENT:]))
+    begin, recent = (
+        functools.partial(_mean, list(map(with_solved, part)))
+        for part in (rows[:BEGIN], rows[-RECENT:])
+    )
     return list(_found(begin, recent, dtype))
+
+
+def of_base(base: Mapping[str, Any]) -> list[Alarm]:
+    """Alarms of a base model most of whose attempts are truncated or have no readable answer."""
+    keys = (key for key in base if key.startswith("accuracy_attempt"))
+    return [alarm for key in keys for alarm in _of_base(base, key.removeprefix("accuracy_attempt"))]
 
 
 def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Alarm]:
@@ -77,6 +90,36 @@ def of_evaluations(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[Al
     return found
 
 
+def _of_base(base: Mapping[str, Any], attempt: str) -> Iterator[Alarm]:
+    cut, unreadable, right, leniently = (
+        base.get(f"{name}_attempt{attempt}", 0.0)
+        for name in ("truncated", "unreadable", "accuracy", "lenient")
+    )
+    if cut + unreadable < MOSTLY:
+        return
+    leniently = max(leniently, right)
+    known = f"Graded leniently {leniently:.1%} of the answers are right, strictly {right:.1%}."
+    # Both alarms only where neither cause is small beside the other.
+    if 2 * cut >= unreadable:
+        yield Alarm(
+            f"base_truncated_attempt{attempt}",
+            f"attempt {attempt} of the base model is truncated in {cut:.1%} of the problems",
+            f"{known} Truncated attempts are not solved, so RL would learn to be short before it "
+            "learns the task. Raise rollout.max_attempt_tokens. If the transcripts show text after "
+            "the answer, the model does not write its end token: use another model.template or "
+            "prompt.",
+        )
+    if 2 * unreadable >= cut:
+        yield Alarm(
+            f"base_unreadable_attempt{attempt}",
+            f"attempt {attempt} of the base model has no readable answer in {unreadable:.1%} of "
+            "the problems",
+            f"{known} RL would learn the form of an answer before it learns the task. Use another "
+            "problems.prompt or model.template, say the form in problems.prompt_text, or begin "
+            "with an SFT stage. The transcripts show what the model writes.",
+        )
+
+
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
     """Mean of a metric; None where no row has it."""
     values = [row[key] for row in rows if row.get(key) is not None]
@@ -85,14 +128,14 @@ def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 def _found(begin: _Means, recent: _Means, dtype: str) -> Iterator[Alarm]:
     changed = recent("changed")
-    if changed is not None and changed < COPYING and recent("reward/attempt2") is not None:
+    if changed is not None and changed < COPYING and recent("solved/attempt2") is not None:
         yield Alarm(
             "copying",
             f"second attempts repeat the first in {1 - changed:.1%} of the samples",
             "The policy copies its first answer, so it cannot learn to correct. Train Stage I "
             "until second answers differ (metric `changed`), or raise the bonus.",
         )
-    before, now = begin("reward/attempt1"), recent("reward/attempt1")
+    before, now = begin("solved/attempt1"), recent("solved/attempt1")
     if before and now is not None and now < DRIFT * before:
         yield Alarm(
             "first_attempt_drift",
@@ -101,10 +144,10 @@ def _found(begin: _Means, recent: _Means, dtype: str) -> Iterator[Alarm]:
             "keep discount at 0.",
         )
     for attempt in itertools.count(1):
-        reward = recent(f"reward/attempt{attempt}")
-        if reward is None:
+        solved = recent(f"solved/attempt{attempt}")
+        if solved is None:
             break
-        yield from _of_attempt(begin, recent, attempt, reward)
+        yield from _of_attempt(begin, recent, attempt, solved)
     gap = recent("logp_gap")
     limit = LOGP_GAP.get(dtype, max(LOGP_GAP.values()))
     if gap is not None and gap > limit:
@@ -116,12 +159,15 @@ def _found(begin: _Means, recent: _Means, dtype: str) -> Iterator[Alarm]:
         )
 
 
-def _of_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> Iterator[Alarm]:
+def _of_attempt(begin: _Means, recent: _Means, attempt: int, solved: float) -> Iterator[Alarm]:
     name, key = f"attempt {attempt}", f"attempt{attempt}"
-    if reward < HOPELESS:
+    reward = recent(f"reward/{key}")
+    # Rewards between 0 and 1 teach where no attempt counts as right.
+    graded = reward is not None and abs(reward - solved) > 1e-6
+    if solved < HOPELESS and not graded:
         yield Alarm(
             f"hopeless_{key}",
-            f"accuracy of {name} is only {reward:.1%}",
+            f"accuracy of {name} is only {solved:.1%}",
             "If all samples are wrong, there is nothing to learn from. Use easier problems, or "
             "check in the transcripts whether right answers are graded as wrong.",
         )
@@ -149,13 +195,13 @@ def _of_attempt(begin: _Means, recent: _Means, attempt: int, reward: float) -> I
             "Responses are getting longer. Check the transcripts for why. normalizer='sequence' or "
             "'constant' does not favour long attempts; truncation='penalty' penalises them.",
         )
-    if not HOPELESS <= reward < SOLVED:
+    if solved >= SOLVED or (solved < HOPELESS and not graded):
         return  # all samples have one reward, so the alarms below would repeat that
     mixed = recent(f"mixed/{key}")
     if mixed is not None and mixed < UNMIXED:
         yield Alarm(
             f"unmixed_{key}",
-            f"only {mixed:.1%} of the problems have both right and wrong samples at {name}",
+            f"only {mixed:.1%} of the problems have samples of different rewards at {name}",
             "If all samples of a problem have the same reward, their advantages are 0. Raise "
             "rollout.samples_per_problem or rollout.temperature, or use problems that are neither "
             "too easy nor too hard.",

@@ -79,7 +79,8 @@ class Progress:
 def describe(row: Mapping[str, Any]) -> str:
     """The main metrics of a step on one line; absent ones are left out.
 
-    E.g. `reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s`."""
+    E.g. `reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s`. Where rewards are not 0 or 1, the
+    shares of solved problems follow them: `solved 0.20 → 0.35`."""
     parts = []
     # In SFT the reward of every document is 1, so it is not shown.
     sampled = "tokens_per_sec/rollout" in row
@@ -87,6 +88,9 @@ def describe(row: Mapping[str, Any]) -> str:
     if reward:
         text = "reward " + " → ".join(f"{value:.2f}" for value in reward)
         parts.append(text + (f" ({reward[1] - reward[0]:+.2f})" if len(reward) > 1 else ""))
+        solved = _per_attempt(row, "solved")
+        if any(abs(a - b) > 1e-6 for a, b in zip(solved, reward, strict=False)):
+            parts.append("solved " + " → ".join(f"{value:.2f}" for value in solved))
     elif row.get("loss") is not None:
         parts.append(f"loss {row['loss']:.4g}")
     kl = _per_attempt(row, "kl") if sampled else []

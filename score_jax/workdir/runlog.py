@@ -221,6 +221,8 @@ class RunLog:
             for key, value in metrics.items()
             if isinstance(value, int | float)
         }
+        for attempt, reasons in metrics.get("reasons", {}).items():
+            shares |= {f"evaluation/reason/{name}/{attempt}": s for name, s in reasons.items()}
         events.scalars(global_step, shares)
         if self._wandb is not None:
             self._wandb.log(global_step, shares)
@@ -254,6 +256,19 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def with_solved(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of metrics.jsonl with `solved/attemptA`; older runs logged rewards of 0 or 1 alone."""
+    if "changed" not in row or "solved/attempt1" in row:  # nothing is graded in SFT
+        return row
+    rewards = {key: value for key, value in row.items() if key.startswith("reward/attempt")}
+    return {**row, **{key.replace("reward", "solved"): value for key, value in rewards.items()}}
+
+
+def is_solved(attempt: Mapping[str, Any]) -> bool:
+    """Whether an attempt of a transcript counts as right; older runs wrote its reward alone."""
+    return bool(attempt["solved"] if "solved" in attempt else attempt["reward"] >= 1)
+
+
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that a result depends on."""
     versions = {"python": platform.python_version()}
@@ -284,7 +299,9 @@ def _as_text(transcript: Mapping[str, Any]) -> str:
     """A transcript as an indented block, which TensorBoard's Markdown shows unchanged."""
     lines = [f"{transcript['id']}: {transcript['problem']}"]
     for number, attempt in enumerate(transcript["attempts"], start=1):
-        lines.append(f"attempt {number} (reward {attempt['reward']:.0f}, {attempt['reason']}):")
+        verdict = "right" if is_solved(attempt) else "wrong"
+        reward, reason = f"{attempt['reward']:.4g}", attempt["reason"]
+        lines.append(f"attempt {number} ({verdict}, reward {reward}, {reason}):")
         lines += ["  " + line for line in attempt["text"][:_TEXT_CHARACTERS].splitlines()]
     block = "\n".join("    " + line for part in lines for line in part.splitlines())
     return block.encode("utf-8", "replace").decode()  # no lone surrogates in an event file

@@ -61,6 +61,53 @@ def test_delta_is_gains_minus_losses_to_the_last_bit():
         assert found["delta"] == pytest.approx(gap, abs=1e-15)
 
 
+def test_rewards_of_any_size_have_their_mean_beside_what_is_solved():
+    solved = [[0, 1], [0, 1], [0, 0], [1, 1]]
+    found = _evaluate(solved, reward_NA=np.array([[-1.0, 1], [0.5, 1], [0.5, 0], [2, 1]]))
+    assert (found["accuracy_attempt1"], found["reward_attempt1"]) == (1 / 4, 0.5)
+    half = 1.959964 * np.std([-1.0, 0.5, 0.5, 2]) / 2
+    assert found["interval"]["reward_attempt1"] == pytest.approx([0.5 - half, 0.5 + half])
+    assert found["reward_attempt2"] == 3 / 4
+    json.dumps(found, allow_nan=False)
+    assert _evaluate(solved, reward_NA=np.array(solved, np.float32)) == _evaluate(solved)
+
+
+def test_lenient_accuracies_stand_beside_the_strict_ones_with_their_intervals():
+    lenient_NA = np.array([[1, 1], [1, 1], [0, 0]], bool)
+    found = _evaluate([[0, 1], [1, 1], [0, 0]], lenient_NA=lenient_NA)
+    assert (found["accuracy_attempt1"], found["lenient_attempt1"]) == (1 / 3, 2 / 3)
+    assert found["lenient_attempt2"] == 2 / 3
+    assert found["interval"]["lenient_attempt1"] == metrics.wilson_interval(2, 3)
+
+
+def test_what_attempt_2_repairs_is_the_format_or_the_answer_of_attempt_1():
+    solved = [[0, 1]] * 5 + [[0, 0], [1, 1], [1, 0]]
+    reasons = [["unequal", "equal"], ["truncated", "equal"], ["unparseable", "equal"]]
+    reasons += [["no_answer", "equal"], ["timeout", "equal"], ["truncated", "unequal"]]
+    reasons += [["equal", "equal"], ["equal", "refused"]]
+    truncated = np.array([[why == "truncated" for why in row] for row in reasons])
+    found = _evaluate(solved, truncated=truncated, reasons=reasons)
+    assert found["incorrect_to_correct"] == 5 / 8
+    assert (found["format_repaired"], found["answer_repaired"]) == (3 / 8, 2 / 8)
+    assert found["interval"]["format_repaired"] == metrics.wilson_interval(3, 8)
+    assert found["interval"]["answer_repaired"] == metrics.wilson_interval(2, 8)
+    assert (found["unreadable_attempt1"], found["unreadable_attempt2"]) == (2 / 8, 1 / 8)
+    assert found["reasons"]["attempt1"]["truncated"] == 2 / 8
+    assert found["reasons"]["attempt2"]["equal"] == 6 / 8
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_parts_of_delta_add_up_to_the_last_bit():
+    rng = np.random.default_rng(4)
+    for n in range(1, 300):
+        reasons = np.where(rng.random((n, 2)) < 0.5, "no_answer", "unequal").tolist()
+        found = _evaluate(rng.integers(0, 2, size=(n, 2)), reasons=reasons)
+        parts = found["format_repaired"] + found["answer_repaired"]
+        assert found["incorrect_to_correct"] == parts
+        assert found["delta"] == parts - found["correct_to_incorrect"]
+        assert found["incorrect_to_correct"] * n == pytest.approx(round(parts * n), abs=1e-9)
+
+
 def test_one_attempt_has_no_second_attempt_keys():
     found = metrics.evaluation_metrics(np.array([[1], [0]]), None, np.zeros((2, 1), bool))
     assert set(found) == {"n", "accuracy_attempt1", "truncated_attempt1", "interval"}

@@ -28,6 +28,10 @@ def test_a_step_is_described_by_what_it_has():
     assert progress.describe(_ROW) == "reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s"
     one = {"reward/attempt1": 0.5, "tokens_per_sec/rollout": 2000.0}
     assert progress.describe(one) == "reward 0.50  2.0k tok/s"
+    graded = _ROW | {"solved/attempt1": 0.2, "solved/attempt2": 0.35}
+    assert "(+0.46)  solved 0.20 → 0.35  kl" in progress.describe(graded)
+    alike = _ROW | {"solved/attempt1": 0.41, "solved/attempt2": 0.87}
+    assert progress.describe(alike) == progress.describe(_ROW)
     documents = {"loss": 1.23456, "reward/attempt1": 1.0, "kl/attempt1": 0.0}
     assert progress.describe(documents | {"tokens_per_sec/update": 800}) == "loss 1.235  800 tok/s"
     assert progress.describe({"reward/attempt1": None, "loss": None}) == ""

@@ -206,23 +206,26 @@ def test_logging_a_step_takes_under_two_milliseconds(tmp_path):
 
 def test_tensorboard_has_an_evaluation_as_scalars_histograms_and_text(tmp_path):
     attempts = [
-        {"text": f"it is {text}", "reward": 0.0, "reason": "unequal", "tokens": 3}
+        {"text": f"it is {text}", "reward": 0.7, "solved": False, "reason": "near", "tokens": 3}
         for text in ("4\n# no heading", "\ud800")
     ]
     rows = [{"id": "p", "problem": "2+3", "edit_ratio": 0.5, "attempts": attempts}] * 20
     with _log(tmp_path) as log:
         log.start_stage("stage1", steps=2)
         log.log(1, {"loss": 1.0})
-        log.show_evaluation(1, {"n": 20, "delta": 0.25, "interval": {"delta": [0, 1]}}, rows)
+        found = {"n": 20, "delta": 0.25, "interval": {"delta": [0, 1]}}
+        log.show_evaluation(1, {**found, "reasons": {"attempt1": {"timeout": 0.5}}}, rows)
     found = {v.tag: (e.step, v) for e in _events(tmp_path) for v in e.summary.value}
     assert found["evaluation/delta"][1].simple_value == 0.25
     assert "evaluation/interval" not in found
+    assert found["evaluation/reason/timeout/attempt1"][1].simple_value == 0.5
     assert found["evaluation/edit_ratio"][1].histo.num == 20
     assert found["evaluation/tokens"][1].histo.max == 6
     (tag,) = (tag for tag in found if tag.startswith("transcripts"))
     step, value = found[tag]
     text = value.tensor.string_val[0].decode()
     assert step == 1 and text.count("p: 2+3") == 10
+    assert text.count("attempt 2 (wrong, reward 0.7, near):") == 10
     assert all(line.startswith("    ") for line in text.splitlines() if line)
 
 

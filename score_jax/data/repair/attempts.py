@@ -112,7 +112,8 @@ def written(file: pathlib.Path, model: str, seed: int) -> Iterator[dict[str, Any
                 "evaluation on MBPP, DIR/transcripts/STAGE.jsonl."
             )
         first = attempts[0]
-        if first["reward"] or first["reason"] in _UNUSED or not first["text"].strip():
+        right = first.get("solved", first["reward"])  # older transcripts have the reward alone
+        if right or first["reason"] in _UNUSED or not first["text"].strip():
             continue
         gold = jsonl.text_field(row, "gold", file, number)
         if not gold.startswith("{"):

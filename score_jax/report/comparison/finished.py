@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from score_jax.problem import InputError
+from score_jax.workdir.runlog import is_solved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +31,16 @@ class Finished:
         """Metrics after the last stage."""
         return self.stages[self.recipe[-1]]
 
-    def attempts(self, key: str) -> dict[str, list[Any]]:
-        """{problem id: values of its attempts} after the last stage; key: as in transcripts."""
+    def attempts(self) -> dict[str, list[dict[str, Any]]]:
+        """{problem id: its attempts, as in transcripts} after the last stage."""
         path = self.folder / "transcripts" / f"{self.recipe[-1]}.jsonl"
         with open(path, encoding="utf-8") as lines:
-            rows = map(json.loads, lines)
-            return {row["id"]: [a[key] for a in row["attempts"]] for row in rows}
+            return {row["id"]: row["attempts"] for row in map(json.loads, lines)}
 
     def tokens(self) -> float:
         """Mean number of generated tokens per problem, all attempts, after the last stage."""
-        written = self.attempts("tokens").values()
-        return sum(map(sum, written)) / len(written)
+        written = [sum(a["tokens"] for a in attempts) for attempts in self.attempts().values()]
+        return sum(written) / len(written)
 
     def scaling(self) -> Mapping[str, Any] | None:
         """The inference-time scaling study of the last stage, None if there is none."""
@@ -90,19 +90,20 @@ def bases(runs: Sequence[Finished]) -> list[Mapping[str, Any]]:
 
 
 def difference(ours: Finished, theirs: Finished, attempt: int | None) -> np.ndarray:
-    """Our reward minus theirs after the last stage, one value per problem.
+    """Our 1 for solved minus theirs after the last stage, one value per problem.
 
-    attempt: which attempt's reward, counted from 0; None: that of the second minus the first.
+    attempt: which attempt, counted from 0; None: the second minus the first.
     """
-    a, b = ours.attempts("reward"), theirs.attempts("reward")
+    a, b = ours.attempts(), theirs.attempts()
     if a.keys() != b.keys():
         raise InputError(
             f"{ours.folder} and {theirs.folder} were evaluated on different problems, so they "
             "cannot be compared problem by problem. Evaluate both on the same problems."
         )
 
-    def value(rewards: list[float]) -> float:
-        return rewards[1] - rewards[0] if attempt is None else rewards[attempt]
+    def value(attempts: list[dict[str, Any]]) -> int:
+        solved = list(map(is_solved, attempts))
+        return solved[1] - solved[0] if attempt is None else int(solved[attempt])
 
     return np.array([value(a[problem]) - value(b[problem]) for problem in a])
 

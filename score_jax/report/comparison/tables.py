@@ -30,6 +30,12 @@ COLUMNS = {
     "correct_to_incorrect": "c→i",
     "changed": "changed",
 }
+DETAILS = {  # in the table of all stages, which has no layout of the paper
+    "format_repaired": "i→c, format",
+    "answer_repaired": "i→c, answer",
+    "lenient_attempt1": "Acc@t1, lenient",
+    "lenient_attempt2": "Acc@t2, lenient",
+}
 # Name of a run (config.name) -> label of its row, as in the paper.
 TABLE_2 = {
     "base": "Base model",
@@ -85,10 +91,11 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def header(rows: Mapping[str, Sequence[Metrics]]) -> dict[str, str]:
+def header(rows: Mapping[str, Sequence[Metrics]], details: bool = False) -> dict[str, str]:
     """Keys and titles of the columns that at least one row has."""
     keys = {key for runs in rows.values() for metrics in runs for key in metrics}
-    return {key: head for key, head in COLUMNS.items() if key in keys}
+    columns = COLUMNS | DETAILS if details else COLUMNS
+    return {key: head for key, head in columns.items() if key in keys}
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -97,9 +104,11 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join([first, "|---" * len(head) + "|", *others])
 
 
-def markdown(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") -> str:
+def markdown(
+    rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach", details: bool = False
+) -> str:
     """The table; its last column has Δ of every run, because a mean can hide a single run."""
-    columns = header(rows)
+    columns = header(rows, details)
     lines = []
     for label, runs in rows.items():
         cells = [_cell(key, [run for run in runs if key in run]) for key in columns]
@@ -109,9 +118,11 @@ def markdown(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") 
     return grid((first, "runs", "n", *columns.values(), "Δ of each run"), lines)
 
 
-def as_csv(rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach") -> str:
+def as_csv(
+    rows: Mapping[str, Sequence[Metrics]], *, first: str = "approach", details: bool = False
+) -> str:
     """The table as CSV, in shares instead of per cent: for every column its mean, low and high."""
-    columns = header(rows)
+    columns = header(rows, details)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     bounds = [f"{key}{end}" for key in columns for end in ("", "_low", "_high")]
@@ -158,7 +169,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in given.table or (*TABLES, "stages"):
         rows = stages(runs) if name == "stages" else layout(runs, TABLES[name])
         if rows:
-            print(show(rows), end="\n\n")
+            print(show(rows, details=name == "stages"), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,10 @@ def of(
     settings = config["settings"]
     plan = _plan(settings)
     rows = runlog.read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-    by_stage = {stage["name"]: [r for r in rows if r["stage"] == stage["name"]] for stage in plan}
+    by_stage = {
+        stage["name"]: [runlog.with_solved(r) for r in rows if r["stage"] == stage["name"]]
+        for stage in plan
+    }
     evaluations = _evaluations(folder, plan)
     stages = [{**stage, **_curves(by_stage[stage["name"]])} for stage in plan]
     for stage, seconds in zip(stages, _times([by_stage[s["name"]] for s in plan]), strict=True):
@@ -85,7 +88,10 @@ def _plan(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each metric as means over `per_point` neighbouring steps; None where no step has a value."""
+    """Each metric as means over `per_point` neighbouring steps; None where no step has a value.
+
+    A reason that a step does not name has the share 0 there.
+    """
     per_point = -(-len(rows) // POINTS) or 1
     bins = [rows[i : i + per_point] for i in range(0, len(rows), per_point)]
     keys = sorted({key for row in rows for key, value in row.items() if _is_number(value)})
@@ -93,7 +99,10 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "per_point": per_point,
         "step": [part[-1]["step"] for part in bins],
         "metrics": {
-            key: [_mean([row.get(key) for row in part]) for part in bins]
+            key: [
+                _mean([row.get(key, 0.0 if key.startswith("reason/") else None) for row in part])
+                for part in bins
+            ]
             for key in keys
             if key not in ("step", "wall_sec")
         },
@@ -153,6 +162,9 @@ def _alarms(
     dtype: str,
 ) -> Iterator[dict[str, str]]:
     base = next((e for e in evaluations if e["name"] == "base"), None)
+    if base and base is evaluations[-1]:  # later the alarms of the steps say whether it lasts
+        for alarm in alarms.of_base(base):
+            yield {"stage": "base", "what": alarm.what, "advice": alarm.advice}
     for stage in plan:
         name = stage["name"]
         if stage["objective"] != "rl":
@@ -171,7 +183,7 @@ def _transcripts(
     """The problems, each once, and the first rows of the transcripts of each evaluation shown.
 
     A row is [problem's index, edit ratio, attempt …]. An attempt is [text, reward, reason, tokens,
-    truncated], followed by [ends, logp, base_logp] if it has a shading (shading.py).
+    truncated, solved, lenient], then [ends, logp, base_logp] if it has a shading (shading.py).
     """
     problems: list[list[Any]] = []
     index: dict[str, int] = {}
@@ -193,6 +205,8 @@ def _transcripts(
 
 def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
     values = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
+    solved = runlog.is_solved(attempt)
+    values += [solved, attempt.get("lenient", solved)]
     if shading := attempt.get("shading"):
         values.append([shading["ends"], shading["logp"], shading.get("base_logp")])
     return values

@@ -27,6 +27,7 @@ SCRIPTS = (
     "diff.js",
     "charts.js",
     "overview.js",
+    "reasons.js",
     "curves.js",
     "changes.js",
     "speed.js",

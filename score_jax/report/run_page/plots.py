@@ -75,7 +75,7 @@ def _accuracy(
         colour, marker = COLOURS[(a - 1) % 3], MARKERS[(a - 1) % 3]
         _marks(left, shown, f"accuracy_attempt{a}", colour, marker, f"attempt {a}")
         for stage in sampled:
-            _curve(left, stage, f"reward/attempt{a}", colour, alpha=0.35)
+            _curve(left, stage, f"solved/attempt{a}", colour, alpha=0.35)
     _marks(right, shown, "delta", GREY, "o", "")
     right.axhline(0.0, color="#8b9198", linewidth=0.8)
     left.set(title="Right answers", ylim=(-0.02, 1.02))

@@ -70,9 +70,20 @@ def table(summary: Mapping[str, Any]) -> str:
     note = "shares of all n problems, 95 % intervals below them"
     if "delta" in columns:
         note += "; Δ = Acc@t2 − Acc@t1 = i→c − c→i"
+    for name, metrics in stages.items():
+        if "format_repaired" in metrics:
+            form, answer = (
+                _with_interval(metrics, f"{key}_repaired") for key in ("format", "answer")
+            )
+            note += f"\n{name}: i→c = {form} format repaired + {answer} answer repaired"
     if any(metrics.get("sandbox") == "none" for metrics in stages.values()):
         note += "\nsandbox: none (model-written programs ran with all rights of the user)"
     return "\n".join([lines[0], rule, *lines[1:], rule, note])
+
+
+def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
+    low, high = metrics["interval"][key]
+    return f"{metrics[key]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _columns(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -80,6 +91,7 @@ def _columns(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     keys = {key for metrics in stages.values() for key in metrics}
     attempts = sum(key.startswith("accuracy_attempt") for key in keys)
     heads = {f"accuracy_attempt{a}": f"Acc@t{a}" for a in range(1, attempts + 1)}
+    heads |= {f"reward_attempt{a}": f"reward@t{a}" for a in range(1, attempts + 1)}
     heads |= {
         "delta": "Δ",
         "delta_last": f"Δ@t{attempts}",

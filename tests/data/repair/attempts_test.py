@@ -75,13 +75,14 @@ def test_right_and_hanging_mutants_are_left_out():
 
 @pytest.fixture
 def transcript(tmp_path):
-    """A transcript of four tasks: right, wrong, out of time, cut off."""
+    """A transcript of tasks: right, wrong, out of time, cut off, right without a reward."""
     gold = {"tests": ["assert f(1) == 2"], "setup": "", "prelude": ""}
     attempts = [
         {"text": "right", "reward": 1.0, "reason": "passed"},
         {"text": "def f(x):\n    return x", "reward": 0.0, "reason": "failed"},
         {"text": "slow", "reward": 0.0, "reason": "timeout"},
         {"text": "cut", "reward": 0.0, "reason": "truncated"},
+        {"text": "right", "reward": 0.0, "solved": True, "reason": "long"},
     ]
     file = tmp_path / "base.jsonl"
     jsonfiles.write_lines(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from score_jax import jsonfiles
 from score_jax.problem import InputError
 from score_jax.report.comparison import finished
 from tests.report.comparison import fake_results
@@ -16,6 +17,18 @@ def test_runs_are_compared_problem_by_problem(tmp_path):
     assert np.mean(finished.difference(a, b, 1)) == pytest.approx(0.5)
     assert np.mean(finished.difference(a, b, None)) == pytest.approx(0.25)
     assert len(finished.difference(a, b, 0)) == fake_results.N
+
+
+def test_what_is_compared_is_solved_whatever_the_reward(tmp_path):
+    for name, solved in (("a", True), ("b", False)):
+        fake_results.run(tmp_path / name, name, 1, rewards(0.5, 0.75))
+        attempts = [{"reward": -0.3, "solved": one, "tokens": 2} for one in (False, solved)]
+        lines = [{"id": f"p{i}", "attempts": attempts} for i in range(10)]
+        jsonfiles.write_lines(tmp_path / name / "transcripts" / "trained.jsonl", lines)
+    a, b = finished.read([tmp_path])
+    assert finished.difference(a, b, 1).tolist() == [1] * 10
+    assert finished.difference(a, b, 0).tolist() == [0] * 10
+    assert a.tokens() == 4.0
 
 
 def test_runs_of_different_problems_are_not_compared(tmp_path):

@@ -47,6 +47,20 @@ def test_table_4_has_the_ablations(folder):
     assert [*rows][2:] == ["SCoRe", "w/o Stage I"]
 
 
+def test_only_the_table_of_stages_has_the_parts_of_what_was_repaired(tmp_path):
+    fake_results.run(tmp_path / "a", "score", 1, rewards(0.25, 0.75))
+    runs = finished.read([tmp_path])
+    parts = {"format_repaired": 0.1, "answer_repaired": 0.4, "lenient_attempt1": 0.5}
+    for metrics in runs[0].stages.values():
+        metrics.update(parts)
+    rows = rows_of(tables.markdown(tables.stages(runs), details=True))
+    assert rows["approach"][8:11] == ["i→c, format", "i→c, answer", "Acc@t1, lenient"]
+    assert rows["score, after trained"][8:11] == [
+        f"{100 * p:.1f} [{100 * p:.1f}, {100 * p:.1f}]" for p in parts.values()
+    ]
+    assert "lenient" not in tables.markdown(tables.layout(runs, tables.TABLE_2))
+
+
 def test_the_interval_of_a_mean_is_students():
     values = [0.1, 0.4, 0.3]
     mean, low, high = tables.mean_interval(values)

@@ -58,6 +58,17 @@ def test_long_curves_are_means_of_neighbouring_steps(tmp_path, monkeypatch):
     assert stage["metrics"]["kl/attempt1"][:2] == pytest.approx([0.015, 0.035])
 
 
+def test_a_reason_that_a_step_does_not_name_has_the_share_0_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "POINTS", 30)
+    rows = fake_runs.steps_of(("base", "stage1"))
+    rows[21]["reason/timeout/attempt1"] = 0.5
+    fake_runs.write(tmp_path)
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
+    base, stage1, _ = contents.of(tmp_path)["stages"]
+    assert stage1["metrics"]["reason/timeout/attempt1"][:2] == [0.25, 0.0]
+    assert "reason/timeout/attempt1" not in base["metrics"]
+
+
 def test_a_metric_that_is_null_is_a_gap(tmp_path):
     fake_runs.write(tmp_path)
     rows = fake_runs.steps_of(("base",))
@@ -85,9 +96,37 @@ def test_a_shading_is_taken_along_with_or_without_a_base(tmp_path):
     fake_runs.shade(rows[1], base=False)
     fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
     first, second, third = contents.of(tmp_path)["transcripts"]["evaluations"][0]["rows"]
-    assert first[2][5] == [[1, 2, 2], [0.0, -0.6, -1.2], [0.0, -1.2, -2.4]]
-    assert second[3][5] == [[1, 2, 2], [0.0, -0.6, -1.2], None]
-    assert len(third[2]) == 5
+    assert first[2][7] == [[1, 2, 2], [0.0, -0.6, -1.2], [0.0, -1.2, -2.4]]
+    assert second[3][7] == [[1, 2, 2], [0.0, -0.6, -1.2], None]
+    assert len(third[2]) == 7
+
+
+def test_right_is_what_was_solved_whatever_the_reward(tmp_path):
+    rows = [fake_runs.transcript(i, ("so", False), ("no", True)) for i in range(2)]
+    rows[0]["attempts"][0]["reward"], rows[0]["attempts"][1]["reward"] = 0.7, -0.5
+    for attempt in rows[1]["attempts"]:
+        del attempt["solved"]  # of a run before `solved` was written
+    fake_runs.write(tmp_path, transcripts={"stage2": rows[:1]})
+    jsonfiles.write_lines(tmp_path / "transcripts" / "stage2.jsonl", rows)
+    shown = contents.of(tmp_path)["transcripts"]["evaluations"][-1]["rows"]
+    assert [[a[1] for a in row[2:]] for row in shown] == [[0.7, -0.5], [0.0, 1.0]]
+    assert [[a[5] for a in row[2:]] for row in shown] == [[False, True], [False, True]]
+
+
+def test_the_curve_of_right_answers_is_that_of_solved_or_of_an_older_runs_rewards(tmp_path):
+    fake_runs.write(tmp_path)
+    rows = fake_runs.steps_of(tuple(fake_runs.STAGES))
+    for row in rows:
+        if row["stage"] == "stage1":
+            row |= {"reward/attempt1": -0.4, "solved/attempt1": 0.25}
+        for attempt in (1, 2) if row["stage"] == "stage2" else ():
+            del row[f"solved/attempt{attempt}"]
+    rows[0] |= {"reward/attempt1": 1.0}  # of the documents of SFT
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
+    base, first, second = (stage["metrics"] for stage in contents.of(tmp_path)["stages"])
+    assert set(first["solved/attempt1"]) == {0.25} and set(first["reward/attempt1"]) == {-0.4}
+    assert set(second["solved/attempt2"]) == {0.6}
+    assert "solved/attempt1" not in base
 
 
 def test_what_small_files_do_not_need_goes_to_the_large_ones():
@@ -104,6 +143,19 @@ def test_alarms_name_their_stage(tmp_path):
     jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
     (alarm,) = contents.of(tmp_path)["alarms"]
     assert alarm["stage"] == "stage2" and "repeat the first" in alarm["what"]
+
+
+def test_a_base_model_that_answers_nothing_is_an_alarm_until_the_next_evaluation(tmp_path):
+    rows = [fake_runs.transcript(i, ("hm", False), ("hm", False)) for i in range(4)]
+    for row in rows:
+        for attempt in row["attempts"]:
+            attempt["reason"] = "no_answer"
+    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
+    first, second = contents.of(tmp_path)["alarms"]
+    assert first["stage"] == "base" and "attempt 1 of the base model has no read" in first["what"]
+    assert "attempt 2" in second["what"] and "100.0%" in second["what"]
+    fake_runs.evaluation(tmp_path, "stage1", fake_runs.made_up("stage1", 4))
+    assert contents.of(tmp_path)["alarms"] == []
 
 
 @pytest.mark.parametrize(

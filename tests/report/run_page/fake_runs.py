@@ -53,9 +53,12 @@ def evaluation(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
     attempts = [row["attempts"] for row in rows]
     pairs = len(attempts[0]) > 1
     metrics = evaluation_metrics(
-        np.array([[a["reward"] for a in row] for row in attempts]),
+        np.array([[a["solved"] for a in row] for row in attempts]),
         np.array([row[0]["text"] != row[-1]["text"] for row in attempts]) if pairs else None,
         np.array([[a["truncated"] for a in row] for row in attempts]),
+        reward_NA=np.array([[a["reward"] for a in row] for row in attempts]),
+        reasons=[[a["reason"] for a in row] for row in attempts],
+        lenient_NA=np.array([[a.get("lenient", a["solved"]) for a in row] for row in attempts]),
         edit_ratio_N=np.array([row["edit_ratio"] for row in rows]) if pairs else None,
     )
     jsonfiles.write(folder / "evaluations" / f"{name}.json", metrics)
@@ -76,6 +79,7 @@ def steps_of(stages: Sequence[str]) -> list[dict[str, Any]]:
                 for attempt in (1, 2):
                     row |= {
                         f"reward/attempt{attempt}": 0.3 * attempt,
+                        f"solved/attempt{attempt}": 0.3 * attempt,
                         f"kl/attempt{attempt}": 0.01 * step * attempt,
                         f"length/attempt{attempt}": 100.0,
                         f"truncated/attempt{attempt}": 0.01,
@@ -93,6 +97,7 @@ def transcript(
         {
             "text": text,
             "reward": float(right),
+            "solved": right,
             "reason": "equal" if right else "unequal",
             "tokens": len(text.split()),
             "truncated": False,

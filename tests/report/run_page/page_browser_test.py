@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from score_jax import jsonfiles
 from score_jax.report.run_page import page as run_page
 from tests.report.run_page import fake_runs
 
@@ -174,6 +175,66 @@ def test_the_diff_marks_the_words_that_changed_on_each_side(shown):
     assert second.locator("mark").all_inner_texts() == ["7"]
     left, right = first.bounding_box(), second.bounding_box()
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+
+
+def test_a_reward_of_any_size_stands_beside_right_or_wrong(browser, tmp_path):
+    rows = [fake_runs.transcript(0, ("one", False), ("two", True))]
+    rows[0]["attempts"][0]["reward"], rows[0]["attempts"][1]["reward"] = 0.35, -2.0
+    fake_runs.write(tmp_path, transcripts={"stage2": rows})
+    steps = fake_runs.steps_of(tuple(fake_runs.STAGES))
+    for row in steps:
+        if row["stage"] != "base":
+            row |= {"reward/attempt1": -0.4, "reward/near/attempt1": 0.8}
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", steps)
+    opened = Opened(browser, run_page.write(tmp_path))
+    first, second = opened.tab.locator(".verdict").all_inner_texts()
+    assert "Attempt 1: wrong" in first and "reward 0.35," in first
+    assert "Attempt 2: right" in second and "reward −2," in second
+    heads = opened.tab.locator("#evaluations thead th").all_inner_texts()
+    last = opened.tab.locator("#evaluations tbody tr").last.locator("td").all_inner_texts()
+    assert heads[3:5] == ["reward 1", "reward 2"]
+    assert last[2].startswith("0.35") and last[3].startswith("−2")
+    charts = opened.tab.locator("#policy-charts h3").all_inner_texts()
+    assert charts[:2] == ["Reward", "Reward: near"]
+    assert opened.complaints == []
+    opened.tab.close()
+
+
+def test_the_reasons_of_each_attempt_are_in_a_table(browser, tmp_path):
+    rows = [fake_runs.transcript(i, ("one", False), ("two", i == 0)) for i in range(4)]
+    rows[3]["attempts"][0] |= {"reason": "<b>cut</b>", "lenient": True}
+    fake_runs.write(tmp_path, transcripts={"base": rows}, stages=("base",))
+    fake_runs.evaluation(tmp_path, "stage1", rows)
+    steps = fake_runs.steps_of(("base", "stage1"))
+    steps[-1] |= {"reason/timeout/attempt2": 0.125, "reason/crash/attempt2": 0.0}
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", steps)
+    opened = Opened(browser, run_page.write(tmp_path))
+    for stage in opened.tab.locator("#evaluations tbody tr").all():
+        assert stage.inner_text().count("25.0%") >= 2  # attempt 2 right, answer repaired
+    assert "format 0.0% + answer 25.0%" in opened.text("#headline")
+    heads = opened.tab.locator("#evaluations thead th").all_inner_texts()
+    assert heads[4:7] == ["wrong → right", "format repaired", "answer repaired"]
+    table = opened.tab.locator("#reasons table")
+    heads = table.locator("thead th").all_inner_texts()
+    assert heads[:4] == ["after", "attempt", "right", "leniently"]
+    assert set(heads[4:]) == {"unequal", "equal", "_b_cut_b_", "timeout"}
+    lines = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
+    by_place = [dict(zip(heads, line, strict=True)) for line in lines]
+    assert [(line["after"], line["attempt"]) for line in by_place] == [
+        ("base", "1"), ("", "2"), ("stage1", "1"), ("", "2"),
+        ("stage1, step 60, training samples", "2"),
+    ]  # fmt: skip
+    assert by_place[0]["unequal"] == "75.0%" and by_place[0]["_b_cut_b_"] == "25.0%"
+    assert by_place[1]["right"] == "25.0%" and by_place[0]["leniently"].startswith("25.0%")
+    assert "4.6% … 69.9%" in by_place[0]["leniently"]
+    assert by_place[4]["right"] == "60.0%" and by_place[4]["leniently"] == "–"
+    opened.choose(missed="found leniently")
+    assert opened.count() == "1 of 4"
+    assert "(found leniently)" in opened.tab.locator(".verdict").first.inner_text()
+    assert by_place[1]["equal"] == "25.0%" and by_place[1]["timeout"] == "–"
+    assert by_place[4]["timeout"] == "12.5%"
+    assert opened.complaints == []
+    opened.tab.close()
 
 
 def test_the_diff_is_a_shortest_one_and_loses_nothing(shown):

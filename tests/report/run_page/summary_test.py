@@ -48,6 +48,19 @@ def test_the_table_shows_each_share_over_its_interval(tmp_path):
     assert len(lines[0]) == len(lines[2]) == len(lines[4])
 
 
+def test_the_table_splits_what_was_repaired_into_format_and_answer(tmp_path):
+    solved_NA = np.array([[0, 1]] * 4 + [[0, 0]] * 6)
+    reasons = [["no_answer", "equal"]] * 3 + [["unequal", "equal"]] + [["unequal"] * 2] * 6
+    found = metrics.evaluation_metrics(
+        solved_NA, np.ones(10, bool), np.zeros((10, 2), bool), reasons=reasons
+    )
+    jsonfiles.write(tmp_path / "evaluations" / "base.json", found)
+    text = summary.table(summary.write(tmp_path, [], 1.0, {}))
+    assert text.splitlines()[-1] == (
+        "base: i→c = 0.300 [0.108, 0.603] format repaired + 0.100 [0.018, 0.404] answer repaired"
+    )
+
+
 def test_the_table_says_that_programs_ran_without_a_sandbox(tmp_path):
     found = _write_evaluation(tmp_path, "base", [[1, 0]])
     boxed = summary.write(tmp_path, [], 1.0, {})

@@ -50,7 +50,7 @@ function showCurves(data) {
     title: "Right answers",
     unit: "share; marks: held-out problems, greedy, 95% intervals; thin lines: training samples",
     height: 280, min: 0, max: 1, format: percent, axis: (y) => `${Math.round(100 * y)}%`,
-    lines: perAttempt(sampled, "reward", true),
+    lines: perAttempt(sampled, "solved", true),
     marks: attempts.map((a) => marksOf(evaluations, `accuracy_attempt${a}`, `attempt ${a}`, kindOf(a))),
   });
   chart("main-charts", {
@@ -61,6 +61,10 @@ function showCurves(data) {
     marks: [marksOf(evaluations, "delta", "held-out problems", "neutral")],
   });
   const policy = (spec) => chart("policy-charts", spec);
+  for (const stem of rewardsOf(sampled)) {
+    const unit = stem === "reward" ? "mean; solved or not is in “Right answers”" : "mean of one term, before its weight";
+    policy({ title: stem.replace("reward/", "Reward: ").replace("reward", "Reward"), unit, lines: perAttempt(sampled, stem) });
+  }
   policy({ title: "KL to the base model", unit: "nats per attempt", zero: true, lines: perAttempt(sampled, "kl") });
   policy({
     title: "Changed", unit: "share of second attempts that differ from the first",
@@ -88,8 +92,20 @@ function showCurves(data) {
   byId("optimisation").hidden = !begun.length;
 }
 
+/** "reward" and each of its terms "reward/NAME", unless the only rewards are 0 and 1 for solved. */
+function rewardsOf(stages) {
+  const terms = stages.flatMap((s) => Object.keys(s.metrics)).map((key) => /^(reward\/.+)\/attempt1$/.exec(key)?.[1]);
+  const differs = (s) =>
+    Object.keys(s.metrics).some((key) => {
+      if (!key.startsWith("reward/attempt")) return false;
+      const solved = s.metrics[key.replace("reward", "solved")];
+      return s.metrics[key].some((y, i) => y !== null && Math.abs(y - solved[i]) > 1e-4);
+    });
+  return [...(stages.some(differs) ? ["reward"] : []), ...new Set(terms.filter(Boolean))];
+}
+
 function difference(stages) {
-  const first = curveOf(stages, "reward/attempt1");
-  const second = curveOf(stages, "reward/attempt2");
+  const first = curveOf(stages, "solved/attempt1");
+  const second = curveOf(stages, "solved/attempt2");
   return first.map(([x, y], i) => [x, y === null || second[i][1] === null ? null : second[i][1] - y]);
 }

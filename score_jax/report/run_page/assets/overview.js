@@ -16,6 +16,7 @@ function showOverview(data, openTranscripts) {
   showHeadline(data);
   showAlarms(data);
   showEvaluations(data);
+  showReasons(data);
   showCurves(data);
   showChanges(data, openTranscripts);
   showSpeed(data);
@@ -57,7 +58,7 @@ function showHeadline(data) {
     byId("headline").append(make("p", { className: "note", textContent: "No evaluation yet." }));
     return;
   }
-  const tile = (label, key, format, kind = "") => {
+  const tile = (label, key, format, kind = "", details = "") => {
     if (last[key] === undefined) return null;
     const interval = last.interval[key];
     return make(
@@ -78,13 +79,17 @@ function showHeadline(data) {
         className: "note",
         textContent: base && base !== last ? `${format(base[key])} before training` : "before training",
       }),
+      details ? make("div", { className: "note", textContent: details }) : null,
     );
   };
   const tiles = attemptsOf(last, "accuracy_attempt").map((a) =>
     tile(`Attempt ${a} right`, `accuracy_attempt${a}`, percent, kindOf(a)),
   );
   tiles.push(tile("Δ, attempt 2 − attempt 1", "delta", points));
-  tiles.push(tile("Wrong → right", "incorrect_to_correct", percent));
+  const parts = last.format_repaired === undefined
+    ? ""
+    : `format ${percent(last.format_repaired)} + answer ${percent(last.answer_repaired)}`;
+  tiles.push(tile("Wrong → right", "incorrect_to_correct", percent, "", parts));
   tiles.push(tile("Right → wrong", "correct_to_incorrect", percent));
   byId("headline").append(...tiles.filter(Boolean));
 }
@@ -113,12 +118,16 @@ function showEvaluations(data) {
   const attempts = attemptsOf(all, "accuracy_attempt");
   const columns = [
     ...attempts.map((a) => [`accuracy_attempt${a}`, `attempt ${a}`, percent]),
+    ...attempts.map((a) => [`reward_attempt${a}`, `reward ${a}`, short]),
     ["delta", "Δ", points],
     ["delta_last", `Δ to attempt ${attempts.length}`, points],
     ["incorrect_to_correct", "wrong → right", percent],
+    ["format_repaired", "format repaired", percent],
+    ["answer_repaired", "answer repaired", percent],
     ["correct_to_incorrect", "right → wrong", percent],
     ["changed", "changed", percent],
-    ...attempts.map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
+    // Otherwise in the table of reasons.
+    ...attempts.filter(() => !all.reasons).map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
   ].filter(([key]) => all[key] !== undefined);
   const row = (e) => {
     const cells = columns.map(([key, , format]) => {
@@ -158,7 +167,8 @@ function showEvaluations(data) {
     make("p", {
       id: "evaluations-note",
       className: "note",
-      textContent: "Greedy decoding of held-out problems: shares of all n with 95% intervals. Δ is in points; p is from McNemar's test.",
+      textContent: "Greedy decoding of held-out problems: shares of all n with 95% intervals. Δ is in points; p is from McNemar's test." +
+        (all.format_repaired === undefined ? "" : " Wrong → right is format repaired (attempt 1 had no readable answer or was truncated) + answer repaired (it was another answer)."),
     }),
     scroll(ends.length ? ends : data.evaluations),
   );

@@ -21,8 +21,8 @@ function readTranscripts({ problems, evaluations }) {
     n,
     rows: rows.map(([index, edit, ...attempts]) => {
       const [id, problem, gold, tags] = problems[index];
-      const read = attempts.map(([text, reward, reason, tokens, truncated, shading]) => ({
-        text, right: reward === 1, reason, tokens, truncated, shading,
+      const read = attempts.map(([text, reward, reason, tokens, truncated, right, lenient, shading]) => ({
+        text, right, missed: lenient && !right, reward, reason, tokens, truncated, shading,
       }));
       return {
         index, id, problem, gold, tags, edit,
@@ -144,6 +144,9 @@ function makeFilters(evaluations, ends, changed) {
   for (const [tag, values] of tags) select(`tag:${tag}`, tag, named(values));
   const reasons = [...new Set(rows.flatMap((row) => row.attempts.map((a) => a.reason)))].sort();
   if (reasons.length > 1) select("reason", "Reason", named(reasons));
+  if (rows.some((row) => row.attempts.some((a) => a.missed))) {
+    select("missed", "Gold in a wrong answer", [any, ["found", "found leniently"]]);
+  }
   const bound = (name) => {
     fields[name] = make("input", { type: "number", min: 0, name, "aria-label": `tokens, ${name}` });
     return fields[name];
@@ -174,6 +177,7 @@ function makeFilters(evaluations, ends, changed) {
     if (value("outcome")) tests.push((row) => row.outcome === value("outcome"));
     if (value("second")) tests.push((row) => row.changed === (value("second") === "changed"));
     if (value("reason")) tests.push((row) => row.attempts.some((a) => a.reason === value("reason")));
+    if (value("missed")) tests.push((row) => row.attempts.some((a) => a.missed));
     if (value("least")) tests.push((row) => row.tokens >= Number(value("least")));
     if (value("most")) tests.push((row) => row.tokens <= Number(value("most")));
     for (const [tag] of tags) {
@@ -331,13 +335,13 @@ function detail(row, others, now, go, { name, choice }) {
  * before it lacks; in the first attempt, those that the second lacks.
  */
 function attempt(attempts, a, shade) {
-  const { text, right, reason, tokens, truncated } = attempts[a];
+  const { text, right, missed, reward, reason, tokens, truncated } = attempts[a];
   const verdict = make(
     "div",
     { className: "verdict" },
     make("b", { textContent: `Attempt ${a + 1}: ${right ? "right" : "wrong"}` }),
     make("span", {
-      textContent: `reward ${right ? 1 : 0}, ${reason}, ${count(tokens)} tokens${truncated && reason !== "truncated" ? ", truncated" : ""}`,
+      textContent: `reward ${short(reward)}, ${reason}${missed ? " (found leniently)" : ""}, ${count(tokens)} tokens${truncated && reason !== "truncated" ? ", truncated" : ""}`,
     }),
   );
   const marked = (shown, characters) => {
