@@ -1,8 +1,8 @@
 """Reward functions of the user's own: what they get, may return, and how they may fail."""
 
 import json
-import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,8 +147,9 @@ def test_what_a_killed_call_had_started_ends_with_it(module, tmp_path):
     )
     assert functions.grade(name, rows(["a"]), Limits(timeout_sec=0.5)) == ["timeout"]
     pid = int((tmp_path / "pid").read_text())
+    stat = Path(f"/proc/{pid}/stat")
     for _ in range(50):
-        if not os.path.exists(f"/proc/{pid}") or " Z " in open(f"/proc/{pid}/stat").read():
+        if not stat.exists() or " Z " in stat.read_text():
             return
         time.sleep(0.05)
     pytest.fail(f"process {pid} is still there")
@@ -270,8 +271,7 @@ def test_variables_that_it_needs_are_checked_before_the_run(module, monkeypatch)
 @pytest.mark.parametrize(("gib", "soft"), [(0, -1), (3, 3 << 30)])
 def test_memory_is_limited_if_asked(module, gib, soft):
     name = module(
-        "import resource\n"
-        "def reward(p, t, g): return [resource.getrlimit(resource.RLIMIT_AS)[0]]"
+        "import resource\ndef reward(p, t, g): return [resource.getrlimit(resource.RLIMIT_AS)[0]]"
     )
     ((found,),) = functions.grade(name, rows(["a"]), Limits(memory_gib=gib))
     assert found.reward == soft
