@@ -21,11 +21,14 @@ True) is called once for all rows of a step and process, with lists of problems,
 so on, and returns a list of rewards for each row. terms.py combines several functions.
 
 The functions run in worker processes without jax. They import its module once, from the folder
-that the run starts in or the trainer's sys.path. Limits says how calls are made. A call that hangs
-is killed ("timeout"), and one that ends its process is a "crash": its rows earn what the settings
-say. If the function raises, or returns what is not a finite number for each attempt, the run stops
-with its traceback and the row. It is called once before a run. It runs with your rights, without a
-sandbox: never let it run a program that a model wrote (programs/ does that).
+that the run starts in or the trainer's sys.path; a worker is a fork of the process that did. So
+load a model for an accelerator in the first call, not on import, with one worker and no memory
+limit. What a function prints is not kept. Limits says how calls are made.
+
+A call that hangs is killed ("timeout"), and one that ends its process is a "crash": its rows earn
+what the settings say. If the function raises, or returns what is not a finite number for each
+attempt, the run stops with its traceback and the row. It is called once before a run. It runs with
+your rights, without a sandbox: never let it run a program that a model wrote (programs/ does that).
 """
 
 import contextlib

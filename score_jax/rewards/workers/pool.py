@@ -162,8 +162,8 @@ class Pool:
         if not reply:
             self._log.seek(0)
             raise SpawnerGone(
-                f"The process of score_jax.rewards.{self._work[0]} ended, so answers that need it "
-                "cannot be graded. It last printed:\n"
+                f"The process of score_jax.rewards.{self._work[0]} ended, or said nothing for "
+                f"{START_SEC:.0f} s, so answers that need it cannot be graded. It last printed:\n"
                 + self._log.read().decode(errors="replace")[-2000:]
             )
         return reply
