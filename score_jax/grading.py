@@ -17,9 +17,12 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from score_jax.config.settings import RewardSettings
 from score_jax.experiment import Experiment
-from score_jax.problem import Problem
+from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader, selective
+from score_jax.rewards.functions import Limits, Rows
+from score_jax.rewards.terms import Term, Terms
 from score_jax.runtime import hosts
 from score_jax.structs import Episode
 
@@ -78,28 +81,90 @@ class Grades:
     reward_NA: np.ndarray  # float32
     solved_NA: np.ndarray  # bool: the attempt counts as right
     reasons: list[list[str]]  # [N][A]
+    # With reward functions of the user's own: name -> [N, A], each term; NaN where its call failed.
+    of_terms: dict[str, np.ndarray]
+    failed: list[str]  # [N] which call failed and how, "" for none
 
 
-def grade(experiment: Experiment, own: OwnRows) -> Grades:
-    """Grades every attempt. A truncated attempt earns 0 and is not solved.
+def terms_of(limits: RewardSettings) -> Terms:
+    """How attempts are paid, of the settings."""
+    named = {
+        name: Term(one.function, one.weight, one.batch, one.solves)
+        for name, one in limits.functions.items()
+    }
+    if limits.function:
+        named = {"function": Term(limits.function)} | named
+    calls = Limits(
+        timeout_sec=limits.function_timeout_sec,
+        workers=limits.workers,
+        retries=limits.retries,
+        remember=limits.remember,
+        environment=limits.environment,
+        memory_gib=limits.function_memory_gib,
+    )
+    terms = Terms(solved_at=limits.solved_at, failed=limits.failed, limits=calls)
+    return dataclasses.replace(terms, of=named) if named else terms
+
+
+def grade(
+    experiment: Experiment, own: OwnRows, *, stage: str = "evaluation", step: int = 0
+) -> Grades:
+    """Grades every attempt. A truncated attempt is not solved and earns what the settings say.
 
     With selective revision, the answer that is valid after each attempt is graded.
+    stage, step: told to reward functions. Every process must call it, also without rows.
+    Raises: InputError on all processes if a function goes wrong on one, or fails for many rows.
     """
+    limits = experiment.settings.rewards
+    terms = terms_of(limits)
+    if not terms.own:
+        return _graded(experiment, own, terms, stage, step)
+    wrong, grades = "", None
+    try:
+        grades = _graded(experiment, own, terms, stage, step)
+    except InputError as error:
+        wrong = str(error)
+    told = hosts.exchange({"wrong": wrong, "failed": grades.failed if grades else []})
+    for one in told:
+        if one["wrong"]:
+            raise InputError(str(one["wrong"]))
+    failed = [why for one in told for why in one["failed"]]
+    counted = Counter(why for why in failed if why)
+    if counted.total() > limits.failed_share * len(failed):
+        raise InputError(
+            f"reward functions failed for {counted.total()} of {len(failed)} rows ({stage}, step "
+            f"{step}), which is more than config.rewards.failed_share={limits.failed_share:g}: "
+            f"{', '.join(f'{why} {n} times' for why, n in counted.most_common())}. A timeout is a "
+            f"call of more than config.rewards.function_timeout_sec={limits.function_timeout_sec:g}"
+            "; a crash is a process that ended, perhaps for want of memory "
+            f"(config.rewards.function_memory_gib={limits.function_memory_gib}). Run the command "
+            "again once the function works; config.rewards.retries asks again."
+        )
+    assert grades is not None
+    return grades
+
+
+def _graded(experiment: Experiment, own: OwnRows, terms: Terms, stage: str, step: int) -> Grades:
     truncated_NA = np.asarray(own.rows.truncated)
     if not own.problems:  # a process may have no row of a batch
-        return Grades(np.zeros(truncated_NA.shape, np.float32), np.zeros_like(truncated_NA), [])
+        zero_NA = np.zeros(truncated_NA.shape, np.float32)
+        of_terms = dict.fromkeys(terms.of if terms.own else (), zero_NA)
+        return Grades(zero_NA, np.zeros_like(truncated_NA), [], of_terms, [])
     if experiment.marks:
         truncated_NA = selective.truncated(own.texts, truncated_NA, experiment.marks)
     texts = _answers(experiment, own)
     limits = experiment.settings.rewards
-    grades = grader.grade(
-        own.problems,
-        texts,
+    attempts = 1 + np.arange(truncated_NA.shape[1])
+    tokens_NA = np.sum(np.asarray(own.rows.attempt)[..., None] == attempts, axis=1)
+    paid = grader.pay(
+        Rows(own.problems, texts, truncated_NA, tokens_NA, stage, step),
+        terms,
         deadline_sec=limits.timeout_sec,
         program_sec=limits.program_timeout_sec,
-        function=limits.function,
     )
-    return zero_truncated(Grades(*grades), truncated_NA)
+    of_terms = paid.of_terms if terms.own else {}
+    grades = Grades(paid.reward_BA, paid.solved_BA, paid.reasons, of_terms, paid.failed)
+    return pay_truncated(grades, truncated_NA, limits.truncated)
 
 
 def lenient(experiment: Experiment, own: OwnRows, solved_NA: np.ndarray) -> np.ndarray:
@@ -107,7 +172,7 @@ def lenient(experiment: Experiment, own: OwnRows, solved_NA: np.ndarray) -> np.n
 
     A function of one's own has no lenient form; then it is `solved_NA`.
     """
-    if not own.problems or experiment.settings.rewards.function:
+    if not own.problems or terms_of(experiment.settings.rewards).own:
         return solved_NA
     return grader.solved_leniently(own.problems, _answers(experiment, own), solved_NA)
 
@@ -119,8 +184,8 @@ def _answers(experiment: Experiment, own: OwnRows) -> list[list[str]]:
     return [selective.answers(row, experiment.marks) for row in own.texts]
 
 
-def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:
-    """A truncated attempt earns 0, whatever it says; its reason becomes "truncated".
+def pay_truncated(grades: Grades, truncated_NA: np.ndarray, reward: float) -> Grades:
+    """A truncated attempt earns `reward`, whatever it says; its reason becomes "truncated".
 
     The paper does not mention truncation. Reward 0 teaches an attempt to end.
     """
@@ -128,8 +193,9 @@ def zero_truncated(grades: Grades, truncated_NA: np.ndarray) -> Grades:
         ["truncated" if cut else reason for cut, reason in zip(cuts, row, strict=True)]
         for cuts, row in zip(truncated_NA, grades.reasons, strict=True)
     ]
-    reward_NA = np.where(truncated_NA, np.float32(0.0), grades.reward_NA)
-    return Grades(reward_NA, grades.solved_NA & ~truncated_NA, reasons)
+    reward_NA = np.where(truncated_NA, np.float32(reward), grades.reward_NA)
+    solved_NA = grades.solved_NA & ~truncated_NA
+    return dataclasses.replace(grades, reward_NA=reward_NA, solved_NA=solved_NA, reasons=reasons)
 
 
 def reason_shares(reasons_BA: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:

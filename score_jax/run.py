@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 
+from score_jax import grading
 from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import problems as problem_sets
@@ -73,6 +74,7 @@ class Run:
     training: problem_sets.Training | None  # None: nothing is trained
     test_problems: list[Problem]
     stop: Callable[[], bool] = lambda: False
+    warned: set[str] = dataclasses.field(default_factory=set)  # what is logged once, by name
 
     def __post_init__(self) -> None:
         self.watchdog = Watchdog(self.settings.watchdog)
@@ -114,7 +116,7 @@ class Run:
         sandbox = grader.prepare(
             [*(training.problems if training else ()), *test_problems],
             attempts=settings.rollout.attempts,
-            function=rewards.function,
+            paid=grading.terms_of(rewards),
             sandbox_kind=rewards.sandbox,
             allow_unsandboxed=rewards.allow_unsandboxed,
         )

@@ -8,7 +8,7 @@ The names of array variables end with their shape in these letters (`logp_BT`, `
     H query heads       K key/value heads         E width of a head       1 broadcast
 
 Words: a *problem* is asked once and answered in several *attempts*; all attempts of one sample form
-an *episode*; *reward* is 0 or 1 from grading; *bonus* is the progress term of Stage II; the
+an *episode*; *reward* is a number from grading; *bonus* is the progress term of Stage II; the
 *reference* is the frozen policy of the KL terms.
 
 Values of the host alone (Problem, Grade) are in problem.py, which imports no jax.
@@ -54,7 +54,7 @@ class Batch(flax.struct.PyTreeNode):
     attempt: jax.Array  # [B, T] int32, as in Episode
     logp: jax.Array  # [B, T] float32, behaviour log-probs
     length: jax.Array  # [B] int32
-    reward: jax.Array  # [B, A] float32 in {0, 1}
+    reward: jax.Array  # [B, A] float32
     truncated: jax.Array  # [B, A] bool
     # [B, A] float32: 1 for attempts whose verdict is true; None without selective revision
     true_verdict: jax.Array | None = None

@@ -42,6 +42,7 @@ class Dispatched:
     sampled: Episode
     prompts: PromptBatch  # of all problems: first ours, then offline ones
     given: list[str]  # texts of the first attempts of the last problems, offline
+    number: int  # of the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Graded:
     reward_BA: np.ndarray
     solved_BA: np.ndarray  # bool
     true_BA: np.ndarray  # float32: attempts whose verdict is true; 0 without selective revision
+    failed_B: np.ndarray  # bool: rows whose reward function hung or died
     measured: dict[str, float]  # of all rows
     own: OwnRows  # this process's
 
@@ -116,7 +118,7 @@ class Episodes:
             )
             sampled = self._sample(state.params, prompts, 0, tokens=1).sampled
             zero_BA = np.zeros(sampled.truncated.shape, np.float32)
-            batch = self._batch(sampled, zero_BA, zero_BA)
+            batch = self._batch(sampled, zero_BA, zero_BA, np.zeros(len(zero_BA), bool))
             base = self._run.experiment.base
             settings = self._stage.settings
             step.lower(state, self._reference, batch, stage=settings, base=base).compile()
@@ -131,7 +133,8 @@ class Episodes:
         began: as in `graded`.
         """
         graded = self.graded(dispatched, began)
-        return self._batch(graded.sampled, graded.reward_BA, graded.true_BA), graded.measured
+        found = (graded.reward_BA, graded.true_BA, graded.failed_B)
+        return self._batch(graded.sampled, *found), graded.measured
 
     def graded(self, dispatched: Dispatched, began: float = 0.0) -> Graded:
         """Waits for the rollout and grades it. Call it when the device has nothing older to do.
@@ -153,7 +156,7 @@ class Episodes:
         episode.check(own.rows)
         decoded = time.perf_counter()
         with watchdog.phase("grade"):
-            reward_BA, solved_BA, true_BA, measured = self._grade(own)
+            reward_BA, solved_BA, true_BA, failed_B, measured = self._grade(own, dispatched.number)
         rate = measured.pop("generated") / (decoded - started)
         measured |= {
             "prompts_left_out": self._prompts.dropped,  # of the set: too long
@@ -161,7 +164,8 @@ class Episodes:
             "sec/grade": time.perf_counter() - decoded,
             "tokens_per_sec/rollout": rate,
         }
-        return Graded(dispatched.sampled, reward_BA, solved_BA, true_BA, measured, own)
+        found = (reward_BA, solved_BA, true_BA, failed_B)
+        return Graded(dispatched.sampled, *found, measured, own)
 
     def _sample(
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
@@ -177,10 +181,10 @@ class Episodes:
             written, given = self._after_first_attempts(params, offline, key, tokens)
             parts.append(written)
         if len(parts) == 1:
-            return Dispatched(parts[0], prompts, given)
+            return Dispatched(parts[0], prompts, given, number)
         rows = sharding.rows(self._run.experiment.mesh)
         joined = jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
-        return Dispatched(joined, prompts, given)
+        return Dispatched(joined, prompts, given, number)
 
     def _rollout(self, settings, params: Params, prompts: PromptBatch, key, tokens: int) -> Episode:
         limit_QGA = None
@@ -222,18 +226,25 @@ class Episodes:
         texts = [row[0] for row in self._run.experiment.texts(written)]
         return contexts.later_attempts(later, jnp.repeat(first.truncated, s.samples, axis=0)), texts
 
-    def _grade(self, own: OwnRows) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
-        """Grades this process's rows; of all rows: rewards, solved, true verdicts, measured."""
+    def _grade(self, own: OwnRows, number: int) -> tuple[Any, ...]:
+        """Grades this process's rows; of all rows: rewards, solved, true verdicts, whether their
+        reward function failed, measured."""
         experiment = self._run.experiment
-        grades = grading.grade(experiment, own)
+        grades = grading.grade(experiment, own, stage=self._stage.name, step=number)
         true_NA = np.zeros(grades.reward_NA.shape, bool)
         if experiment.marks:
             true_NA = selective.true_verdicts(own.texts, grades.solved_NA, experiment.marks)
         written_N = np.sum(own.rows.attempt > 0, axis=1)
-        found_N = (grades.reward_NA, grades.solved_NA, true_NA, changed(own.texts), written_N)
-        lists_N = [grades.reasons, *(x.tolist() for x in found_N)]
-        reasons_BA, *found = zip(*own.in_order(list(zip(*lists_N, strict=True))), strict=True)
-        reward_BA, solved_BA, true_BA, changed_B, generated_B = map(np.array, found)
+        arrays_N = (
+            *(grades.reward_NA, grades.solved_NA, true_NA, changed(own.texts), written_N),
+            *(own.rows.truncated, *grades.of_terms.values()),
+        )
+        lists_N = [grades.reasons, grades.failed, *(x.tolist() for x in arrays_N)]
+        reasons_BA, whys, *found = zip(*own.in_order(list(zip(*lists_N, strict=True))), strict=True)
+        failed_B = np.array(whys, object)
+        reward_BA, solved_BA, true_BA, changed_B, generated_B, cut_BA, *of_terms = map(
+            np.array, found
+        )
         measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
         for a, share in enumerate(solved_BA.mean(axis=0), start=1):
             measured[f"solved/attempt{a}"] = float(share)
@@ -241,17 +252,59 @@ class Episodes:
             measured |= {f"reason/{name}/{attempt}": share for name, share in shares.items()}
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
-        return reward_BA.astype(np.float32), solved_BA, true_BA.astype(np.float32), measured
+        for name, value_BA in zip(grades.of_terms, of_terms, strict=True):
+            for a, value_B in enumerate(value_BA.T, start=1):
+                if not np.isnan(value_B).all():
+                    measured[f"reward/{name}/attempt{a}"] = float(np.nanmean(value_B))
+        if grades.of_terms:
+            measured["function_failed"] = float(np.mean(failed_B != ""))
+            for a, cut_B in enumerate(cut_BA.T, start=1):  # masked rows are not truncated ones
+                measured[f"truncated/attempt{a}"] = float(np.mean(cut_B))
+            self._warn(reward_BA, failed_B, number)
+        failed_B = failed_B != ""
+        reward_BA, true_BA = reward_BA.astype(np.float32), true_BA.astype(np.float32)
+        return reward_BA, solved_BA, true_BA, failed_B, measured
 
-    def _batch(self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray) -> Batch:
+    def _warn(self, reward_BA: np.ndarray, failed_B: np.ndarray, number: int) -> None:
+        """Logs, once in a run each, failed calls, and a 0 that is better than a wrong answer."""
+        rewards, where = self._run.settings.rewards, f"{self._stage.name}, step {number}"
+        zero = [name for name in ("truncated", "failed") if getattr(rewards, name) == 0.0]
+        if self._stage.settings.truncation == "mask":
+            zero = []
+        warnings = {}
+        if reward_BA.min() < 0 and zero:
+            warnings["negative"] = (
+                f"WARNING in {where}: an attempt earned {reward_BA.min():g}, but attempts that are "
+                f"{' or '.join(zero)} earn 0, which is better, and may be learned. Set "
+                f"{' and '.join(f'config.rewards.{name}' for name in zero)} to the lowest reward, "
+                "or the stage's truncation to 'mask'."
+            )
+        if why := next(filter(None, failed_B), ""):
+            warnings["failed"] = (
+                f"WARNING in {where}: the reward function failed for {np.sum(failed_B != '')} of "
+                f"{len(failed_B)} rows ({why}); they earn config.rewards.failed={rewards.failed:g}."
+                " Later ones are only counted: function_failed in metrics.jsonl."
+            )
+        for name, text in warnings.items():
+            if name not in self._run.warned:
+                self._run.warned.add(name)
+                self._run.log.say(text)
+
+    def _batch(
+        self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray, failed_B: np.ndarray
+    ) -> Batch:
         rows, marks = sharding.rows(self._run.experiment.mesh), self._run.experiment.marks
+        truncated = sampled.truncated
+        if self._stage.settings.truncation == "mask" and failed_B.any():
+            failed_BA = np.broadcast_to(failed_B[:, None], reward_BA.shape)
+            truncated = truncated | sharding.place(failed_BA, rows)
         return Batch(
             tokens=sampled.tokens,
             attempt=sampled.attempt,
             logp=sampled.logp,
             length=sampled.length,
             reward=sharding.place(reward_BA, rows),
-            truncated=sampled.truncated,
+            truncated=truncated,
             true_verdict=sharding.place(true_BA, rows) if marks else None,
         )
 

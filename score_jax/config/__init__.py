@@ -11,6 +11,7 @@ from score_jax.config.settings import CheckpointSettings as CheckpointSettings
 from score_jax.config.settings import CollectSettings as CollectSettings
 from score_jax.config.settings import CompileSettings as CompileSettings
 from score_jax.config.settings import EvaluationSettings as EvaluationSettings
+from score_jax.config.settings import FunctionSettings as FunctionSettings
 from score_jax.config.settings import LoggingSettings as LoggingSettings
 from score_jax.config.settings import LoraSettings as LoraSettings
 from score_jax.config.settings import MemorySettings as MemorySettings

@@ -6,7 +6,7 @@ experiment.py.
 
 import re
 
-from score_jax.config.settings import Settings, StageSettings
+from score_jax.config.settings import RewardSettings, Settings, StageSettings
 from score_jax.problem import InputError, nearest
 
 
@@ -62,13 +62,45 @@ def check(s: Settings) -> None:
             f"config.model.lora.targets={s.model.lora.targets!r} is not a valid regular expression"
             f": {error}."
         ) from None
-    if s.rewards.function and not re.fullmatch(r"[\w.]+:\w+", s.rewards.function):
-        raise InputError(
-            f"config.rewards.function={s.rewards.function!r} must be 'module:function', such as "
-            "'examples.rewards.conversation:rubric'."
-        )
+    _check_rewards(s.rewards)
     for i, name in enumerate(s.recipe):
         _check_stage(s, i, s.stages[name], f"config.stages.{name}")
+
+
+def _check_rewards(rewards: RewardSettings) -> None:
+    named = {f"functions.{name}.function": one.function for name, one in rewards.functions.items()}
+    for path, function in {**named, "function": rewards.function}.items():
+        own = re.fullmatch(r"([\w.]+|.+\.py):\w+", function)
+        if (
+            not own
+            and (function != "builtin" or path == "function")
+            and (function or path in named)
+        ):
+            raise InputError(
+                f"config.rewards.{path}={function!r} must be 'module:function' or "
+                "'file.py:function', such as 'examples.rewards.conversation:rubric'"
+                f"{', or builtin, the grader that the problems name' if path in named else ''}."
+            )
+    for name in rewards.functions:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise InputError(
+                f"config.rewards.functions has a term {name!r}, whose name cannot be part of a "
+                "metric's. Use letters, digits, '_' and '-'."
+            )
+    if rewards.function and "function" in rewards.functions:
+        raise InputError(
+            "config.rewards.function is the term 'function', but config.rewards.functions has a "
+            "term of that name too. Give that one another name."
+        )
+    solving = [name for name, one in rewards.functions.items() if one.solves]
+    terms = [*rewards.functions.values()]
+    known = bool(rewards.function) or any(one.function == "builtin" for one in terms)
+    if len(solving) > 1 or (len(terms) > 1 and not solving and not known):
+        raise InputError(
+            f"config.rewards.functions has the terms {', '.join(rewards.functions)}, of which "
+            f"{len(solving) or 'none'} decide whether an attempt is solved (solves), which "
+            "accuracies and filters need. Set config.rewards.functions.NAME.solves=True for one."
+        )
 
 
 def _check_stage(s: Settings, index: int, stage: StageSettings, path: str) -> None:

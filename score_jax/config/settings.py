@@ -55,7 +55,8 @@ class StageSettings:
     discount: NonNegative = 0.0  # gamma: weight of later attempts' rewards for earlier attempts
     attempts: Count = 0  # attempts sampled in this stage; 0: rollout.attempts
     offline_share: NonNegative = 0.0  # of problems: the reference writes attempt 1, untrained
-    # Truncated attempts have reward 0. "zero": nothing else; "mask": they are not trained on;
+    # Truncated attempts earn rewards.truncated. "zero": nothing else; "mask": they, and those whose
+    # reward function failed, are not trained on;
     # "penalty": attempts lose up to 1, linearly over the last overlong_tokens before the limit.
     truncation: Literal["zero", "mask", "penalty"] = "zero"
     overlong_tokens: Count = 0
@@ -211,11 +212,34 @@ class ScalingSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class FunctionSettings:
+    """One named term of the reward. See rewards/functions.py."""
+
+    function: str = ""  # "module:function", "file.py:function", or "builtin": the problems' graders
+    weight: float = 1.0  # the reward is the sum of weight * term
+    batch: bool = False  # called once for all rows of a step and process, not once for each row
+    solves: bool = False  # this term decides what is solved; none: "builtin", else the only term
+
+
+@dataclasses.dataclass(frozen=True)
 class RewardSettings:
     """Graders and their limits."""
 
-    timeout_sec: Seconds = 3.0  # wall time of a symbolic comparison, or of a call of `function`
-    function: str = ""  # "module:function" instead of the problems' graders; rewards/functions.py
+    timeout_sec: Seconds = 3.0  # wall time of a symbolic comparison
+    function: str = ""  # instead of the problems' graders: a term "function" of weight 1
+    functions: Mapping[str, FunctionSettings] = dataclasses.field(
+        default_factory=dict
+    )  # named terms
+    solved_at: float = 1.0  # an attempt is solved if the term that decides it earns so much
+    truncated: float = 0.0  # reward of an attempt that hit its limit
+    failed: float = 0.0  # reward where a function or a program hung ("timeout") or died ("crash")
+    failed_share: NonNegative = 0.25  # a run stops if more of a step's rows fail: functions only
+    function_timeout_sec: Seconds = 60.0  # wall time of a call of a function, from its start
+    workers: Count = 0  # calls of a function side by side; 0: one for each CPU, 2 to 8
+    retries: Count = 0  # of a call that raised, hung or died, after 1, 2, 4, … seconds
+    remember: Count = 0  # rows whose rewards a function is not asked for again; 0: none
+    environment: tuple[str, ...] = ()  # variables that functions need: checked before the run
+    function_memory_gib: Count = 8  # address space of a worker that calls functions; 0: no limit
     program_timeout_sec: Seconds = 5.0  # wall time of a model-written program with its tests
     sandbox: Literal["auto", "namespace", "landlock", "none"] = "auto"  # auto: one that works
     allow_unsandboxed: bool = False  # if no sandbox works, run programs with all rights of the user

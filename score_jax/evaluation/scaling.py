@@ -53,7 +53,8 @@ def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -
     """
     settings = experiment.settings.scaling
     unknown = {p.grader for p in problems} - set(voting.GRADERS)
-    if unknown or experiment.settings.rewards.function:
+    terms = grading.terms_of(experiment.settings.rewards)
+    if unknown or terms.solver not in terms.builtin:
         raise InputError(
             "--mode=scale votes over stated answers, but answers to these problems cannot be "
             f"compared (graders: {', '.join(sorted(unknown)) or 'a function of your own'}). It "

@@ -1,142 +1,241 @@
-"""Rewards of your own: a Python function that a config names, in processes that can be killed.
+"""Rewards of your own: Python functions that a config names, in processes that can be killed.
 
-    config.rewards.function = "my_project.rewards:polite"
+    config.rewards.function = "my_project.rewards:polite"     or "my_rewards.py:polite"
 
     def polite(problem, texts, gold):       # my_project/rewards.py
         return [float("please" in text) for text in texts]
 
 The function is called once per row with the Problem (problem.py), the texts of all its attempts in
-order, and the problem's gold. It returns one reward per attempt: 0 or 1, as flips from wrong to
-right are counted, or a Grade with a reason of its own. It grades every problem of the run, whatever
-graders they name. Example: examples/rewards/conversation.py in the repository.
+order, and the problem's gold. It returns one reward per attempt: any finite number, a Grade with a
+reason of its own, or (number, reason). It may be `async def`. By name it gets what it has a
+parameter for:
 
-The function runs in worker processes without jax. They import its module once, from the folder
-that the run starts in or the trainer's sys.path. A call that takes longer than
-config.rewards.timeout_sec is killed and earns 0 ("timeout"); in a large batch this can happen after
-half a second. If the function raises, the row earns 0 ("function_error"). It is called once before
-a run, so that a mistake in it stops the run, which would else train on zeros. It runs with your
-rights, without a sandbox: never let it run a program that a model wrote (programs/ does that).
+    fields      what a row of your file holds besides, by name
+    truncated   for each attempt, whether it hit its limit
+    tokens      for each attempt, how many the policy wrote
+    verdict     for each attempt, the Grade of the problem's own grader ("builtin")
+    stage, step where the run is; "evaluation" and 0 in evaluations
+
+A function marked with `batch` (in the settings of its term, or as an attribute: polite.batch =
+True) is called once for all rows of a step and process, with lists of problems, texts, golds and
+so on, and returns a list of rewards for each row. terms.py combines several functions.
+
+The functions run in worker processes without jax. They import its module once, from the folder
+that the run starts in or the trainer's sys.path; a worker is a fork of the process that did. So
+load a model for an accelerator in the first call, not on import, with one worker and no memory
+limit. What a function prints is not kept. Limits says how calls are made.
+
+A call that hangs is killed ("timeout"), and one that ends its process is a "crash": its rows earn
+what the settings say. If the function raises, or returns what is not a finite number for each
+attempt, the run stops with its traceback and the row. It is called once before a run. It runs with
+your rights, without a sandbox: never let it run a program that a model wrote (programs/ does that).
 """
 
+import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from score_jax.problem import Grade, InputError, Problem
-from score_jax.rewards.workers import deadlines, pool, spawner
+from score_jax.rewards.remembered import Remembered
+from score_jax.rewards.workers import calls, pool
 
-Function = Callable[[Problem, Sequence[str], str], Sequence[Any]]
+START_SEC = 60.0  # at least, for the call before the run, which may have to load something
 
-MEMORY_BYTES = 8 << 30
-START_SEC = 60.0  # for the call before the run, which may have to load something
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How functions are called."""
+
+    timeout_sec: float = 60.0  # of a call, from when it starts
+    workers: int = 0  # calls side by side; 0: one for each CPU, 2 to 8
+    retries: int = 0  # of a call that failed
+    remember: int = 0  # judged rows that are not asked about again; the oldest are dropped first
+    environment: tuple[str, ...] = ()  # variables that must be set
+    memory_gib: int = 8  # of a worker; 0: no limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What functions are told about a batch of B rows."""
+
+    problems: Sequence[Problem]
+    texts_BA: Sequence[Sequence[str]]
+    truncated_BA: np.ndarray | None = None  # bool; None: none is
+    tokens_BA: np.ndarray | None = None  # int; None: not known, 0
+    stage: str = "evaluation"
+    step: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Asks:
+    """What a function wants."""
+
+    extras: tuple[str, ...]  # of serving.EXTRAS
+    batch: bool  # whether it says that it takes a batch
+
+
+def asks(function: str, limits: Limits) -> Asks:
+    """What the function wants. Raises: InputError if it cannot be imported."""
+    found = json.loads(_start(function, limits).says)
+    return Asks(tuple(found["asks"]), found["batch"])
 
 
 def grade(
     function: str,
-    problems: Sequence[Problem],
-    texts_BA: Sequence[Sequence[str]],
-    deadline_sec: float,
-) -> list[list[Grade]]:
-    """Grades of every attempt of every row, by the function named "module:function"."""
-    questions = [
-        (dataclasses.asdict(problem), list(texts))
-        for problem, texts in zip(problems, texts_BA, strict=True)
-    ]
-    answers = deadlines.ask(_work(function), questions, deadline_sec)
-    return [_grades(answer, len(texts)) for answer, texts in zip(answers, texts_BA, strict=True)]
+    rows: Rows,
+    limits: Limits,
+    *,
+    batch: bool = False,
+    verdicts: Sequence[Sequence[Grade]] = (),
+) -> list[list[Grade] | str]:
+    """The function's Grades of every row; "timeout" or "crash" of a row whose call failed.
+
+    batch: one call for all rows. verdicts: those of the built-in grader, if the function asks.
+    Raises: InputError with the function's own text if it raised or returned something else.
+    """
+    wants = asks(function, limits)
+    asked = _questions(rows, wants, verdicts)
+    keys = [json.dumps(one, sort_keys=True, default=str) for one in asked]
+    known = _judged(function, limits) if limits.remember else None
+    found: dict[int, str] = {}
+    first: dict[str, int] = {}  # of equal rows the one that is asked
+    for number, key in enumerate(keys):
+        if known and (answer := known.get(key)):
+            found[number] = answer
+        else:
+            first.setdefault(key if known else str(number), number)
+    whole = batch or wants.batch
+    groups = [[*first.values()]] if whole and first else [[number] for number in first.values()]
+    answers = calls.answers(
+        lambda: _start(function, limits),
+        [_question(asked, group, whole) for group in groups],
+        limits.timeout_sec,
+        retries=limits.retries,
+        fails=lambda answer: not answer.startswith("["),
+    )
+    with contextlib.closing(answers):
+        for number, answer in answers:
+            judged = _by_row(answer, function, rows, groups[number])
+            for row, one in zip(groups[number], judged, strict=True):
+                found[row] = one
+                if known and one not in calls.FAILED:
+                    known.add(keys[row], one)
+    return [_grades(found[n if n in found else first[key]]) for n, key in enumerate(keys)]
 
 
-def prepare(function: str, problem: Problem, attempts: int) -> None:
+def prepare(
+    function: str, problem: Problem, attempts: int, limits: Limits, *, batch: bool = False
+) -> None:
     """Calls the function once, with empty texts.
 
-    Raises: InputError if it cannot be imported, raises, takes START_SEC, or returns no rewards.
+    Raises: InputError if it cannot be imported, raises, takes too long, or returns no rewards.
     """
-    where = f"config.rewards.function={function!r}"
+    where = f"the reward function {function!r}"
+    if missing := [name for name in limits.environment if name not in os.environ]:
+        raise InputError(
+            f"config.rewards.environment names {', '.join(missing)}, which is not set here, so "
+            f"{where} would miss it. Set it (export {missing[0]}=…), or take the name out."
+        )
+    empty = [Grade(0.0, "no_answer")] * attempts
+    slow = dataclasses.replace(limits, timeout_sec=max(START_SEC, limits.timeout_sec), remember=0)
+    rows = Rows([problem], [[""] * attempts])
     try:
-        pool.shared(_work(function))
-    except pool.SpawnerFailed as error:
-        raise InputError(f"{where} cannot be used: {error}") from error
-    question = (dataclasses.asdict(problem), [""] * attempts)
-    (answer,) = deadlines.ask(_work(function), [question], START_SEC)
-    if answer in ("timeout", "crash"):
+        (answer,) = grade(function, rows, slow, batch=batch, verdicts=[empty])
+    except InputError as error:
+        raise InputError(
+            f"{error}\nIt was called with empty texts before the run, as an attempt may be empty."
+        ) from error
+    if isinstance(answer, str):
         raise InputError(
             f"{where} ended with {answer!r} when it was called for problem {problem.id} with empty "
-            f"texts. It must return {attempts} rewards within {START_SEC:.0f} s and not end its "
-            "process."
-        )
-    if isinstance(failure := json.loads(answer), str):
-        raise InputError(
-            f"{where} failed when it was called for problem {problem.id} with empty texts (an "
-            f"attempt may be empty): {failure}"
+            f"texts. It must return {attempts} rewards within {slow.timeout_sec:.0f} s "
+            "(config.rewards.function_timeout_sec) and not end its process (the memory that it "
+            "may use: config.rewards.function_memory_gib)."
         )
 
 
-def _work(function: str) -> tuple[str, ...]:
+def _start(function: str, limits: Limits) -> pool.Pool:
+    """The pool of the function. Raises: InputError if it cannot be imported."""
+    try:
+        return pool.shared(_work(function, limits), limits.workers)
+    except (pool.SpawnerFailed, pool.SpawnerGone) as error:
+        raise InputError(f"the reward function {function!r} cannot be used: {error}") from error
+
+
+def _work(function: str, limits: Limits) -> tuple[str, ...]:
     paths = list(dict.fromkeys(os.path.abspath(path) for path in ("", *sys.path)))
-    return ("functions", function, json.dumps(paths))
+    where, _, name = function.rpartition(":")
+    if where.endswith(".py"):
+        function = f"{os.path.abspath(os.path.expanduser(where))}:{name}"
+    return ("serving", function, json.dumps(paths), str(limits.memory_gib << 30))
 
 
-def _grades(answer: str, attempts: int) -> list[Grade]:
-    if answer in ("timeout", "crash"):
-        return [Grade(0.0, answer)] * attempts
-    grades = json.loads(answer)
-    if isinstance(grades, str):
-        return [Grade(0.0, "function_error")] * attempts
-    return [Grade(reward, reason) for reward, reason in grades]
+def _questions(
+    rows: Rows, wants: Asks, verdicts: Sequence[Sequence[Grade]]
+) -> list[dict[str, Any]]:
+    """What the function is told about each row."""
+    asked = []
+    for b, (problem, texts) in enumerate(zip(rows.problems, rows.texts_BA, strict=True)):
+        plain, cut, tokens = _plain(problem), rows.truncated_BA, rows.tokens_BA
+        extras: dict[str, Any] = {
+            "fields": plain.get("fields", {}),
+            "truncated": [False] * len(texts) if cut is None else cut[b].tolist(),
+            "tokens": [0] * len(texts) if tokens is None else tokens[b].tolist(),
+            "verdict": [[one.reward, one.reason] for one in verdicts[b]] if verdicts else [],
+            "stage": rows.stage,
+            "step": rows.step,
+        }
+        extras = {name: extras[name] for name in wants.extras}
+        asked.append({"problem": plain, "texts": list(texts), "extras": extras})
+    return asked
 
 
-# In the worker processes.
+def _plain(problem: Problem) -> dict[str, Any]:
+    """JSON-able: a row of a file may hold what is not, such as a date."""
+    return json.loads(json.dumps(dataclasses.asdict(problem), default=str))
 
 
-def serve(control_fd: int, function: str, paths: str) -> None:
-    """Runs the spawner of workers that call the function; see spawner.py."""
-    sys.path[:] = json.loads(paths)
-    try:
-        called = load(function)
-    except InputError as error:
-        spawner.fail(control_fd, str(error))
-        return
-
-    def answer(problem: dict[str, Any], texts: list[str]) -> str:
-        return json.dumps(_answer(called, Problem(**problem), texts))
-
-    spawner.serve(control_fd, answer, memory_bytes=MEMORY_BYTES)
+def _question(asked: list[dict[str, Any]], group: list[int], batch: bool) -> tuple[Any, ...]:
+    some = [asked[number] for number in group]
+    extras: dict[str, Any] = {}
+    for name in some[0]["extras"]:
+        values = [one["extras"][name] for one in some]
+        extras[name] = values[0] if name in ("stage", "step") else values
+    return batch, [one["problem"] for one in some], [one["texts"] for one in some], extras
 
 
-def load(function: str) -> Function:
-    """The function "module:function". Raises: InputError."""
-    module_name, _, name = function.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except Exception as error:  # anything that its module raises
+def _by_row(answer: str, function: str, rows: Rows, group: list[int]) -> list[str]:
+    """The answer to a call by row. Raises: InputError if the function went wrong."""
+    if answer in calls.FAILED:
+        return [answer] * len(group)
+    judged = json.loads(answer)
+    if isinstance(judged, str):
+        named = f"problem {rows.problems[group[0]].id}"
+        named += f" and {len(group) - 1} more" if len(group) > 1 else ""
+        texts = ", ".join(repr(text[:200]) for text in rows.texts_BA[group[0]])
         raise InputError(
-            f"{function!r} cannot be imported ({type(error).__name__}: {error}). It must be "
-            "'module:function', where `import module` works in the folder that the run starts in."
-        ) from error
-    if not callable(found):
-        raise InputError(f"{function!r} is a {type(found).__name__}, not a function.")
-    return found
+            f"the reward function {function!r} {judged}\nThe row: {named}, attempts: {texts}."
+        )
+    return [json.dumps(one) for one in judged]
 
 
-def _answer(function: Function, problem: Problem, texts: list[str]) -> str | list[list[Any]]:
-    """[reward, reason] of each attempt, or a text that says what went wrong."""
-    try:
-        rewards = list(function(problem, texts, problem.gold))
-        if len(rewards) != len(texts):
-            return f"it returned {len(rewards)} rewards for {len(texts)} attempts"
-        grades = [one if isinstance(one, Grade) else _plain(one) for one in rewards]
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-    if wrong := [one.reward for one in grades if one.reward not in (0.0, 1.0)]:
-        return f"it returned the reward {wrong[0]}; rewards must be 0 or 1"
-    return [[float(one.reward), str(one.reason)] for one in grades]
+def _grades(answer: str) -> list[Grade] | str:
+    if answer in calls.FAILED:
+        return answer
+    return [Grade(reward, reason) for reward, reason in json.loads(answer)]
 
 
-def _plain(reward: Any) -> Grade:
-    return Grade(float(reward), "rewarded" if reward else "unrewarded")
+_remembered: dict[tuple[str, int], Remembered] = {}  # by function and number of rows
+
+
+def _judged(function: str, limits: Limits) -> Remembered:
+    key = (function, limits.remember)
+    if key not in _remembered:
+        _remembered[key] = Remembered(limits.remember)
+    return _remembered[key]

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem, nearest
-from score_jax.rewards import answers, functions
+from score_jax.rewards import answers, terms
 from score_jax.rewards.answers import voting
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
+from score_jax.rewards.functions import Rows
 from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.sandbox import start
+from score_jax.rewards.terms import Paid, Term, Terms
 from score_jax.rewards.workers.deadlines import DEADLINE_SEC
 
 
@@ -49,23 +51,44 @@ def grade(
     function: "module:function" that grades instead of the problems' own graders; see functions.py.
     Returns: reward_BA float32, solved_BA bool (whether an attempt counts as right), and the
     reasons, B lists of A.
-    Raises: InputError for an unknown grader; ValueError for rows of unequal numbers of attempts.
+    Raises: as `pay`.
     """
+    paid = pay(
+        Rows(problems, texts_BA),
+        terms_of(function),
+        deadline_sec=deadline_sec,
+        program_sec=program_sec,
+    )
+    return paid.reward_BA, paid.solved_BA, paid.reasons
+
+
+def terms_of(function: str) -> Terms:
+    """The terms of a reward that is one function; empty: of the problems' own graders."""
+    return Terms({"function": Term(function)}) if function else Terms()
+
+
+def pay(
+    rows: Rows,
+    paid: Terms,
+    *,
+    deadline_sec: float = DEADLINE_SEC,
+    program_sec: float = programs.TIMEOUT_SEC,
+) -> Paid:
+    """Grades every attempt of every row by all terms; see terms.py and, for the limits, `grade`.
+
+    Raises: InputError for an unknown grader, or if a function raises or returns no rewards;
+    ValueError for rows of unequal numbers of attempts.
+    """
+    problems, texts_BA = rows.problems, rows.texts_BA
     attempts = len(texts_BA[0]) if texts_BA else 0
     if len(problems) != len(texts_BA) or any(len(texts) != attempts for texts in texts_BA):
         raise ValueError(
             f"{len(problems)} problems but texts of {[len(texts) for texts in texts_BA]} attempts: "
             "each row needs one problem and equally many attempts."
         )
-    if function:
-        grades_BA = functions.grade(function, problems, texts_BA, deadline_sec)
-    else:
-        grades_BA = _by_their_graders(problems, texts_BA, deadline_sec, program_sec)
-    shape = (len(problems), attempts)
-    reward_BA = np.array([[one.reward for one in row] for row in grades_BA], np.float32)
-    solved_BA = np.array([[one.solved for one in row] for row in grades_BA], bool)
-    reasons = [[one.reason for one in row] for row in grades_BA]
-    return reward_BA.reshape(shape), solved_BA.reshape(shape), reasons
+    return terms.pay(
+        paid, rows, lambda: _by_their_graders(problems, texts_BA, deadline_sec, program_sec)
+    )
 
 
 def _by_their_graders(
@@ -125,17 +148,20 @@ def prepare(
     *,
     attempts: int,
     function: str = "",
+    paid: Terms | None = None,
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
 ) -> str:
     """Checks, before a run, that its problems can be graded; starts what grading needs.
 
+    function, paid: as in `grade` and `pay`; paid comes before function.
     Returns: the kind of sandbox that programs run in, "none" for none; empty if no program is run.
     Raises: InputError for an unknown grader or function, for a gold that cannot be used, and if
     problems need programs to be run and no sandbox works.
     """
-    if function:
-        functions.prepare(function, problems[0], attempts)
+    paid = paid or terms_of(function)
+    terms.prepare(paid, problems[0], attempts)
+    if not paid.needs_builtin():
         return ""
     for name in dict.fromkeys(problem.grader for problem in problems):
         find_grader(name)

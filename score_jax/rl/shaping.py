@@ -43,7 +43,7 @@ def shape(reward_BA: jax.Array, kl_BA: jax.Array, stage: Any) -> jax.Array:
     """What each attempt's tokens are multiplied by, before any baseline.
 
     Args:
-      reward_BA: from grading, 0 or 1.
+      reward_BA: from grading, any finite numbers.
       kl_BA: nats per attempt against the reference, summed over its tokens; a constant here (the
         k1 estimator inside the reward). Zeros where the KL is a loss of its own.
       stage: a Shaping, or a StageSettings to make it from.

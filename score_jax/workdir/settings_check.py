@@ -41,6 +41,14 @@ _FREE = (
     "rollout.shrink",
     "rewards.sandbox",
     "rewards.allow_unsandboxed",
+    # A run that stopped because its reward function failed resumes with others.
+    "rewards.failed_share",
+    "rewards.function_timeout_sec",
+    "rewards.function_memory_gib",
+    "rewards.workers",
+    "rewards.retries",
+    "rewards.remember",
+    "rewards.environment",
 )
 SEEN_SEC = 60.0  # a network file system shows a new file to other hosts within this time
 # What a base model does not depend on.

@@ -239,6 +239,26 @@ def test_the_table_of_limits_names_settings_that_exist():
         ),
         ({"stages__stage1__discount": 1.5}, ["config.stages.stage1.discount=1.5", "0 and 1"]),
         (
+            {"rewards__function": "mine.reward"},
+            ["config.rewards.function='mine.reward'", "'module:function' or 'file.py:function'"],
+        ),
+        (
+            {"rewards__functions": {"style": {"function": "built"}}},
+            ["config.rewards.functions.style.function='built'", "or builtin"],
+        ),
+        (
+            {"rewards__functions": {"a/b": {"function": "builtin"}}},
+            ["'a/b'", "part of a metric's"],
+        ),
+        (
+            {"rewards__function": "m:f", "rewards__functions": {"function": {"function": "m:g"}}},
+            ["term of that name too", "another name"],
+        ),
+        (
+            {"rewards__functions": {"a": {"function": "m:f"}, "b": {"function": "m:g"}}},
+            ["the terms a, b, of which none decide", "solves=True for one"],
+        ),
+        (
             {"stages__stage1__attempts": 3},
             ["config.stages.stage1.attempts=3", "config.rollout.attempts=2", "Raise the latter"],
         ),
@@ -252,6 +272,15 @@ def test_a_contradiction_says_what_why_and_what_to_set(values, words):
 def test_what_contradicts_only_a_stage_of_samples_is_allowed_for_documents():
     tree = changed(recipe=("base",), rollout__temperature=0.0, rollout__samples_per_problem=1)
     assert resolve(tree).recipe == ("base",)
+
+
+@pytest.mark.parametrize("function", ["mine:reward", "a.b:c", "mine.py:reward", "/a b/mine.py:r"])
+def test_reward_functions_are_named_by_module_or_file(function):
+    own = {"function": function, "weight": 0.5, "solves": True}
+    terms = {"own": own, "right": {"function": "builtin"}}
+    named = resolve(changed(rewards__functions=terms)).rewards.functions
+    assert named["own"].function == function and named["own"].solves
+    assert resolve(changed(rewards__function=function)).rewards.function == function
 
 
 def test_a_stage_outside_the_recipe_is_not_checked_against_the_rest():

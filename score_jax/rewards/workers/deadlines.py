@@ -1,6 +1,6 @@
-"""Asks workers many questions at once, under one deadline that hanging questions cannot extend.
+"""Asks workers many questions of algebra, under one deadline that hanging questions cannot extend.
 
-pool.py has the workers; algebra.py and functions.py do their work.
+pool.py has the workers; algebra.py does their work.
 """
 
 import selectors

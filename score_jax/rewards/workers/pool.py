@@ -1,7 +1,7 @@
 """A pool of workers: processes that may hang, and are killed and replaced then.
 
-There is one pool for algebra (algebra.py), and one for a reward function of the user's own
-(functions.py), in each process that grades (per_process.py). A pool starts one spawner (spawner.py)
+There is one pool for algebra (algebra.py), and one for each reward function of the user's own
+(serving.py), in each process that grades (per_process.py). A pool starts one spawner (spawner.py)
 on first use, by `subprocess`: a fork of this process would copy jax and threads. The spawner forks
 a worker in milliseconds. Spawner and workers read an end of file if this process is killed.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from score_jax.rewards.workers.per_process import PerProcess
 
 START_SEC = 120.0
-WORKER_QUESTIONS = 2_000  # then a worker is replaced: the caches of the algebra library grow
+ALGEBRA_QUESTIONS = 2_000  # then a worker is replaced: the caches of the algebra library grow
 MAX_WORKERS = 8
 ALGEBRA = ("answers.algebra",)  # the module whose `serve` a spawner runs, and its arguments
 
@@ -84,9 +84,11 @@ class Pool:
         self._control = ours
         self._control.settimeout(START_SEC)
         answer = self._reply()
-        if answer.strip() != b"ready":
+        ready, _, says = answer.decode().partition(" ")
+        if ready != "ready":
             self.close()
             raise SpawnerFailed(json.loads(answer))
+        self.says = says.strip()  # what the module's `serve` tells
 
     def close(self) -> None:
         """Ends all processes; a second call does nothing."""
@@ -131,7 +133,7 @@ class Pool:
 
     def give_back(self, worker: Worker) -> None:
         """Makes a worker that has answered available again."""
-        if worker.asked >= WORKER_QUESTIONS:
+        if self._work == ALGEBRA and worker.asked >= ALGEBRA_QUESTIONS:
             self.discard(worker)
             return
         with self._changed:
@@ -160,8 +162,8 @@ class Pool:
         if not reply:
             self._log.seek(0)
             raise SpawnerGone(
-                f"The process of score_jax.rewards.{self._work[0]} ended, so answers that need it "
-                "cannot be graded. It last printed:\n"
+                f"The process of score_jax.rewards.{self._work[0]} ended, or said nothing for "
+                f"{START_SEC:.0f} s, so answers that need it cannot be graded. It last printed:\n"
                 + self._log.read().decode(errors="replace")[-2000:]
             )
         return reply
@@ -179,10 +181,12 @@ _pools: PerProcess[Pool] = PerProcess()
 close = _pools.close  # of one pool, or of all
 
 
-def shared(work: tuple[str, ...] = ALGEBRA) -> Pool:
+def shared(work: tuple[str, ...] = ALGEBRA, size: int = 0) -> Pool:
     """The pool of this process for that work, started on first use.
 
     work: a module of score_jax.rewards with a function serve(control_fd, *arguments), and these.
+    size: workers at most; 0: one for each CPU, 2 to MAX_WORKERS.
     Raises: SpawnerFailed.
     """
-    return _pools.get(work, lambda: Pool(max(2, min(MAX_WORKERS, os.cpu_count() or 1)), work))
+    size = size or max(2, min(MAX_WORKERS, os.cpu_count() or 1))
+    return _pools.get((work, size), lambda: Pool(size, work))

@@ -19,9 +19,11 @@ from score_jax.rewards.sandbox.linux import syscalls
 Answer = Callable[..., str]  # the question's arguments → one line without its end
 
 
-def serve(control_fd: int, answer: Answer, *, memory_bytes: int) -> None:
+def serve(control_fd: int, answer: Answer, *, memory_bytes: int, says: str = "") -> None:
     """Starts and kills workers on request, until the control socket closes.
 
+    memory_bytes: the address space of a worker; 0: as much as there is.
+    says: one line without its end, for the pool (Pool.says).
     Requests: "S" with one socket → start a worker that answers there; reply: its pid.
     "K<pid>" → kill that worker and wait for its end; reply: "0".
     """
@@ -29,7 +31,7 @@ def serve(control_fd: int, answer: Answer, *, memory_bytes: int) -> None:
     workers: set[int] = set()
     spawner = os.getpid()
     try:
-        control.sendall(b"ready\n")
+        control.sendall(f"ready {says}\n".encode())
         while True:
             data, fds, _, _ = socket.recv_fds(control, 64, 1)
             if not data:
@@ -40,6 +42,8 @@ def serve(control_fd: int, answer: Answer, *, memory_bytes: int) -> None:
                     control.close()
                     _work(fds[0], answer, memory_bytes, spawner)
                 os.close(fds[0])
+                with contextlib.suppress(OSError):  # the worker does it too: whoever is first
+                    os.setpgid(pid, pid)
                 workers.add(pid)
                 control.sendall(b"%d\n" % pid)
             elif data[:1] == b"K":
@@ -61,8 +65,9 @@ def fail(control_fd: int, why: str) -> None:
 def _kill(pid: int, workers: set[int]) -> None:
     # Only this process reaps workers, so the number is still the worker's.
     if pid in workers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        for kill in (os.killpg, os.kill):  # what it has started, and itself
+            with contextlib.suppress(OSError):
+                kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         workers.discard(pid)
@@ -71,14 +76,21 @@ def _kill(pid: int, workers: set[int]) -> None:
 def _work(fd: int, answer: Answer, memory_bytes: int, spawner: int) -> None:
     """Answers questions until the socket closes; never returns."""
     try:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
         if sys.platform == "linux":  # elsewhere a worker ends when it reads the end of file
             syscalls.die_with_parent(spawner)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)  # the parser prints an error there for every bad answer
         with contextlib.suppress(ValueError, OSError):  # macOS lacks this limit
-            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+            if memory_bytes:
+                resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        worker = os.getpid()
         with socket.socket(fileno=fd) as questions, questions.makefile("rb") as lines:
             for line in lines:
-                questions.sendall(answer(*json.loads(line)).encode() + b"\n")
+                reply = answer(*json.loads(line)).encode() + b"\n"
+                if os.getpid() != worker:
+                    return  # a user's function forked, and its child came back here too
+                questions.sendall(reply)
     finally:
         os._exit(0)

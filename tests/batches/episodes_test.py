@@ -1,0 +1,87 @@
+"""Rewards of the user's own in the steps of a stage: what is measured, warned of and masked."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from score_jax import run as runs
+from score_jax.batches.episodes import Episodes
+from score_jax.config.settings import FunctionSettings, RewardSettings, Settings
+from score_jax.rewards.workers import pool
+from tests.recipes_test import stage_of, tiny, with_stages
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+# Distance of an attempt from the letter m in -1 … 0; a row whose first attempt is odd ends it.
+FUNCTION = """
+import os
+def near(problem, texts, gold):
+    return [-min(1.0, sum(abs(ord(c) - 109) for c in text) / 500) for text in texts]
+def odd_dies(problem, texts, gold, *, stage, step):
+    assert (stage, step) == ("stage1", 1) or not any(texts)
+    if sum(map(ord, texts[0])) % 2: os._exit(1)
+    return [0.5] * len(texts)
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "mine.py").write_text(FUNCTION)
+    yield str(tmp_path / "mine.py")
+    pool.close()
+
+
+def step_of(settings: Settings, folder):
+    """The graded first step of Stage I, its batch, and what the log says."""
+    with runs.opened(settings, folder / "run", train=True) as run:
+        episodes = Episodes(run, stage_of(run, "stage1"))
+        sampled = episodes.dispatch(run.experiment.initial_params(), 1)
+        graded = episodes.graded(sampled)
+        return graded, episodes.batch(sampled)[0]
+
+
+def test_each_term_is_measured_and_a_negative_reward_is_warned_of_once(file, tmp_path, capsys):
+    terms = {
+        "near": FunctionSettings(f"{file}:near", weight=2.0),
+        "right": FunctionSettings("builtin"),
+    }
+    settings = dataclasses.replace(tiny("score"), rewards=RewardSettings(functions=terms))
+    graded, batch = step_of(settings, tmp_path)
+    texts, kept_BA = graded.own.texts, ~np.asarray(graded.own.rows.truncated)
+    near_BA = [[-min(1.0, sum(abs(ord(c) - 109) for c in t) / 500) for t in row] for row in texts]
+    right_BA = [
+        [text[:1] == problem.gold for text in row]
+        for problem, row in zip(graded.own.problems, texts, strict=True)
+    ]
+    total_BA = np.where(kept_BA, 2 * np.array(near_BA) + np.array(right_BA), 0.0)
+    np.testing.assert_allclose(graded.reward_BA, total_BA, rtol=1e-6)
+    np.testing.assert_allclose(batch.reward, total_BA, rtol=1e-6)
+    np.testing.assert_array_equal(graded.solved_BA, np.array(right_BA) & kept_BA)
+    for a in (0, 1):
+        found = graded.measured[f"reward/near/attempt{a + 1}"]
+        assert found == pytest.approx(np.mean(near_BA, axis=0)[a], rel=1e-6)
+        assert graded.measured[f"reward/right/attempt{a + 1}"] == np.mean(right_BA, axis=0)[a]
+    said = capsys.readouterr().out
+    assert said.count("which is better, and may be learned") == 1
+    assert "config.rewards.truncated and config.rewards.failed" in said
+
+
+def test_rows_whose_function_died_earn_their_reward_or_are_masked(file, tmp_path, capsys):
+    own = RewardSettings(function=f"{file}:odd_dies", failed=-1.0, truncated=-1.0, failed_share=1.0)
+    settings = dataclasses.replace(tiny("score"), rewards=own)
+    graded, batch = step_of(with_stages(settings, truncation="mask"), tmp_path)
+    failed_B = np.array([sum(map(ord, row[0])) % 2 == 1 for row in graded.own.texts])
+    assert 0 < failed_B.sum() < len(failed_B)
+    cut_BA = np.asarray(graded.sampled.truncated)
+    expected_BA = np.where(failed_B[:, None] | cut_BA, -1.0, 0.5)
+    np.testing.assert_array_equal(graded.reward_BA, expected_BA)
+    np.testing.assert_array_equal(batch.truncated, failed_B[:, None] | cut_BA)
+    assert graded.measured["function_failed"] == failed_B.mean()
+    assert graded.measured["truncated/attempt1"] == cut_BA[:, 0].mean()  # masked is not truncated
+    assert graded.measured["reward/function/attempt1"] == 0.5  # of the calls that came back
+    said = capsys.readouterr().out
+    assert f"failed for {failed_B.sum()} of {len(failed_B)} rows (function: crash)" in said
+    assert said.count("WARNING") == 1
+    _, batch = step_of(settings, tmp_path / "unmasked")
+    np.testing.assert_array_equal(batch.truncated, cut_BA)
