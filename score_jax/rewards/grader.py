@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem, nearest
-from score_jax.rewards import functions
+from score_jax.rewards import functions, golds
 from score_jax.rewards.answers import voting
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.programs import grade as programs
@@ -99,9 +99,11 @@ def prepare(
     function: str = "",
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
+    bad_golds: float = golds.SHARE,
 ) -> str:
     """Checks, before a run, that its problems can be graded; starts what grading needs.
 
+    bad_golds: the largest share of right answers that no attempt can match; see golds.py.
     Returns: the kind of sandbox that programs run in, "none" for none; empty if no program is run.
     Raises: InputError for an unknown grader or function, for a gold that cannot be used, and if
     problems need programs to be run and no sandbox works.
@@ -111,6 +113,7 @@ def prepare(
         return ""
     for name in dict.fromkeys(problem.grader for problem in problems):
         find_grader(name)
+    golds.check(problems, bad_golds)
     tasks = [problem for problem in problems if problem.grader == "program"]
     for problem in tasks:
         try:

@@ -14,6 +14,7 @@ import pytest
 
 from score_jax import jsonfiles
 from score_jax.config.build import resolve, to_config_dict
+from score_jax.config.command_line import settings_of
 from score_jax.config.settings import (
     CHOICES,
     MINIMA,
@@ -294,3 +295,17 @@ print(command_line.settings_of(["--config={root}/configs/gsm8k_qwen3_06b.py"]).m
         [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True
     )
     assert done.stdout == "Qwen/Qwen3-0.6B\n", done.stderr
+
+
+def test_entries_of_a_mapping_are_added_on_the_command_line():
+    given = settings_of(
+        [
+            "--config=configs/quickstart.py",
+            "--config.problems.fields.problem=question",
+            "--config.problems.fields.answer=reward_model.ground_truth",
+            "--config.problems.tests.more={'name': 'jsonl', 'path': 'x'}",
+        ]
+    )
+    wanted = {"problem": "question", "answer": "reward_model.ground_truth"}
+    assert given.problems.fields == wanted
+    assert given.problems.tests == {"more": SourceSettings("jsonl", "x")}

@@ -161,11 +161,19 @@ def test_single_file_too_small_for_a_split_says_so(tmp_path):
         (b"[1, 2]", "expected a JSON object, got a list"),
         (b'{"problem": "1+1"}', "'answer' is missing.*'problem'"),
         (b'{"answer": "2"}', "'problem' is missing"),
-        (b'{"problem": "1+1", "answer": 2}', "'answer' must be a string, got 2"),
-        (b'{"problem": null, "answer": "2"}', "'problem' must be a string, got null"),
+        (b'{"problem": "1+1", "answer": true}', "'answer' must be text or a number, got True"),
+        (b'{"problem": "1+1", "answer": NaN}', "'answer' must be text or a number, got nan"),
+        (b'{"problem": "1+1", "answer": null}', "'answer' must be text or a number, got null"),
+        (b'{"problem": null, "answer": "2"}', "'problem' must be text or .* messages, got null"),
         (b'{"problem": " ", "answer": "2"}', "'problem' is empty"),
-        (b'{"problem": "1+1", "answer": "2", "id": []}', "'id' must be a string, got a list"),
-        (b'{"problem": "1+1", "answer": "2", "id": "a"}', "id 'a' is already that of line 1"),
+        (
+            b'{"problem": "1+1", "answer": "2", "id": []}',
+            "'id' must be text or a number, got a list",
+        ),
+        (
+            b'{"problem": "1+1", "answer": "2", "id": "a"}',
+            r"id 'a' is already that of .*jsonl, line 1",
+        ),
         (b'{"problem": "\\ud800", "answer": "2"}', "surrogate"),
     ],
 )
