@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from score_jax.config.settings import ProblemSettings, SourceSettings
+from score_jax.data.pipeline import Prompts
 from score_jax.data.repair import attempts
 from score_jax.data.sets import (
     arithmetic,
@@ -34,6 +35,7 @@ class Training:
 
     problems: list[Problem]
     parts: tuple[tuple[int, float], ...]  # (problems, weight) of each set
+    prompts: Prompts | None = None  # their tokens, once a template has made them
 
 
 def for_training(settings: ProblemSettings, seed: int) -> Training:
@@ -51,9 +53,23 @@ def for_training(settings: ProblemSettings, seed: int) -> Training:
 
 def for_evaluation(settings: ProblemSettings, seed: int) -> list[Problem]:
     """The problems to evaluate on: those of config.problems.test, or the own test split."""
-    source, path = settings.test, "config.problems.test"
+    return _test_set(settings, settings.test, seed, "config.problems.test")
+
+
+def further_tests(settings: ProblemSettings, seed: int) -> dict[str, list[Problem]]:
+    """The problems of each of config.problems.tests, by its name."""
+    return {
+        key: _test_set(settings, source, seed, f"config.problems.tests.{key}")
+        for key, source in settings.tests.items()
+    }
+
+
+def _test_set(
+    settings: ProblemSettings, source: SourceSettings, seed: int, path: str
+) -> list[Problem]:
+    """A set to evaluate on; without a name it is another part of the training set."""
     if not source.name:
-        path = "config.problems" if not source.fields else path
+        path = path if source.fields else "config.problems"
         source = dataclasses.replace(
             source,
             name=settings.name,
@@ -62,14 +78,6 @@ def for_evaluation(settings: ProblemSettings, seed: int) -> list[Problem]:
             solutions=source.solutions or settings.solutions,
         )
     return _source(settings, source, "test", seed, path)
-
-
-def further_tests(settings: ProblemSettings, seed: int) -> dict[str, list[Problem]]:
-    """The problems of each of config.problems.tests, by its name."""
-    return {
-        key: _source(settings, source, "test", seed, f"config.problems.tests.{key}")
-        for key, source in settings.tests.items()
-    }
 
 
 def load(
