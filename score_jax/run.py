@@ -129,6 +129,7 @@ class Run:
             sandbox_kind=rewards.sandbox,
             allow_unsandboxed=rewards.allow_unsandboxed,
             bad_golds=where.bad_golds,
+            program_sec=rewards.program_timeout_sec,
         )
         if sandbox:
             log.stamp(sandbox=sandbox)

@@ -2,7 +2,8 @@ r"""Finds right answers (golds) that no attempt could match, before a run trains
 
 A gold is compared with what an attempt states, so it must be an answer alone. Found are golds with
 a tag, a box, a #### or a sentence around the answer; whole solutions; those longer than an answer
-can be; with braces that do not close; and those that do not grade as equal to themselves.
+can be; with braces that do not close; and those that do not grade as equal to themselves. Of
+programs, the right ones that a data set comes with are run against its tests.
 """
 
 import re
@@ -15,6 +16,7 @@ from score_jax.rewards.answers.extract import extract
 from score_jax.rewards.answers.grade import MAX_ANSWER_CHARS, grade_answers
 from score_jax.rewards.answers.limits import unbalanced
 from score_jax.rewards.answers.spelling import normalise
+from score_jax.rewards.programs import grade as programs
 
 SHARE = 0.02  # of a file's golds may be bad
 _LISTED = 8  # in a message
@@ -36,31 +38,59 @@ def check(problems: Sequence[Problem], share: float = SHARE) -> None:
 
     Raises: InputError that lists them with place and reason, and says what to do.
     """
-    by_file: dict[str, list[Problem]] = {}
-    for problem in problems:
-        if problem.grader == "answer":
-            by_file.setdefault(problem.where.rpartition(",")[0], []).append(problem)
+    answers = [problem for problem in problems if problem.grader == "answer"]
+    reasons = faults([problem.gold for problem in answers])
+    found = [
+        (p, f"{reason}: {p.gold!r:.80}" if reason else "")
+        for p, reason in zip(answers, reasons, strict=True)
+    ]
+    _refuse(
+        found,
+        share,
+        "right answers are nothing that an attempt's answer could equal, so every attempt at them "
+        "earns 0",
+        "If they are solutions, --config.problems.solutions=True takes the answer out of each (its "
+        "last box, #### or 'the answer is …', or what <answer> tags hold). Else correct them, or "
+        "name the field that holds the answer alone with --config.problems.fields.answer=NAME.",
+    )
+
+
+def check_references(
+    problems: Sequence[Problem], share: float = SHARE, timeout_sec: float = programs.TIMEOUT_SEC
+) -> None:
+    """Runs the programs that problems come with against their tests, as `check` does with answers.
+
+    Raises: InputError that lists those that fail.
+    """
+    given = [problem for problem in problems if problem.reference]
+    grades = programs.grade_texts([(p.reference, p.gold) for p in given], timeout_sec)
+    found = [(p, "" if one.reward else one.reason) for p, one in zip(given, grades, strict=True)]
+    _refuse(
+        found,
+        share,
+        "programs do not pass the tests that they come with, so these tests may be wrong",
+        "Correct the tests or the solutions, or leave these problems out.",
+    )
+
+
+def _refuse(found: list[tuple[Problem, str]], share: float, what: str, advice: str) -> None:
+    """Raises: InputError if too many problems of a file have a reason; warns of fewer."""
+    by_file: dict[str, list[tuple[Problem, str]]] = {}
+    for problem, reason in found:
+        by_file.setdefault(problem.where.rpartition(",")[0], []).append((problem, reason))
     for file, inside in by_file.items():
-        reasons = faults([problem.gold for problem in inside])
-        bad = [(p, reason) for p, reason in zip(inside, reasons, strict=True) if reason]
+        bad = [(problem, reason) for problem, reason in inside if reason]
         if not bad:
             continue
         shown = "; ".join(
-            f"{p.id}{f' ({p.where})' if p.where else ''}: {reason}: {p.gold!r:.80}"
-            for p, reason in bad[:_LISTED]
+            f"{p.id}{f' ({p.where})' if p.where else ''}: {reason}" for p, reason in bad[:_LISTED]
         )
         more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
-        said = (
-            f"{len(bad)} of {len(inside)} right answers{f' in {file}' if file else ''} are nothing "
-            f"that an attempt's answer could equal, so every attempt at them earns 0: {shown}{more}"
-        )
+        said = f"{f'{file}: ' if file else ''}{len(bad)} of {len(inside)} {what}: {shown}{more}"
         if len(bad) > share * len(inside):
             raise InputError(
-                f"{said}. If they are solutions, --config.problems.solutions=True takes the "
-                "answer out of each (its last box, #### or 'the answer is …', or what <answer> "
-                "tags hold). Else correct them, or name the field that holds the answer alone with "
-                f"--config.problems.fields.answer=NAME. config.problems.bad_golds={share:g} is the "
-                "largest share that a run accepts."
+                f"{said}. {advice} config.problems.bad_golds={share:g} is the largest share that a "
+                "run accepts."
             )
         logging.warning("%s.", said)
 

@@ -100,10 +100,12 @@ def prepare(
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
     bad_golds: float = golds.SHARE,
+    program_sec: float = programs.TIMEOUT_SEC,
 ) -> str:
     """Checks, before a run, that its problems can be graded; starts what grading needs.
 
-    bad_golds: the largest share of right answers that no attempt can match; see golds.py.
+    bad_golds: the largest share of right answers that no attempt can match, and of programs that
+    do not pass the tests they come with; see golds.py.
     Returns: the kind of sandbox that programs run in, "none" for none; empty if no program is run.
     Raises: InputError for an unknown grader or function, for a gold that cannot be used, and if
     problems need programs to be run and no sandbox works.
@@ -122,7 +124,9 @@ def prepare(
             raise InputError(f"problem {problem.id}: {error}") from error
     if not tasks:
         return ""
-    return start.configure(sandbox_kind, allow_unsandboxed)
+    kind = start.configure(sandbox_kind, allow_unsandboxed)
+    golds.check_references(tasks, bad_golds, program_sec)
+    return kind
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:

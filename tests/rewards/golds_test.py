@@ -91,7 +91,7 @@ def test_bad_golds_are_listed_with_line_reason_and_what_to_do():
     with pytest.raises(InputError) as caught:
         grader.prepare(rows(bad=10, good=5), attempts=2)
     said = str(caught.value)
-    assert said.startswith("10 of 15 right answers in own.jsonl are nothing")
+    assert said.startswith("own.jsonl: 10 of 15 right answers are nothing")
     assert "p0 (own.jsonl, line 0): it has a tag in it: '<answer>1</answer>'; p1" in said
     assert "and 2 more" in said and "p8" not in said
     assert "--config.problems.solutions=True" in said
@@ -100,16 +100,34 @@ def test_bad_golds_are_listed_with_line_reason_and_what_to_do():
 def test_a_share_of_bad_golds_is_accepted_and_counted(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         grader.prepare(rows(bad=2, good=98), attempts=2)
-    assert "2 of 100 right answers in own.jsonl are nothing" in caplog.text
+    assert "own.jsonl: 2 of 100 right answers are nothing" in caplog.text
     with pytest.raises(InputError, match="2 of 100"):
         grader.prepare(rows(bad=2, good=98), attempts=2, bad_golds=0.01)
 
 
 def test_each_file_has_a_share_of_its_own():
-    with pytest.raises(InputError, match=r"3 of 3 right answers in test\.jsonl"):
+    with pytest.raises(InputError, match=r"^test\.jsonl: 3 of 3 right answers"):
         grader.prepare([*rows(0, 997), *rows(3, 0, "test.jsonl")], attempts=2)
 
 
 def test_golds_of_other_graders_are_not_looked_at():
     problem = Problem("p", "?", "<answer>", "first_character")
     assert grader.prepare([problem], attempts=2) == ""
+
+
+def test_right_programs_that_fail_their_tests_are_listed_with_the_reason():
+    gold = json.dumps({"tests": ["assert twice(2) == 4"]})
+    right, wrong = "def twice(x):\n    return 2 * x\n", "def twice(x):\n    return x\n"
+
+    def tasks(*references: str) -> list[Problem]:
+        return [
+            Problem(
+                f"p{i}", "?", gold, "program", reference=reference, where=f"own.jsonl, line {i}"
+            )
+            for i, reference in enumerate(references)
+        ]
+
+    assert grader.prepare(tasks(right, "", right), attempts=2)
+    said = r"own\.jsonl: 1 of 2 programs do not pass .*: p1 \(own\.jsonl, line 1\): failed\."
+    with pytest.raises(InputError, match=said):
+        grader.prepare(tasks(right, wrong, ""), attempts=2)

@@ -98,6 +98,7 @@ def test_a_setting_that_is_newer_than_the_folder_has_its_default_there(finished,
     saved = json.loads((finished / "config.json").read_text())
     del saved["settings"]["scaling"], saved["settings"]["stages"]["stage1"]["kl_target"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
+    (tmp_path / "checkpoints" / "base" / "3").mkdir(parents=True)  # binds the folder
     settings = tiny_settings(recipe=("base",))
     settings_check.check_same_settings(tmp_path, settings)
     with pytest.raises(InputError, match=r"stages.stage1.kl_target: 0.0 there, 1.0 now"):

@@ -6,6 +6,7 @@
     answer    the right answer, text or a number; of a program its tests (rewards/programs)
     id        one per problem; without it, problems are numbered
     grader    how a problem is graded, such as "program"; without it, "answer"
+    solution  of a program: one that is right; it is run against the tests before a run
     others    tags of that name
 
 Names with dots reach into objects and lists: "reward_model.ground_truth", "answers.0". Every other
@@ -23,7 +24,7 @@ from typing import Any
 
 from score_jax.problem import InputError, Problem
 
-_OWN = ("problem", "answer", "id", "grader")
+_OWN = ("problem", "answer", "id", "grader", "solution")
 _AS_IT_IS = "{problem}"  # the prompt format of messages
 TAG_CHARACTERS = 200  # longer texts (solutions) are no tags
 # What others call a problem and its answer, the likeliest first.
@@ -96,6 +97,7 @@ class _Row:
             tags=self._tags(),
             prompt_format=_AS_IT_IS if messages else "",
             messages=messages,
+            reference=self._text("solution", "") if grader == "program" else "",
             fields=self.row,
             where=self.where,
         )
@@ -192,7 +194,7 @@ class _Row:
     def _tags(self) -> dict[str, str]:
         mapped = {ours: self._value(ours) for ours in self.fields if ours not in _OWN}
         tags = {ours: self._plain(ours, v) for ours, v in mapped.items() if v is not None}
-        used = {self.fields.get(ours, ours) for ours in (*_OWN, *self.fields)}
+        used = {self.fields.get(ours, ours) for ours in (*_OWN[:-1], *self.fields)}
         for name, value in self.row.items():
             short = isinstance(value, str | int | float) and len(str(value)) <= TAG_CHARACTERS
             if name not in used and short and not isinstance(value, bool):

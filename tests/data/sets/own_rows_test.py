@@ -85,6 +85,14 @@ def test_a_row_may_name_its_grader_and_hold_its_tests_as_json():
     assert one({"problem": "?", "answer": "1", "grader": None}).grader == "answer"
 
 
+def test_a_right_program_may_come_with_its_tests():
+    row = {"problem": "add", "grader": "program", "answer": ["assert f() == 1"], "code": "f = 1"}
+    assert one(row).reference == ""
+    assert one(row, {"solution": "code"}).reference == "f = 1"
+    assert one({**row, "solution": "f = 2"}).reference == "f = 2"
+    assert one({"problem": "?", "answer": "1", "solution": "so it is"}).reference == ""
+
+
 def test_a_prompt_may_be_messages_which_are_put_as_they_are():
     asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
     found = one({"prompt": asked, "answer": 2}, {"problem": "prompt"})
