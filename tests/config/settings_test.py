@@ -190,6 +190,10 @@ def test_the_table_of_limits_names_settings_that_exist():
         ),
         ({"rollout__top_p": 1.5}, ["config.rollout.top_p=1.5", "at most 1"]),
         (
+            {"problems__tests": {"a.b": {"name": "gsm8k"}}},
+            ["config.problems.tests has a set named 'a.b'", "Use letters, digits"],
+        ),
+        (
             {"problems__mixture": {"more": {"weight": 2.0}}},
             ["config.problems.mixture.more.name is empty", "remove the entry"],
         ),

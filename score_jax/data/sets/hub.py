@@ -92,10 +92,13 @@ def _files(repo: str, config: str, revision: str, split: str, setting: str) -> l
                     f"{setting}.name to one of them, such as hf:{repo}/{configs[0]}."
                 )
             files = [folder / name for name in sorted(chosen)]
-            if files and (not local or _whole(list(chosen))):
+            # Names such as train-00000-of-00002 say whether all are there; others do not, so that
+            # the network is asked first.
+            totals = {int(match[1]) for name in chosen if (match := _SHARD.search(name))}
+            if files and (totals == {len(files)} or not (totals or local)):
                 return files
-            cached = cached or files
-    if cached:  # without a network, what there is
+            cached = cached or ([] if totals else files)
+    if cached:
         return cached
     raise InputError(
         f"hf:{repo}{'/' + config if config else ''} has no Parquet files of a split {split!r} in "
@@ -121,9 +124,3 @@ def config_of(name: str, split: str) -> str | None:
     elif stem != split:
         return None
     return "/".join(folder for folder in folders if folder != "data") or "default"
-
-
-def _whole(names: list[str]) -> bool:
-    """Whether the names say how many files the split has, and all of them are there."""
-    totals = {int(match[1]) for name in names if (match := _SHARD.search(name))}
-    return totals == {len(names)}

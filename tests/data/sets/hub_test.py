@@ -56,8 +56,15 @@ def test_the_files_of_a_split_are_read_in_order_and_the_others_are_not(downloads
 
 def test_a_split_of_which_a_file_is_missing_is_asked_of_the_network(downloads, tmp_path):
     write(tmp_path / "main", ["data/train-00000-of-00002.parquet"])
-    prompts()
+    with pytest.raises(InputError, match="has no Parquet files of a split 'train'"):
+        prompts()
     assert ("o/n", None, False) in downloads
+
+
+def test_where_names_do_not_say_how_many_files_there_are_the_network_is_asked(downloads, tmp_path):
+    write(tmp_path / "main", ["train.parquet"])
+    assert len(prompts()) == 2
+    assert downloads[-1] == ("o/n", None, False)
 
 
 def test_the_files_that_the_hub_made_are_the_second_choice(downloads, tmp_path):
