@@ -90,7 +90,10 @@ def _group(cls: type, path: str) -> Iterator[str]:
 
 
 # Groups that are described with another group of the same class.
-_SAME: dict[tuple[type, str], str] = {(settings.ProblemSettings, "mixture"): "test"}
+_SAME: dict[tuple[type, str], str] = {
+    (settings.ProblemSettings, "mixture"): "test",
+    (settings.ProblemSettings, "tests"): "test",
+}
 
 
 def _inner(hint: Any) -> type | None:

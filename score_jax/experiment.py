@@ -1,6 +1,7 @@
 """What every mode of a run shares, made once from its settings: model, text, mesh.
 
     Experiment.open(settings) -> config, tokenizer, template, mesh; with LoRA, the frozen weights
+    template_of_source(...)   -> the template alone, before any weights are read or fetched
     .initial_params()         -> what training starts from, on the mesh: weights, or LoRA adapters
     .weights(params)          -> what the model computes with, given what is trained
     .episode_settings(...)    -> what a rollout is compiled for
@@ -61,12 +62,14 @@ class Experiment:
         _check(self)
 
     @classmethod
-    def open(cls, settings: Settings) -> "Experiment":
-        """Loads what does not change in a run."""
+    def open(cls, settings: Settings, template: templates.Template | None = None) -> "Experiment":
+        """Loads what does not change in a run.
+
+        template: that of the settings, where it is at hand.
+        """
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         source = settings.model.source
-        _, text_source = saved_params.origin(source, settings.model.tokenizer)
-        template = template_of(settings, tokenizer.load(text_source))
+        template = template or template_of_source(settings)
         preset = source.startswith(PRESET)
         model = families.preset(source) if preset else weights.shape(source)
         opened = cls(settings, model, template, mesh)
@@ -256,6 +259,12 @@ class Experiment:
         if ids and ids[-1] in ends:
             ids.pop()
         return self.template.tokenizer.decode(ids)
+
+
+def template_of_source(settings: Settings) -> templates.Template:
+    """A run's template with the model's tokenizer; of the hub, no weights are downloaded for it."""
+    _, source = saved_params.origin(settings.model.source, settings.model.tokenizer)
+    return template_of(settings, tokenizer.load(source))
 
 
 def template_of(

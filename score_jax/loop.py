@@ -71,7 +71,8 @@ def train(
         }
         if hosts.is_lead():
             wall_sec, versions = run.log.wall_sec, package_versions()
-            result = summary.write(path, settings.recipe, wall_sec, versions, compiled)
+            tests = list(run.further_tests)
+            result = summary.write(path, settings.recipe, wall_sec, versions, compiled, tests)
             run.log.say(summary.table(result))
             _report(run, page.write, plots.write)
             run.log.say(f"The run page: {path / 'report' / 'index.html'}")
@@ -81,6 +82,7 @@ def train(
 def _begin(path: Path, settings: Settings, base_from: str) -> bool:
     """Checks the work directory before anything is loaded; whether the run is finished already."""
     settings_check.check_same_settings(path, settings)
+    settings_check.start_over(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)
     if not settings_check.is_complete(path, settings):
@@ -202,27 +204,34 @@ def _evaluate(
         return
     if run.stop():
         raise Interrupted
-    with run.phase("evaluation"):
-        result = evaluate(
-            run.experiment,
-            run.experiment.weights(params),
-            run.test_problems,
-            reference=None if reference is None else run.experiment.weights(reference),
-            stop=run.stop,
-        )
-    run.log.write_transcripts(name, result.transcripts)
-    run.log.write_evaluation(name, result.metrics)
-    run.log.show_evaluation(steps_before, result.metrics, result.transcripts)
-    found = result.metrics
-    shown = [
-        f"{key.replace('accuracy_', '')} {value:.3f}"
-        for key, value in found.items()
-        if key.startswith(("accuracy", "delta", "reward_"))
-        or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
-    ]
-    run.log.say(f"evaluated {name}: {', '.join(shown)} (n={found['n']})")
-    for alarm in alarms.of_base(found) if name == "base" else ():
-        run.log.say(_alarm(name, alarm))
+    weights = run.experiment.weights(params)
+    # The main set is the last: once its file is there, all sets are evaluated.
+    for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
+        of_set = f"{name}.{test}" if test else name
+        if test and _is_evaluated(run, of_set):
+            continue
+        with run.phase("evaluation"):
+            result = evaluate(
+                run.experiment,
+                weights,
+                problems,
+                reference=None if reference is None else run.experiment.weights(reference),
+                stop=run.stop,
+            )
+        run.log.write_transcripts(of_set, result.transcripts)
+        run.log.write_evaluation(of_set, result.metrics)
+        run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
+        found = result.metrics
+        shown = [
+            f"{key.replace('accuracy_', '')} {value:.3f}"
+            for key, value in found.items()
+            if key.startswith(("accuracy", "delta", "reward_"))
+            or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
+        ]
+        on = f" on {test}" if test else ""
+        run.log.say(f"evaluated {name}{on}: {', '.join(shown)} (n={found['n']})")
+        for alarm in alarms.of_base(found) if of_set == "base" else ():
+            run.log.say(_alarm(name, alarm))
     _report(run, page.write)
 
 

@@ -5,7 +5,8 @@ Apart from structs.py, so that a grading worker process starts without loading j
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,17 @@ class Problem:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # level, subject, …
     prompt_format: str = ""  # how this one is put to the model; empty: as the run's prompt says
     first_attempt: str = ""  # given, not sampled: the policy continues after it and the instruction
+    # A prompt that was written as messages: [{"role": …, "content": …}, …]; `prompt` is its last.
+    messages: Sequence[Mapping[str, str]] = ()
+    reference: str = ""  # of a program: one that passes its tests; checked before a run
+    # The row of the user's own file, all of it, for reward functions.
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    where: str = dataclasses.field(default="", compare=False)  # "FILE, line 3"; empty: not known
+
+    @property
+    def system(self) -> str:
+        """The system text of its own messages; empty: that of the run."""
+        return next((m["content"] for m in self.messages if m["role"] == "system"), "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ they are adapters, and `Experiment.weights` puts them beside the weights.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -18,8 +18,9 @@ import jax
 from score_jax import grading
 from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
+from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
-from score_jax.experiment import Experiment
+from score_jax.experiment import Experiment, template_of_source
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
 from score_jax.runtime import compiles, hosts
@@ -73,6 +74,7 @@ class Run:
     experiment: Experiment
     training: problem_sets.Training | None  # None: nothing is trained
     test_problems: list[Problem]
+    further_tests: Mapping[str, list[Problem]] = dataclasses.field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
     warned: set[str] = dataclasses.field(default_factory=set)  # what is logged once, by name
 
@@ -97,34 +99,61 @@ class Run:
         train: bool = True,
         stop: Callable[[], bool] = lambda: False,
     ) -> "Run":
-        """Loads model and problems, and finds out where model-written programs can run.
+        """Loads problems and model, and finds out where model-written programs can run.
+
+        In this order: problems, rewards, prompts, and only then weights, so that what is wrong with
+        the former costs no time.
 
         Args:
           train: whether problems to train on are needed.
         """
-        experiment = Experiment.open(settings)
-        where = settings.problems
+        where, rollout = settings.problems, settings.rollout
         training = problem_sets.for_training(where, settings.seed) if train else None
-        test_problems = problem_sets.for_evaluation(where, settings.seed)
-        wanted = settings.evaluation.problems or len(test_problems)
-        if wanted > len(test_problems):
-            raise InputError(
-                f"config.evaluation.problems={wanted} and the test split has "
-                f"{len(test_problems)}. Set it to at most that, or 0 for all."
-            )
+        tests = {
+            "": problem_sets.for_evaluation(where, settings.seed),
+            **problem_sets.further_tests(where, settings.seed),
+        }
+        wanted = settings.evaluation.problems
+        for name, found in tests.items():
+            if wanted > len(found):
+                log.say(
+                    f"config.evaluation.problems={wanted}, and the test set {name or where.name} "
+                    f"has {len(found)}: all of them are evaluated."
+                )
         rewards = settings.rewards
         sandbox = grader.prepare(
-            [*(training.problems if training else ()), *test_problems],
-            attempts=settings.rollout.attempts,
+            [
+                *(training.problems if training else ()),
+                *(problem for found in tests.values() for problem in found),
+            ],
+            attempts=rollout.attempts,
             paid=grading.terms_of(rewards),
             sandbox_kind=rewards.sandbox,
             allow_unsandboxed=rewards.allow_unsandboxed,
+            bad_golds=where.bad_golds,
+            program_sec=rewards.program_timeout_sec,
         )
         if sandbox:
             log.stamp(sandbox=sandbox)
             log.say(f"sandbox of model-written programs: {sandbox}")
-        tested = test_problems[:wanted]
-        return cls(settings, folder, log, watch, experiment, training, tested, stop)
+        tested = {name: found[: wanted or None] for name, found in tests.items()}
+        template = template_of_source(settings)
+        for found in tested.values():
+            pipeline.evaluation_batches(
+                found,
+                template.first_turn,
+                batch=settings.evaluation.batch,
+                max_prompt_tokens=rollout.max_prompt_tokens,
+                pad_id=template.tokenizer.pad_id,
+            )
+        stages = [settings.stages[name] for name in settings.recipe]
+        if training and any(s.objective == "rl" or s.collect.filter for s in stages):
+            prompts = pipeline.tokenise(training.problems, template.first_turn)
+            pipeline.usable(prompts, rollout.problems_per_step, rollout.max_prompt_tokens)
+            training = dataclasses.replace(training, prompts=prompts)
+        experiment = Experiment.open(settings, template)
+        main = tested.pop("")
+        return cls(settings, folder, log, watch, experiment, training, main, tested, stop)
 
     @contextlib.contextmanager
     def phase(self, name: str, *shape: Hashable) -> Iterator[None]:

@@ -22,13 +22,13 @@ from score_jax.config.build import resolve
 from score_jax.config.settings import (
     CheckpointSettings,
     CompileSettings,
-    EvaluationSettings,
     LoraSettings,
     ProblemSettings,
     Settings,
+    SourceSettings,
 )
 from score_jax.model.files import saved_params
-from score_jax.modes import ask
+from score_jax.modes import ask, evaluate
 from score_jax.problem import InputError
 from score_jax.run import Run
 
@@ -271,10 +271,65 @@ def test_a_damaged_checkpoint_is_named(whole, tmp_path):
         loop.train(settings, str(tmp_path))
 
 
-def test_more_evaluation_problems_than_there_are_is_an_error(tmp_path):
-    evaluation = EvaluationSettings(problems=5000, batch=8)
-    with pytest.raises(InputError, match="5000 and the test split has 2048"):
-        loop.train(tiny_settings(evaluation=evaluation), str(tmp_path))
+def written_problems(path: Path, count: int) -> str:
+    """A file of sums that are graded by their first character."""
+    rows = [
+        {"id": f"{path.stem}/{n}", "problem": f"{n}+1".ljust(9) + "=", "answer": (n + 1) % 10}
+        | {"grader": "first_character"}
+        for n in range(count)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path.parent)
+
+
+def test_more_sets_are_evaluated_and_reported_by_name(tmp_path, capsys):
+    settings = tiny_settings(recipe=("base", "stage2"))
+    sets = {
+        name: SourceSettings("jsonl", written_problems(tmp_path / name / "test.jsonl", count))
+        for name, count in (("few", 5), ("many", 20))
+    }
+    settings = dataclasses.replace(
+        settings, problems=dataclasses.replace(settings.problems, tests=sets)
+    )
+    folder = tmp_path / "run"
+    assert loop.train(settings, str(folder)) == loop.DONE
+    said = capsys.readouterr().out
+    found = json.loads((folder / "report" / "summary.json").read_text())["tests"]
+    for name, n in (("few", 5), ("many", 16)):  # evaluation.problems is 16
+        for stage in ("base", "stage2"):
+            saved = json.loads((folder / "evaluations" / f"{stage}.{name}.json").read_text())
+            assert saved["n"] == n and found[name][stage] == saved
+            assert f"evaluated {stage} on {name}: " in said and f"\n{stage}.{name} " in said
+            rows = (folder / "transcripts" / f"{stage}.{name}.jsonl").read_text().splitlines()
+            assert len(rows) == n and json.loads(rows[0])["id"] == "test/0"
+    # An evaluation of more problems than there are is one of all, and says so.
+    assert "evaluation.problems=16, and the test set few has 5: all of them are evaluated." in said
+    evaluate.evaluate_latest(settings, folder)
+    assert json.loads((folder / "evaluations" / "latest.few.json").read_text())["n"] == 5
+
+
+def test_what_is_wrong_with_problems_is_said_before_weights_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment.weights, "shape", lambda _: pytest.fail("the model was opened"))
+    settings = tiny_settings(recipe=("stage1",))
+    model = dataclasses.replace(settings.model, source=str(tmp_path), tokenizer="characters")
+    settings = dataclasses.replace(settings, model=model)
+    rollout, problems = settings.rollout, settings.problems
+    bad = written_problems(tmp_path / "own" / "test.jsonl", 5)
+    for changes, said in [
+        ({"problems": dataclasses.replace(problems, name="sums")}, "unknown problem set"),
+        (
+            {"problems": dataclasses.replace(problems, tests={"own": SourceSettings("jsonl", bad)})}
+            | {"rollout": dataclasses.replace(rollout, max_prompt_tokens=9)},
+            "evaluation prompts are longer than max_prompt_tokens=9",
+        ),
+        (
+            {"rollout": dataclasses.replace(rollout, problems_per_step=20_001)},
+            "a step needs 20001 different problems",
+        ),
+    ]:
+        with pytest.raises(InputError, match=said):
+            loop.train(dataclasses.replace(settings, **changes), str(tmp_path / "run"))
 
 
 def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):

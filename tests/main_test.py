@@ -51,9 +51,13 @@ def run(*arguments: str) -> int:
         (("--config=configs/quickstart.py:scroe", "--workdir=W"), "known: score"),
         (
             (QUICKSTART, "--workdir=W", "--config.rollout.temprature=1"),
-            "unknown setting --config.rollout.temprature: 'temprature' Did you mean \"temperature",
+            "unknown setting config.rollout.temprature. Did you mean 'temperature'?",
         ),
         ((QUICKSTART, "--workdir=W", "--config.stages.stage3.steps=1"), "stages.stage3"),
+        (
+            (QUICKSTART, "--workdir=W", "--config.problems.tests.aime.name=jsonl"),
+            "no --config.problems.tests.aime. Give it whole: --config.problems.tests.aime=",
+        ),
         ((QUICKSTART, "--workdir=W", "--config.seed=one"), "seed"),
         ((QUICKSTART, "--workdir=W", "--config.memory.micro_batches=3"), "256 rows"),
         ((QUICKSTART, "--workdir=W", "extra"), "unexpected arguments: extra"),

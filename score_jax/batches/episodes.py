@@ -86,6 +86,7 @@ class Episodes:
             parts=run.training.parts,
             curriculum_steps=s.problems.curriculum_steps,
             steps_before=stage.rl_steps_before,
+            prompts=run.training.prompts,
         )
 
     def get_state(self) -> dict[str, Any]:

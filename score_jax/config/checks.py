@@ -40,6 +40,12 @@ def check(s: Settings) -> None:
                 f"config.problems.mixture.{name}.name is empty, so it adds no problems. Set it "
                 "to a problem set, or remove the entry."
             )
+    for name in s.problems.tests:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise InputError(
+                f"config.problems.tests has a set named {name!r}, which becomes part of the names "
+                "of files. Use letters, digits, '_' and '-'."
+            )
     if s.problems.mixture and s.problems.curriculum_steps:
         raise InputError(
             "config.problems.curriculum_steps orders problems by level, but the levels of the "

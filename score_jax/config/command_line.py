@@ -31,7 +31,14 @@ _FAULTS = (flags.Error, ImportError, AttributeError, KeyError, TypeError, ValueE
 def define_config(values: flags.FlagValues) -> None:
     """Adds the flag --config. The flag library takes --config.KEY=VALUE from sys.argv."""
     config_flags.DEFINE_config_file(
-        "config", None, "An experiment: configs/NAME.py[:RECIPE].", flag_values=values
+        "config",
+        None,
+        "An experiment: configs/NAME.py[:RECIPE].",
+        flag_values=values,
+        # Entries of mappings, such as config.problems.fields.answer, are new to the config file.
+        # Names that no setting has are refused by `resolve`.
+        accept_new_attributes=True,
+        lock_config=False,
     )
 
 
@@ -141,6 +148,9 @@ def _explain(error: Exception, argv: Sequence[str]) -> str:
     message = " ".join(raw.split())
     for argument in argv:
         path = argument.partition("=")[0]
+        group, dot, key = path.rpartition(".")
+        if dot and group.endswith(f".{message}"):  # of a mapping that has no such entry yet
+            return f"there is no {group}. Give it whole: {group}=\"{{'{key}': …}}\""
         unknown = [n for n in path.split(".")[1:] if message.startswith(f"'{n}'")]
         if path.startswith("--config.") and unknown:
             return f"unknown setting {path}: {message}"

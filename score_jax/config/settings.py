@@ -109,6 +109,7 @@ class SourceSettings:
     split: str = ""  # empty: "train", or "test" for evaluation
     prompt: str = ""  # must have the instruction of problems.prompt; empty: problems.prompt
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    solutions: bool = False  # as ProblemSettings.solutions
     weight: AboveZero = 1.0  # of this set in a mixture, relative to the other weights
 
 
@@ -116,19 +117,28 @@ class SourceSettings:
 class ProblemSettings:
     """The problems and their prompt."""
 
-    name: str  # a key of data.problems.PROBLEM_SETS, or "tfds:NAME" for any TFDS set
+    # A key of data.problems.PROBLEM_SETS; for your own problems "jsonl", "parquet", "hf:OWNER/NAME"
+    # (Hugging Face hub) or "tfds:NAME".
+    name: str
     prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict
-    )  # of "tfds:NAME": our name -> theirs
+    )  # of your own problems: our name -> theirs, as {"answer": "reward_model.ground_truth"}
+    # The answers are whole solutions: the answer is what each states last, in a box, after ####, in
+    # a sentence ("the answer is …") or between <answer> tags.
+    solutions: bool = False
+    bad_golds: NonNegative = 0.02  # largest share of answers in a file that nothing can match
     weight: AboveZero = 1.0  # of this set in a mixture
     mixture: Mapping[str, SourceSettings] = dataclasses.field(
         default_factory=dict
     )  # further training sets
     test: SourceSettings = SourceSettings()  # the set for evaluation
+    tests: Mapping[str, SourceSettings] = dataclasses.field(
+        default_factory=dict
+    )  # further sets for evaluation, reported by their names
     curriculum_steps: Count = 0  # RL steps until the hardest level has joined; 0: all at once
 
 
@@ -190,7 +200,7 @@ class OptimizerSettings:
 class EvaluationSettings:
     """Greedy decoding of held-out problems, before the first stage and after each stage."""
 
-    problems: Count = 0  # number of problems; 0: the whole split
+    problems: Count = 0  # number of problems of each set; 0, or more than there are: all
     batch: Positive = 64  # problems decoded together
     every: Count = 0  # also every this many steps within a stage; 0: only between stages
     attempts: Count = 0  # may be more than in training; 0: rollout.attempts

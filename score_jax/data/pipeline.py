@@ -21,8 +21,8 @@ from score_jax.problem import InputError, Problem
 from score_jax.structs import PromptBatch
 
 # A problem's text, its own prompt format, its given first attempt -> token ids of the first turn.
-# The last two are empty for most problems.
-Encode = Callable[[str, str, str], list[int]]
+# The last two are empty for most problems. Those with a system text give it as `system=`.
+Encode = Callable[..., list[int]]
 _BATCHES = 2**62  # in a training run: no end
 
 
@@ -38,6 +38,7 @@ def batches(
     parts: Sequence[tuple[int, float]] = (),
     curriculum_steps: int = 0,
     steps_before: int = 0,
+    prompts: "Prompts | None" = None,
 ) -> "PromptIterator":
     """Endless shuffled batches for training; every epoch is a new permutation.
 
@@ -49,33 +50,21 @@ def batches(
       parts: (problems, weight) of each set of a mixture, one after the other in `problems`.
       curriculum_steps: batches until problems of all levels are drawn from.
       steps_before: how many of these earlier stages have drawn.
+      prompts: the problems' tokens, where they are at hand.
     Raises: InputError if no prompt is short enough, or too few are for one global batch.
     """
     widths = _widths(bucket_sizes, max_prompt_tokens)
-    prompts = tokenise(problems, encode)
-    kept = np.flatnonzero(prompts.length <= max_prompt_tokens)
+    prompts = prompts or tokenise(problems, encode)
+    kept = usable(prompts, batch, max_prompt_tokens)
     dropped = len(problems) - len(kept)
     if dropped:
-        longest = int(prompts.length.max())
-        if not len(kept):
-            raise InputError(
-                f"all {dropped} prompts are longer than max_prompt_tokens={max_prompt_tokens} "
-                f"(shortest {prompts.length.min()}, longest {longest} tokens), so there is nothing "
-                f"to train on. Set config.rollout.max_prompt_tokens to {longest} to keep them all."
-            )
         logging.warning(
             "%d of %d training prompts are longer than max_prompt_tokens=%d and are left out; "
             "the longest has %d tokens.",
             dropped,
             len(problems),
             max_prompt_tokens,
-            longest,
-        )
-    if len(kept) < batch:
-        raise InputError(
-            f"a step needs {batch} different problems, but the data set has {len(kept)} usable "
-            f"ones ({dropped} are longer than max_prompt_tokens={max_prompt_tokens}). "
-            f"Set config.rollout.problems_per_step to at most {len(kept)}."
+            int(prompts.length.max()),
         )
     settings: dict[str, Any] = {}
     if curriculum_steps:
@@ -109,6 +98,29 @@ def batches(
         **settings,
     }
     return PromptIterator(dataset, identity, dropped)
+
+
+def usable(prompts: "Prompts", batch: int, max_prompt_tokens: int) -> np.ndarray:
+    """The positions of training prompts that are short enough.
+
+    Raises: InputError if they are too few for a batch, or none.
+    """
+    kept = np.flatnonzero(prompts.length <= max_prompt_tokens)
+    dropped = len(prompts.length) - len(kept)
+    if dropped and not len(kept):
+        longest = int(prompts.length.max())
+        raise InputError(
+            f"all {dropped} prompts are longer than max_prompt_tokens={max_prompt_tokens} "
+            f"(shortest {prompts.length.min()}, longest {longest} tokens), so there is nothing "
+            f"to train on. Set config.rollout.max_prompt_tokens to {longest} to keep them all."
+        )
+    if len(kept) < batch:
+        raise InputError(
+            f"a step needs {batch} different problems, but the data set has {len(kept)} usable "
+            f"ones ({dropped} are longer than max_prompt_tokens={max_prompt_tokens}). "
+            f"Set config.rollout.problems_per_step to at most {len(kept)}."
+        )
+    return kept
 
 
 def evaluation_batches(
@@ -147,7 +159,12 @@ def evaluation_batches(
 
 def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
     """Encodes every problem's prompt."""
-    rows = [encode(p.prompt, p.prompt_format, p.first_attempt) for p in problems]
+    rows = [
+        encode(
+            p.prompt, p.prompt_format, p.first_attempt, **({"system": p.system} if p.system else {})
+        )
+        for p in problems
+    ]
     for problem, row in zip(problems, rows, strict=True):
         if not row:
             raise InputError(

@@ -1,16 +1,29 @@
 """Problem sets by name: config.problems -> the problems to train on and those to evaluate on.
 
 This file only says where problems come from; pipeline.py tokenises and batches them, schedule.py
-orders and mixes them. own_tfds.py reads "tfds:NAME": any TFDS data set without a file in sets/.
+orders and mixes them. A user's own problems are rows with fields to be named (own_rows.py): files
+(jsonl, parquet), "hf:NAME" (hub.py) and "tfds:NAME" (own_tfds.py).
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from score_jax.config.settings import ProblemSettings, SourceSettings
+from score_jax.data.pipeline import Prompts
 from score_jax.data.repair import attempts
-from score_jax.data.sets import arithmetic, gsm8k, humaneval, jsonl, math_problems, mbpp, own_tfds
+from score_jax.data.sets import (
+    arithmetic,
+    gsm8k,
+    hub,
+    humaneval,
+    jsonl,
+    math_problems,
+    mbpp,
+    own_tfds,
+    parquet,
+)
 from score_jax.problem import InputError, Problem, nearest
+from score_jax.rewards import golds
 from score_jax.text.prompts import PROMPTS
 
 SPLITS = ("train", "test")
@@ -22,33 +35,49 @@ class Training:
 
     problems: list[Problem]
     parts: tuple[tuple[int, float], ...]  # (problems, weight) of each set
+    prompts: Prompts | None = None  # their tokens, once a template has made them
 
 
 def for_training(settings: ProblemSettings, seed: int) -> Training:
     """The problems to train on. Raises: InputError, as `load`, and for prompts that do not fit."""
     s = settings
-    found = [load(s.name, s.path, s.split or "train", seed=seed, fields=s.fields)]
-    weights = [settings.weight]
-    for key, source in settings.mixture.items():
-        path = f"config.problems.mixture.{key}"
-        found.append(_source(settings, source, source.split or "train", seed, path))
-        weights.append(source.weight)
-    sizes = [len(part) for part in found]
+    first = SourceSettings(s.name, s.path, s.split, fields=s.fields, solutions=s.solutions)
+    sources = {"config.problems": dataclasses.replace(first, weight=s.weight)}
+    sources |= {f"config.problems.mixture.{key}": value for key, value in s.mixture.items()}
+    found = [_source(s, source, "train", seed, path) for path, source in sources.items()]
     problems = [problem for part in found for problem in part]
-    return Training(_checked(problems, "config.problems"), tuple(zip(sizes, weights, strict=True)))
+    weights = [source.weight for source in sources.values()]
+    parts = tuple(zip(map(len, found), weights, strict=True))
+    return Training(_checked(problems, "config.problems"), parts)
 
 
 def for_evaluation(settings: ProblemSettings, seed: int) -> list[Problem]:
     """The problems to evaluate on: those of config.problems.test, or the own test split."""
-    source = settings.test
+    return _test_set(settings, settings.test, seed, "config.problems.test")
+
+
+def further_tests(settings: ProblemSettings, seed: int) -> dict[str, list[Problem]]:
+    """The problems of each of config.problems.tests, by its name."""
+    return {
+        key: _test_set(settings, source, seed, f"config.problems.tests.{key}")
+        for key, source in settings.tests.items()
+    }
+
+
+def _test_set(
+    settings: ProblemSettings, source: SourceSettings, seed: int, path: str
+) -> list[Problem]:
+    """A set to evaluate on; without a name it is another part of the training set."""
     if not source.name:
+        path = path if source.fields else "config.problems"
         source = dataclasses.replace(
             source,
             name=settings.name,
             path=source.path or settings.path,
             fields=source.fields or settings.fields,
+            solutions=source.solutions or settings.solutions,
         )
-    return _source(settings, source, source.split or "test", seed, "config.problems.test")
+    return _source(settings, source, "test", seed, path)
 
 
 def load(
@@ -58,29 +87,33 @@ def load(
     *,
     seed: int = 0,
     fields: Mapping[str, str] | None = None,
+    setting: str = "config.problems",
 ) -> list[Problem]:
     """Problems of one split of a problem set, in a fixed order.
 
     Args:
-      name: a key of PROBLEM_SETS, or "tfds:NAME".
+      name: a key of PROBLEM_SETS or OWN_SETS, "hf:NAME" or "tfds:NAME".
       path: a file or folder; empty for the set's own source (TFDS, or generated).
       split: "train" or "test", or another split that the set has.
       seed: for generated sets; the others ignore it.
-      fields: for "tfds:NAME" sets: which field is the problem, the answer, …
+      fields: for a user's own problems: which field is the problem, the answer, …
+      setting: the group of settings that says all this, for messages.
     Raises: InputError if the set is unknown, cannot be read, is empty or repeats an id.
     """
     what = f"problem set {name!r}, split {split!r}"
-    if name.startswith(own_tfds.PREFIX):
-        return _checked(own_tfds.problems(name, path, split, fields or {}), what)
+    for prefix, module in ((own_tfds.PREFIX, own_tfds), (hub.PREFIX, hub)):
+        if name.startswith(prefix):
+            return _checked(module.problems(name, path, split, fields or {}, setting), what)
+    if name in OWN_SETS:
+        return _checked(OWN_SETS[name](path, split, fields or {}, setting), what)
     if name not in PROBLEM_SETS:
-        known = (*PROBLEM_SETS, f"{own_tfds.PREFIX}NAME")
-        raise InputError(
-            f"unknown problem set config.problems.name={name!r}. {nearest(name, known)}"
-        )
+        known = (*PROBLEM_SETS, *OWN_SETS, f"{own_tfds.PREFIX}NAME", f"{hub.PREFIX}OWNER/NAME")
+        raise InputError(f"unknown problem set {setting}.name={name!r}. {nearest(name, known)}")
     if fields:
         raise InputError(
-            f"config.problems.fields={dict(fields)} has no meaning for {name!r}, whose fields are "
-            f"known. Set it to {{}}, or set config.problems.name to {own_tfds.PREFIX}NAME."
+            f"{setting}.fields={dict(fields)} has no meaning for {name!r}, whose fields are known. "
+            f"Set it to {{}}, or set {setting}.name to {', '.join(OWN_SETS)}, {hub.PREFIX}NAME or "
+            f"{own_tfds.PREFIX}NAME."
         )
     return _checked(PROBLEM_SETS[name](path, split, seed), what)
 
@@ -88,8 +121,20 @@ def load(
 def _source(
     settings: ProblemSettings, source: SourceSettings, split: str, seed: int, path: str
 ) -> list[Problem]:
-    """The problems of one more set; they carry its prompt format if it differs from the run's."""
-    found = load(source.name, source.path, split, seed=seed, fields=source.fields)
+    """The problems of a set; they carry its prompt format if it differs from the run's.
+
+    split: the one to take if the set names none. path: of its settings, for messages.
+    """
+    found = load(
+        source.name,
+        source.path,
+        source.split or split,
+        seed=seed,
+        fields=source.fields,
+        setting=path,
+    )
+    if source.solutions:
+        found = [dataclasses.replace(one, gold=golds.taken_out(one.gold)) for one in found]
     if not source.prompt or source.prompt == settings.prompt:
         return found
     for prompt in (source.prompt, settings.prompt):
@@ -102,7 +147,10 @@ def _source(
             f"config.problems.prompt={settings.prompt!r}, but a run has one instruction. Choose "
             "two prompts with the same one."
         )
-    return [dataclasses.replace(problem, prompt_format=prompt_format) for problem in found]
+    return [
+        problem if problem.messages else dataclasses.replace(problem, prompt_format=prompt_format)
+        for problem in found
+    ]
 
 
 def _arithmetic(path: str, split: str, seed: int) -> list[Problem]:
@@ -144,8 +192,12 @@ PROBLEM_SETS: dict[str, Callable[[str, str, int], list[Problem]]] = {
     "arithmetic": _arithmetic,
     "gsm8k": _train_and_test(gsm8k.problems),
     "humaneval": lambda path, split, seed: humaneval.problems(path, split),
-    "jsonl": _train_and_test(jsonl.problems),
     "math": lambda path, split, seed: math_problems.problems(path, split),
     "mbpp": lambda path, split, seed: mbpp.problems(path, split),
     "mbpp_repair": lambda path, split, seed: attempts.problems(path),  # a file is one set
+}
+# (path, split, fields, setting) -> problems
+OWN_SETS: dict[str, Callable[[str, str, Mapping[str, str], str], list[Problem]]] = {
+    "jsonl": jsonl.problems,
+    "parquet": parquet.problems,
 }

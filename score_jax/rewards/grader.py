@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem, nearest
-from score_jax.rewards import answers, terms
+from score_jax.rewards import answers, golds, terms
 from score_jax.rewards.answers import voting
 from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.functions import Rows
@@ -151,10 +151,14 @@ def prepare(
     paid: Terms | None = None,
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
+    bad_golds: float = golds.SHARE,
+    program_sec: float = programs.TIMEOUT_SEC,
 ) -> str:
     """Checks, before a run, that its problems can be graded; starts what grading needs.
 
     function, paid: as in `grade` and `pay`; paid comes before function.
+    bad_golds: the largest share of right answers that no attempt can match, and of programs that
+    do not pass the tests they come with; see golds.py.
     Returns: the kind of sandbox that programs run in, "none" for none; empty if no program is run.
     Raises: InputError for an unknown grader or function, for a gold that cannot be used, and if
     problems need programs to be run and no sandbox works.
@@ -165,6 +169,7 @@ def prepare(
         return ""
     for name in dict.fromkeys(problem.grader for problem in problems):
         find_grader(name)
+    golds.check(problems, bad_golds)
     tasks = [problem for problem in problems if problem.grader == "program"]
     for problem in tasks:
         try:
@@ -173,7 +178,9 @@ def prepare(
             raise InputError(f"problem {problem.id}: {error}") from error
     if not tasks:
         return ""
-    return start.configure(sandbox_kind, allow_unsandboxed)
+    kind = start.configure(sandbox_kind, allow_unsandboxed)
+    golds.check_references(tasks, bad_golds, program_sec)
+    return kind
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:

@@ -19,6 +19,7 @@ before an answer. Without these blocks the ids are those of the model's own temp
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 
@@ -55,14 +56,17 @@ class Template:
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was truncated
     trail: str = ""  # after the prompt; encoded with it
     margin: str = ""  # what the model writes before and after an attempt
+    with_system: "Callable[[str], Template] | None" = None  # this one with another system text
 
     def first_turn(
-        self, problem_text: str, prompt_format: str = "", first_attempt: str = ""
+        self, problem_text: str, prompt_format: str = "", first_attempt: str = "", system: str = ""
     ) -> list[int]:
         """Ids of a row up to the first token that the policy samples.
 
-        prompt_format: replaces that of the template if it is not empty.
+        prompt_format, system: replace those of the template if they are not empty.
         first_attempt: a given attempt; the policy then samples after the instruction."""
+        if system and self.with_system:
+            return self.with_system(system).first_turn(problem_text, prompt_format, first_attempt)
         prompt = (prompt_format or self.prompt_format).replace(_PLACE, problem_text)
         text = self.lead + self.trim(prompt) + self.trail
         ids = [*self.before, *self.tokenizer.encode(text), *self.after]
@@ -106,6 +110,15 @@ def make(
     if name not in _FORMS:
         raise InputError(f"There is no template {name!r}. {nearest(name, NAMES)}")
     made = _FORMS[name](tokenizer, system, prompt_format, instruction)
+    again = functools.partial(
+        make,
+        name,
+        tokenizer,
+        prompt_format=prompt_format,
+        instruction=instruction,
+        thinking=thinking,
+    )
+    made = dataclasses.replace(made, with_system=functools.cache(lambda text: again(system=text)))
     if name == "plain":  # ignores the model's own template
         return made
     opening = tokenizer.encode(_opening(tokenizer, thinking))

@@ -203,7 +203,11 @@ class RunLog:
             jsonfiles.write_lines(self.workdir / "transcripts" / f"{name}.jsonl", rows)
 
     def show_evaluation(
-        self, global_step: int, metrics: Mapping[str, Any], transcripts: Sequence[Mapping[str, Any]]
+        self,
+        global_step: int,
+        metrics: Mapping[str, Any],
+        transcripts: Sequence[Mapping[str, Any]],
+        test: str = "",
     ) -> None:
         """Logs an evaluation to TensorBoard: its metrics, histograms of the lengths and edit ratios
         of all problems, and the first transcripts as text. Weights & Biases gets its metrics.
@@ -211,13 +215,15 @@ class RunLog:
         Args:
           global_step: number of steps before the evaluation, in all stages.
           metrics, transcripts: as in evaluations/ and transcripts/.
+          test: the name of a further test set, which is logged under its own names.
         """
         if not self._primary:
             return
         # An earlier process may have logged global_step, which must stay visible.
         events = self._event_file(global_step + 1)
+        group = f"evaluation/{test}" if test else "evaluation"
         shares = {
-            f"evaluation/{key}": value
+            f"{group}/{key}": value
             for key, value in metrics.items()
             if isinstance(value, int | float)
         }
@@ -230,9 +236,9 @@ class RunLog:
         edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
         for name, values in (("tokens", lengths), ("edit_ratio", edits)):
             if values:
-                events.histogram(global_step, f"evaluation/{name}", values)
+                events.histogram(global_step, f"{group}/{name}", values)
         shown = "\n\n".join(map(_as_text, transcripts[:_TEXTS]))
-        events.text(global_step, "transcripts", shown)
+        events.text(global_step, f"transcripts/{test}" if test else "transcripts", shown)
 
     def _write(self, name: str, value: Any) -> None:
         if self._primary:

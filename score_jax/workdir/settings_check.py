@@ -1,6 +1,7 @@
 """Checks and prepares a work directory before a run writes in it.
 
     check_same_settings(folder, settings)     refuses a folder that has other settings
+    start_over(folder, settings)              sets aside a run without a checkpoint
     take_base(folder, other, settings)        copies the trained base model of another run
     check_shared(folder)                      refuses a folder that some process cannot see
     is_complete(folder, settings)             whether the run is finished
@@ -29,7 +30,8 @@ _FREE = (
     "name",
     "evaluation",
     "scaling",
-    "problems.test",
+    "problems.test",  # and problems.tests
+    "problems.bad_golds",
     "checkpoint",
     "compile",
     "watchdog",
@@ -50,26 +52,60 @@ _FREE = (
     "rewards.remember",
     "rewards.environment",
 )
+# What a run writes, besides compiled programs, which serve any settings.
+_OF_A_RUN = (
+    "config.json",
+    "metrics.jsonl",
+    "tensorboard",
+    "checkpoints",
+    "collected",
+    "evaluations",
+    "transcripts",
+    "scaling",
+    "report",
+)
 SEEN_SEC = 60.0  # a network file system shows a new file to other hosts within this time
 # What a base model does not depend on.
 _AFTER_BASE = ("recipe", "stages.", "rollout.attempts", "rollout.siblings")
 
 
 def check_same_settings(folder: Path, settings: Settings) -> None:
-    """A work directory belongs to one set of settings. Raises: InputError naming what differs."""
+    """A work directory belongs to one set of settings, from its first checkpoint on.
+
+    Raises: InputError naming what differs.
+    """
+    begun = any(folder.glob("checkpoints/*/*"))
     if not (folder / "config.json").exists():
-        if any(folder.glob("checkpoints/*/*")):
+        if begun:
             raise InputError(
                 f"{folder} has checkpoints but no config.json, so their settings are not known. "
                 "Choose another --workdir."
             )
         return
-    differing = _differing(folder, settings, _FREE)
-    if differing:
+    if begun and (differing := _differing(folder, settings, _FREE)):
         raise InputError(
             f"{folder} belongs to a run with other settings, and resuming would mix the two. "
             f"Use the same settings or another --workdir. Differing: {differing}"
         )
+
+
+def start_over(folder: Path, settings: Settings) -> None:
+    """Sets aside what a run of other settings left that failed before its first checkpoint.
+
+    Its files go to DIR/before-1 (or the next number): its evaluations and metrics would else be
+    taken for those of the new settings.
+    """
+    if not (folder / "config.json").exists() or any(folder.glob("checkpoints/*/*")):
+        return
+    if not _differing(folder, settings, _FREE):
+        return
+    number = 1
+    while (aside := folder / f"before-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for name in _OF_A_RUN:
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)
 
 
 def take_base(folder: Path, other: Path, settings: Settings) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from score_jax import jsonfiles
 from score_jax.config.build import resolve, to_config_dict
+from score_jax.config.command_line import settings_of
 from score_jax.config.settings import (
     CHOICES,
     MINIMA,
@@ -189,6 +190,10 @@ def test_the_table_of_limits_names_settings_that_exist():
         ),
         ({"rollout__top_p": 1.5}, ["config.rollout.top_p=1.5", "at most 1"]),
         (
+            {"problems__tests": {"a.b": {"name": "gsm8k"}}},
+            ["config.problems.tests has a set named 'a.b'", "Use letters, digits"],
+        ),
+        (
             {"problems__mixture": {"more": {"weight": 2.0}}},
             ["config.problems.mixture.more.name is empty", "remove the entry"],
         ),
@@ -323,3 +328,17 @@ print(command_line.settings_of(["--config={root}/configs/gsm8k_qwen3_06b.py"]).m
         [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True
     )
     assert done.stdout == "Qwen/Qwen3-0.6B\n", done.stderr
+
+
+def test_entries_of_a_mapping_are_added_on_the_command_line():
+    given = settings_of(
+        [
+            "--config=configs/quickstart.py",
+            "--config.problems.fields.problem=question",
+            "--config.problems.fields.answer=reward_model.ground_truth",
+            "--config.problems.tests.more={'name': 'jsonl', 'path': 'x'}",
+        ]
+    )
+    wanted = {"problem": "question", "answer": "reward_model.ground_truth"}
+    assert given.problems.fields == wanted
+    assert given.problems.tests == {"more": SourceSettings("jsonl", "x")}

@@ -161,11 +161,19 @@ def test_single_file_too_small_for_a_split_says_so(tmp_path):
         (b"[1, 2]", "expected a JSON object, got a list"),
         (b'{"problem": "1+1"}', "'answer' is missing.*'problem'"),
         (b'{"answer": "2"}', "'problem' is missing"),
-        (b'{"problem": "1+1", "answer": 2}', "'answer' must be a string, got 2"),
-        (b'{"problem": null, "answer": "2"}', "'problem' must be a string, got null"),
+        (b'{"problem": "1+1", "answer": true}', "'answer' must be text or a number, got True"),
+        (b'{"problem": "1+1", "answer": NaN}', "'answer' must be text or a number, got nan"),
+        (b'{"problem": "1+1", "answer": null}', "'answer' must be text or a number, got null"),
+        (b'{"problem": null, "answer": "2"}', "'problem' must be text or .* messages, got null"),
         (b'{"problem": " ", "answer": "2"}', "'problem' is empty"),
-        (b'{"problem": "1+1", "answer": "2", "id": []}', "'id' must be a string, got a list"),
-        (b'{"problem": "1+1", "answer": "2", "id": "a"}', "id 'a' is already that of line 1"),
+        (
+            b'{"problem": "1+1", "answer": "2", "id": []}',
+            "'id' must be text or a number, got a list",
+        ),
+        (
+            b'{"problem": "1+1", "answer": "2", "id": "a"}',
+            r"id 'a' is already that of .*jsonl, line 1",
+        ),
         (b'{"problem": "\\ud800", "answer": "2"}', "surrogate"),
     ],
 )
@@ -268,6 +276,33 @@ def test_evaluation_is_on_the_own_test_split_or_on_another_set(tmp_path):
     assert [p.id for p in problems.for_evaluation(other, 0)] == ["b/test/1", "b/test/2"]
     train = ProblemSettings("jsonl", "mbpp", settings.path, test=SourceSettings(split="train"))
     assert problems.for_evaluation(train, 0)[0].id == "a/train/1"
+
+
+def test_further_sets_have_names_and_are_parts_of_the_training_set_where_they_name_none(tmp_path):
+    folder = own(tmp_path, "a", 3)
+    more = {"b": SourceSettings("jsonl", own(tmp_path, "b", 2)), "a": SourceSettings(split="train")}
+    found = problems.further_tests(ProblemSettings("jsonl", "mbpp", folder, tests=more), 0)
+    assert {name: [p.id for p in part] for name, part in found.items()} == {
+        "b": ["b/test/1", "b/test/2"],
+        "a": ["a/train/1", "a/train/2", "a/train/3"],
+    }
+    odd = {"c": SourceSettings("jsonl", folder, fields={"problem": "q"})}
+    with pytest.raises(InputError, match=r"no field 'q', which config\.problems\.tests\.c\.fields"):
+        problems.further_tests(ProblemSettings("jsonl", "mbpp", folder, tests=odd), 0)
+
+
+def test_answers_are_taken_out_of_solutions(tmp_path):
+    for split in problems.SPLITS:
+        write(
+            tmp_path / f"{split}.jsonl",
+            [{"problem": f"{n}?", "answer": f"So it is \\boxed{{{n}}}."} for n in range(3)],
+        )
+    settings = ProblemSettings("jsonl", "math", str(tmp_path), solutions=True)
+    for found in (
+        problems.for_training(settings, 0).problems,
+        problems.for_evaluation(settings, 0),
+    ):
+        assert [problem.gold for problem in found] == ["0", "1", "2"]
 
 
 def test_another_set_is_put_by_its_own_prompt_if_the_instruction_is_the_same(tmp_path):

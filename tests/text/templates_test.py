@@ -484,3 +484,17 @@ def test_a_prompt_format_needs_one_place_for_the_problem(prompt_format):
 def test_plain_refuses_a_system_text():
     with pytest.raises(InputError, match="no place for the system text '1\\+1'"):
         make(system="1+1")
+
+
+def test_a_problem_with_a_system_text_of_its_own_has_the_row_of_a_template_with_it(smollm2):
+    parts = {"prompt_format": "Q: {problem}", "instruction": "again"}
+    kind, brief = (
+        templates.make("auto", smollm2, system=text, **parts) for text in ("Be kind.", "Be brief.")
+    )
+    assert kind.first_turn("2+2", system="Be brief.") == brief.first_turn("2+2")
+    assert kind.first_turn("2+2") != brief.first_turn("2+2")
+    asked = kind.first_turn("2+2", "{problem}", "4", system="Be brief.")
+    assert asked == brief.first_turn("2+2", "{problem}", "4")
+    plain = templates.make("plain", smollm2, system="", **parts)
+    with pytest.raises(InputError, match="'plain' has no place for the system text 'Be brief"):
+        plain.first_turn("2+2", system="Be brief.")

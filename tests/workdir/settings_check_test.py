@@ -98,6 +98,7 @@ def test_a_setting_that_is_newer_than_the_folder_has_its_default_there(finished,
     saved = json.loads((finished / "config.json").read_text())
     del saved["settings"]["scaling"], saved["settings"]["stages"]["stage1"]["kl_target"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
+    (tmp_path / "checkpoints" / "base" / "3").mkdir(parents=True)  # binds the folder
     settings = tiny_settings(recipe=("base",))
     settings_check.check_same_settings(tmp_path, settings)
     with pytest.raises(InputError, match=r"stages.stage1.kl_target: 0.0 there, 1.0 now"):
@@ -126,3 +127,36 @@ def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(settings_check.hosts, "exchange", lambda seen: [seen, True, False])
     with pytest.raises(InputError, match=r"processes 2 do not see what process 0 writes"):
         settings_check.check_shared(tmp_path)
+
+
+def leave_a_failed_run(folder, settings: Settings) -> None:
+    """A run that has evaluated and logged a step, and has saved nothing."""
+    jsonfiles.write(folder / "config.json", {"settings": jsonfiles.plain(settings)})
+    jsonfiles.write(folder / "evaluations" / "base.json", {"n": 1})
+    jsonfiles.write_lines(folder / "metrics.jsonl", [{"stage": "base", "step": 1}])
+
+
+def test_a_run_without_a_checkpoint_is_started_again_with_other_settings(tmp_path):
+    settings = tiny_settings()
+    leave_a_failed_run(tmp_path, settings)
+    settings_check.start_over(tmp_path, settings)  # the same: the run goes on
+    assert (tmp_path / "evaluations" / "base.json").exists()
+    other = dataclasses.replace(settings, seed=1)
+    settings_check.check_same_settings(tmp_path, other)
+    settings_check.start_over(tmp_path, other)
+    assert [path.name for path in tmp_path.iterdir()] == ["before-1"]
+    leave_a_failed_run(tmp_path, settings)
+    assert loop.train(changed(other, "base", steps=1), str(tmp_path)) == loop.DONE
+    assert (tmp_path / "before-2" / "evaluations" / "base.json").exists()
+    assert json.loads((tmp_path / "evaluations" / "base.json").read_text())["n"] == 16
+
+
+def test_a_checkpoint_binds_a_folder_to_its_settings(tmp_path):
+    settings = tiny_settings()
+    leave_a_failed_run(tmp_path, settings)
+    (tmp_path / "checkpoints" / "base" / "2").mkdir(parents=True)
+    other = dataclasses.replace(settings, seed=1)
+    with pytest.raises(InputError, match="seed: 0 there, 1 now"):
+        settings_check.check_same_settings(tmp_path, other)
+    settings_check.start_over(tmp_path, other)
+    assert (tmp_path / "config.json").exists()

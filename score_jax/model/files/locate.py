@@ -26,6 +26,7 @@ from score_jax.problem import InputError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LISTED = 20  # names in one message
+_SMALL = ["*.json", "*.model", "*.jinja"]  # files of the hub that are no weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +42,10 @@ class WeightFiles:
         return list(tensor_names.names(place, template, self.config))
 
 
-def path_of(source: str) -> Path:
+def path_of(source: str, weights: bool = True) -> Path:
     """The folder or .gguf file that a source names; a hub id is downloaded.
 
+    weights: False downloads the small files only (shape and tokenizer).
     Raises: InputError when there is nothing of that name.
     """
     path = Path(source).expanduser()
@@ -55,7 +57,7 @@ def path_of(source: str) -> Path:
             f"{WEIGHTS}, or a .gguf file."
         )
     if path.suffix != ".gguf" and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        return _download(source)
+        return _download(source, weights)
     raise InputError(
         f"{source}: no such file or folder. Name a .gguf file, a folder with config.json and "
         f"{WEIGHTS}, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
@@ -67,7 +69,7 @@ def open_at(path: Path) -> WeightFiles:
     return _open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, weights: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -82,14 +84,16 @@ def _download(name: str) -> Path:
                 snapshot_download(
                     name,
                     local_files_only=local,
-                    allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"],
+                    allow_patterns=_SMALL + (["*.safetensors"] if weights else []),
                 )
             )
         except Exception as error:  # of the client, the network or the system
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             continue
         # The cache may hold the small files only; the client does not count that as an error.
-        whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+        whole = (folder / "config.json").exists() and (
+            not weights or any(folder.glob("*.safetensors"))
+        )
         if whole or not local:
             return folder
     raise InputError(

@@ -200,7 +200,7 @@ def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
     tokenizer: in place of the one that belongs to the source.
     """
     if not source.startswith(PRESET):
-        path = locate.path_of(source)
+        path = locate.path_of(source, weights=False)
         if run := find(path):
             with of_run(run):
                 return origin(run.model.source, tokenizer or run.model.tokenizer)

@@ -19,6 +19,7 @@ def write(
     wall_sec: float,
     versions: Mapping[str, str],
     compiles: Mapping[str, int] | None = None,
+    tests: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes report/summary.json and returns what it holds.
 
@@ -27,12 +28,19 @@ def write(
         A stage without evaluations/STAGE.json is left out: what was not run is not reported.
       wall_sec: wall time of the whole run.
       compiles: programs `compiled`, read `from_cache`, and compiled `late` (compiles.py).
+      tests: names of further test sets; their evaluations are in `tests`, by set and stage.
     Raises: InputError if an evaluation cannot be read.
     """
     names = ["base", *(name for name in stages if name != "base")]
-    paths = {name: Path(workdir) / "evaluations" / f"{name}.json" for name in names}
+    folder = Path(workdir) / "evaluations"
+
+    def found(end: str) -> dict[str, Any]:
+        paths = {name: folder / f"{name}{end}" for name in names}
+        return {name: _read(path) for name, path in paths.items() if path.exists()}
+
     summary = {
-        "stages": {name: _read(path) for name, path in paths.items() if path.exists()},
+        "stages": found(".json"),
+        **({"tests": {test: found(f".{test}.json") for test in tests}} if tests else {}),
         "wall_sec": wall_sec,
         "versions": dict(versions),
         **({"compiles": dict(compiles)} if compiles else {}),
@@ -42,8 +50,13 @@ def write(
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The stages as rows of plain text: each share with its 95 % interval below it, and n."""
-    stages: Mapping[str, Mapping[str, Any]] = summary["stages"]
+    """The stages as rows of plain text: each share with its 95 % interval below it, and n.
+
+    Those of further test sets follow, as STAGE.SET.
+    """
+    stages: dict[str, Mapping[str, Any]] = dict(summary["stages"])
+    for test, of_stage in summary.get("tests", {}).items():
+        stages |= {f"{stage}.{test}": metrics for stage, metrics in of_stage.items()}
     if not stages:
         return "no evaluations were run"
     columns = _columns(stages)

@@ -39,8 +39,8 @@ def test_fields_are_mapped_and_the_rest_become_tags(rows):
     ("fields", "message"),
     [
         ({"problem": "promt", "answer": "test"}, r"row 1: .*no field 'promt'.*are .*prompt"),
-        ({"problem": "prompt", "answer": "extra"}, r"row 1: field 'extra' must be text or a nu"),
-        (FIELDS | {"id": "extra"}, r"row 1: field 'extra' must be text"),
+        ({"problem": "prompt", "answer": "extra"}, r"row 1: field 'extra' .* must be text or a nu"),
+        (FIELDS | {"id": "extra"}, r"row 1: field 'extra' \(the id\) must be text"),
     ],
 )
 def test_a_field_that_does_not_fit_names_row_and_fields(rows, fields, message):
@@ -54,9 +54,10 @@ def test_an_empty_answer_names_the_row(rows):
         load()
 
 
-def test_without_a_map_the_message_shows_one():
-    with pytest.raises(InputError, match=r"which says.*answer and problem is missing.*For exa"):
-        problems.load("tfds:sums", "", "train")
+def test_without_a_map_the_message_shows_the_flag_to_type(rows):
+    said = r"row 1: field 'problem' is missing.*--config\.problems\.fields\.problem=prompt"
+    with pytest.raises(InputError, match=said):
+        load({})
 
 
 def test_a_map_for_a_set_whose_fields_are_known_is_refused():
