@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from score_jax.problem import Grade
 from score_jax.rewards.answers.compare import Refused, Undecided, same, undecided
 from score_jax.rewards.answers.extract import extract
-from score_jax.rewards.answers.limits import refusal, too_deep, unbalanced
+from score_jax.rewards.answers.limits import too_deep, unbalanced
 from score_jax.rewards.answers.parse import read
 from score_jax.rewards.answers.spelling import normalise, tight
 from score_jax.rewards.remembered import Remembered
@@ -99,6 +99,6 @@ def _quick_reason(gold: str, answer: str) -> str:
     except Refused:
         return "refused"
     except Undecided:
-        return "refused" if refusal(theirs) else _UNDECIDED
+        return _UNDECIDED
     except RecursionError:
         return "refused"
