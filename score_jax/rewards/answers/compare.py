@@ -41,14 +41,16 @@ def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
         return False if both_numbers else algebra(gold.source, answer.source)
     if _same_choice(choice(gold.source), choice(answer.source)):
         return True
-    if answer.kind == "relation" and answer.items and not gold.items:
+    if answer.kind == "relation" and answer.items and gold.kind != "relation" and not gold.name:
         *steps, end = answer.items
         return same(gold, end, algebra) and all(_same_step(end, one, algebra) for one in steps)
     if "text" in (gold.kind, answer.kind):
         return text_form(gold) == text_form(answer)
     if {gold.kind, answer.kind} == {"list", "tuple"}:
         ours, theirs = _by_name(gold), _by_name(answer)
-        return bool(ours and theirs) and len(ours) == len(theirs) and _all_same(ours, theirs, algebra)
+        return (
+            bool(ours and theirs) and len(ours) == len(theirs) and _all_same(ours, theirs, algebra)
+        )
     if "list" in (gold.kind, answer.kind):
         return gold.kind == answer.kind and _same_unordered(gold.items, answer.items, algebra)
     if gold.kind == answer.kind == "union":

@@ -26,8 +26,8 @@ CANDIDATES = 3  # of each form, for lenient grading
 _FINAL = re.compile(r"final answers? (?:is|are)(?![a-z])", re.IGNORECASE)
 _ANSWER = re.compile(r"answers? (?:is|are)(?![a-z])", re.IGNORECASE)
 _LABEL = re.compile(
-    r"^[ \t]{0,8}(?:[-+][ \t])?([#*_]{0,6}[ \t]?[*_]{0,3})(?:(?:the|my|our)[ \t])?(?:final[ \t])?answer"
-    r"[*_]{0,3}(?:[ \t]?([:=])[*_]{0,3}|[ \t]*$)",
+    r"^[ \t]{0,8}(?:[-+][ \t])?([#*_]{0,6}[ \t]?[*_]{0,3})(?:(?:the|my|our)[ \t])?(?:final[ \t])?"
+    r"answer[*_]{0,3}(?:[ \t]?([:=])[*_]{0,3}|[ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HOPE = re.compile(r"I hope (?:it is|it's|they are) correct", re.IGNORECASE)
@@ -44,7 +44,7 @@ _FILLER = re.compile(
     r"|equal to|given by|found to be)(?![A-Za-z]),?)+"
 )
 _EXPLANATION = re.compile(
-    r"[,;]?\s\(?(?:because|since|where|due to|given that|as(?! well)(?! (?:much|many|long)))(?![A-Za-z])"
+    r"[,;]?\s\(?(?:because|since|where|due to|given that|as(?! (?:well|much|many|long)))(?![A-Za-z])"
     r"|,\s(?:which|so|by)(?![A-Za-z])(?!.*[0-9$\\])",
     re.DOTALL,
 )
@@ -68,7 +68,7 @@ class _Found(NamedTuple):
 def extract(text: str) -> str | None:
     """The answer that `text` states, as written; None if it states none."""
     tail = text[-WINDOW_CHARS:]
-    boxes = _boxes(tail) if "oxed" in tail or "fbox" in tail else []
+    boxes = _boxes(tail) if "oxed" in tail or "fbox" in tail else None
     final = next(_sentences(_FINAL, tail), None)
     if final is not None:
         prose = boxes and not final.closed and _PROSE.match(final.answer)
@@ -76,7 +76,7 @@ def extract(text: str) -> str | None:
             return final.answer
     if boxes:
         return boxes[-1].answer.strip() or None
-    if _BOX.search(tail):
+    if boxes is not None and _BOX.search(tail):
         return None
     lines = _marked_lines(tail) if "####" in tail else []
     for line in lines:
@@ -89,7 +89,7 @@ def extract(text: str) -> str | None:
 
 
 def candidates(text: str) -> list[str]:
-    """All that may be meant as the answer, likely ones first; the last formula or number if nothing is.
+    """All that may be meant as the answer, likely ones first; else the last formula or number.
 
     For lenient grading only: some are quoted, or of an earlier step.
     """
@@ -146,7 +146,7 @@ def _marked_lines(text: str) -> list[str]:
         rest = rest.lstrip("# \t\r\n")
         label = _LABEL.match(rest) or _ANSWER.search(rest.split("\n", 1)[0])
         line = (rest[label.end() :].lstrip(" \t\r\n:*") if label else rest).split("\n", 1)[0]
-        if line := _tidy(line):
+        if line := _tidy(line[:SENTENCE_CHARS]):
             lines.append(line)
     return lines
 
@@ -197,7 +197,9 @@ def _tidy(answer: str) -> str:
         # Not inside of maths.
         if before.strip() and before.count("$") % 2 == 0 and before.count("{") == before.count("}"):
             answer = before
-    return answer.strip().rstrip(".").strip(" *\n\t")
+    answer = answer.strip().rstrip(".").strip(" *\n\t")
+    quoted = len(answer) > 2 and answer[0] == answer[-1] and answer[0] in "\"'"
+    return answer[1:-1].strip() if quoted else answer
 
 
 def _unbox(sentence: str) -> str:

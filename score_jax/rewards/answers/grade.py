@@ -41,8 +41,8 @@ def grade_answer(text: str, gold: str) -> Grade:
 def grade_leniently(text: str, gold: str) -> Grade:
     """Whether `gold` is anywhere in `text` where an answer may be meant: a metric, never a reward.
 
-    Right if grade_answer says so, or if any of the last boxes, "final answer is …" and "answer is …"
-    sentences, labels and `####` lines is right, or, without these, the last number or formula.
+    Right if grade_answer says so, or if any of the last boxes, "final answer is …" sentences,
+    "answer is …" sentences, labels and `####` lines is right, or else the last number or formula.
     """
     return grade_answers([(text, gold)], lenient=True)[0]
 

@@ -2,8 +2,8 @@ r"""Numbers that are written out, as exact fractions, and the units that may fol
 
 `literal` reads integers, decimals, thousands separators, `\frac{a}{b}`, a/b, mixed numbers,
 scientific notation, repeating decimals, and words that change a value: "3 million", "5 dozen", "7
-thousandths". `spoken` reads "twenty-one". Neither does arithmetic: `123 \times 456`, `2^{10}` and "5
-factorial" are no literals. Digits are ASCII. Input is the output of spelling.normalise.
+thousandths". `spoken` reads "twenty-one". Neither does arithmetic: `123 \times 456`, `2^{10}` and
+"5 factorial" are no literals. Digits are ASCII. Input is the output of spelling.normalise.
 """
 
 import re
@@ -24,21 +24,21 @@ _SCIENTIFIC = re.compile(
 _POWER_OF_TEN = re.compile(r"10 ?\^ ?(?:\{ ?(-?) ?(\d+) ?\}|(-?)(\d+))", _FLAGS)
 _ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth".split()  # noqa: SIM905
 _SCALES = {
-    **{"dozen": Fraction(12), "hundred": Fraction(100), "lakh": Fraction(10**5)},
-    **{"thousand": Fraction(10**3), "million": Fraction(10**6), "crore": Fraction(10**7)},
-    **{"billion": Fraction(10**9), "trillion": Fraction(10**12)},
-    **{"half": Fraction(1, 2), "halve": Fraction(1, 2), "twelfth": Fraction(1, 12)},
+    "half": Fraction(1, 2), "halve": Fraction(1, 2), "dozen": Fraction(12),
+    "hundred": Fraction(10**2), "thousand": Fraction(10**3), "lakh": Fraction(10**5),
+    "million": Fraction(10**6), "crore": Fraction(10**7), "billion": Fraction(10**9),
+    "trillion": Fraction(10**12), "twelfth": Fraction(1, 12), "hundredth": Fraction(1, 10**2),
+    "thousandth": Fraction(1, 10**3), "millionth": Fraction(1, 10**6),
+    "billionth": Fraction(1, 10**9),
     **{ordinal: Fraction(1, 3 + place) for place, ordinal in enumerate(_ORDINALS)},
-    **{"hundredth": Fraction(1, 100), "thousandth": Fraction(1, 1000)},
-    **{"millionth": Fraction(1, 10**6), "billionth": Fraction(1, 10**9)},
-}
+}  # fmt: skip
 _SCALE = re.compile(
     rf"(.*[\d.}}])[ -]?(?:\\text ?\{{)? ?((?:(?:{'|'.join(_SCALES)})s?[ -]?)+)\}}?", _FLAGS
 )
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-    " sixteen seventeen eighteen nineteen"
-).split()
+_ONES = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen
+    """.split()  # noqa: SIM905
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 _SPOKEN = {
     **{word: number for number, word in enumerate(_ONES)},
@@ -132,21 +132,24 @@ def _shifted(value: Fraction | None, exponent: str) -> Fraction | None:
 
 
 # Words that make the end of a text a condition, a hedge or arithmetic instead of a unit.
-_NOT_UNITS = frozenset((*_ONES, *_TENS, *_SCALES, *(word + "s" for word in (*_SCALES, *_ONES, *_TENS)))) | frozenset(
+_NOT_UNITS = frozenset(
+    (*_ONES, *_TENS, *_SCALES, *(word + "s" for word in (*_SCALES, *_ONES, *_TENS)))
+) | frozenset(
     """
     or and not but to if is are was be it equals equal approximately approx about around roughly
     maybe perhaps possibly probably either any other another number numbers else something anything
     more less least most than minus plus times over divided by negative also so ish unless without
-    double twice triple thrice fold twofold threefold half quarter quarters squared cubed square-root
-    root factorial choose power pair pairs couple couples score gross mil mn bn bps basis permille ppm
+    first previous step wrong incorrect double twice triple thrice fold twofold threefold squared
+    cubed root factorial choose power half quarter quarters pair pairs couple couples score gross
+    mil mn bn bps basis permille ppm
     sin cos tan cot sec csc log ln exp sqrt mod lim max inf infinity pi i e
     """.split()  # noqa: SIM905
 )
 _LINKS = ("per", "of", "the", "a", "an")
 _SHORT_UNITS = frozenset(
     """
-    mm cm km in ft yd mi kg mg lb lbs oz ml hr hrs min sec ms mph kph kmh am pm sq cu usd eur gbp inr
-    deg gm
+    mm cm km in ft yd mi kg mg lb lbs oz ml hr hrs min sec ms mph kph kmh am pm sq cu
+    usd eur gbp inr deg gm
     """.split()  # noqa: SIM905
 )
 _ALIASES = {
@@ -158,16 +161,19 @@ _ALIASES = {
     "percentage": "%", "percent": "%", "sq": "square", "cu": "cubic", "l": "liter",
     "litre": "liter", "ml": "milliliter", "eur": "euro", "cents": "cent", "penny": "cent",
     "pennie": "cent", "mph": "mile hour", "kph": "kilometer hour", "kmh": "kilometer hour",
-    "kmph": "kilometer hour", "rs": "rupee", "us": "dollar", "inr": "rupee", "gbp": "pound sterling",
+    "kmph": "kilometer hour", "rs": "rupee", "us": "dollar", "inr": "rupee",
+    "gbp": "pound sterling",
 }  # fmt: skip
 _MEASURES = frozenset(" ".join(_ALIASES.values()).split()) | frozenset(
     """
     day week month year square cubic acre gallon quart pint cup ton radian mph kph volt watt
     """.split()  # noqa: SIM905
 )
+_KNOWN = _MEASURES | _ALIASES.keys()
 _TEXT_TAIL = re.compile(r"(.*?)\\text ?\{ ?([^{}]*)\}(?: ?\^ ?\{? ?([23]) ?\}?)?", re.DOTALL)
 _WORD_TAIL = re.compile(
-    r"(.*?[\d}.])( ?-?)(?:([A-Za-z][A-Za-z. /]*)|\(([A-Za-z][A-Za-z. /-]*)\))(?:\^ ?([23]))?", _FLAGS
+    r"(.*?[\d}.])( ?-?)(?:([A-Za-z][A-Za-z. /]*)|\(([A-Za-z][A-Za-z. /-]*)\))(?:\^ ?([23]))?",
+    _FLAGS,
 )
 _MONEY = r"euros?|pounds sterling|rupees?|yen|won|yuan|USD|EUR|GBP|INR"
 _CURRENCY = re.compile(
@@ -226,11 +232,12 @@ def _split_words(body: str, words: str, power: str) -> tuple[str, str] | None:
 
 def _plain_words(tail: str, apart: bool, powered: bool) -> bool:
     if "/" in tail:
-        parts = tail.replace(".", " ").split("/")
-        return all(part.strip().lower() in _ALIASES for part in parts)
+        parts = [part.strip() for part in tail.replace(".", " ").lower().split("/")]
+        return all(_KNOWN & {part, part.removesuffix("s")} for part in parts)
     words = tail.replace(".", " ").lower().split()
     return all(
-        word in _SHORT_UNITS or (apart and (len(word) >= 3 or (powered and word == "m") or word in _LINKS))
+        word in _SHORT_UNITS
+        or (apart and (len(word) >= 3 or (powered and word == "m") or word in _LINKS))
         for word in words
     )
 

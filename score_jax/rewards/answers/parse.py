@@ -9,7 +9,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from score_jax.rewards.answers.numbers import literal, spoken, split_unit
+from score_jax.rewards.answers.numbers import literal, split_unit, spoken
 from score_jax.rewards.answers.spelling import matching
 
 
@@ -31,7 +31,8 @@ class Value:
 _AND_OR = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
 _NAME = re.compile(
-    r"\\text\{[A-Za-z ]{1,30}\}|(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,4}|\|[A-Za-z]{1,2}\||\[[A-Z]{3,6}\]"
+    r"\\text\{[A-Za-z ]{1,30}\}|(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,4}|\|[A-Za-z]{1,2}\|"
+    r"|\[[A-Z]{3,6}\]"
     r"|\\(?:overline|vec|hat|bar|overrightarrow|overleftrightarrow|widehat) ?\{ ?[A-Za-z]{1,3} ?\}"
     r"|\\(?:triangle|sin|cos|tan) ?[A-Z]{1,3}|\((?:[A-Za-z] ?, ?)+[A-Za-z]\)"
     r"|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([^()=<>]{1,20}\))?"
@@ -48,20 +49,25 @@ _BASED = re.compile(
     r"([0-9]{1,2}|[a-z]+) ?[)}]*",
     re.ASCII,
 )
-_MATRIX = re.compile(r"\\begin ?\{((?:small|psmall|bsmall|[pbB])?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin ?\{((?:small|psmall|bsmall|[pbB])?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL
+)
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|=|\\approx|\\equiv|\\sim(?![A-Za-z])")
 _INEQUALITY = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
-_CHOICE = re.compile(r"(?:option |choice )?(?:\( ?([A-J]) ?\)|([A-J])(?: ?[).:] ?|$))(.*)", re.IGNORECASE)
+_CHOICE = re.compile(
+    r"(?:option |choice )?(?:\( ?([A-J]) ?\)|([A-J])(?: ?[).:] ?|$))(.*)", re.IGNORECASE
+)
 _REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\R(?![A-Za-z])")
 _BUILDER = re.compile(
-    rf"\\\{{ ?({_VARIABLE.pattern})(?: ?\\in ?(?:{_REALS.pattern}))? ?(?:\\mid|\\vert|\||:) ?(.*)\\\}}"
+    rf"\\\{{ ?({_VARIABLE.pattern})(?: ?\\in ?(?:{_REALS.pattern}))?"
+    r" ?(?:\\mid|\\vert|\||:) ?(.*)\\\}"
 )
 _MIRRORED = {">": "<", r"\geq": r"\leq"}
 _TURN = re.compile(
-    r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?(?:\{?-?\d\}?))?) ?[({]? ?([\d.]+|\\frac\{\d+\}\{\d+\}|[a-z])"
-    r" ?\\text\{ degrees\} ?[)}]?"
+    r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?(?:\{?-?\d\}?))?) ?[({]? ?"
+    r"([\d.]+|\\frac\{\d+\}\{\d+\}|[a-z]) ?\\text\{ degrees\} ?[)}]?"
 )
 
 
@@ -87,7 +93,9 @@ def read(text: str) -> Value:
     parts = _split_list(text)
     if len(parts) > 1:
         values = [read(part) for part in parts]
-        if all(_INEQUALITY.search(part) for part in parts) and {"tuple"} == {v.kind for v in values}:
+        if all(_INEQUALITY.search(part) for part in parts) and {"tuple"} == {
+            v.kind for v in values
+        }:
             return _bounds(text, values)
         return _list(text, values)
     if text.startswith("\\{") and _closes_at_end(text):

@@ -17,7 +17,7 @@ _SYMBOLS = str.maketrans({
     "⌈": r"\lceil ", "⌉": r"\rceil ", "°": r"\text{ degrees}", "º": r"\text{ degrees}",
     "′": "'", "\u2018": "'", "\u2019": "'", "£": r"\text{pounds sterling}",
 })  # fmt: skip
-_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+|[₀₁₂₃₄₅₆₇₈₉]+")  # noqa: RUF001
+_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+|[₀₁₂₃₄₅₆₇₈₉]+")
 
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd"
 _GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi|rho|tau|mu|pi"
@@ -38,7 +38,10 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\[hv]space\*? ?\{[^{}]*\}", " "),
         (r"\\(?:[dtc]|nice|s|x|flat)frac(?![A-Za-z])", r"\\frac"),
         # km/h, in its ways
-        (r"\\frac ?\{ ?\\text ?\{([^{}]*)\} ?\} ?\{ ?\\text ?\{([^{}]*)\} ?\}", r"\\text{\1 per \2}"),
+        (
+            r"\\frac ?\{ ?\\text ?\{([^{}]*)\} ?\} ?\{ ?\\text ?\{([^{}]*)\} ?(\^ ?\{?\d\}?)? ?\}",
+            r"\\text{\1 per \2}\3",
+        ),
         (r"\\text ?\{([^{}]*)\} ?/ ?\\text ?\{([^{}]*)\}", r"\\text{\1 per \2}"),
         # A roman letter is a letter of the formula, a word is text. A `\text{C}` alone stays.
         (r"(?<![0-9 ])(?<=.)\\text\{([A-Za-z])\}(?=.)", r"\1"),
@@ -61,7 +64,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r">=", r"\\geq "),
         (r"<=", r"\\leq "),
         (r"(?<=[A-Za-z ])!=", r"\\neq "),
-        (rf"(?<![A-Za-z\\])a(sin|cos|tan)(?=\()", r"\\arc\1"),
+        (r"(?<![A-Za-z\\])a(sin|cos|tan)(?=\()", r"\\arc\1"),
         (rf"(?<![A-Za-z\\])({_FUNCTIONS})(?![A-Za-z])(?= ?[\\^(_A-Za-z0-9])", r"\\\1"),
         (r"(?<![A-Za-z\\])(sec|max|min)(?=\()", r"\\\1"),
         (r"(?<![A-Za-z\\])sqrt ?([0-9]+)", r"\\sqrt{\1}"),
@@ -86,11 +89,12 @@ _SWITCH = re.compile(
 _GROUP_SWITCH = re.compile(rf"\{{\s*{_SWITCH.pattern}")
 _WRAPPERS = (
     *(("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("*", "*")),
-    *(("`", "`"), ('"', '"'), ("“", "”"), ("„", "“"), ("«", "»"), ("'", "'"), ("‘", "’")),  # noqa: RUF001
+    *(("`", "`"), ("“", "”"), ("„", "“"), ("«", "»"), ("'", "'"), ("‘", "’")),
     *(("``", "''"), ("__", "__")),
 )
 _TRAILING = re.compile(
-    r"(?:(?<!\\)[.,;\s]|\\[,;:!> ]|\\$|\\q?quad|\\[hv]space\*?\{[^{}]*\}|\\\\|~|(?<![\w}\])])\{\})+$"
+    r"(?:(?<!\\)[.,;\s]|\\[,;:!> ]|\\$|\\q?quad|\\[hv]space\*?\{[^{}]*\}|\\\\|~"
+    r"|(?<![A-Za-z}\])])\{\})+$"
 )
 _LEADING = re.compile(r"(?:\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[hv]space\*?\{[^{}]*\}|~|\s)+")
 _DIGITS_AFTER_ROOT = re.compile(r"√\s*([0-9]+)")
@@ -169,7 +173,7 @@ def _character(char: str) -> str:
 
 
 def _unstyle(text: str) -> str:
-    r"""Without fonts and colours: `{\color{red} 5}`, `\mathbf{5}` → 5, `\textbf{odd}` → `\text{odd}`."""
+    r"""Without fonts and colours: `{\color{red} 5}` → ` 5`, `\textbf{odd}` → `\text{odd}`."""
     for match in reversed(list(_GROUP_SWITCH.finditer(text))):
         end = matching(text, match.start())
         if end is not None:
@@ -195,7 +199,7 @@ def _unstyle(text: str) -> str:
 
 
 def _is_word(inside: str, *, roman: bool) -> bool:
-    """Whether letters are a word or a unit, not names of values: `\\mathrm{m}` but not `\\mathrm{i}`."""
+    r"""Whether letters are a word or a unit, not names of values: `\mathrm{m}`, not `\mathrm{i}`."""
     if re.fullmatch(r"\s*[A-Za-z]\s*", inside):
         return roman and inside.strip() not in "ied"
     words = r"[A-Za-z().,'/ -]*(?:[A-Za-z]{2}|[a-z]/[a-z])[A-Za-z().,'/ -]*|\([A-Z]\)"
