@@ -88,7 +88,9 @@ def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
 
 def _same_choice(gold: tuple[str, str] | None, answer: tuple[str, str] | None) -> bool:
     """Whether both choose one letter, and at least one of them adds nothing to it."""
-    return bool(gold and answer) and gold[0] == answer[0] and not (gold[1] and answer[1])
+    if gold is None or answer is None:
+        return False
+    return gold[0] == answer[0] and not (gold[1] and answer[1])
 
 
 def _same_step(end: Value, step: Value, algebra: Algebra) -> bool:

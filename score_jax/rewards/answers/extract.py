@@ -3,8 +3,9 @@ r"""Finds the final answer that an attempt states; never guesses from the number
 The last of these in the text is the answer: a "final answer is …" sentence (the form that the
 paper's prompt asks for: `Final Answer: The final answer is $answer$. I hope it is correct.`), a
 closed `\boxed{…}`. So an attempt may quote an earlier answer and correct it. A sentence that
-continues as prose ("the final answer is in the form a + b …") is ignored if the text has a box; one
-that ends in "I hope it is correct" always counts.
+continues as prose ("the final answer is in the form a + b …") is ignored if the text has a box, and
+one that is working ("… is 15 * 8 = 120") if a `####` line follows; one that ends in "I hope it is
+correct" always counts.
 
 Where neither stands, and no box that never closes: the last `#### …` line that is no heading
 (GSM8K), else the last "the answer is …" sentence or `Answer: …` label. A label begins a line and
@@ -31,7 +32,9 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _HOPE = re.compile(r"I hope (?:it is|it's|they are) correct", re.IGNORECASE)
-_BOX = re.compile(r"(?:\\{1,2}|\x08)?(?:(?<=\x08)oxed|boxed|fbox)(?![A-Za-z])")
+_BOX = re.compile(
+    r"\\{1,2}(?:boxed|fbox)(?![A-Za-z])|\x08oxed(?= ?\{)|(?<![A-Za-z\\])(?:boxed|fbox)(?= ?\{)"
+)
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"}
 _OPENING = re.compile(r"\\begin|\\[(\[]|\$\$|\$")
@@ -44,7 +47,7 @@ _FILLER = re.compile(
     r"|equal to|given by|found to be)(?![A-Za-z]),?)+"
 )
 _EXPLANATION = re.compile(
-    r"[,;]?\s\(?(?:because|since|where|due to|given that|as(?! (?:well|much|many|long)))(?![A-Za-z])"
+    r"[,;]?\s\(?(?:because|since|where|due to|given that|as(?! (?:well|much|many)))(?![A-Za-z])"
     r"|,\s(?:which|so|by)(?![A-Za-z])(?!.*[0-9$\\])",
     re.DOTALL,
 )
@@ -72,7 +75,9 @@ def extract(text: str) -> str | None:
     final = next(_sentences(_FINAL, tail), None)
     if final is not None:
         prose = boxes and not final.closed and _PROSE.match(final.answer)
-        if not prose and not (boxes and boxes[-1].start >= final.end):
+        # Working, of which the line is the result: "the final answer is 15 * 8 = 120\n#### 120".
+        working = "=" in final.answer and not final.closed and "####" in tail[final.end :]
+        if not prose and not working and not (boxes and boxes[-1].start >= final.end):
             return final.answer
     if boxes:
         return boxes[-1].answer.strip() or None
@@ -88,10 +93,11 @@ def extract(text: str) -> str | None:
     return lines[0] if lines else None
 
 
-def candidates(text: str) -> list[str]:
-    """All that may be meant as the answer, likely ones first; else the last formula or number.
+def candidates(text: str) -> list[str | None]:
+    """All that may be meant as the answer, likely ones first, or [None].
 
-    For lenient grading only: some are quoted, or of an earlier step.
+    If nothing is stated, the last formula or number. For lenient grading only: some may be quoted,
+    or of an earlier step.
     """
     tail = text[-WINDOW_CHARS:]
     found = [extract(tail)]
@@ -103,7 +109,7 @@ def candidates(text: str) -> list[str]:
         places = [(match.end(), match[match.lastindex or 0]) for match in _FORMULA.finditer(tail)]
         places += [(match.end(), match[0].rstrip(",")) for match in _NUMBER.finditer(tail)]
         found = [max(places)[1]] if places else []
-    return list(dict.fromkeys(answer for answer in found if answer))
+    return list(dict.fromkeys(answer for answer in found if answer)) or [None]
 
 
 def _boxes(text: str) -> list[_Found]:

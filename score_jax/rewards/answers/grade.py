@@ -65,9 +65,7 @@ def grade_answers(
 
 def _leniently(pairs: Sequence[tuple[str, str]], deadline_sec: float) -> list[Grade]:
     """Each pair's first right candidate, else its first one."""
-    asked = [
-        [(_gold_of(gold), answer) for answer in candidates(text) or [None]] for text, gold in pairs
-    ]
+    asked = [[(_gold_of(gold), one) for one in candidates(text)] for text, gold in pairs]
     grades = iter(_decided(list(itertools.chain(*asked)), deadline_sec))
     return [
         max([next(grades) for _ in questions], key=lambda grade: grade.reward)

@@ -90,6 +90,8 @@ def read(text: str) -> Value:
         return read(builder[2])
     if ":" in text:
         return Value("text", text, text)
+    if " and " in text and (number := spoken(text)) is not None:
+        return Value("number", text, str(number), exact=Fraction(number))
     parts = _split_list(text)
     if len(parts) > 1:
         values = [read(part) for part in parts]

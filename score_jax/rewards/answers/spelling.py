@@ -199,7 +199,7 @@ def _unstyle(text: str) -> str:
 
 
 def _is_word(inside: str, *, roman: bool) -> bool:
-    r"""Whether letters are a word or a unit, not names of values: `\mathrm{m}`, not `\mathrm{i}`."""
+    r"""Whether letters are a word or a unit, not names of values: `\mathrm{m}` but not `{i}`."""
     if re.fullmatch(r"\s*[A-Za-z]\s*", inside):
         return roman and inside.strip() not in "ied"
     words = r"[A-Za-z().,'/ -]*(?:[A-Za-z]{2}|[a-z]/[a-z])[A-Za-z().,'/ -]*|\([A-Z]\)"

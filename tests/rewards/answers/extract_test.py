@@ -27,7 +27,7 @@ FOUND = [
     ("The final answer is in the form a+b. So \\boxed{5}", "5"),
     ("The final answer is Sunday.", "Sunday"),
     ("The final answer is odd. I hope it is correct. Not \\boxed{3}", "3"),
-    ("The final answer is 15 * 8 = 120 pints\n#### 120", "15 * 8 = 120 pints"),
+    ("The final answer is 15 * 8 = 120 pints\n#### 120", "120"),
     ("so \\boxed{1}, no, \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
     ("\\boxed{\\boxed{5}}", "{5}"),
     ("\\boxed{6\\boxed{5}}", "6{5}"),
