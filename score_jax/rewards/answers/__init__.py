@@ -8,3 +8,4 @@ cost too much. voting gives the form of an answer in which equal answers can be 
 
 from score_jax.rewards.answers.grade import grade_answer as grade_answer
 from score_jax.rewards.answers.grade import grade_answers as grade_answers
+from score_jax.rewards.answers.grade import grade_leniently as grade_leniently

@@ -16,6 +16,7 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
 from score_jax.rewards.answers.compare import Refused, same
+from score_jax.rewards.answers.limits import refusal
 from score_jax.rewards.answers.parse import read
 from score_jax.rewards.workers import spawner
 
@@ -23,6 +24,7 @@ WORKER_MEMORY_BYTES = 1 << 30
 DIGITS = 60
 AGREEMENT = 1e-40  # relative
 
+_BARE_LOG = re.compile(r"\\log(?! ?_)(?![A-Za-z])")
 _DECIMAL = re.compile(r"(\^ ?)?([0-9]*)\.([0-9]+)")
 # Two points with all letters positive, three with mixed signs; letters take the primes in turn.
 _SIGNS = ((1, 1, 1), (1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1))
@@ -48,8 +50,13 @@ def decide(gold: str, answer: str) -> str:
 def equal_expressions(gold: str, answer: str) -> bool:
     """Whether two LaTeX expressions are equal for all values of their letters.
 
-    Raises: Unparseable.
+    Raises: Unparseable; Refused for an answer that the library must not see.
     """
+    if refusal(answer):
+        raise Refused(answer)
+    if "\\ln" in gold + answer:
+        # A log without a base is natural beside an ln; math-verify takes it to the base 10.
+        gold, answer = (_BARE_LOG.sub(r"\\ln", one) for one in (gold, answer))
     ours, theirs = _parse(gold), _parse(answer)
     if isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr):
         agree = _agree_at_points(ours, theirs, DIGITS + max(len(gold), len(answer)))

@@ -3,14 +3,16 @@
 Numbers compare exactly. If the gold is an integer, the answer must be a number written out, not
 arithmetic left undone. Lists and sets are unordered, tuples ordered; one value too many is wrong.
 Brackets, bases and names of letters must agree. A unit, degree or percent sign may be missing on
-either side, but not differ. Words compare as words. All else is decided by `algebra`.
+either side, but not differ. Words compare as words. An equation such as `24/2 = 12` is its right
+side if it is true. "(C) 12" is C; "x = 1, y = 2" is (1, 2). All else is decided by `algebra`.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
+from score_jax.rewards.answers.limits import refusal
 from score_jax.rewards.answers.numbers import units_agree
-from score_jax.rewards.answers.parse import Value, text_form
+from score_jax.rewards.answers.parse import Value, choice, text_form
 from score_jax.rewards.answers.spelling import tight
 
 Algebra = Callable[[str, str], bool]  # (gold, answer) LaTeX expressions → equal or not
@@ -25,7 +27,9 @@ class Refused(Exception):
 
 
 def undecided(gold: str, answer: str) -> bool:
-    """For a process that does no algebra."""
+    """For a process that does no algebra. Raises: Undecided, or Refused if none may be done."""
+    if reason := refusal(answer):
+        raise Refused(reason)
     raise Undecided
 
 
@@ -35,8 +39,18 @@ def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
         # "y = x" may be answered "x = y", but "x = 5" not "y = 5".
         both_numbers = gold.kind == "number" or answer.kind == "number"
         return False if both_numbers else algebra(gold.source, answer.source)
+    if _same_choice(choice(gold.source), choice(answer.source)):
+        return True
+    if answer.kind == "relation" and answer.items and gold.kind != "relation" and not gold.name:
+        *steps, end = answer.items
+        return same(gold, end, algebra) and all(_same_step(end, one, algebra) for one in steps)
     if "text" in (gold.kind, answer.kind):
         return text_form(gold) == text_form(answer)
+    if {gold.kind, answer.kind} == {"list", "tuple"}:
+        ours, theirs = _by_name(gold), _by_name(answer)
+        return (
+            bool(ours and theirs) and len(ours) == len(theirs) and _all_same(ours, theirs, algebra)
+        )
     if "list" in (gold.kind, answer.kind):
         return gold.kind == answer.kind and _same_unordered(gold.items, answer.items, algebra)
     if gold.kind == answer.kind == "union":
@@ -70,6 +84,33 @@ def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
         written = [value.source for value in (gold, answer) if value.kind == "expression"]
         return any(_SET.search(one) for one in written) and algebra(gold.source, answer.source)
     return False
+
+
+def _same_choice(gold: tuple[str, str] | None, answer: tuple[str, str] | None) -> bool:
+    """Whether both choose one letter, and at least one of them adds nothing to it."""
+    if gold is None or answer is None:
+        return False
+    return gold[0] == answer[0] and not (gold[1] and answer[1])
+
+
+def _same_step(end: Value, step: Value, algebra: Algebra) -> bool:
+    """Whether a side of an equation equals its last side; arithmetic may be left undone here."""
+    if step.kind == end.kind == "number":
+        return _same_number(end, step)
+    scalars = ("number", "expression")
+    return {step.kind, end.kind} <= set(scalars) and algebra(end.body, step.body)
+
+
+def _by_name(value: Value) -> Sequence[Value]:
+    """The items of "x = 1, y = 2" in order, as of (1, 2); those of other lists have none."""
+    if value.kind == "tuple":
+        return value.items if value.form == "()" else ()
+    names = [item.name for item in value.items]
+    if not all(names) or len(set(names)) < len(names):
+        return ()
+    if set(names) <= {"x", "y", "z"}:
+        return sorted(value.items, key=lambda item: item.name)
+    return value.items
 
 
 _SET = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset|begin)(?![A-Za-z])")

@@ -10,12 +10,13 @@ crash.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 from score_jax.problem import Grade
 from score_jax.rewards.answers.compare import Refused, Undecided, same, undecided
-from score_jax.rewards.answers.extract import extract
-from score_jax.rewards.answers.limits import refusal, too_deep, unbalanced
+from score_jax.rewards.answers.extract import candidates, extract
+from score_jax.rewards.answers.limits import too_deep, unbalanced
 from score_jax.rewards.answers.parse import read
 from score_jax.rewards.answers.spelling import normalise, tight
 from score_jax.rewards.remembered import Remembered
@@ -37,14 +38,43 @@ def grade_answer(text: str, gold: str) -> Grade:
     return grade_answers([(text, gold)])[0]
 
 
+def grade_leniently(text: str, gold: str) -> Grade:
+    """Whether `gold` is anywhere in `text` where an answer may be meant: a metric, never a reward.
+
+    Right if grade_answer says so, or if any of the last boxes, "final answer is …" sentences,
+    "answer is …" sentences, labels and `####` lines is right, or else the last number or formula.
+    """
+    return grade_answers([(text, gold)], lenient=True)[0]
+
+
 def grade_answers(
-    pairs: Sequence[tuple[str, str]], deadline_sec: float = deadlines.DEADLINE_SEC
+    pairs: Sequence[tuple[str, str]],
+    deadline_sec: float = deadlines.DEADLINE_SEC,
+    *,
+    lenient: bool = False,
 ) -> list[Grade]:
     """Grades (text, gold) pairs together: equal questions once, hard ones in parallel.
 
     deadline_sec: wall clock for one hard answer, and for all hanging ones of the call together.
+    lenient: as grade_leniently; else as grade_answer.
     """
-    stated = [(_gold_of(gold), extract(text)) for text, gold in pairs]
+    if lenient:
+        return _leniently(pairs, deadline_sec)
+    return _decided([(_gold_of(gold), extract(text)) for text, gold in pairs], deadline_sec)
+
+
+def _leniently(pairs: Sequence[tuple[str, str]], deadline_sec: float) -> list[Grade]:
+    """Each pair's first right candidate, else its first one."""
+    asked = [[(_gold_of(gold), one) for one in candidates(text)] for text, gold in pairs]
+    grades = iter(_decided(list(itertools.chain(*asked)), deadline_sec))
+    return [
+        max([next(grades) for _ in questions], key=lambda grade: grade.reward)
+        for questions in asked
+    ]
+
+
+def _decided(stated: Sequence[tuple[str, str | None]], deadline_sec: float) -> list[Grade]:
+    """Grades of (gold, stated answer) pairs."""
     reason_of = {question: _reason(*question) for question in dict.fromkeys(stated)}
     hard = {
         (gold, answer): (normalise(gold), normalise(answer))
@@ -99,6 +129,6 @@ def _quick_reason(gold: str, answer: str) -> str:
     except Refused:
         return "refused"
     except Undecided:
-        return "refused" if refusal(theirs) else _UNDECIDED
+        return _UNDECIDED
     except RecursionError:
         return "refused"

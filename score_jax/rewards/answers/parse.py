@@ -9,7 +9,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from score_jax.rewards.answers.numbers import literal, split_unit
+from score_jax.rewards.answers.numbers import literal, split_unit, spoken
 from score_jax.rewards.answers.spelling import matching
 
 
@@ -21,30 +21,61 @@ class Value:
     source: str  # all of it
     body: str  # without its name and its unit
     exact: Fraction | None = None  # kind number
-    items: tuple["Value", ...] = ()  # kinds list, tuple (intervals too), union, matrix
+    # Of kinds list, tuple (intervals too), union, matrix, and the sides of a relation's equations.
+    items: tuple["Value", ...] = ()
     form: str = ""  # tuple: its brackets; matrix: "2x3"; based: the base
     name: str = ""  # "x" of "x = 5"
     unit: str = ""
 
 
 _AND_OR = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
+_AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
 _NAME = re.compile(
-    r"(?:\\text\{[A-Za-z ]{1,30}\}|\\angle ?[A-Z]{1,3}|[A-Z]{2,4}"
-    r"|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z, ]{1,8}\))?|\|[A-Za-z]{1,2}\|)"
+    r"\\text\{[A-Za-z ]{1,30}\}|(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,4}|\|[A-Za-z]{1,2}\|"
+    r"|\[[A-Z]{3,6}\]"
+    r"|\\(?:overline|vec|hat|bar|overrightarrow|overleftrightarrow|widehat) ?\{ ?[A-Za-z]{1,3} ?\}"
+    r"|\\(?:triangle|sin|cos|tan) ?[A-Z]{1,3}|\((?:[A-Za-z] ?, ?)+[A-Za-z]\)"
+    r"|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([^()=<>]{1,20}\))?"
+    r"|[A-Za-z](?: ?\+ ?[A-Za-z]){1,5}"
+)
+_OVER = re.compile(r"\\(?:overline|vec|hat|bar|overrightarrow|overleftrightarrow|widehat)|[{} ]")
+_VARIABLE = re.compile(
+    r"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega))(?:_\w|_\{\w+\})?"
+    r"|[A-Za-z] ?\( ?[A-Za-z] ?\)"
 )
 _MEMBER = re.compile(r"([A-Za-z]) ?\\in(?![A-Za-z]) ?")
-_BASED = re.compile(r"([0-9A-Za-z]+) ?_ ?\{? ?([0-9]{1,2}) ?\}?", re.ASCII)
-_MATRIX = re.compile(r"\\begin ?\{([pbB]?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL)
+_BASED = re.compile(
+    r"\(?([0-9A-Za-z]+)\)? ?(?:_ ?\{? ?(?:\\text ?\{)?|(?:\\text ?\{)? ?\(? ?(?:in )?base[ -]) ?"
+    r"([0-9]{1,2}|[a-z]+) ?[)}]*",
+    re.ASCII,
+)
+_MATRIX = re.compile(
+    r"\\begin ?\{((?:small|psmall|bsmall|[pbB])?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL
+)
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|=|\\approx|\\equiv|\\sim(?![A-Za-z])")
+_INEQUALITY = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
-_REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\mathbf ?\{? ?R ?\}?|\\R(?![A-Za-z])")
+_CHOICE = re.compile(
+    r"(?:option |choice )?(?:\( ?([A-J]) ?\)|([A-J])(?: ?[).:] ?|$))(.*)", re.IGNORECASE
+)
+_REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\R(?![A-Za-z])")
+_BUILDER = re.compile(
+    rf"\\\{{ ?({_VARIABLE.pattern})(?: ?\\in ?(?:{_REALS.pattern}))?"
+    r" ?(?:\\mid|\\vert|\||:) ?(.*)\\\}"
+)
 _MIRRORED = {">": "<", r"\geq": r"\leq"}
+_TURN = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?(?:\{?-?\d\}?))?) ?[({]? ?"
+    r"([\d.]+|\\frac\{\d+\}\{\d+\}|[a-z]) ?\\text\{ degrees\} ?[)}]?"
+)
 
 
 def read(text: str) -> Value:
     """The value that `text` states; anything unknown is an expression."""
     text = _peel(text)
+    if "degrees" in text and "\\" in text:
+        text = _TURN.sub(r"\1(\\frac{\2\\pi}{180})", text)
     body, unit = split_unit(text) if text else (text, "")
     exact = literal(body)
     if exact is not None:
@@ -54,11 +85,21 @@ def read(text: str) -> Value:
         words = only_text[1].strip()
         inner = read(words)
         return inner if inner.kind in ("number", "list") else Value("text", text, words)
+    builder = _BUILDER.fullmatch(text)
+    if builder and _INEQUALITY.search(builder[2]):
+        return read(builder[2])
     if ":" in text:
         return Value("text", text, text)
+    if " and " in text and (number := spoken(text)) is not None:
+        return Value("number", text, str(number), exact=Fraction(number))
     parts = _split_list(text)
     if len(parts) > 1:
-        return _list(text, [read(part) for part in parts])
+        values = [read(part) for part in parts]
+        if all(_INEQUALITY.search(part) for part in parts) and {"tuple"} == {
+            v.kind for v in values
+        }:
+            return _bounds(text, values)
+        return _list(text, values)
     if text.startswith("\\{") and _closes_at_end(text):
         return _list(text, [read(part) for part in _split(text[2:-2], ",;")])
     if _REALS.fullmatch(text):
@@ -72,15 +113,23 @@ def read(text: str) -> Value:
     if len(unions) > 1:
         return Value("union", text, text, items=tuple(read(part) for part in unions))
     if text[:1] in ("(", "[") and _closes_at_end(text):
-        items = tuple(read(part) for part in _split(text[1:-1], ",;"))
+        inside = text[1:-1].strip()
+        if inside.startswith("\\begin") and _MATRIX.fullmatch(inside):
+            return read(inside)
+        items = tuple(read(part) for part in _split(inside, ",;"))
         return Value("tuple", text, text, items=items, form=text[0] + text[-1])
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         return _matrix(text, matrix[2])
     based = _BASED.fullmatch(text)
     if based and any(char.isdigit() for char in based[1]):
-        return Value("based", text, based[1].upper(), form=based[2])
+        base = based[2] if based[2].isdigit() else spoken(based[2])
+        if base is not None:
+            return Value("based", text, based[1].upper(), form=str(base))
     if _WORDS.fullmatch(text) and re.search(r"[A-Za-z]{3}", text):
+        number = spoken(text)
+        if number is not None:
+            return Value("number", text, str(number), exact=Fraction(number))
         return Value("text", text, text)
     if "\\pm" in body or "\\mp" in body:
         signs = (("+", "-"), ("-", "+"))
@@ -89,10 +138,22 @@ def read(text: str) -> Value:
     return Value("expression", text, body, unit=unit)
 
 
+def choice(text: str) -> tuple[str, str] | None:
+    r"""The letter of "C", "(C) 12", `\text{(C)} 12`, "C. 12" and what follows it; else None.
+
+    What follows is no choice of a second letter.
+    """
+    plain = _TEXT.sub(r"\1", text).strip().rstrip(".")
+    found = _CHOICE.fullmatch(plain)
+    if not found or _AND_OR.search(found[3]) or re.search(r"[A-J] ?\)", found[3]):
+        return None
+    return (found[1] or found[2]).upper(), found[3].strip()
+
+
 def text_form(value: Value) -> str:
     """Words for comparison: no case, spaces, full stops, quotes, or brackets around one letter."""
     plain = _TEXT.sub(r"\1", value.source)
-    plain = re.sub(r"[\s.'\"`]|\\ ", "", plain).lower()
+    plain = re.sub(r"[\s.'\"`\\]", "", plain).lower()
     return re.sub(r"^\(([a-z])\)$", r"\1", plain)
 
 
@@ -153,33 +214,64 @@ def _split_list(text: str) -> list[str]:
 def _relation(text: str) -> Value:
     sides = [side.strip() for side in _RELATION.split(text)]
     signs = _RELATION.findall(text)
-    if len(signs) == 1 and signs[0] == "=" and _NAME.fullmatch(sides[0]) and sides[1]:
-        value = read(sides[1])
-        return dataclasses.replace(value, source=text, name=sides[0].replace(" ", ""))
+    if set(signs) == {"="} and all(sides):
+        if _NAME.fullmatch(sides[0]):
+            value = read(text.split("=", 1)[1])
+            return dataclasses.replace(value, source=text, name=_OVER.sub("", sides[0]))
+        return Value("relation", text, text, items=tuple(read(side) for side in sides))
     interval = _interval(sides, signs)
     return Value("relation", text, text) if interval is None else read(interval)
 
 
 def _interval(sides: list[str], signs: list[str]) -> str | None:
     """`2 <= x < 5` → `[2,5)`, `x > 3` → `(3,oo)`; None unless it bounds a single letter."""
+    if signs == [r"\neq"] and _VARIABLE.fullmatch(sides[0]) and _is_bound(sides[1]):
+        return rf"\mathbb{{R}}\setminus\{{{sides[1]}\}}"
     if all(sign in _MIRRORED for sign in signs):
         sides, signs = sides[::-1], [_MIRRORED[sign] for sign in reversed(signs)]
     if not all(sign in ("<", r"\leq") for sign in signs) or not all(sides):
         return None
     opening, closing = "(" if signs[0] == "<" else "[", ")" if signs[-1] == "<" else "]"
-    letter = re.compile(r"[A-Za-z]")
-    if len(sides) == 3 and letter.fullmatch(sides[1]):
+    if len(sides) == 3 and _VARIABLE.fullmatch(sides[1]):
+        # An infinite bound is never reached.
+        opening = "(" if sides[0].endswith("\\infty") else opening
+        closing = ")" if sides[2].endswith("\\infty") else closing
         return f"{opening}{sides[0]},{sides[2]}{closing}"
-    if len(sides) == 2 and letter.fullmatch(sides[0]) and not re.search(r"[a-z]", sides[1]):
+    if len(sides) == 2 and _VARIABLE.fullmatch(sides[0]) and _is_bound(sides[1]):
         return rf"(-\infty,{sides[1]}{closing}"
-    if len(sides) == 2 and letter.fullmatch(sides[1]) and not re.search(r"[a-z]", sides[0]):
+    if len(sides) == 2 and _VARIABLE.fullmatch(sides[1]) and _is_bound(sides[0]):
         return rf"{opening}{sides[0]},\infty)"
     return None
 
 
+def _is_bound(side: str) -> bool:
+    """Whether a side is a number, so has no letters but e."""
+    return not re.search(r"[A-DF-Za-df-z]", re.sub(r"\\(?:[A-Za-z]+)", "", side))
+
+
+def _bounds(text: str, values: list[Value]) -> Value:
+    """Inequalities together: "x < -1 or x > 1" is a union; "x > 1 and x < 5" an interval."""
+    rays = {value.items[0].source == r"-\infty": value for value in values}
+    if len(values) == 2 and len(rays) == 2 and not _or(text):
+        (low, high), (opening, closing) = (
+            (rays[False].items[0], rays[True].items[1]),
+            (rays[False].form[0], rays[True].form[1]),
+        )
+        crossed = low.exact is not None and high.exact is not None and low.exact >= high.exact
+        if not crossed:
+            return read(f"{opening}{low.source},{high.source}{closing}")
+        if _AND.search(text):
+            return Value("expression", text, text)
+    return Value("union", text, text, items=tuple(values))
+
+
+def _or(text: str) -> bool:
+    return bool(re.search(r"(?<![A-Za-z\\])or(?![A-Za-z])", text))
+
+
 def _matrix(text: str, inside: str) -> Value:
     inside = re.sub(r"^ ?\{[lcr|]*\}", "", inside)
-    rows = [row for row in re.split(r"\\\\", inside) if row.strip()]
+    rows = [row for row in re.split(r"\\\\(?:\[[0-9.]+[a-z]{2}\])?", inside) if row.strip()]
     cells = [row.split("&") for row in rows]
     if len({len(row) for row in cells}) != 1:
         return Value("expression", text, text)

@@ -1,6 +1,7 @@
 """The answer that an attempt states, in a form in which equal answers are equal strings."""
 
 from score_jax.rewards.answers.extract import extract
+from score_jax.rewards.answers.grade import MAX_ANSWER_CHARS
 from score_jax.rewards.answers.spelling import normalise, tight
 
 GRADERS = ("answer", "first_character")  # whose answers can be voted on; programs have none
@@ -15,4 +16,6 @@ def stated(grader: str, text: str) -> str | None:
     if grader == "first_character":
         return text[:1] if text[:1] in tuple("0123456789") else None
     answer = extract(text)
-    return tight(normalise(answer)) or None if answer is not None else None
+    if answer is None or len(answer) > MAX_ANSWER_CHARS:
+        return answer
+    return tight(normalise(answer)) or None

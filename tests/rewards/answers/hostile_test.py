@@ -110,7 +110,8 @@ BOXED = {
 }
 WHOLE = {
     "a million entries": r"\boxed{\begin{pmatrix}" + "1&" * 10**6 + r"1\end{pmatrix}}",
-    "the box after the sentence": r"The final answer is 6. \boxed{5}",
+    "the box before the sentence": r"\boxed{5} The final answer is 6.",
+    "the sentence before the box": r"The final answer is 5. No: \boxed{6}",
     "another box after the first": r"\boxed{5}\boxed{6}",
     "a hedged line": "#### 5 or 6",
     "a hedged sentence": "The final answer is 5 or 6.",

@@ -37,10 +37,6 @@ def gsm8k(split: str) -> list[tuple[str, str]]:
 
 # Those of MATH's 12,500 published solutions that are not graded right, and why.
 NOT_RIGHT = {
-    "train/geometry/6139.json": (
-        r"the working says 'our final answer is $75+2=77$' before \boxed{77}, and that sentence "
-        "comes before a box; a sum that has an equation for an answer is not read as its right side"
-    ),
     "train/number_theory/7115.json": "the published gold and box are empty",
     "train/number_theory/7117.json": "the published gold and box are empty",
 }
