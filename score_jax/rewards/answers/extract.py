@@ -113,8 +113,7 @@ def _unbox(sentence: str) -> str:
 
 def _sentence_end(text: str) -> int:
     """Where the first sentence ends: at a newline or a full stop outside of maths."""
-    position = 0
-    depth = 0
+    position = depth = 0
     while position < len(text):
         char = text[position]
         opening = _OPENING.match(text, position) if char in "\\$" else None

@@ -51,10 +51,9 @@ def read(text: str) -> Value:
         return Value("number", text, body, exact=exact, unit=unit)
     only_text = _TEXT.fullmatch(text)
     if only_text:
-        inner = read(only_text[1].strip())
-        return (
-            inner if inner.kind in ("number", "list") else Value("text", text, only_text[1].strip())
-        )
+        words = only_text[1].strip()
+        inner = read(words)
+        return inner if inner.kind in ("number", "list") else Value("text", text, words)
     if ":" in text:
         return Value("text", text, text)
     parts = _split_list(text)

@@ -30,7 +30,6 @@ _EXCEPTIONS = {
     if isinstance(kind, type) and issubclass(kind, BaseException) and kind.__name__ == name
 }
 
-
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": operator.call,
     "attribute": getattr,

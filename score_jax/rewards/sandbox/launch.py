@@ -26,7 +26,6 @@ def launch(
 ) -> tuple[subprocess.Popen[bytes], socket.socket, str]:
     """Starts a process that runs the `main` of a module beside this one; waits for its first word.
 
-    kind: of the sandbox.
     timeout_sec: of its first word and of each later message on the socket; None: no limit.
     Returns: the process, our end of its control socket, and why it failed: empty if it is ready.
     """
