@@ -46,7 +46,8 @@ def problem(row: dict[str, str]) -> Problem:
     """The problem of an example; its test is the published check and a call of it."""
     test = f"{row['test'].strip()}\n\ncheck({row['entry_point']})\n"
     prelude, stub = parts(row["prompt"], row["entry_point"])
-    gold = {"tests": [test], "setup": "", "prelude": prelude, "stub": stub}
+    names = {"entry_points": [row["entry_point"]], "prelude": prelude, "stub": stub}
+    gold = {"tests": [test], "setup": "", **names}
     return Problem(
         id=f"{NAME}/{row['task_id'].rpartition('/')[2]}",
         prompt=row["prompt"],

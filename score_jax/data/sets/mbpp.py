@@ -9,6 +9,7 @@ All tests of `test_list` are shown, as in the paper, and all must pass. The extr
 tasks (`challenge_test_list`) are neither shown nor run.
 """
 
+import ast
 import json
 import pathlib
 from typing import Any
@@ -66,13 +67,24 @@ def examples(path: pathlib.Path, split: str) -> list[dict[str, Any]]:
 def problem(row: dict[str, Any]) -> Problem:
     """The problem of an example, its tests in the prompt."""
     tests = list(row["test_list"])
-    gold = {"tests": tests, "setup": row["test_setup_code"], "prelude": ""}
+    setup = row["test_setup_code"]
+    names = _entry_points(row["code"], [setup, *tests])
+    gold = {"tests": tests, "setup": setup, "entry_points": names, "prelude": ""}
     return Problem(
         id=f"{NAME}/{row['task_id']}",
         prompt="\n".join([f"{row['text']} Your code should pass these tests:", "", *tests]),
         gold=json.dumps(gold),
         grader="program",
     )
+
+
+def _entry_points(code: str, tests: list[str]) -> list[str]:
+    """The names of the reference that tests use: its function, in some tasks a class too."""
+    used = {
+        node.id for one in tests for node in ast.walk(ast.parse(one)) if isinstance(node, ast.Name)
+    }
+    defined = (getattr(node, "name", "") for node in ast.parse(code).body)
+    return sorted(used.intersection(defined))
 
 
 def problems(path: str, split: str) -> list[Problem]:

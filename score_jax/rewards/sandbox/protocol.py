@@ -7,7 +7,9 @@ Pickle and marshal are not used: they can be made to run code or crash.
     None, bool, str, int, float, list   as JSON writes them (NaN and infinities included)
     {"tuple": [...]}, {"dict": [[k, v], ...]}, {"bytes": "00ff"}, {"Fraction": [1, 3]} …
     {"same": n}     the n-th list, dict, set … of this exchange, in the order of arrival
+    {"namedtuple": [names, [...]]}   a tuple whose items have names
     {"object": n}   a handle
+    {"function": n} a function of the tests
 
 Limits: 8 MB a message, 40 levels. Not sent: classes, attributes of subclasses, time zones.
 """
@@ -34,7 +36,8 @@ class Malformed(ValueError):
     """The bytes are not a message, or the other side is gone."""
 
 
-Opaque = Callable[[Any], int]  # an object that stays on this side → its number
+# An object that stays on its side → its number; -1, -2, … are functions of the tests.
+Opaque = Callable[[Any], int]
 Resolve = Callable[[int], Any]  # the number of an object of the other side → what stands for it
 
 
@@ -63,6 +66,15 @@ _FIXED = {"tuple": tuple, "frozenset": frozenset}
 _NAMED = (int, float, str, bool, list, tuple, dict, set, frozenset, bytes, complex)
 _NAMED_FUNCTIONS = (abs, len, max, min, round, sorted, sum, ord, chr)
 _BUILTINS = {one.__name__: one for one in (*_NAMED, *_NAMED_FUNCTIONS)}
+
+
+class Named(tuple):  # type: ignore[type-arg]  # of anything
+    """A named tuple of the other side: equal to a plain tuple, its items also attributes."""
+
+    _fields: tuple[str, ...] = ()
+
+    def _asdict(self) -> dict[str, Any]:
+        return dict(zip(self._fields, self, strict=True))
 
 
 class Graph:
@@ -95,10 +107,11 @@ def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
         known = len(graph.values)
         number = graph.add(value)
         return contents(value, graph, opaque, depth) if number == known else {"same": number}
-    named = issubclass(kind, tuple) and isinstance(getattr(kind, "_fields", None), tuple)
-    if kind in (tuple, frozenset) or named:
-        name = "frozenset" if kind is frozenset else "tuple"
-        return {name: [pack(item, graph, opaque, depth + 1) for item in value]}
+    if kind in (tuple, frozenset):
+        return {kind.__name__: [pack(item, graph, opaque, depth + 1) for item in value]}
+    if issubclass(kind, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
+        items = [pack(item, graph, opaque, depth + 1) for item in value]
+        return {"namedtuple": [[str(name) for name in value._fields], items]}
     if kind is bytes:
         return {"bytes": value.hex()}
     if kind in _PARTS and getattr(value, "tzinfo", None) is None:
@@ -108,7 +121,8 @@ def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
     for name, builtin in _BUILTINS.items():
         if value is builtin:
             return {"builtin": name}
-    return {"object": opaque(value)}
+    number = opaque(value)
+    return {"object": number} if number >= 0 else {"function": -1 - number}
 
 
 def contents(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
@@ -154,12 +168,21 @@ def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) ->
         return graph.values[_natural(inner)]
     if tag == "object":
         return resolve(_natural(inner))
+    if tag == "function":
+        return resolve(-1 - _natural(inner))
     if tag == "builtin":
         return _BUILTINS[inner]
     if tag == "bytes":
         return bytes.fromhex(inner)
     if tag in _FIXED:
         return _FIXED[tag](unpack(item, graph, resolve, depth + 1) for item in _list(inner))
+    if tag == "namedtuple":
+        names, items = inner
+        named = Named(unpack(item, graph, resolve, depth + 1) for item in _list(items))
+        if len(names) != len(named) or not all(str(name).isidentifier() for name in names):
+            raise Malformed("wrong names of items")
+        vars(named).update(zip(names, named, strict=True), _fields=tuple(names))
+        return named
     if tag in _PART_NAMES:
         kind = _PART_NAMES[tag]
         parts = [unpack(part, graph, resolve, depth + 1) for part in _list(inner)]

@@ -156,6 +156,11 @@ def configure(kind: str = "auto", allow_unsandboxed: bool = False) -> str:
     return shared().kind
 
 
+def packages() -> tuple[str, ...]:
+    """The packages that programs and tests may import, beside the standard library."""
+    return ()
+
+
 def shared(*, after: Sandbox | None = None) -> Sandbox:
     """The sandbox of this process, started on first use. Raises: InputError where none works.
 

@@ -8,22 +8,32 @@ expected value to the program. The program compares two Handles.
 
 Who provides a name: names that the tests, their setup or the prelude define are their own. So are
 the built-ins, and standard modules that a test uses without importing them. The program provides
-all others. It provides a built-in name only if it provides no other: `assert sum(10, 15) == 6`.
+the job's entry points, and nothing else. Where a job names none, the program provides all other
+names; a built-in name only if it provides no other: `assert sum(10, 15) == 6`. An exception that
+tests only catch is the program's own class of that name, by its name alone.
 
-Not handled: functions of the tests as arguments of the program's, tests that fork.
+The program may call functions of the tests that it got as arguments. They run here. What they
+change in their arguments the program does not see, and an assertion in them that fails ends the
+tests.
+
+Tests may import the standard library and the packages that programs may import, nothing else.
+
+Not handled: objects of the tests' own classes as arguments of the program's, tests that fork.
 """
 
 import ast
 import builtins
 import dataclasses
+import functools
 import importlib
-import symtable
 import sys
+import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from score_jax.rewards.sandbox import protocol
+from score_jax.rewards.sandbox.choose import Scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +44,21 @@ class Job:
     tests: tuple[str, ...]  # statements
     setup: str = ""  # run before the tests, on their side: it may call the program
     prelude: str = ""  # code from the prompt: the program gets it, and the tests trust it
+    blocks: tuple[tuple[str, ...], ...] = ()  # in place of `program`: readings of a text, choose.py
+    stub: str = ""  # the beginning of a function that a block may continue
+    entry_points: tuple[str, ...] = ()  # what the program defines for the tests
+    cases: tuple[tuple[str, str], ...] = ()  # in place of `tests`: standard input, its output
 
     @classmethod
     def of_fields(cls, fields: dict[str, Any]) -> "Job":
         """The job whose `vars` were sent as JSON."""
         return cls(**{**fields, "tests": tuple(fields["tests"])})
+
+    def code(self, names: Sequence[str]) -> Any:
+        """The program as the guest takes it; names: what it must define."""
+        if not self.blocks:
+            return self.program
+        return {"blocks": self.blocks, "names": list(names), "stub": self.stub}
 
 
 class Ended(BaseException):
@@ -51,30 +71,43 @@ class Guest:
     def __init__(self, fd: int):
         self._channel = protocol.Channel(fd)
         self.failure = ""  # why the program can no longer pass
+        self.exceptions: dict[str, type[Exception]] = {}  # the program's own, that tests catch
+        self._functions = protocol.Graph()  # of the tests, that the program has got
 
     def load(self, job: Job, names: Sequence[str]) -> dict[str, Any]:
         """Runs the program; returns the values of those `names` that it defines."""
         prelude = "\n".join([job.prelude, *_imports(job.setup)])
-        found = self._ask({"load": [prelude, job.program, list(names)]}).get("value")
+        wanted = [*names, *self.exceptions]
+        found = self._ask({"load": [prelude, job.code(wanted), list(names)]}).get("value")
         if not isinstance(found, dict):
             self._end("crash")
         return {
             name: self._unpack(found[name], protocol.Graph()) for name in names if name in found
         }
 
+    def printed(self, job: Job, given: str) -> str:
+        """What the program prints as a script that is given this standard input."""
+        script = [job.prelude, job.code(job.entry_points), given]
+        found = self._ask({"script": script}).get("value")
+        if not isinstance(found, str):
+            self._end("crash")
+        return found
+
     def do(self, operation: str, /, *args: Any, **kwargs: Any) -> Any:
         """Does an operation on the program's objects; returns or raises what the operation does."""
         graph = protocol.Graph()
         message = {
             "do": operation,
-            "args": [protocol.pack(one, graph, _number_of) for one in args],
-            "kwargs": {key: protocol.pack(one, graph, _number_of) for key, one in kwargs.items()},
+            "args": [protocol.pack(one, graph, self._number_of) for one in args],
+            "kwargs": {
+                key: protocol.pack(one, graph, self._number_of) for key, one in kwargs.items()
+            },
         }
         given = list(graph.values)
         reply = self._ask(message)
         try:
             for number, contents in reply.get("changed", ()):
-                protocol.replace(given[number], contents, graph, self._handle)
+                protocol.replace(given[number], contents, graph, self._resolve)
         except (protocol.Malformed, TypeError, ValueError, LookupError):
             self._end("crash")
         return self._unpack(reply.get("value"), graph)
@@ -84,7 +117,8 @@ class Guest:
             raise Ended
         try:
             self._channel.send(message)
-            reply = self._channel.receive()
+            while isinstance(reply := self._channel.receive(), dict) and "ask" in reply:
+                self._channel.send(self._answer(reply))
         except protocol.Malformed:
             self._end("crash")
         if not isinstance(reply, dict):
@@ -93,19 +127,46 @@ class Guest:
             self._raise(reply["raised"])
         return reply
 
+    def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Calls a function of the tests for the program."""
+        graph = protocol.Graph()
+        try:
+            function = self._resolve(asked["ask"])
+            args = [protocol.unpack(one, graph, self._resolve) for one in asked["args"]]
+            kwargs = {
+                str(key): protocol.unpack(one, graph, self._resolve)
+                for key, one in asked["kwargs"].items()
+            }
+        except (TypeError, LookupError, AttributeError):
+            self._end("crash")
+        try:
+            return {"answer": protocol.pack(function(*args, **kwargs), graph, self._number_of)}
+        except AssertionError:
+            self._end("failed")  # the program must not hide it
+        except Exception as error:
+            kinds = (kind.__name__ for kind in type(error).__mro__ if kind in _EXCEPTIONS)
+            return {"raised": [next(kinds), str(error)[:1000]]}
+
     def _unpack(self, data: Any, graph: protocol.Graph) -> Any:
         try:
-            return protocol.unpack(data, graph, self._handle)
+            return protocol.unpack(data, graph, self._resolve)
         except protocol.Malformed:
             self._end("crash")
 
-    def _handle(self, number: int) -> "Handle":
-        return Handle(self, number)
+    def _resolve(self, number: int) -> Any:
+        return Handle(self, number) if number >= 0 else self._functions.values[-1 - number]
+
+    def _number_of(self, value: Any) -> int:
+        if type(value) is Handle:
+            return value._Handle__number  # type: ignore[attr-defined]
+        if isinstance(value, _FUNCTIONS):
+            return -1 - self._functions.add(value)
+        raise TypeError(f"a {type(value).__name__} of the tests cannot be given to the program")
 
     def _raise(self, raised: Any) -> NoReturn:
-        """Raises the built-in exception that the program raised."""
+        """Raises what the program raised: a built-in exception, or its own that tests catch."""
         match raised:
-            case [str(name), str(text)]:
+            case [[*names, str(name)], str(text), int(number)] if number >= 0:
                 kind = vars(builtins).get(name)
             case _:
                 self._end("crash")
@@ -113,6 +174,9 @@ class Guest:
             self._end("exit")
         if kind is StopIteration:
             raise _Exhausted
+        own = next((one for one in names if one in self.exceptions), None)
+        if own is not None:
+            raise _own(self.exceptions[own], kind)(text, Handle(self, number))
         try:
             error = kind(text)
         except Exception:  # some take more than a text, such as UnicodeDecodeError
@@ -122,6 +186,35 @@ class Guest:
     def _end(self, failure: str) -> NoReturn:
         self.failure = self.failure or failure
         raise Ended
+
+
+_FUNCTIONS = (
+    *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial),
+    *(types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType),
+)
+_EXCEPTIONS = {
+    kind
+    for kind in vars(builtins).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
+}
+
+
+class _Own(Exception):
+    """An exception of the program's own class. Its other attributes are the program's."""
+
+    def __init__(self, text: str, handle: "Handle"):
+        super().__init__(text)
+        self._handle = handle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_handle"], name)
+
+
+def _own(known: type[Exception], built_in: type[Exception]) -> type[Exception]:
+    """A class that tests catch by its own name and by that of the built-in class it extends."""
+    if issubclass(known, built_in):
+        return known
+    return type(known.__name__, (known, built_in), {})
 
 
 class _Exhausted(RuntimeError):
@@ -190,12 +283,6 @@ class Handle:
         return isinstance(instance, Handle) and self.__guest.do("instance", instance, self) is True
 
 
-def _number_of(value: Any) -> int:
-    if type(value) is not Handle:
-        raise TypeError(f"a {type(value).__name__} of the tests cannot be given to the program")
-    return value._Handle__number  # type: ignore[attr-defined]
-
-
 def verdict(job: Job, fd: int) -> str:
     """Runs the tests against the guest on the other end of `fd`; returns the reason of the grade.
 
@@ -217,15 +304,41 @@ def verdict(job: Job, fd: int) -> str:
 
 
 def _run(job: Job, guest: Guest) -> str:
+    if job.cases:
+        for given, expected in job.cases:
+            assert printed_text(guest.printed(job, given)) == printed_text(expected)
+        return "passed"
     namespace: dict[str, Any] = {"__name__": "tests"}
     exec(compile(job.prelude, "<prelude>", "exec", dont_inherit=True), namespace)
     statements = [one for one in (job.setup, *job.tests) if one.strip()]
     modules, wanted = names(statements, frozenset(namespace))
+    caught = exceptions(statements)
+    guest.exceptions = {
+        name: type(name, (_Own,), {}) for name in (*wanted, *job.entry_points) if name in caught
+    }
+    wanted = [name for name in job.entry_points or wanted if name not in caught]
     namespace.update((name, importlib.import_module(name)) for name in modules)
+    namespace.update(guest.exceptions)
     namespace.update(guest.load(job, wanted))
     for statement in statements:
         exec(compile(statement, "<tests>", "exec", dont_inherit=True), namespace)
     return "passed"
+
+
+def printed_text(text: str) -> str:
+    """What of an output counts: no blanks at the end of a line, no blank lines at the end."""
+    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+
+
+def exceptions(statements: Sequence[str]) -> set[str]:
+    """The names that tests use only to catch an exception."""
+    nodes = [node for one in statements for node in ast.walk(ast.parse(one))]
+    handlers = [node.type for node in nodes if isinstance(node, ast.ExceptHandler) and node.type]
+    caught = [part for one in handlers for part in ast.walk(one) if isinstance(part, ast.Name)]
+    used = Counter(node.id for node in nodes if isinstance(node, ast.Name))
+    return {
+        name for name, count in Counter(one.id for one in caught).items() if count == used[name]
+    }
 
 
 def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
@@ -233,16 +346,11 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
 
     known: names that are already defined. Raises: SyntaxError for a bad test.
     """
-    defined: set[str] = set()
-    read: set[str] = set()
-    for statement in statements:
-        table = symtable.symtable(statement, "<tests>", "exec")
-        symbols = table.get_symbols()
-        defined |= {one.get_name() for one in symbols if one.is_assigned() or one.is_imported()}
-        read |= _globals_read(table)
-    free = read - defined
+    scopes = [Scope.of(statement) for statement in statements]
     trees = [ast.parse(statement) for statement in statements]
     nodes = [node for tree in trees for node in ast.walk(tree)]
+    own = frozenset().union(*(scope.defined for scope in scopes), *map(_starred, nodes))
+    free = frozenset().union(*(scope.read for scope in scopes)) - own
     uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
     dotted = Counter(
         node.value.id
@@ -257,20 +365,25 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
     return sorted(modules - known), sorted(wanted - known)
 
 
+def defined(source: str) -> frozenset[str]:
+    """The names that code defines at its top level."""
+    return Scope.of(source).defined.union(*map(_starred, ast.walk(ast.parse(source))))
+
+
+def _starred(node: ast.AST) -> frozenset[str]:
+    """The names that `from MODULE import *` defines; none for other nodes, and other modules."""
+    if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
+        return frozenset()
+    if (node.module or "").partition(".")[0] not in sys.stdlib_module_names:
+        return frozenset()
+    module = importlib.import_module(node.module or "")
+    public = [name for name in vars(module) if not name.startswith("_")]
+    return frozenset(getattr(module, "__all__", public))
+
+
 def _called(tree: ast.AST) -> set[str]:
     calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
     return {function.id for function in calls if isinstance(function, ast.Name)}
-
-
-def _globals_read(table: symtable.SymbolTable) -> set[str]:
-    """Names that code looks up in its module, also from inside its functions."""
-    top = table.get_type() == "module"
-    found = {
-        symbol.get_name()
-        for symbol in table.get_symbols()
-        if symbol.is_referenced() and (top or symbol.is_global())
-    }
-    return found.union(*(_globals_read(child) for child in table.get_children()))
 
 
 def _imports(source: str) -> list[str]:

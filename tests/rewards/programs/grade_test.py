@@ -120,6 +120,17 @@ def test_helpers_and_a_stub_come_from_the_gold():
         ('{"tests": ["assert True"], "setup": 3}', "at least one"),
         ('{"tests": ["assert f("]}', "does not compile"),
         ('{"tests": ["assert True"], "prelude": "def"}', "does not compile"),
+        ('{"tests": ["assert f(1) == g(1)"]}', '"entry_points": \\["f"\\]'),
+        ('{"tests": ["assert isclose(f(1), 1)"]}', "'f', 'isclose'"),
+        ('{"tests": ["assert np.isclose(f(1), 1)"]}', "'f', 'np'"),
+        ('{"tests": ["assert np.e < f(1)"], "entry_points": ["f"]}', "use 'np'"),
+        ('{"tests": ["assert f(1)"], "entry_points": "f"}', "list of the names"),
+        ('{"tests": ["assert f(1)"], "entry_points": ["f()"]}', "list of the names"),
+        ('{"tests": ["import nowhere", "assert f(1)"]}', "imports 'nowhere'"),
+        ('{"tests": ["assert f(1)"], "setup": "from nowhere.a import b"}', "imports 'nowhere'"),
+        ('{"tests": [{"stdin": "1"}]}', "'stdin' and 'stdout'"),
+        ('{"tests": [{"stdin": "1", "stdout": 1}]}', "'stdin' and 'stdout'"),
+        ('{"tests": [{"stdin": "1", "stdout": "1"}, "assert f(1)"]}', "its own kind"),
     ],
 )
 def test_a_gold_that_cannot_be_used_is_an_error(text, words):
@@ -127,6 +138,113 @@ def test_a_gold_that_cannot_be_used_is_an_error(text, words):
         read_gold(text)
     with pytest.raises(InputError, match="problem mbpp/7: "):
         grader.prepare([Problem("mbpp/7", "?", text, "program")], attempts=2)
+
+
+@pytest.mark.parametrize(
+    ("tests", "fields"),
+    [
+        (["assert isclose(f(1), 2)"], {"setup": "from math import isclose"}),
+        (["assert isclose(f(1), 2)"], {"setup": "from math import *"}),
+        (["assert isclose(f(1), 2)"], {"prelude": "from math import isclose"}),
+        (["from math import isclose", "assert isclose(f(1), 2)"], {"entry_points": ["f"]}),
+        (["import math as np", "assert np.isclose(f(1), 2)"], {}),
+        (["assert math.isclose(f(1), 2)"], {}),
+        (["assert abs(f(1) - 2) < 0.1"], {"entry_points": ["f"]}),
+    ],
+)
+def test_a_program_replaces_nothing_that_tests_compare_with(tests, fields):
+    forged = (
+        "def isclose(*a): return True\nclass np: isclose = isclose\nmath = np\n"
+        "def abs(x): return 0\ndef f(x): return {}"
+    )
+    pairs = [(forged.format(value), gold(tests=tests, **fields)) for value in (9, 2)]
+    assert [grade.reward for grade in grade_texts(pairs, 30.0)] == [0.0, 1.0]
+
+
+def test_entry_points_say_what_the_program_defines():
+    tests = ["assert area(Square(2)) == 4"]
+    with pytest.raises(InputError, match="'Square', 'area'"):
+        grade_program("", tests)
+    program = "class Square:\n    def __init__(s, x): s.x = x\ndef area(q): return q.x ** 2"
+    assert grade_program(program, tests, entry_points=["area", "Square"]).reward == 1.0
+    summed = gold(tests=["x = 5", "assert sum(10, x) == 15"], entry_points=["sum"])
+    assert programs.grade_text("def sum(a, b): return a + b", summed).reward == 1.0
+    caught = gold(tests=["try: f(-1)\nexcept MyError as e: assert e.n == 3\nelse: assert 0"])
+    own = "class MyError({}):\n    n = 3\nclass Other(MyError): pass\ndef f(x): raise {}"
+    for base, raised, right in (
+        *(("Exception", "MyError()", 1), ("ValueError", "Other('x')", 1)),
+        *(("ValueError", "ValueError()", 0), ("BaseException", "MyError()", 0)),
+    ):
+        assert programs.grade_text(own.format(base, raised), caught).reward == right
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("a, b = map(int, input().split())\nprint(a + b)", "passed"),
+        ("import sys\nprint(sum(map(int, sys.stdin.read().split())), ' \\n\\n ')", "passed"),
+        ("import os\nos.write(1, b'%d' % sum(map(int, open(0).read().split())))", "passed"),
+        ("import sys\nprint(sum(map(int, sys.stdin.buffer.readline().split())))\nexit()", "passed"),
+        ("if __name__ == '__main__':\n    print(sum(map(int, input().split())))", "passed"),
+        (
+            "import threading\ndef main(): print(sum(map(int, input().split())))\n"
+            "threading.Thread(target=main).start()",
+            "passed",
+        ),
+        ("print(3)", "failed"),
+        ("print(sum(map(int, input().split())), 0)", "failed"),
+        ("print(sum(map(int, input().split())))\nexit(1)", "exit"),
+        ("input()\ninput()", "error"),
+        ("print(", "syntax"),
+        ("while True: pass", "timeout"),
+        ("while True: print('x' * 9999)", "timeout"),
+        ("import os\nos._exit(0)", "crash"),
+        ("print(''.join(open('/proc/self/cmdline')))", "error"),
+    ],
+)
+def test_a_script_is_tested_by_its_input_and_output(program, reason):
+    cases = [{"stdin": "1 2\n", "stdout": "3\n"}, {"stdin": "3 4", "stdout": "7"}]
+    text = f"```python\n{program}\n```\nExample:\n```\n3\n```"
+    assert grade_texts([(text, gold(tests=cases))], 2.0)[0].reason == reason
+
+
+def test_a_script_may_leave_a_long_input_unread_and_print_much():
+    given = "5\n" + "x" * 300_000
+    cases = [{"stdin": given, "stdout": "5 " * 100_000}] * 2
+    assert programs.grade_text("print(input() + (' 5' * 99_999))", gold(tests=cases)).reward == 1.0
+
+
+def test_functions_of_the_tests_are_called_for_the_program():
+    tests = ["assert apply(lambda x: x * 2, [1, 2]) == [2, 4]", "assert apply(len, ['a']) == [1]"]
+    apply = "def apply(f, xs): return [f(x) for x in xs]"
+    assert grade_program(apply, tests).reason == "passed"
+    assert grade_program("def apply(f, xs): return xs", tests).reason == "failed"
+    # Its errors reach the program; its assertions do not. The program's objects go through it.
+    tests = [
+        "def g(x):\n    if x < 0: raise KeyError(x)\n    return x",
+        "assert apply(g, [1, -1]) == [1, 'KeyError']",
+    ]
+    careful = (
+        "def apply(f, xs):\n    found = []\n    for x in xs:\n        try: found.append(f(x))\n"
+        "        except Exception as e: found.append(type(e).__name__)\n    return found"
+    )
+    assert grade_program(careful, tests, entry_points=["apply"]).reason == "passed"
+    hidden = ["def g(x): assert x > 0", "assert apply(g, [-1])"]
+    assert grade_program(careful, hidden).reason == "failed"
+    chained = "def compose(f, g): return lambda x: f(g(x))"
+    assert grade_program(chained, "assert compose(str, lambda x: x + 1)(1) == '2'").reward == 1.0
+    own = "class P: x = 3\ndef apply(f): return f(P())"
+    assert grade_program(own, "assert apply(lambda p: p.x + 1) == 4").reason == "passed"
+
+
+def test_items_of_a_named_tuple_have_their_names():
+    program = (
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')\n"
+        "def f(p=P(1, 2)): return p._replace(x=5) if type(p) is P and p.x > 1 else p"
+    )
+    tests = ["assert f() == (1, 2)", "assert f().x == 1 and f()._asdict() == {'x': 1, 'y': 2}"]
+    assert grade_program(program, tests).reason == "passed"
+    assert grade_program(program, ["assert f().z"]).reason == "error"
 
 
 def test_a_batch_of_problems_names_the_grader():
