@@ -83,7 +83,8 @@ def _refuse(found: list[tuple[Problem, str]], share: float, what: str, advice: s
         if not bad:
             continue
         shown = "; ".join(
-            f"{p.id}{f' ({p.where})' if p.where else ''}: {reason}" for p, reason in bad[:_LISTED]
+            f"{p.where.rpartition(', ')[2]} ({p.id}): {reason}".removeprefix(" ")
+            for p, reason in bad[:_LISTED]
         )
         more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
         said = f"{f'{file}: ' if file else ''}{len(bad)} of {len(inside)} {what}: {shown}{more}"

@@ -92,7 +92,7 @@ def test_bad_golds_are_listed_with_line_reason_and_what_to_do():
         grader.prepare(rows(bad=10, good=5), attempts=2)
     said = str(caught.value)
     assert said.startswith("own.jsonl: 10 of 15 right answers are nothing")
-    assert "p0 (own.jsonl, line 0): it has a tag in it: '<answer>1</answer>'; p1" in said
+    assert "earns 0: line 0 (p0): it has a tag in it: '<answer>1</answer>'; line 1 (p1): " in said
     assert "and 2 more" in said and "p8" not in said
     assert "--config.problems.solutions=True" in said
 
@@ -128,6 +128,6 @@ def test_right_programs_that_fail_their_tests_are_listed_with_the_reason():
         ]
 
     assert grader.prepare(tasks(right, "", right), attempts=2)
-    said = r"own\.jsonl: 1 of 2 programs do not pass .*: p1 \(own\.jsonl, line 1\): failed\."
+    said = r"own\.jsonl: 1 of 2 programs do not pass .*: line 1 \(p1\): failed\."
     with pytest.raises(InputError, match=said):
         grader.prepare(tasks(right, wrong, ""), attempts=2)
