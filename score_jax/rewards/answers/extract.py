@@ -201,7 +201,8 @@ def _tidy(answer: str) -> str:
     if explained and not _HEDGE.search(answer, explained.start()):
         before = answer[: explained.start()]
         # Not inside of maths.
-        if before.strip() and before.count("$") % 2 == 0 and before.count("{") == before.count("}"):
+        dollars = before.count("$") - before.count("\\$")
+        if before.strip() and dollars % 2 == 0 and before.count("{") == before.count("}"):
             answer = before
     answer = answer.strip().rstrip(".").strip(" *\n\t")
     quoted = len(answer) > 2 and answer[0] == answer[-1] and answer[0] in "\"'"

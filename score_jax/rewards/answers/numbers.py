@@ -14,7 +14,7 @@ _PLAIN = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)(?:\.\d*)?|\.\
 _PLAIN_RE = re.compile(_PLAIN, _FLAGS)
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{?(\d+)\}?", _FLAGS)
 _FRACTION = re.compile(r"\\frac\{ ?(-?) ?([\d.,]+) ?\}\{ ?(-?) ?([\d.,]+) ?\}", _FLAGS)
-_SLASH = re.compile(r"([\d.,]+) ?/ ?(-?) ?([\d.,]+)", _FLAGS)
+_SLASH = re.compile(r"\(?([\d.,]+)\)? ?/ ?\(?(-?) ?([\d.,]+)\)?", _FLAGS)
 _MIXED = re.compile(r"(\d+) ?\\frac\{ ?(\d+) ?\}\{ ?(\d+) ?\}|(\d+) (\d+) ?/ ?(\d+)", _FLAGS)
 _SCIENTIFIC = re.compile(
     r"([\d.,]+)(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?(?:\{ ?(-?) ?(\d+) ?\}|(-?) ?(\d+))"
@@ -54,7 +54,7 @@ def literal(text: str) -> Fraction | None:
     if text[:1] in ("-", "+"):
         sign = -1 if text[0] == "-" else 1
         text = text[1:].lstrip()
-    if not text or not (text[0] in "0123456789." or text.startswith(("\\frac", "{"))):
+    if not text or not (text[0] in "0123456789.(" or text.startswith(("\\frac", "{"))):
         return None
     if text[0] == "{" and text[-1] == "}" and text.count("{") == 1:
         text = text[1:-1].strip()

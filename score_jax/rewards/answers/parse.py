@@ -206,7 +206,7 @@ def _split(text: str, separators: str) -> list[str]:
 def _split_list(text: str) -> list[str]:
     """Parts between commas, semicolons, "and", "or"; commas of thousands are no separators."""
     spoken = _AND_OR.sub(" ; ", text)
-    if spoken != text or ", " in text:
+    if spoken != text or ", " in text or "=" in text:
         spoken = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", spoken)
     return _split(spoken, ",;")
 
