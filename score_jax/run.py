@@ -117,6 +117,7 @@ class Run:
             function=rewards.function,
             sandbox_kind=rewards.sandbox,
             allow_unsandboxed=rewards.allow_unsandboxed,
+            packages=rewards.packages,
         )
         if sandbox:
             log.stamp(sandbox=sandbox)

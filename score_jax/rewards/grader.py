@@ -99,6 +99,7 @@ def prepare(
     function: str = "",
     sandbox_kind: str = "auto",
     allow_unsandboxed: bool = False,
+    packages: Sequence[str] = (),
 ) -> str:
     """Checks, before a run, that its problems can be graded; starts what grading needs.
 
@@ -112,6 +113,7 @@ def prepare(
     for name in dict.fromkeys(problem.grader for problem in problems):
         find_grader(name)
     tasks = [problem for problem in problems if problem.grader == "program"]
+    start.choose(sandbox_kind, allow_unsandboxed, packages)
     for problem in tasks:
         try:
             programs.read_gold(problem.gold)
@@ -119,7 +121,7 @@ def prepare(
             raise InputError(f"problem {problem.id}: {error}") from error
     if not tasks:
         return ""
-    return start.configure(sandbox_kind, allow_unsandboxed)
+    return start.shared().kind
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:
