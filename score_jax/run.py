@@ -132,6 +132,7 @@ class Run:
             allow_unsandboxed=rewards.allow_unsandboxed,
             bad_golds=where.bad_golds,
             program_sec=rewards.program_timeout_sec,
+            packages=rewards.packages,
         )
         if sandbox:
             log.stamp(sandbox=sandbox)

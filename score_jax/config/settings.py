@@ -253,6 +253,7 @@ class RewardSettings:
     program_timeout_sec: Seconds = 5.0  # wall time of a model-written program with its tests
     sandbox: Literal["auto", "namespace", "landlock", "none"] = "auto"  # auto: one that works
     allow_unsandboxed: bool = False  # if no sandbox works, run programs with all rights of the user
+    packages: tuple[str, ...] = ()  # installed ones that programs and their tests may import too
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,6 +153,7 @@ def prepare(
     allow_unsandboxed: bool = False,
     bad_golds: float = golds.SHARE,
     program_sec: float = programs.TIMEOUT_SEC,
+    packages: Sequence[str] = (),
 ) -> str:
     """Checks, before a run, that its problems can be graded; starts what grading needs.
 
@@ -171,6 +172,7 @@ def prepare(
         find_grader(name)
     golds.check(problems, bad_golds)
     tasks = [problem for problem in problems if problem.grader == "program"]
+    start.choose(sandbox_kind, allow_unsandboxed, packages)
     for problem in tasks:
         try:
             programs.read_gold(problem.gold)
@@ -178,9 +180,8 @@ def prepare(
             raise InputError(f"problem {problem.id}: {error}") from error
     if not tasks:
         return ""
-    kind = start.configure(sandbox_kind, allow_unsandboxed)
     golds.check_references(tasks, bad_golds, program_sec)
-    return kind
+    return start.shared().kind
 
 
 def find_grader(name: str) -> Callable[[str, str], Grade]:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from score_jax.rewards.sandbox import guest
 from score_jax.rewards.sandbox.linux import landlock, namespaces, seccomp, syscalls, visible_files
+from score_jax.rewards.sandbox.packages import Packages, allow
 
 MEMORY_BYTES = 1 << 30
 FILE_BYTES = 64 << 20
@@ -44,7 +45,7 @@ _WARM = """
 Confine = Callable[[], None]
 
 
-def main(control_fd: int, kind: str) -> None:
+def main(control_fd: int, kind: str, packages: str) -> None:
     """Confines this process and forks a guest for each socket that arrives on the control socket.
 
     Replies: "ready", or "failed: why". Then for each socket, sent with "J": "forked" and a
@@ -52,7 +53,10 @@ def main(control_fd: int, kind: str) -> None:
     """
     control = socket.socket(fileno=control_fd)
     try:
-        _warm_up()
+        found = Packages.of_text(packages)
+        allow(found)
+        visible_files.PACKAGES[:] = found.paths
+        _warm_up([*_WARM.split(), *found.names])
         into, before_fork = _confine(kind)
     except OSError as error:
         control.sendall(f"failed: {error}\n".encode())
@@ -75,12 +79,12 @@ def main(control_fd: int, kind: str) -> None:
         os.close(process)
 
 
-def _warm_up() -> None:
+def _warm_up(modules: list[str]) -> None:
     # Modules register handlers here that repair their locks and seeds after a fork. This process
     # has one thread, so nothing needs repair, and the handlers would cost a fork 200 page faults.
     register = os.register_at_fork
     os.register_at_fork = lambda **_: None  # type: ignore[assignment]
-    for name in _WARM.split():
+    for name in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     os.register_at_fork = register
@@ -137,6 +141,8 @@ def _become_guest(fd: int, into: Confine) -> None:
         _limit()
         into()
         sys.modules["random"].seed(0)  # every program starts from the same state, so rewards repeat
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed(0)
         guest.main(3)  # never returns
     finally:
         os._exit(1)
@@ -203,7 +209,10 @@ def _readable_by_nobody() -> bool:
         try:
             _become_nobody()
             with open(os.__file__, "rb"):
-                os._exit(0)
+                pass
+            for path in visible_files.PACKAGES:
+                os.close(os.open(path, os.O_RDONLY))
+            os._exit(0)
         finally:
             os._exit(1)
     return os.waitpid(pid, 0)[1] == 0

@@ -10,19 +10,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+from score_jax.rewards.sandbox.packages import ENVIRONMENT, Packages
+
 # The hash seed is fixed, so that the order of a set, and with it the reward, repeats.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _PYTHON = (sys.executable, "-s", "-S", "-P", "-B", "-X", "utf8")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
+# Last on the path, and gone before anything else is imported: where score_jax is installed among
+# other packages, none of them may take the place of a standard module, or be imported later.
 _MAIN = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from score_jax.rewards.sandbox import {0}; "
-    "fd, kind = sys.argv[2:]; del sys.path[0], sys.argv[1:]; {0}.main(int(fd), kind)"
+    "import sys; sys.path.append(sys.argv[1]); from score_jax.rewards.sandbox import {0}; "
+    "sys.path.remove(sys.argv[1]); fd, kind, packages = sys.argv[2:]; del sys.argv[1:]; "
+    "{0}.main(int(fd), kind, packages)"
 )
 DYING_SEC = 5.0  # the longest wait for the end of a killed process
 
 
 def launch(
-    module: str, kind: str, *, timeout_sec: float | None = None, new_session: bool = False
+    module: str,
+    kind: str,
+    packages: Packages,
+    *,
+    timeout_sec: float | None = None,
+    new_session: bool = False,
 ) -> tuple[subprocess.Popen[bytes], socket.socket, str]:
     """Starts a process that runs the `main` of a module beside this one; waits for its first word.
 
@@ -30,11 +40,12 @@ def launch(
     Returns: the process, our end of its control socket, and why it failed: empty if it is ready.
     """
     ours, theirs = socket.socketpair()
+    arguments = [str(theirs.fileno()), kind, packages.to_text()]
     with theirs:
         process = subprocess.Popen(
-            [*_PYTHON, "-c", _MAIN.format(module), _PACKAGE_ROOT, str(theirs.fileno()), kind],
+            [*_PYTHON, "-c", _MAIN.format(module), _PACKAGE_ROOT, *arguments],
             pass_fds=[theirs.fileno()],
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT | (ENVIRONMENT if packages.names else {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -59,8 +70,8 @@ class ForkserverGone(RuntimeError):
 class Forkserver:
     """A confined process that runs forkserver.py."""
 
-    def __init__(self, kind: str):
-        self._process, self._control, failure = launch("forkserver", kind)
+    def __init__(self, kind: str, packages: Packages):
+        self._process, self._control, failure = launch("forkserver", kind, packages)
         if failure:
             self.close()
             raise ForkserverGone(failure)

@@ -8,6 +8,7 @@ Pickle and marshal are not used: they can be made to run code or crash.
     {"tuple": [...]}, {"dict": [[k, v], ...]}, {"bytes": "00ff"}, {"Fraction": [1, 3]} …
     {"same": n}     the n-th list, dict, set … of this exchange, in the order of arrival
     {"namedtuple": [names, [...]]}   a tuple whose items have names
+    {"array": [type, shape, [...]]}         an array of numpy; its scalars are sent as plain ones
     {"object": n}   a handle
     {"function": n} a function of the tests
 
@@ -15,8 +16,10 @@ Limits: 8 MB a message, 40 levels. Not sent: classes, attributes of subclasses, 
 """
 
 import enum
+import importlib
 import json
 import os
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -77,6 +80,13 @@ class Named(tuple):  # type: ignore[type-arg]  # of anything
         return dict(zip(self._fields, self, strict=True))
 
 
+# Of numpy's numbers, those whose plain form is exact.
+_ARRAY_TYPES = {
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+}
+
+
 class Graph:
     """Objects, numbered in the order in which they first occur; they are kept alive."""
 
@@ -121,6 +131,12 @@ def pack(value: Any, graph: Graph, opaque: Opaque, depth: int = 0) -> Any:
     for name, builtin in _BUILTINS.items():
         if value is builtin:
             return {"builtin": name}
+    if numpy := sys.modules.get("numpy"):
+        if isinstance(value, numpy.generic) and kind.__name__ in _ARRAY_TYPES:
+            return value.item()
+        if kind is numpy.ndarray and value.dtype.name in _ARRAY_TYPES:
+            flat = value.reshape(-1).tolist()
+            return {"array": [value.dtype.name, list(value.shape), flat]}
     number = opaque(value)
     return {"object": number} if number >= 0 else {"function": -1 - number}
 
@@ -157,7 +173,7 @@ def unpack(data: Any, graph: Graph, resolve: Resolve, depth: int = 0) -> Any:
     ((tag, inner),) = data.items()
     try:
         return _tagged(tag, inner, graph, resolve, depth)
-    except (TypeError, ArithmeticError, LookupError, ValueError) as error:
+    except (TypeError, ArithmeticError, LookupError, ValueError, ImportError) as error:
         raise Malformed(f"not a {tag[:20]}") from error
 
 
@@ -183,6 +199,12 @@ def _tagged(tag: str, inner: Any, graph: Graph, resolve: Resolve, depth: int) ->
             raise Malformed("wrong names of items")
         vars(named).update(zip(names, named, strict=True), _fields=tuple(names))
         return named
+    if tag == "array":
+        name, shape, numbers = inner
+        if name not in _ARRAY_TYPES or not all(type(one) in (bool, int, float) for one in numbers):
+            raise Malformed("wrong parts of an array")
+        numpy = importlib.import_module("numpy")  # a test of numpy's arrays has imported it
+        return numpy.array(numbers, name).reshape([_natural(size) for size in shape])
     if tag in _PART_NAMES:
         kind = _PART_NAMES[tag]
         parts = [unpack(part, graph, resolve, depth + 1) for part in _list(inner)]

@@ -28,6 +28,7 @@ from pathlib import Path
 from score_jax.rewards.sandbox import fairness
 from score_jax.rewards.sandbox.launch import DYING_SEC, Forkserver, ForkserverGone
 from score_jax.rewards.sandbox.linux import proc
+from score_jax.rewards.sandbox.packages import Packages, allow
 from score_jax.rewards.sandbox.tester import Job
 from score_jax.rewards.sandbox.tester_process import TesterProcess
 
@@ -69,10 +70,10 @@ class _Run:
 class Scheduler:
     """The event loop."""
 
-    def __init__(self, control: socket.socket, kind: str):
+    def __init__(self, control: socket.socket, kind: str, packages: Packages):
         self._control = control
-        self._kind = kind
-        self._forkserver = Forkserver(kind)
+        self._confined = kind, packages
+        self._forkserver = Forkserver(kind, packages)
         self._waiting: deque[_Request] = deque()
         self._running: list[_Run] = []
         self._dying: list[_Run] = []  # killed, and not gone yet
@@ -153,7 +154,7 @@ class Scheduler:
             except ForkserverGone:
                 self._stop(self._running)
                 self._forkserver.close()
-                self._forkserver = Forkserver(self._kind)
+                self._forkserver = Forkserver(*self._confined)
                 process = self._forkserver.fork(theirs.fileno())
             theirs.close()
             tester = self._tester_of(request.job, ours.fileno())
@@ -256,13 +257,15 @@ class Scheduler:
             self._waiting.appendleft(run.request)
 
 
-def main(control_fd: int, kind: str) -> None:
+def main(control_fd: int, kind: str, packages: str = "[]") -> None:
     """Runs a scheduler; says "ready", or "failed: why", on the control socket."""
+    found = Packages.of_text(packages)
+    allow(found)  # for the testers
     control = socket.socket(fileno=control_fd)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # so that Linux spares the trainer
     try:
-        scheduler = Scheduler(control, kind)
+        scheduler = Scheduler(control, kind, found)
     except (ForkserverGone, OSError) as error:
         control.sendall(f"failed: {error}\n".encode())
         return

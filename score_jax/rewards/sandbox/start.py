@@ -22,6 +22,7 @@ from typing import Any
 from score_jax.problem import InputError
 from score_jax.rewards.sandbox import self_test
 from score_jax.rewards.sandbox.launch import launch
+from score_jax.rewards.sandbox.packages import Packages, find
 from score_jax.rewards.sandbox.tester import Job
 from score_jax.rewards.workers.per_process import PerProcess
 
@@ -39,12 +40,13 @@ class SandboxGone(RuntimeError):
 class Sandbox:
     """A running scheduler, with its programs in one kind of sandbox."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, packages: Packages = Packages()):  # noqa: B008  (frozen)
         self.kind = kind
+        self.packages = packages
         self._lock = threading.Lock()
         # A session of its own: Ctrl-C is for the trainer, which still grades as it saves.
         self._process, self._control, failure = launch(
-            "scheduler", kind, timeout_sec=START_SEC, new_session=True
+            "scheduler", kind, packages, timeout_sec=START_SEC, new_session=True
         )
         if failure:
             self.close()
@@ -99,10 +101,15 @@ class Sandbox:
             yield ours
 
 
-def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
+def start(
+    kind: str = "auto",
+    allow_unsandboxed: bool = False,
+    packages: Packages = Packages(),  # noqa: B008  (frozen)
+) -> Sandbox:
     """Starts a sandbox that withstands the probes.
 
-    kind: one of KINDS; "auto" takes the first that works, never "none".
+    kind: one of KINDS; "auto" takes the first that works, never "none". packages: what programs may
+    import.
     Raises: InputError where none works; the message says why, and what to do.
     """
     if kind == "none" and not allow_unsandboxed:
@@ -114,7 +121,7 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
     failures = []
     for name in {"auto": ("namespace", "landlock"), "none": ()}.get(kind, (kind,)):
         try:
-            sandbox = Sandbox(name)
+            sandbox = Sandbox(name, packages)
         except (SandboxGone, OSError) as error:
             failures.append(f"{name}: {error}")
             continue
@@ -141,24 +148,37 @@ def start(kind: str = "auto", allow_unsandboxed: bool = False) -> Sandbox:
     if _log.hasHandlers():
         _log.warning(message)
     print(f"score_jax: WARNING: {message}", file=sys.stderr)
-    return Sandbox("none")
+    return Sandbox("none", packages)
 
 
 _sandboxes: PerProcess[Sandbox] = PerProcess()
 close = _sandboxes.close  # of one sandbox, or of all
-_default: tuple[str, bool] = ("auto", False)
+_default: tuple[str, bool, Packages] = ("auto", False, Packages())
 
 
-def configure(kind: str = "auto", allow_unsandboxed: bool = False) -> str:
-    """Chooses the sandbox of this process, starts it, and returns its kind. Raises: InputError."""
-    global _default
-    _default = (kind, allow_unsandboxed)
+def configure(
+    kind: str = "auto", allow_unsandboxed: bool = False, packages: Sequence[str] = ()
+) -> str:
+    """Chooses the sandbox of this process, starts it, and returns its kind.
+
+    packages: what programs and tests may import beside the standard library; import names.
+    Raises: InputError where no sandbox works, and for a package that is not installed.
+    """
+    choose(kind, allow_unsandboxed, packages)
     return shared().kind
+
+
+def choose(
+    kind: str = "auto", allow_unsandboxed: bool = False, packages: Sequence[str] = ()
+) -> None:
+    """As configure, but starts nothing yet."""
+    global _default
+    _default = (kind, allow_unsandboxed, find(packages) if packages else Packages())
 
 
 def packages() -> tuple[str, ...]:
     """The packages that programs and tests may import, beside the standard library."""
-    return ()
+    return _default[2].names
 
 
 def shared(*, after: Sandbox | None = None) -> Sandbox:
@@ -166,7 +186,7 @@ def shared(*, after: Sandbox | None = None) -> Sandbox:
 
     after: one that ended. Its successor is of the same kind: the logs name that kind.
     """
-    wanted = (after.kind, after.kind == "none") if after else _default
+    wanted = (after.kind, after.kind == "none", after.packages) if after else _default
     return _sandboxes.get(_default, lambda: start(*wanted))
 
 

@@ -58,4 +58,4 @@ def _ask(control, jobs) -> dict[int, str]:
 def test_a_forkserver_that_cannot_start_says_why(monkeypatch):
     monkeypatch.setattr(launch, "_PACKAGE_ROOT", "/nowhere")
     with pytest.raises(launch.ForkserverGone, match="it ended while starting"):
-        launch.Forkserver("namespace")
+        launch.Forkserver("namespace", launch.Packages())

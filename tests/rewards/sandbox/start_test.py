@@ -26,14 +26,14 @@ HANGING = Job("while True: pass", ("assert f(1) == 1",))
 @pytest.fixture(autouse=True)
 def _fresh():
     yield
-    start.configure.__globals__["_default"] = ("auto", False)
+    start.configure.__globals__["_default"] = ("auto", False, start.Packages())
     start.close()
 
 
 class NoKindWorks:
     """Replaces Sandbox as on a kernel that refuses."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, packages: object):
         self.kind = kind
         if kind != "none":
             raise start.SandboxGone(f"unshare: no {kind}s here")
@@ -42,7 +42,7 @@ class NoKindWorks:
 class Leaky:
     """A sandbox in which every probe succeeds."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, packages: object):
         self.kind = kind
         self.closed = False
 

@@ -99,6 +99,7 @@ def _build_root() -> None:
         for path in visible_files.DEVICES
         if os.path.exists(path)
     ]
+    packages = _copies(visible_files.PACKAGES)
     links, hidden = visible_files.links(), visible_files.hidden()
     syscalls.mount_tmpfs(_ROOT, "size=1m,mode=755")
     for path, fd in mounts:
@@ -113,11 +114,30 @@ def _build_root() -> None:
         os.symlink(target, _ROOT + path)
     for path in hidden:
         syscalls.mount_tmpfs(_ROOT + path, "size=4k,mode=755")
+    _attach(packages, _ROOT)
+    for path in hidden:
         syscalls.protect_mount(_ROOT + path)
-    os.mkdir(_ROOT + "/tmp", 0o755)
+    os.makedirs(_ROOT + "/tmp", 0o755, exist_ok=True)  # packages may be in it
     os.mkdir(_ROOT + "/proc", 0o755)
     syscalls.change_root(_ROOT)
     syscalls.protect_mount("/")
+
+
+def _copies(paths: list[str]) -> list[tuple[str, int, bool]]:
+    """Paths, with a copy of the mount at each, and whether it is a folder."""
+    return [
+        (path, syscalls.copy_mount(os.path.realpath(path)), os.path.isdir(path)) for path in paths
+    ]
+
+
+def _attach(copies: list[tuple[str, int, bool]], root: str) -> None:
+    for path, fd, folder in copies:
+        os.makedirs(os.path.dirname(root + path), 0o755, exist_ok=True)
+        if folder:
+            os.makedirs(root + path, 0o755, exist_ok=True)
+        else:
+            os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
+        syscalls.attach_mount(fd, root + path)
 
 
 def split(own: int) -> None:
@@ -129,9 +149,11 @@ def split(own: int) -> None:
 def private_tmp() -> None:
     """Mounts a /tmp that only this process sees and that ends with it; called in that fork."""
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
+    packages = _copies([path for path in visible_files.PACKAGES if path.startswith("/tmp/")])
     syscalls.mount_tmpfs(
         "/tmp",
         f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=1777",
         syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC,
     )
+    _attach(packages, "")
     os.chdir("/tmp")

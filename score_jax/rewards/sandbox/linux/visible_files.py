@@ -1,7 +1,7 @@
 """The files that a model's program may read: the standard library and shared libraries.
 
 Installed packages (site-packages) are hidden: they may hold data sets with answers, and this
-project. Both kinds of sandbox use these paths.
+project. Only those of config.rewards.packages may be read. Both kinds of sandbox use these paths.
 """
 
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
 _FILES = ("/etc/ld.so.cache", "/etc/localtime")
-_PACKAGES = ("site-packages", "dist-packages")
+_HIDDEN = ("site-packages", "dist-packages")
+PACKAGES: list[str] = []  # files and folders of the packages that programs may import
 
 
 def folders() -> list[str]:
@@ -41,7 +42,7 @@ def hidden() -> list[str]:
         str(packages)
         for folder in folders()
         for pattern in ("", "python3*/", "*/python3*/")
-        for name in _PACKAGES
+        for name in _HIDDEN
         for packages in Path(folder).glob(pattern + name)
         if packages.is_dir()
     )
@@ -68,4 +69,5 @@ def without_hidden() -> tuple[list[str], list[str]]:
 
     for folder in folders():
         walk(folder)
-    return readable + files(), listable
+    parents = sorted({os.path.dirname(path) for path in PACKAGES})
+    return [*readable, *files(), *PACKAGES], [*listable, *parents]
