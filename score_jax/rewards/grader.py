@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem, nearest
-from score_jax.rewards import answers, golds, terms
+from score_jax.rewards import golds, terms
 from score_jax.rewards.answers import voting
-from score_jax.rewards.answers.grade import grade_answer, grade_answers
+from score_jax.rewards.answers.grade import grade_answer, grade_answers, grade_leniently
 from score_jax.rewards.functions import Rows
 from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.sandbox import start
@@ -134,13 +134,10 @@ def solved_leniently(
     found_BA = np.array(solved_BA, bool)
     # Threads: a hard answer waits for another process.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        grades = threads.map(lambda pair: _leniently(*pair), pairs_BA.values())
+        grades = threads.map(lambda pair: grade_leniently(*pair), pairs_BA.values())
         for place, grade in zip(pairs_BA, grades, strict=True):
             found_BA[place] = grade.solved
     return found_BA
-
-
-_leniently: Callable[[str, str], Grade] = getattr(answers, "grade_leniently", grade_answer)
 
 
 def prepare(

@@ -66,8 +66,24 @@ OF_NUMBERS = {
 # The same LaTeX, spelled otherwise.
 RESPELLED = {
     "dfrac": lambda gold: gold.replace(r"\frac", r"\dfrac"),
-    "left and right": lambda gold: re.sub(r"(?<!\\)\)", r"\\right)", re.sub(r"(?<!\\left)(?<!\\)\(", r"\\left(", gold.replace(r"\left(", "(").replace(r"\right)", ")"))) if balanced(gold) else gold,
-    "unicode": lambda gold: gold.replace("-", "−").replace(r"\pi", "π").replace("^2", "²").replace(r"\cup", "∪").replace(r"\infty", "∞") if r"\pi" not in gold or not re.search(r"\\pi[a-z]", gold) else gold,
+    "left and right": lambda gold: re.sub(
+        r"(?<!\\)\)",
+        r"\\right)",
+        re.sub(
+            r"(?<!\\left)(?<!\\)\(",
+            r"\\left(",
+            gold.replace(r"\left(", "(").replace(r"\right)", ")"),
+        ),
+    )
+    if balanced(gold)
+    else gold,
+    "unicode": lambda gold: gold.replace("-", "−")
+    .replace(r"\pi", "π")
+    .replace("^2", "²")
+    .replace(r"\cup", "∪")
+    .replace(r"\infty", "∞")
+    if r"\pi" not in gold or not re.search(r"\\pi[a-z]", gold)
+    else gold,
     "plain text": lambda gold: plain(gold),
 }
 
@@ -87,7 +103,9 @@ def plain(gold: str) -> str:
 def dressed() -> dict[str, list[tuple[str, str]]]:
     golds = [row["answer"] for row in rows("math/test.jsonl")]
     numbers = [gold for gold in golds if literal(normalise(gold)) is not None]
-    found = {name: [(dress.replace("ANSWER", g), g) for g in golds] for name, dress in DRESSES.items()}
+    found = {
+        name: [(dress.replace("ANSWER", g), g) for g in golds] for name, dress in DRESSES.items()
+    }
     found |= {
         name: [(dress.replace("ANSWER", gold), gold) for gold in numbers]
         for name, dress in OF_NUMBERS.items()
