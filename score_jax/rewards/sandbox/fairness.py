@@ -51,7 +51,6 @@ class Turn:
     overtime: bool  # it may run past its deadline for as long as it waited for a core
     process: int  # a descriptor of the program's process, or a pipe that it alone holds open
     program_pid: int  # 0 if it is not known
-    by_number: bool  # `process` is such a pipe, so signals go to the number
     tester_pid: int
     began: float
     ends: float  # when it is killed, or looked at again
@@ -61,6 +60,7 @@ class Turn:
     stopped_at: float = 0.0  # 0: it is not stopped
     stopped_sec: float = 0.0  # how long it was stopped before that
     waited_before_sec: float = 0.0  # how long its processes had waited for a core when it began
+    by_number: bool = False  # `process` is such a pipe, so signals go to the number
 
     def send(self, number: int) -> None:
         """Sends a signal to the program. Raises: OSError."""
@@ -86,7 +86,8 @@ def begin(
     now = time.monotonic()
     pid = number or proc.pid_of(process)
     ends = now + timeout_sec
-    turn = Turn(batch, timeout_sec, overtime, process, pid, number > 0, tester_pid, now, ends)
+    turn = Turn(batch, timeout_sec, overtime, process, pid, tester_pid, now, ends)
+    turn.by_number = number > 0
     turn.waited_before_sec = proc.waited_sec(turn.pids)
     batch.last_began = now
     return turn

@@ -173,7 +173,7 @@ class Scheduler:
                 with contextlib.suppress(OSError):
                     client.connection.sendall(json.dumps({"gone": str(error)}).encode() + b"\n")
             self._waiting.clear()
-            self._scarce_since = 0.0
+            self._scarce_since = self._begins_at = 0.0
 
     def _begin(self, request: _Request) -> None:
         ours, theirs = socket.socketpair()
@@ -227,10 +227,10 @@ class Scheduler:
 
     def _patience_sec(self) -> float | None:
         """How long the event loop may sleep; None: until something arrives."""
-        waits = bool(self._waiting) and self._scarce_since > 0
+        now = time.monotonic()
+        waits = bool(self._waiting) and now < self._begins_at
         if not self._running and not self._dying and not waits:
             return None
-        now = time.monotonic()
         due = [self._begins_at] if waits else []
         due += [self._cores.next_look(run.turn) for run in self._running]
         due += [run.gone_by for run in self._dying]
