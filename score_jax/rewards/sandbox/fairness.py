@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import select
 import signal
 import time
 from collections import Counter
@@ -48,7 +49,7 @@ class Turn:
     batch: Batch
     timeout_sec: float
     overtime: bool  # it may run past its deadline for as long as it waited for a core
-    process: int  # a descriptor of the program's process
+    process: int  # a descriptor of the program's process, or a pipe that it alone holds open
     program_pid: int  # 0 if it is not known
     tester_pid: int
     began: float
@@ -59,6 +60,14 @@ class Turn:
     stopped_at: float = 0.0  # 0: it is not stopped
     stopped_sec: float = 0.0  # how long it was stopped before that
     waited_before_sec: float = 0.0  # how long its processes had waited for a core when it began
+    by_number: bool = False  # `process` is such a pipe, so signals go to the number
+
+    def send(self, number: int) -> None:
+        """Sends a signal to the program. Raises: OSError."""
+        if not self.by_number:
+            signal.pidfd_send_signal(self.process, number)
+        elif not select.select([self.process], [], [], 0)[0]:  # it is there
+            os.kill(self.program_pid, number)
 
     @property
     def pids(self) -> tuple[int, int]:
@@ -71,12 +80,14 @@ class Turn:
 
 
 def begin(
-    batch: Batch, timeout_sec: float, overtime: bool, *, process: int, tester_pid: int
+    batch: Batch, timeout_sec: float, overtime: bool, *, process: int, number: int, tester_pid: int
 ) -> Turn:
-    """The turn of a program whose process was forked just now."""
+    """The turn of a program whose process was forked just now; process, number: Forkserver.fork."""
     now = time.monotonic()
-    pid = proc.pid_of(process)
-    turn = Turn(batch, timeout_sec, overtime, process, pid, tester_pid, now, now + timeout_sec)
+    pid = number or proc.pid_of(process)
+    ends = now + timeout_sec
+    turn = Turn(batch, timeout_sec, overtime, process, pid, tester_pid, now, ends)
+    turn.by_number = number > 0
     turn.waited_before_sec = proc.waited_sec(turn.pids)
     batch.last_began = now
     return turn
@@ -86,7 +97,8 @@ class Cores:
     """The cores of this machine, and who may use them."""
 
     def __init__(self) -> None:
-        self.number = len(os.sched_getaffinity(0))
+        known = hasattr(os, "sched_getaffinity")
+        self.number = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
         self._slice_sec = SLICE_SEC
 
     def has_room(self, turns: Sequence[Turn]) -> bool:
@@ -154,7 +166,7 @@ def _stop_or_continue(turn: Turn, stop: bool, now: float) -> None:
     turn.stopped_at = now if stop else 0.0
     number = signal.SIGSTOP if stop else signal.SIGCONT
     with contextlib.suppress(OSError):
-        signal.pidfd_send_signal(turn.process, number)
+        turn.send(number)
         os.kill(turn.tester_pid, number)
 
 

@@ -14,7 +14,6 @@ import contextlib
 import gc
 import importlib
 import os
-import resource
 import signal
 import socket
 import sys
@@ -48,8 +47,9 @@ Confine = Callable[[], None]
 def main(control_fd: int, kind: str, packages: str) -> None:
     """Confines this process and forks a guest for each socket that arrives on the control socket.
 
-    Replies: "ready", or "failed: why". Then for each socket, sent with "J": "forked" and a
-    descriptor of the new process. Ends when the control socket closes.
+    Replies: "ready", or "failed: why". Then for each socket, sent with "J": "forked 0" and a
+    descriptor of the new process; "forked N" and a pipe that only the new process N holds open, on
+    a system without such descriptors; or "refused: why". Ends when the control socket closes.
     """
     control = socket.socket(fileno=control_fd)
     try:
@@ -57,6 +57,9 @@ def main(control_fd: int, kind: str, packages: str) -> None:
         allow(found)
         visible_files.PACKAGES[:] = found.paths
         _warm_up([*_WARM.split(), *found.names])
+        pidfds = _has_pidfds()
+        if kind == "namespace" and not pidfds:
+            raise OSError("there are no descriptors of processes (pidfd_open) here")
         into, before_fork = _confine(kind)
     except OSError as error:
         control.sendall(f"failed: {error}\n".encode())
@@ -68,15 +71,41 @@ def main(control_fd: int, kind: str, packages: str) -> None:
         if not data:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        before_fork()
-        pid = os.fork()
+        process, held = (-1, -1) if pidfds else os.pipe()
+        try:
+            before_fork()
+            pid = os.fork()
+        except OSError as error:  # no process is left
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            _close(fds[0], process, held)
+            control.sendall(f"refused: {error}\n".encode()[:64])
+            continue
         if pid == 0:
-            _become_guest(fds[0], into)
-        process = os.pidfd_open(pid)  # SIGCHLD is blocked, so the number is still this child's
+            _become_guest(fds[0], held, into)
+        if pidfds:
+            process = os.pidfd_open(pid)  # SIGCHLD is blocked, so it is still this child's number
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        os.close(fds[0])
-        socket.send_fds(control, [b"forked\n"], [process])
-        os.close(process)
+        socket.send_fds(control, [b"forked %d\n" % (0 if pidfds else pid)], [process])
+        _close(fds[0], process, held)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _has_pidfds() -> bool:
+    """Whether the system has descriptors of processes, and lets this one use them."""
+    try:
+        process = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(process, 0)  # type: ignore[arg-type]
+        finally:
+            os.close(process)
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _warm_up(modules: list[str]) -> None:
@@ -121,16 +150,23 @@ def _confine(kind: str) -> tuple[Confine, Confine]:
         forkserver = os.getpid()
         return lambda: _drop_rights(nobody, kept, forkserver), lambda: None
     forkserver = os.getpid()
-    return lambda: syscalls.die_with_parent(forkserver), lambda: None
+
+    def no_confinement() -> None:
+        with contextlib.suppress(OSError):  # not Linux, or it is forbidden
+            syscalls.die_with_parent(forkserver)
+
+    return no_confinement, lambda: None
 
 
-def _become_guest(fd: int, into: Confine) -> None:
+def _become_guest(fd: int, held: int, into: Confine) -> None:
     """In the fork: adds all layers, then runs the program. Never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         os.dup2(fd, 3)
-        os.closerange(4, 1 << 16)
+        if held >= 0:
+            os.dup2(held, 4)
+        os.closerange(4 + (held >= 0), 1 << 16)
         null = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
             os.dup2(null, standard)
@@ -149,20 +185,18 @@ def _become_guest(fd: int, into: Confine) -> None:
 
 
 def _limit() -> None:
-    for limit, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_CPU, CPU_SEC),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, THREADS),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
-        (resource.RLIMIT_SIGPENDING, 64),
+    for name, most in (
+        ("AS", MEMORY_BYTES),
+        ("CPU", CPU_SEC),
+        ("FSIZE", FILE_BYTES),
+        ("NOFILE", OPEN_FILES),
+        ("CORE", 0),
+        ("NPROC", THREADS),
+        ("MEMLOCK", 0),
+        ("MSGQUEUE", 0),
+        ("SIGPENDING", 64),
     ):
-        hard = resource.getrlimit(limit)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(limit, (most, most))
+        syscalls.limit(name, most)
 
 
 def _drop_rights(become_nobody: bool, kept: int = 0, parent: int | None = None) -> None:

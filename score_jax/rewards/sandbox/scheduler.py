@@ -17,6 +17,7 @@ import dataclasses
 import gc
 import json
 import os
+import resource
 import select
 import selectors
 import signal
@@ -25,7 +26,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from score_jax.rewards.sandbox import fairness
+from score_jax.rewards.sandbox import fairness, scarce
 from score_jax.rewards.sandbox.launch import DYING_SEC, Forkserver, ForkserverGone
 from score_jax.rewards.sandbox.linux import proc
 from score_jax.rewards.sandbox.packages import Packages, allow
@@ -33,6 +34,7 @@ from score_jax.rewards.sandbox.tester import Job
 from score_jax.rewards.sandbox.tester_process import TesterProcess
 
 MAX_RUNNING = 256
+OPEN_FILES = 8192  # each program that runs takes two descriptors, and an idle tester one
 IDLE_TESTERS = 4  # per core: those that wait for work; more are ended
 POLL_SEC, SHORT_POLL_SEC = 0.1, 0.002
 
@@ -82,6 +84,8 @@ class Scheduler:
         self._cores = fairness.Cores()
         self._memory_bytes = proc.free_memory_bytes() // 2
         self._memory_checked = 0.0
+        self._scarce_since = 0.0  # since when the machine has no process left; 0: it has
+        self._begins_at = 0.0  # when the next program may begin, where the machine had none
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -111,9 +115,11 @@ class Scheduler:
                 tester.end()
 
     def _accept(self) -> bool:
-        _, fds, _, _ = socket.recv_fds(self._control, 1, 1)
-        if not fds:
+        data, fds, _, _ = socket.recv_fds(self._control, 1, 1)
+        if not data:
             return False
+        if not fds:  # no descriptor is left: the client reads the end of its connection
+            return True
         client = _Client(socket.socket(fileno=fds[0]))
         self._clients.append(client)
         self._selector.register(client.connection, selectors.EVENT_READ, client)
@@ -142,27 +148,55 @@ class Scheduler:
 
     def _begin_waiting(self) -> None:
         while self._waiting and len(self._running) < MAX_RUNNING:
+            if time.monotonic() < self._begins_at:
+                return
             if not self._cores.has_room([run.turn for run in self._running]):
                 return
-            self._begin(self._waiting.popleft())
+            try:
+                self._begin(self._waiting[0])
+            except OSError as error:
+                if error.errno not in scarce.SCARCE:
+                    raise
+                self._wait_for_more(error)
+            else:
+                self._waiting.popleft()
+                self._scarce_since = 0.0
+
+    def _wait_for_more(self, error: OSError) -> None:
+        """Lets programs wait while the machine has no process left; gives up at last."""
+        now = time.monotonic()
+        self._scarce_since = self._scarce_since or now
+        lasted_sec = now - self._scarce_since
+        self._begins_at = now + min(max(scarce.FIRST_WAIT_SEC, lasted_sec), scarce.LONGEST_WAIT_SEC)
+        if lasted_sec > scarce.PATIENCE_SEC:
+            for client in {request.client for request in self._waiting}:
+                with contextlib.suppress(OSError):
+                    client.connection.sendall(json.dumps({"gone": str(error)}).encode() + b"\n")
+            self._waiting.clear()
+            self._scarce_since = self._begins_at = 0.0
 
     def _begin(self, request: _Request) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             try:
-                process = self._forkserver.fork(theirs.fileno())
+                process, number = self._forkserver.fork(theirs.fileno())
             except ForkserverGone:
                 self._stop(self._running)
                 self._forkserver.close()
                 self._forkserver = Forkserver(*self._confined)
-                process = self._forkserver.fork(theirs.fileno())
+                process, number = self._forkserver.fork(theirs.fileno())
             theirs.close()
-            tester = self._tester_of(request.job, ours.fileno())
+            try:
+                tester = self._tester_of(request.job, ours.fileno())
+            except OSError:  # the guest reads the end of its socket and ends
+                os.close(process)
+                raise
         turn = fairness.begin(
             request.client.batch,
             request.timeout_sec,
             request.overtime,
             process=process,
+            number=number,
             tester_pid=tester.pid,
         )
         run = _Run(request, turn, tester)
@@ -193,10 +227,12 @@ class Scheduler:
 
     def _patience_sec(self) -> float | None:
         """How long the event loop may sleep; None: until something arrives."""
-        if not self._running and not self._dying:
-            return None
         now = time.monotonic()
-        due = [self._cores.next_look(run.turn) for run in self._running]
+        waits = bool(self._waiting) and now < self._begins_at
+        if not self._running and not self._dying and not waits:
+            return None
+        due = [self._begins_at] if waits else []
+        due += [self._cores.next_look(run.turn) for run in self._running]
         due += [run.gone_by for run in self._dying]
         return max(SHORT_POLL_SEC, min(*due, now + POLL_SEC) - now)
 
@@ -229,7 +265,7 @@ class Scheduler:
             run.reason = reason
             self._selector.unregister(run.tester.socket)
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(run.turn.process, signal.SIGKILL)
+                run.turn.send(signal.SIGKILL)
             room = len(self._idle) < IDLE_TESTERS * self._cores.number
             if keep_testers and not run.turn.lowered and room:
                 self._idle.append(run.tester)
@@ -264,6 +300,9 @@ def main(control_fd: int, kind: str, packages: str = "[]") -> None:
     control = socket.socket(fileno=control_fd)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # so that Linux spares the trainer
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         scheduler = Scheduler(control, kind, found)
     except (ForkserverGone, OSError) as error:

@@ -15,14 +15,16 @@ import logging
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from score_jax.problem import InputError
 from score_jax.rewards.sandbox import self_test
-from score_jax.rewards.sandbox.launch import launch
+from score_jax.rewards.sandbox.launch import ended, launch
 from score_jax.rewards.sandbox.packages import Packages, find
+from score_jax.rewards.sandbox.scarce import MachineGone, gone, patiently
 from score_jax.rewards.sandbox.tester import Job
 from score_jax.rewards.workers.per_process import PerProcess
 
@@ -70,7 +72,9 @@ class Sandbox:
                         asked += 1
                     answer: dict[str, Any] = json.loads(lines.readline())
                 except (OSError, ValueError) as error:
-                    raise SandboxGone("it ended") from error
+                    raise SandboxGone(ended(self._process, "it ended")) from error
+                if "gone" in answer:
+                    raise gone(answer["gone"])
                 reasons[answer["id"]] = answer["reason"]
                 answered += 1
         return reasons
@@ -83,21 +87,25 @@ class Sandbox:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
 
     def forget(self) -> None:
         """For a forked child: closes its descriptors; the processes are the parent's."""
         self._control.close()
         self._process.returncode = 0  # not ours to wait for
+        if self._process.stderr:
+            self._process.stderr.close()
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[socket.socket]:
-        ours, theirs = socket.socketpair()
+        ours, theirs = patiently(socket.socketpair)
         with ours:
             with theirs, self._lock:
                 try:
                     socket.send_fds(self._control, [b"C"], [theirs.fileno()])
                 except OSError as error:
-                    raise SandboxGone("it ended") from error
+                    raise SandboxGone(ended(self._process, "it ended")) from error
             yield ours
 
 
@@ -119,9 +127,19 @@ def start(
             "config.rewards.sandbox='auto'."
         )
     failures = []
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the sandbox of model-written programs is attacked before it is used, and that needs a "
+            f"folder for temporary files ({error.strerror}). Set the environment variable TMPDIR "
+            "to a folder that this user can write."
+        ) from error
     for name in {"auto": ("namespace", "landlock"), "none": ()}.get(kind, (kind,)):
         try:
             sandbox = Sandbox(name, packages)
+        except MachineGone:
+            raise
         except (SandboxGone, OSError) as error:
             failures.append(f"{name}: {error}")
             continue
@@ -148,7 +166,15 @@ def start(
     if _log.hasHandlers():
         _log.warning(message)
     print(f"score_jax: WARNING: {message}", file=sys.stderr)
-    return Sandbox("none", packages)
+    try:
+        return Sandbox("none", packages)
+    except SandboxGone as error:
+        raise InputError(
+            "model-written programs cannot be run on this machine, not even without a sandbox, as "
+            f"config.rewards.allow_unsandboxed allows: {error}. Run `{sys.executable} -S -c ''` to "
+            "see whether this Python starts at all, and train on problems that need no programs "
+            "(config.problems) meanwhile."
+        ) from error
 
 
 _sandboxes: PerProcess[Sandbox] = PerProcess()
@@ -191,10 +217,17 @@ def shared(*, after: Sandbox | None = None) -> Sandbox:
 
 
 def run(jobs: Sequence[Job], timeout_sec: float, *, overtime: bool = False) -> list[str]:
-    """Sandbox.run in this process's sandbox; again in a new one if it was killed from outside."""
+    """Sandbox.run in this process's sandbox; again in a new one if it was killed from outside.
+
+    Raises: InputError if none starts the first time; MachineGone where it no longer does.
+    """
     sandbox = shared()
     try:
         return sandbox.run(jobs, timeout_sec, overtime=overtime)
-    except SandboxGone:
+    except SandboxGone as error:
+        _log.warning("the sandbox of model-written programs is started again: %s", error)
         close(sandbox)
+    try:
         return shared(after=sandbox).run(jobs, timeout_sec, overtime=overtime)
+    except (SandboxGone, InputError) as error:  # it worked before, so the input is not at fault
+        raise gone(error) from error

@@ -7,6 +7,7 @@ than their own names, when it was killed at a deadline, and after MOST_JOBS in a
 """
 
 import ast
+import contextlib
 import json
 import os
 import random
@@ -38,7 +39,12 @@ class TesterProcess:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         scheduler = os.getpid()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:  # no process is left
+            ours.close()
+            theirs.close()
+            raise
         if self.pid == 0:
             _become(theirs.fileno(), scheduler)
         theirs.close()
@@ -77,12 +83,14 @@ class TesterProcess:
 def _become(fd: int, scheduler: int) -> None:
     """In the fork: runs tests until the scheduler closes the socket. Never returns."""
     try:
-        syscalls.die_with_parent(scheduler)
+        with contextlib.suppress(OSError):  # not Linux: it reads the end of file
+            syscalls.die_with_parent(scheduler)
         signal.set_wakeup_fd(-1)
+        os.dup2(1, 2)  # what tests print is not the scheduler's last words
         os.dup2(fd, 3)
         os.closerange(4, 1 << 16)
-        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        syscalls.limit("AS", BYTES)
+        syscalls.limit("CORE", 0)
         with socket.socket(fileno=3) as requests:
             _serve(requests)
     finally:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from score_jax.problem import InputError
-from score_jax.rewards.sandbox import self_test, start
+from score_jax.rewards.sandbox import launch, scarce, self_test, start
+from score_jax.rewards.sandbox.scarce import MachineGone
 from score_jax.rewards.sandbox.tester import Job
-from tests.rewards.sandbox import sandboxes
+from tests.rewards.sandbox import other_machines, sandboxes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
@@ -125,7 +126,7 @@ def test_the_successor_of_a_sandbox_is_of_the_kind_that_the_logs_name(monkeypatc
     kind = start.configure("auto", allow_unsandboxed=True)
     os.kill(start.shared()._process.pid, signal.SIGKILL)
     monkeypatch.setattr(self_test, "holes", lambda run: ["a hole"])
-    with pytest.raises(InputError, match=f"{kind}: a hole"):
+    with pytest.raises(MachineGone, match=f"{kind}: a hole"):
         start.run([RIGHT], 30.0)
 
 
@@ -237,3 +238,98 @@ def _in_child(queue) -> None:
     reasons = start.run([RIGHT, WRONG], 30.0)
     queue.put((start.shared()._process.pid, reasons))
     start.close()  # multiprocessing children skip atexit
+
+
+def test_programs_run_unsandboxed_where_nothing_isolates(monkeypatch, capsys):
+    monkeypatch.setattr(launch, "_MAIN", other_machines.main("no_linux"))
+    with pytest.raises(InputError, match="not Linux"):
+        start.configure()
+    assert start.configure(allow_unsandboxed=True) == "none"
+    assert "not Linux" in capsys.readouterr().err
+    ended = Job("import os; os._exit(0)", RIGHT.tests)
+    many = [RIGHT, WRONG, ended, HANGING, *[RIGHT] * 20]
+    began = time.monotonic()
+    assert start.run(many, 1.0) == ["passed", "failed", "crash", "timeout", *["passed"] * 20]
+    assert start.run([HANGING] * 20, 1.0, overtime=True) == ["timeout"] * 20
+    assert time.monotonic() - began < 15.0
+    processes = sandboxes.descendants(start.shared()._process.pid)
+    start.close()
+    assert not any(map(sandboxes.alive, processes))
+
+
+def test_where_not_even_unsandboxed_programs_run_the_message_has_the_last_words(monkeypatch):
+    monkeypatch.setattr(launch, "_MAIN", other_machines.main("no_modules"))
+    with pytest.raises(InputError, match="not even without a sandbox") as error:
+        start.configure(allow_unsandboxed=True)
+    for words in ("ended while starting (status 1)", "printed last", "libz.so.1", "-S -c"):
+        assert words in str(error.value)
+
+
+def test_a_machine_that_has_few_processes_is_asked_again(monkeypatch):
+    monkeypatch.setattr(launch, "_MAIN", other_machines.main("few_processes"))
+    start.configure("none", allow_unsandboxed=True)
+    assert start.run([RIGHT, WRONG, RIGHT], 10.0) == ["passed", "failed", "passed"]
+
+
+def test_a_machine_that_has_no_processes_left_is_not_bad_input(monkeypatch):
+    monkeypatch.setattr(launch, "_MAIN", other_machines.main("no_processes"))
+    start.configure("none", allow_unsandboxed=True)
+    for _ in range(2):
+        with pytest.raises(MachineGone, match=r"temporarily unavailable.*ulimit -u") as error:
+            start.run([RIGHT, WRONG], 10.0)
+        assert isinstance(error.value, OSError)
+
+
+def test_descriptors_that_are_used_up_are_waited_for(monkeypatch):
+    sandboxes.need_any()
+    start.configure()
+    socketpair, left = start.socket.socketpair, [2]
+
+    def refuse():
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(24, "Too many open files")
+        return socketpair()
+
+    monkeypatch.setattr(start.socket, "socketpair", refuse)
+    assert start.run([RIGHT], 10.0) == ["passed"]
+    left[0] = 1 << 30
+    monkeypatch.setattr(scarce, "PATIENCE_SEC", 0.2)
+    with pytest.raises(MachineGone, match=r"Too many open files.*ulimit -n"):
+        start.run([RIGHT], 10.0)
+
+
+def test_without_a_folder_for_temporary_files_the_message_names_the_variable(monkeypatch):
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(start.tempfile, "gettempdir", refuse)
+    with pytest.raises(InputError, match=r"No usable temporary directory.*Set .* TMPDIR"):
+        start.start()
+
+
+def test_a_python_that_needs_its_library_path_gets_it(monkeypatch, tmp_path):
+    """Python is a script here that ends without the variable, as a loader does."""
+    sandboxes.need_any()
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" = {tmp_path} ] || {{ echo libpython.so >&2; exit 127; }}'
+        "\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(launch, "_PYTHON", (str(python), *launch._PYTHON[1:]))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    launch._library_path.cache_clear()
+    with pytest.raises(start.SandboxGone, match=r"status 127.*printed last: libpython.so"):
+        start.Sandbox("none")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    launch._library_path.cache_clear()
+    box = start.Sandbox("none")
+    box.close()
+    monkeypatch.undo()
+    # It is not handed on where Python starts without it.
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    launch._library_path.cache_clear()
+    assert launch._library_path() == {}
+    launch._library_path.cache_clear()

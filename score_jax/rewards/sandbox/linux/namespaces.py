@@ -19,7 +19,8 @@ from score_jax.rewards.sandbox.linux import syscalls, visible_files
 NOBODY = 65534
 TMP_BYTES = 16 << 20
 TMP_FILES = 2_000
-_ROOT = "/tmp"  # where the new root is built; any folder that exists would do
+# Where the new root is built; any folder that exists would do.
+_ROOT = next(filter(os.path.isdir, ("/tmp", "/var/tmp", "/mnt", "/srv", "/media")), "/tmp")
 
 _NAMESPACES = (
     syscalls.CLONE_NEWUSER

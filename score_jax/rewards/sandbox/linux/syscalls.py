@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import resource
 import signal
 import sys
 from typing import Any
@@ -143,6 +144,23 @@ def die_with_parent(parent: int | None = None) -> None:
     _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
+
+
+def limit(name: str, most: int) -> None:
+    """Limits a resource of this process, RLIMIT_name, to `most` or to a lower limit that it has.
+
+    Other systems than Linux lack some limits and refuse others; these are left out there.
+    """
+    kind = getattr(resource, f"RLIMIT_{name}", None)
+    if kind is None and sys.platform != "linux":
+        return
+    hard = resource.getrlimit(kind)[1]  # type: ignore[arg-type]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    try:
+        resource.setrlimit(kind, (most, most))  # type: ignore[arg-type]
+    except (ValueError, OSError):
+        if sys.platform == "linux":
+            raise
 
 
 def no_new_privileges() -> None:

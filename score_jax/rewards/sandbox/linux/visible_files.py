@@ -4,6 +4,7 @@ Installed packages (site-packages) are hidden: they may hold data sets with answ
 project. Only those of config.rewards.packages may be read. Both kinds of sandbox use these paths.
 """
 
+import contextlib
 import os
 import sys
 import sysconfig
@@ -20,10 +21,20 @@ def folders() -> list[str]:
     """Folders that may be read with all their contents except `hidden`; none is inside another."""
     found = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     found += [os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.base_exec_prefix)]
+    found += _library_path()
     real = {os.path.realpath(path) for path in (*found, *_SYSTEM) if os.path.isdir(path)}
     return sorted(
         path for path in real if not any(path.startswith(other + "/") for other in real - {path})
     )
+
+
+def _library_path() -> list[str]:
+    """Folders of LD_LIBRARY_PATH with libraries that this Python has loaded; see launch.py."""
+    folders = {os.path.realpath(one) for one in os.environ.get("LD_LIBRARY_PATH", "").split(":")}
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        loaded = {os.path.dirname(line.split(maxsplit=5)[5]) for line in maps if "/" in line}
+        return sorted(folders & loaded)
+    return []
 
 
 def links() -> list[tuple[str, str]]:
