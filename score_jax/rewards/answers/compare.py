@@ -35,6 +35,8 @@ def undecided(gold: str, answer: str) -> bool:
 
 def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
     """Whether `answer` equals `gold`. Raises: Refused, or what `algebra` raises."""
+    if gold.kind == answer.kind == "number" and not (gold.name and answer.name):
+        return _same_number(gold, answer)
     if gold.name and answer.name and gold.name != answer.name:
         # "y = x" may be answered "x = y", but "x = 5" not "y = 5".
         both_numbers = gold.kind == "number" or answer.kind == "number"

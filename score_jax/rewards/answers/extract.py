@@ -20,6 +20,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from score_jax.rewards.answers.spelling import PLAIN_NUMBER
+
 WINDOW_CHARS = 20_000
 SENTENCE_CHARS = 1_000
 CANDIDATES = 3  # of each form, for lenient grading
@@ -72,7 +74,8 @@ def extract(text: str) -> str | None:
     """The answer that `text` states, as written; None if it states none."""
     tail = text[-WINDOW_CHARS:]
     boxes = _boxes(tail) if "oxed" in tail or "fbox" in tail else None
-    final = next(_sentences(_FINAL, tail), None)
+    answers = "nswer" in tail or "NSWER" in tail  # a quick look: the common text has none
+    final = next(_sentences(_FINAL, tail), None) if answers else None
     if final is not None:
         prose = boxes and not final.closed and _PROSE.match(final.answer)
         # Working, of which the line is the result: "the final answer is 15 * 8 = 120\n#### 120".
@@ -87,7 +90,7 @@ def extract(text: str) -> str | None:
     for line in lines:
         if not _HEADING.match(line):
             return line
-    stated = next(_stated(tail), None) if "nswer" in tail or "NSWER" in tail else None
+    stated = next(_stated(tail), None) if answers else None
     if stated is not None:
         return stated.answer
     return lines[0] if lines else None
@@ -149,7 +152,10 @@ def _marked_lines(text: str) -> list[str]:
     """What follows each `####`, the last first; labels before the answer are dropped."""
     lines = []
     for rest in reversed(text.split("####")[1:]):
-        rest = rest.lstrip("# \t\r\n")
+        rest = rest.strip("# \t\r\n")
+        if PLAIN_NUMBER.fullmatch(rest):
+            lines.append(rest)
+            continue
         label = _LABEL.match(rest) or _ANSWER.search(rest.split("\n", 1)[0])
         line = (rest[label.end() :].lstrip(" \t\r\n:*") if label else rest).split("\n", 1)[0]
         if line := _tidy(line[:SENTENCE_CHARS]):

@@ -116,7 +116,7 @@ def _quick_reason(gold: str, answer: str) -> str:
     ours, theirs = normalise(gold), normalise(answer)
     if not theirs:
         return "no_answer"
-    if tight(ours) == tight(theirs):
+    if ours == theirs or tight(ours) == tight(theirs):
         return "equal"
     if not theirs.isascii() or not theirs.isprintable():
         return "refused"

@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 
 from score_jax.rewards.answers.numbers import literal, split_unit, spoken
-from score_jax.rewards.answers.spelling import matching
+from score_jax.rewards.answers.spelling import PLAIN_NUMBER, matching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,8 @@ _TURN = re.compile(
 
 def read(text: str) -> Value:
     """The value that `text` states; anything unknown is an expression."""
+    if PLAIN_NUMBER.fullmatch(text):
+        return Value("number", text, text, exact=literal(text))
     text = _peel(text)
     if "degrees" in text and "\\" in text:
         text = _TURN.sub(r"\1(\\frac{\2\\pi}{180})", text)

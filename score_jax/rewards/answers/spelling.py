@@ -21,7 +21,7 @@ _RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+|[₀₁₂₃₄₅�
 
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd"
 _GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi|rho|tau|mu|pi"
-_PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?", re.ASCII)
+PLAIN_NUMBER = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?", re.ASCII)
 _NEEDS_SPELLING = re.compile(r"[A-Za-z\s$%~^_{}*<>='\\.]")
 
 # Order matters: each line works on the output of the lines above it.
@@ -102,7 +102,7 @@ _DIGITS_AFTER_ROOT = re.compile(r"√\s*([0-9]+)")
 
 def normalise(written: str) -> str:
     """The same answer in the spelling that the other files of this folder expect."""
-    if _PLAIN_NUMBER.fullmatch(written):
+    if PLAIN_NUMBER.fullmatch(written):
         return written
     text = _unwrap(written.strip())
     if text.isascii() and not _NEEDS_SPELLING.search(text):

@@ -17,7 +17,7 @@ DRESSES = {
     "boxed display": "Thus\n\\[\n\\boxed{ANSWER}\n\\]",
     "fbox": r"So it is $\fbox{ANSWER}$.",
     "box without backslash": "So it is boxed{ANSWER}.",
-    "box and a copied answer": r"The previous solution's final answer is $0.123$. No: \boxed{ANSWER}",
+    "box and a copied answer": r"The previous final answer is $0.123$. No: \boxed{ANSWER}",
     "paper's sentence": "Final Answer: The final answer is $ANSWER$. I hope it is correct.",
     "sentence": "Therefore the final answer is $ANSWER$.",
     "sentence after a box": r"I had \boxed{0.123}. The final answer is $ANSWER$.",
@@ -39,7 +39,7 @@ DRESSES = {
     "marker": "It is symmetric.\n#### ANSWER",
     "marker with label": "#### Answer: $ANSWER$",
     "marker with token": "#### ANSWER<|im_end|>",
-    "heading before the sentence": "#### Step 1: Count\nWe count.\n#### Result\nThe answer is $ANSWER$.",
+    "heading before it": "#### Step 1: Count\nWe count.\n#### Result\nThe answer is $ANSWER$.",
     "backticks": "The final answer is `ANSWER`.",
     "mathbf": r"\boxed{\mathbf{ANSWER}}",
     "boldsymbol": r"\boxed{\boldsymbol{ANSWER}}",
@@ -63,33 +63,12 @@ OF_NUMBERS = {
     "text": r"\boxed{\text{ANSWER}}",
     "plain marker with unit": "#### ANSWER apples",
 }
-# The same LaTeX, spelled otherwise.
-RESPELLED = {
-    "dfrac": lambda gold: gold.replace(r"\frac", r"\dfrac"),
-    "left and right": lambda gold: re.sub(
-        r"(?<!\\)\)",
-        r"\\right)",
-        re.sub(
-            r"(?<!\\left)(?<!\\)\(",
-            r"\\left(",
-            gold.replace(r"\left(", "(").replace(r"\right)", ")"),
-        ),
-    )
-    if balanced(gold)
-    else gold,
-    "unicode": lambda gold: gold.replace("-", "−")
-    .replace(r"\pi", "π")
-    .replace("^2", "²")
-    .replace(r"\cup", "∪")
-    .replace(r"\infty", "∞")
-    if r"\pi" not in gold or not re.search(r"\\pi[a-z]", gold)
-    else gold,
-    "plain text": lambda gold: plain(gold),
-}
 
 
-def balanced(gold: str) -> bool:
-    return gold.count("(") == gold.count(")") and "[" not in gold and "]" not in gold
+def unicode(gold: str) -> str:
+    for latex, char in (("-", "−"), ("^2", "²"), (r"\cup", "∪"), (r"\infty", "∞"), (r"\pi", "π")):
+        gold = gold.replace(latex, char)
+    return gold
 
 
 def plain(gold: str) -> str:
@@ -98,6 +77,15 @@ def plain(gold: str) -> str:
     gold = re.sub(r"\\sqrt\{([^{}]*)\}", r"sqrt(\1)", gold)
     gold = re.sub(r"\\(pi|theta|sin|cos|tan|log|ln)(?![A-Za-z])", r" \1", gold)
     return gold.replace(r"\infty", "inf").replace(r"\leq", "<=").replace(r"\le ", "<= ")
+
+
+# The same LaTeX, spelled otherwise.
+RESPELLED = {
+    "dfrac": lambda gold: gold.replace(r"\frac", r"\dfrac"),
+    "no left and right": lambda gold: re.sub(r"\\(?:left|right)(?![A-Za-z])", "", gold),
+    "unicode": unicode,
+    "plain text": plain,
+}
 
 
 def dressed() -> dict[str, list[tuple[str, str]]]:
@@ -117,8 +105,8 @@ def dressed() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def shares(pairs_of: dict[str, list[tuple[str, str]]]) -> dict[str, tuple[float, list[object]]]:
-    """Per dress the share that is right, and the first few that are and are not."""
+def shares(pairs_of: dict[str, list[tuple[str, str]]]) -> dict[str, tuple[float, list, list]]:
+    """Per dress the share that is right, and the first few that are and that are not."""
     grades = iter(grade_answers([pair for pairs in pairs_of.values() for pair in pairs], 30.0))
     found = {}
     for name, pairs in pairs_of.items():
