@@ -26,16 +26,19 @@ WINDOW_CHARS = 20_000
 SENTENCE_CHARS = 1_000
 CANDIDATES = 3  # of each form, for lenient grading
 
-_FINAL = re.compile(r"final answers? (?:is|are)(?![a-z])", re.IGNORECASE)
-_ANSWER = re.compile(r"answers? (?:is|are)(?![a-z])", re.IGNORECASE)
+_IS = r"answers?(?: to (?:the|this|your) (?:problem|question))? (?:is|are)(?![a-z])"
+_FINAL = re.compile(rf"final {_IS}", re.IGNORECASE)
+_ANSWER = re.compile(_IS, re.IGNORECASE)
 _LABEL = re.compile(
-    r"^[ \t]{0,8}(?:[-+][ \t])?([#*_]{0,6}[ \t]?[*_]{0,3})(?:(?:the|my|our)[ \t])?(?:final[ \t])?"
-    r"answer[*_]{0,3}(?:[ \t]?([:=])[*_]{0,3}|[ \t]*$)",
+    r"^[ \t]{0,8}(?:[-+][ \t])?([#*_]{0,6}[ \t]?[*_]{0,3}(?:\\(?:text(?:bf)?|section\*?)\{)?)"
+    r"(?:(?:the|my|our)[ \t])?(final[ \t])?answer\}?[*_]{0,3}"
+    r"(?:[ \t]?([:=])(?: ?\})?[*_]{0,3}|[ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HOPE = re.compile(r"I hope (?:it is|it's|they are) correct", re.IGNORECASE)
 _BOX = re.compile(
-    r"\\{1,2}(?:boxed|fbox)(?![A-Za-z])|\x08oxed(?= ?\{)|(?<![A-Za-z\\])(?:boxed|fbox)(?= ?\{)"
+    r"\\{1,2}(?:[bB]oxed|f?box|framebox)(?![A-Za-z])"
+    r"|\x08oxed(?= ?\{)|(?<![A-Za-z\\])(?:b?oxed|fbox)(?= ?\{)"
 )
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\begin": "\\end"}
@@ -45,12 +48,15 @@ _HEADING = re.compile(r"[*_ ]*(?:[A-Za-z]{2}|[0-9]{1,2}[.):] +[*_]*[A-Za-z])")
 _MORE = re.compile(r"[0-9]|(?<![A-Za-z])(?:or|and|not)(?![A-Za-z])", re.IGNORECASE)
 _MATHS = re.compile(r"[0-9$\\]")
 _FILLER = re.compile(
-    r"(?:[\s:=*]|(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|clearly|still|now|actually"
+    r"(?:[\s:=*,]|(?:therefore|thus|hence|then|so|simply|just|indeed|exactly|clearly|obviously|still"
+    r"|now|actually|of course"
     r"|equal to|given by|found to be)(?![A-Za-z]),?)+"
 )
 _EXPLANATION = re.compile(
     r"[,;]?\s\(?(?:because|since|where|due to|given that|as(?! (?:well|much|many)))(?![A-Za-z])"
-    r"|,\s(?:which|so|by)(?![A-Za-z])(?!.*[0-9$\\])",
+    r"|[,;]?\s(?:by (?:the|using|symmetry|definition|[A-Z])|using|according to|in simplest form)"
+    r"|(?:[,;:]?\s(?:which|so|by|obtained|this|see|and (?:we|this|that))(?![A-Za-z])|\s(?:--|—)\s)"
+    r"(?!.*[0-9$\\])",
     re.DOTALL,
 )
 _HEDGE = re.compile(
@@ -73,7 +79,7 @@ class _Found(NamedTuple):
 def extract(text: str) -> str | None:
     """The answer that `text` states, as written; None if it states none."""
     tail = text[-WINDOW_CHARS:]
-    boxes = _boxes(tail) if "oxed" in tail or "fbox" in tail else None
+    boxes = _boxes(tail) if "box" in tail or "oxed" in tail else None
     answers = "nswer" in tail or "NSWER" in tail  # a quick look: the common text has none
     final = next(_sentences(_FINAL, tail), None) if answers else None
     if final is not None:
@@ -168,8 +174,8 @@ def _stated(text: str, *, anywhere: bool = False) -> Iterator[_Found]:
     markers = [(match, False) for match in _ANSWER.finditer(text)]
     markers += [(match, True) for match in _LABEL.finditer(text)]
     for marker, is_label in sorted(markers, key=lambda one: -one[0].end()):
-        if is_label and not (marker[2] or marker[1].strip()):
-            continue  # the word alone on a line, with no sign of a heading
+        if is_label and not (marker[2] or marker[3] or marker[1].strip()):
+            continue  # "Answer" alone on a line, with no sign of a heading
         found = _sentence(marker, text)
         if found is None:
             continue

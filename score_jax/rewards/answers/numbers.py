@@ -10,7 +10,11 @@ import re
 from fractions import Fraction
 
 _FLAGS = re.ASCII
-_PLAIN = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+"
+# Also 12,34,567, as in India.
+_PLAIN = (
+    r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}"
+    r"|[1-9]\d{0,2}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+"
+)
 _PLAIN_RE = re.compile(_PLAIN, _FLAGS)
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{?(\d+)\}?", _FLAGS)
 _FRACTION = re.compile(r"\\frac\{ ?(-?) ?([\d.,]+) ?\}\{ ?(-?) ?([\d.,]+) ?\}", _FLAGS)
@@ -162,7 +166,7 @@ _ALIASES = {
     "litre": "liter", "ml": "milliliter", "eur": "euro", "cents": "cent", "penny": "cent",
     "pennie": "cent", "mph": "mile hour", "kph": "kilometer hour", "kmh": "kilometer hour",
     "kmph": "kilometer hour", "rs": "rupee", "us": "dollar", "inr": "rupee",
-    "gbp": "pound sterling",
+    "c": "celsius", "f": "fahrenheit", "gbp": "pound sterling",
 }  # fmt: skip
 _MEASURES = frozenset(" ".join(_ALIASES.values()).split()) | frozenset(
     """

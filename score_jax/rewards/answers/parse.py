@@ -31,12 +31,15 @@ class Value:
 _AND_OR = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
 _NAME = re.compile(
-    r"\\text\{[A-Za-z ]{1,30}\}|(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,4}|\|[A-Za-z]{1,2}\|"
+    r"\\text\{[A-Za-z ]{1,30}\} ?[A-Z]{0,4}"
+    r"|\\frac\{[A-Za-z]{1,2}\}\{[A-Za-z]{1,2}\}"
+    r"|(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,4}|\|[A-Za-z]{1,2}\|"
     r"|\[[A-Z]{3,6}\]"
     r"|\\(?:overline|vec|hat|bar|overrightarrow|overleftrightarrow|widehat) ?\{ ?[A-Za-z]{1,3} ?\}"
-    r"|\\(?:triangle|sin|cos|tan) ?[A-Z]{1,3}|\((?:[A-Za-z] ?, ?)+[A-Za-z]\)"
+    r"|\\(?:triangle|sin|cos|tan) ?(?:[A-Z]{1,3}|[a-z]|\\theta|\\alpha)"
+    r"|\((?:[A-Za-z] ?, ?)+[A-Za-z]\)"
     r"|\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([^()=<>]{1,20}\))?"
-    r"|[A-Za-z](?: ?\+ ?[A-Za-z]){1,5}"
+    r"|[A-Za-z]{1,2}(?: ?[+-] ?[A-Za-z]{1,2}){1,5}"
 )
 _OVER = re.compile(r"\\(?:overline|vec|hat|bar|overrightarrow|overleftrightarrow|widehat)|[{} ]")
 _VARIABLE = re.compile(
@@ -53,22 +56,22 @@ _MATRIX = re.compile(
     r"\\begin ?\{((?:small|psmall|bsmall|[pbB])?matrix|array)\}(.*)\\end ?\{\1\}", re.DOTALL
 )
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|=|\\approx|\\equiv|\\sim(?![A-Za-z])")
+_SIZE = re.compile(r"\| ?([A-Za-z]) ?\|")
 _INEQUALITY = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
 _CHOICE = re.compile(
     r"(?:option |choice )?(?:\( ?([A-J]) ?\)|([A-J])(?: ?[).:] ?|$))(.*)", re.IGNORECASE
 )
-_REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\R(?![A-Za-z])")
+_REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|\\R(?![A-Za-z])|all real(?:s| numbers)")
+_IN_REALS = re.compile(r" ?,? ?[A-Za-z] ?\\in ?\\mathbb ?\{? ?R ?\}? ?,? ?")
 _BUILDER = re.compile(
     rf"\\\{{ ?({_VARIABLE.pattern})(?: ?\\in ?(?:{_REALS.pattern}))?"
     r" ?(?:\\mid|\\vert|\||:) ?(.*)\\\}"
 )
 _MIRRORED = {">": "<", r"\geq": r"\leq"}
-_TURN = re.compile(
-    r"(\\(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?(?:\{?-?\d\}?))?) ?[({]? ?"
-    r"([\d.]+|\\frac\{\d+\}\{\d+\}|[a-z]) ?\\text\{ degrees\} ?[)}]?"
-)
+_OF_ANGLES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_TURN = re.compile(r"([\d.]+|\\frac\{\d+\}\{\d+\}|(?<![A-Za-z])[a-z]) ?\\text\{ ?degrees?\}")
 
 
 def read(text: str) -> Value:
@@ -76,8 +79,8 @@ def read(text: str) -> Value:
     if PLAIN_NUMBER.fullmatch(text):
         return Value("number", text, text, exact=literal(text))
     text = _peel(text)
-    if "degrees" in text and "\\" in text:
-        text = _TURN.sub(r"\1(\\frac{\2\\pi}{180})", text)
+    if "degree" in text and _OF_ANGLES.search(text):
+        text = _TURN.sub(r"(\\frac{\1\\pi}{180})", text)
     body, unit = split_unit(text) if text else (text, "")
     exact = literal(body)
     if exact is not None:
@@ -86,7 +89,8 @@ def read(text: str) -> Value:
     if only_text:
         words = only_text[1].strip()
         inner = read(words)
-        return inner if inner.kind in ("number", "list") else Value("text", text, words)
+        plain = inner.kind in ("number", "list") or _REALS.fullmatch(words)
+        return inner if plain else Value("text", text, words)
     builder = _BUILDER.fullmatch(text)
     if builder and _INEQUALITY.search(builder[2]):
         return read(builder[2])
@@ -94,12 +98,16 @@ def read(text: str) -> Value:
         return Value("text", text, text)
     if " and " in text and (number := spoken(text)) is not None:
         return Value("number", text, str(number), exact=Fraction(number))
+    if _INEQUALITY.search(text) and not text.startswith("\\{"):
+        text = _IN_REALS.sub("", text)
     parts = _split_list(text)
     if len(parts) > 1:
         values = [read(part) for part in parts]
-        if all(_INEQUALITY.search(part) for part in parts) and {"tuple"} == {
-            v.kind for v in values
-        }:
+        bounds = [bool(_INEQUALITY.search(part)) for part in parts]
+        if any(bounds) and all(
+            value.kind == "tuple" if bound else value.name and _or(text)
+            for bound, value in zip(bounds, values, strict=True)
+        ):
             return _bounds(text, values)
         return _list(text, values)
     if text.startswith("\\{") and _closes_at_end(text):
@@ -119,7 +127,12 @@ def read(text: str) -> Value:
         if inside.startswith("\\begin") and _MATRIX.fullmatch(inside):
             return read(inside)
         items = tuple(read(part) for part in _split(inside, ",;"))
+        if items and {item.form for item in items} == {"[]"} and inside[0] == "[":
+            rows = "\\\\".join("&".join(cell.source for cell in item.items) for item in items)
+            return _matrix(text, rows)
         return Value("tuple", text, text, items=items, form=text[0] + text[-1])
+    if text.startswith("Matrix(") and text.endswith(")"):
+        return read(text[len("Matrix(") : -1])
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         return _matrix(text, matrix[2])
@@ -233,6 +246,12 @@ def _interval(sides: list[str], signs: list[str]) -> str | None:
         sides, signs = sides[::-1], [_MIRRORED[sign] for sign in reversed(signs)]
     if not all(sign in ("<", r"\leq") for sign in signs) or not all(sides):
         return None
+    if (
+        len(sides) == 2
+        and (size := _SIZE.fullmatch(sides[0]))
+        and re.fullmatch(r"[^+-]+", sides[1])
+    ):
+        return read(f"-{sides[1]}{signs[0]}{size[1]}{signs[0]}{sides[1]}").source
     opening, closing = "(" if signs[0] == "<" else "[", ")" if signs[-1] == "<" else "]"
     if len(sides) == 3 and _VARIABLE.fullmatch(sides[1]):
         # An infinite bound is never reached.
@@ -253,8 +272,10 @@ def _is_bound(side: str) -> bool:
 
 def _bounds(text: str, values: list[Value]) -> Value:
     """Inequalities together: "x < -1 or x > 1" is a union; "x > 1 and x < 5" an interval."""
-    rays = {value.items[0].source == r"-\infty": value for value in values}
-    if len(values) == 2 and len(rays) == 2 and not _or(text):
+    if len(values) == 2 and not _or(text):
+        rays = {value.items[0].source == r"-\infty": value for value in values}
+        if len(rays) < 2:
+            return Value("union", text, text, items=tuple(values))
         (low, high), (opening, closing) = (
             (rays[False].items[0], rays[True].items[1]),
             (rays[False].form[0], rays[True].form[1]),

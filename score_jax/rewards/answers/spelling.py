@@ -15,7 +15,8 @@ _SYMBOLS = str.maketrans({
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∖": r"\setminus ", "∅": r"\emptyset ",
     "ℝ": r"\mathbb{R}", "∠": r"\angle ", "△": r"\triangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "°": r"\text{ degrees}", "º": r"\text{ degrees}",
-    "′": "'", "\u2018": "'", "\u2019": "'", "£": r"\text{pounds sterling}",
+    "∆": r"\Delta ", "∙": r"\cdot ", "•": r"\cdot ", "′": "'", "\u2018": "'", "\u2019": "'",
+    "£": r"\text{pounds sterling}",
 })  # fmt: skip
 _RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+|[₀₁₂₃₄₅₆₇₈₉]+")
 
@@ -47,6 +48,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![0-9 ])(?<=.)\\text\{([A-Za-z])\}(?=.)", r"\1"),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])", r"\\text{ degrees}"),
         (r"(?<=[0-9)])\^(?:o(?![A-Za-z0-9(])|\{ ?o ?\})", r"\\text{ degrees}"),
+        (r"\\text\{ degrees\} ?(?:\\text ?\{ ?)?([CF])(?![A-Za-z])\}?", r"\\text{ \1}"),
         (r"(?<!\\)%|\\%", r"\\%"),
         (r"(?<!\\)\$", " "),
         (r"\\(le|ge|ne)(?![A-Za-z])", r"\\\1q"),
@@ -70,6 +72,12 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![A-Za-z\\])sqrt ?([0-9]+)", r"\\sqrt{\1}"),
         (r"(?<![A-Za-z\\])sqrt(?![A-Za-z])", r"\\sqrt"),
         (r"(?<![A-Za-z\\])cbrt(?![A-Za-z])", r"\\sqrt[3]"),
+        (r"(?<![A-Za-z\\])[Aa]bs ?\(([^()]*)\)", r"|\1|"),
+        (r"(?<![A-Za-z\\])floor ?\(([^()]*)\)", r"\\lfloor \1\\rfloor "),
+        (r"(?<=[)\]}]) ?(?:U|union) ?(?=[(\[{\\])", r"\\cup "),
+        (r"(?<=[a-z]) in (?=[(\[])", r"\\in "),
+        (r"\+ ?/ ?-", r"\\pm "),
+        (r"(?<![A-Za-z\\])E(?=\^)", "e"),
         (r"(?<![A-Za-z\\])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty"),
         (rf"(?<![A-Za-z\\])({_GREEK})(?![A-Za-z])", r"\\\1"),
         (r"(?<=\*)I(?![A-Za-z])|(?<![A-Za-z\\])I(?=\*)", "i"),
@@ -83,10 +91,10 @@ _AROUND = r"(?:textcolor|colorbox) ?\{[^{}]*\}|underline|uline|ensuremath"
 _STYLED = re.compile(rf"\\(?:({_TEXT})|({_LETTERS})|(?:{_AROUND}))(?![A-Za-z])\s*(?=\{{)")
 _ONE_STYLED = re.compile(rf"\\(?:{_LETTERS}|underline)(?![A-Za-z]) ?(?=[A-Za-z0-9])")
 _SWITCH = re.compile(
-    r"\\(?:color ?\{[^{}]*\}|(?:bf|rm|it|sf|tt|bfseries|itshape|boldmath|tiny|small|large|Large"
-    r"|LARGE|huge|Huge|normalsize|(?:display|text|script)style)(?![A-Za-z]))\s*"
+    r"\\(?:color ?(?:\[\w+\])?\{[^{}]*\}|(?:bf|rm|it|sf|tt|bfseries|itshape|boldmath"
+    r"|tiny|small|large|Large|LARGE|huge|Huge|normalsize|(?:display|text|script)style)(?![A-Za-z]))\s*"
 )
-_GROUP_SWITCH = re.compile(rf"\{{\s*{_SWITCH.pattern}")
+_GROUP_SWITCH = re.compile(rf"(?<![A-Za-z])\{{\s*{_SWITCH.pattern}")
 _WRAPPERS = (
     *(("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("*", "*")),
     *(("`", "`"), ("“", "”"), ("„", "“"), ("«", "»"), ("'", "'"), ("‘", "’")),
@@ -97,6 +105,9 @@ _TRAILING = re.compile(
     r"|(?<![A-Za-z}\])])\{\})+$"
 )
 _LEADING = re.compile(r"(?:\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[hv]space\*?\{[^{}]*\}|~|\s)+")
+_GREEK_NAME = re.compile(
+    r"GREEK (?:(SMALL|CAPITAL) LETTER (?:FINAL )?(\w+)|(?:LUNATE )?(\w+) SYMBOL)"
+)
 _DIGITS_AFTER_ROOT = re.compile(r"√\s*([0-9]+)")
 
 
@@ -165,10 +176,9 @@ def _character(char: str) -> str:
     if unicodedata.decomposition(char).startswith("<fraction>"):
         top, _, bottom = unicodedata.normalize("NFKC", char).partition("⁄")
         return rf"\frac{{{top}}}{{{bottom}}}" if bottom else char
-    if name.startswith("GREEK SMALL LETTER ") and " WITH " not in name:
-        return rf"\{name.split()[-1].lower().replace('lamda', 'lambda')} "
-    if name.startswith("GREEK CAPITAL LETTER ") and " WITH " not in name:
-        return rf"\{name.split()[-1].capitalize().replace('Lamda', 'Lambda')} "
+    if greek := _GREEK_NAME.fullmatch(name):
+        letter = (greek[2] or greek[3]).lower().replace("lamda", "lambda")
+        return rf"\{letter.capitalize() if greek[1] == 'CAPITAL' else letter} "
     return char
 
 
@@ -207,8 +217,8 @@ def _is_word(inside: str, *, roman: bool) -> bool:
 
 
 def _grouped(text: str, start: int, inside: str) -> str:
-    """The inside, in braces where an exponent or an index needs them."""
-    return "{" + inside + "}" if text[:start].rstrip()[-1:] in ("^", "_") else inside
+    """The inside, in braces where an exponent, an index or a fraction needs them."""
+    return "{" + inside + "}" if text[:start].rstrip()[-1:] in tuple("^_}]") else inside
 
 
 def _brace_arguments(text: str) -> str:

@@ -24,6 +24,11 @@ BOXED_RIGHT = {
         *((r"\text{even}", r"\textsf{even}"), (r"\text{even}", r"\mathbf{even}")),
         *(("2i", r"2\mathrm{i}"), ("e^2", r"\mathrm{e}^2"), (r"2\sqrt{3}", r"\mathbf{2\sqrt{3}}")),
         *(("x^{12}", r"\mathbf{x}^{\mathbf{12}}"), (r"2\sqrt{3}", r"\textbf{$2\sqrt{3}$}")),
+        *(
+            ("5", r"\color[rgb]{1,0,0}5"),
+            ("5", r"\text{\bf 5}"),
+            (r"\frac{1}{23}", r"\frac{\bf 1}{\bf 23}"),
+        ),
     ],
     "plain text": [
         *(
@@ -40,11 +45,14 @@ BOXED_RIGHT = {
             (r"1 \leq x \leq 3", "1 <= x <= 3"),
             (r"4\sqrt{2}", r"4\sqrt(2)"),
         ),
+        *(("|x|", "abs(x)"), (r"1\pm\sqrt{2}", "1 +/- sqrt(2)"), ("e^{16}-1", "e^16 - 1")),
+        *((r"(-\infty,1)\cup(2,\infty)", "(-inf,1) U (2,inf)"), ("[1,2]", "x in [1,2]")),
     ],
     "gold in plain text": [
         *(("sqrt(2)/2", r"\frac{\sqrt2}{2}"), ("exp(-x)", "e^{-x}"), ("1 + 2*I", "1+2i")),
         *(("2*log(3)", r"2\ln 3"), ("2*log(3)", "2*log(3)"), (r"\log 3", "log(3)")),
         *(("oo", r"\infty"), ("cos(2*pi*t)", r"\cos(2\pi t)"), ("x**2 + 2*x", "x^2+2x")),
+        *(("E**2", "e^2"), ("Matrix([[1, 2], [3, 4]])", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}")),
     ],
     "unicode": [
         *(("-8", "–8"), ("-8", "—8"), ("-8", "‐8"), ("2-3i", "2–3i"), (r"\frac14", "¼")),
@@ -68,6 +76,9 @@ BOXED_RIGHT = {
         *((r"(-\infty,-1]\cup[1,\infty)", r"x \leq -1, x \geq 1"),),
         *((r"(-\infty,3)\cup(3,\infty)", r"x \neq 3"), (r"x \neq 3", r"\mathbb{R}\setminus\{3\}")),
         *((r"(-\infty,3)\cup(3,\infty)", r"\mathbb{R} - \{3\}"),),
+        *(("(-2,2)", "|x| < 2"), (r"(-\infty,0)\cup(0,\infty)", r"x \in \mathbb{R}, x \neq 0")),
+        *((r"\{-1\}\cup[2,\infty)", r"x \geq 2 \text{ or } x = -1"),),
+        *((r"(-\infty,\infty)", r"\text{all real numbers}"),),
     ],
     "names": [
         *(("(1,2)", r"x=1,\ y=2"), ("(1,2)", "y=2, x=1"), ("(1,2,3)", "a=1, b=2, c=3")),
@@ -79,6 +90,7 @@ BOXED_RIGHT = {
             (r"\frac13", r"P(A)=\frac13"),
         ),
         *(("17", r"\angle ABC = 17^\circ"), ("12", "x = 3*4 = 12")),
+        *(("17", r"\sin\theta = 17"), ("17", "AB + BC = 17"), ("17", r"\text{Area of } ABC = 17")),
     ],
     "bases": [
         *(("1101_2", "(1101)_2"), ("1101_2", r"1101_{\text{two}}"), ("1101_2", "1101 base 2")),
@@ -96,6 +108,7 @@ BOXED_RIGHT = {
         *(("120^\\circ", "120^o"), ("17", "₹17"), ("17", "17€"), ("17", "Rs. 17"), ("17", "US$17")),
         *(("17", "17 m^2"), ("17", "17 cm²"), ("17", r"17\ \mathrm{km/h}"), ("17", "17 sq ft")),
         *((r"8\sqrt{3}", r"\sqrt{192}\text{ feet}"),),
+        *(("17", "17°C"), ("17", r"17^\circ\text{C}"), ("17", "17 in total")),
     ],
     "words for numbers": [
         *(("60", "5 dozen"), ("60", "5 dozen eggs"), (r"\frac{3}{1000}", "3 thousandths")),
@@ -124,10 +137,12 @@ BOXED_RIGHT = {
     "degrees": [
         *((r"\sin 40^\circ", r"\cos 50^\circ"), (r"\sin 40^\circ", r"\sin(40^{\circ})")),
         *((r"\tan 20^\circ", r"\cot 70^\circ"), (r"\sin^2 10^\circ", r"1-\cos^2 10^\circ")),
+        *((r"\sin 40^\circ", r"\sin(20^\circ+20^\circ)"), (r"\frac{\sqrt3}{3}", r"\tan 30^\circ")),
     ],
     "grouping": [
         *(("1000000", "1_000_000"), ("1000000", r"1\_000\_000"), ("1000000", "1'000'000")),
         *(("1000000", "1.000.000"), ("25000", "25_000")),
+        *(("1234567", "12,34,567"),),
     ],
     "true equations": [
         *(("12", r"\frac{24}{2} = 12"), ("12", "3*4 = 12"), ("10", r"\binom{5}{2} = 10")),
@@ -170,12 +185,14 @@ BOXED_WRONG = {
         *(("(1,2)", "x=2, y=1"), ("(1,2)", "x=1, x=2"), ("(1,2)", "1, 2"), ("17", "2x = 17")),
         *(("17", "16 = 17"), ("17", "8+8 = 17"), ("17", "x = 17+0"), ("17", "17 = 17+0")),
         *(("56088", r"123 \times 456 = 56087"), ("56088", "123*456"), ("5", "5=5=6")),
+        *(("5", "x+3 = 5"), ("12", "12,34")),
     ],
     "other sets": [
         *((r"(2,\infty)", r"x \geq 2"), (r"(2,\infty)", "x<2"), ("(1,5)", r"x>1 \text{ or } x<5")),
         *((r"(-\infty,-1)\cup(1,\infty)", "-1<x<1"), (r"(-\infty,0)\cup(0,\infty)", r"x \neq 1")),
         *((r"(-\infty,0)\cup(0,\infty)", r"\mathbb{R}"), ("2", "x>2"), ("2", r"x \neq 3")),
         *(("1101_2", "(1101)_3"), ("1101_2", "1101"), ("13", "1101_2")),
+        *(("(-2,2)", "|x|<3"), ("2", r"x \geq 2 \text{ or } x = 2"), ("(1,2)", "[[1,2]]")),
     ],
     "other signs": [
         *(("-8", "8"), ("8", "–8"), ("52", "5²"), ("5", "5²"), ("34", "3_4"), ("34", "¾")),
@@ -202,6 +219,12 @@ PLACED_RIGHT = {
             ("The answer is 12, which is what we wanted.", "12"),
             ("the answer is: $3*4 = 12$", "12"),
         ),
+        *(("The answer is, therefore, 12.", "12"), ("The answer to the problem is 12.", "12")),
+        *(("The answer is 12 by the formula.", "12"), ("The answer is 12 and we are done.", "12")),
+        *(
+            ("The answer is $\\$36$ because of the sale.", "36"),
+            ("The answer is 12 (see above).", "12"),
+        ),
     ],
     "labels": [
         *(("The sum is $8-4=4$.\n\n**Answer:** 4.", "4"), ("Answer: 4", "4"), ("Answer = 4", "4")),
@@ -213,6 +236,7 @@ PLACED_RIGHT = {
             ("Answer: 4\n\nI hope it helps.", "4"),
         ),
         *(("The final answers are $1$ and $2$. I hope they are correct.", "1, 2"),),
+        *(("\\textbf{Final Answer: } $4$", "4"), ("Final Answer\n4", "4"), ("Answer: (C) 4", "C")),
     ],
     "markers and headings": [
         *(
@@ -230,6 +254,7 @@ PLACED_RIGHT = {
     "boxes": [
         *(("boxed{5}", "5"), ("The answer is $boxed{12}$.", "12"), ("\\\\boxed{5}", "5")),
         *(("\x08oxed{5}", "5"), ("$\\boxed {5}$", "5")),
+        *(("oxed{12}", "12"), ("\\framebox{12}", "12"), ("2 boxed toys.\n#### 12", "12")),
     ],
     "corrections": [
         *(("The previous solution's final answer is $12$. However, … \\boxed{15}", "15"),),
