@@ -1,6 +1,6 @@
 """Grades a program against its tests.
 
-extract finds the program in a text. grade runs it with the tests in rewards/sandbox and returns the
+extract finds the code in a text. grade runs the program in it with the tests in rewards/sandbox and returns the
 reward and its reason.
 """
 
