@@ -22,8 +22,9 @@ from typing import Any
 
 from score_jax.problem import InputError
 from score_jax.rewards.sandbox import self_test
+from score_jax.rewards.sandbox.installed import find
 from score_jax.rewards.sandbox.launch import ended, launch
-from score_jax.rewards.sandbox.packages import Packages, find
+from score_jax.rewards.sandbox.packages import Packages
 from score_jax.rewards.sandbox.scarce import MachineGone, gone, patiently
 from score_jax.rewards.sandbox.tester import Job
 from score_jax.rewards.workers.per_process import PerProcess

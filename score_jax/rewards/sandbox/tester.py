@@ -29,7 +29,7 @@ import importlib
 import sys
 import types
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from score_jax.rewards.sandbox import protocol
@@ -332,6 +332,8 @@ def printed_text(text: str) -> str:
 
 def exceptions(statements: Sequence[str]) -> set[str]:
     """The names that tests use only to catch an exception."""
+    if not any("except" in one for one in statements):
+        return set()
     nodes = [node for one in statements for node in ast.walk(ast.parse(one))]
     handlers = [node.type for node in nodes if isinstance(node, ast.ExceptHandler) and node.type]
     caught = [part for one in handlers for part in ast.walk(one) if isinstance(part, ast.Name)]
@@ -349,7 +351,7 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
     scopes = [Scope.of(statement) for statement in statements]
     trees = [ast.parse(statement) for statement in statements]
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    own = frozenset().union(*(scope.defined for scope in scopes), *map(_starred, nodes))
+    own = _starred(nodes).union(*(scope.defined for scope in scopes))
     free = frozenset().union(*(scope.read for scope in scopes)) - own
     uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
     dotted = Counter(
@@ -367,18 +369,20 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
 
 def defined(source: str) -> frozenset[str]:
     """The names that code defines at its top level."""
-    return Scope.of(source).defined.union(*map(_starred, ast.walk(ast.parse(source))))
+    return Scope.of(source).defined | _starred(ast.walk(ast.parse(source)))
 
 
-def _starred(node: ast.AST) -> frozenset[str]:
-    """The names that `from MODULE import *` defines; none for other nodes, and other modules."""
-    if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
-        return frozenset()
-    if (node.module or "").partition(".")[0] not in sys.stdlib_module_names:
-        return frozenset()
-    module = importlib.import_module(node.module or "")
-    public = [name for name in vars(module) if not name.startswith("_")]
-    return frozenset(getattr(module, "__all__", public))
+def _starred(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    """The names that `from MODULE import *` of standard modules define."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            name = node.module or ""
+            if name.partition(".")[0] in sys.stdlib_module_names:
+                module = importlib.import_module(name)
+                public = [one for one in vars(module) if not one.startswith("_")]
+                found.update(getattr(module, "__all__", public))
+    return frozenset(found)
 
 
 def _called(tree: ast.AST) -> set[str]:

@@ -12,7 +12,7 @@ import score_jax
 from score_jax.problem import InputError
 from score_jax.rewards.programs.grade import read_gold
 from score_jax.rewards.sandbox import start
-from score_jax.rewards.sandbox.packages import find
+from score_jax.rewards.sandbox.installed import find
 from score_jax.rewards.sandbox.tester import Job
 from tests.rewards.sandbox import sandboxes
 
