@@ -53,7 +53,9 @@ _TESTS_OF_NO_FILE = {
     "model/real_weights_test.py",
     "report/run_page/page_browser_test.py",
     "rewards/sandbox/attacks_test.py",
+    "rewards/answers/dresses_test.py",
     "rewards/answers/hostile_test.py",
+    "rewards/answers/kinds_test.py",
     "rewards/answers/real_data_test.py",
     "rewards/programs/real_programs_test.py",
 }
