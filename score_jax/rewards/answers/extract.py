@@ -136,7 +136,8 @@ def _boxes(text: str) -> list[_Found]:
             close_of[opened.pop()] = match.start()
     found = []
     end = 0
-    for match in _BOX.finditer(text):
+    # From the first "ox" on: most texts have one only at their end.
+    for match in _BOX.finditer(text, max(0, text.find("ox") - len("\\\\frameb"))):
         start = match.end()
         if start <= end:
             continue
@@ -208,8 +209,9 @@ def _sentence(marker: re.Match[str], text: str) -> _Found | None:
 
 def _tidy(answer: str) -> str:
     """The answer without an explanation, calculator notes, tokens of chat templates, bold marks."""
-    answer = _TOKEN.sub("", answer)
-    explained = _EXPLANATION.search(answer)
+    if "<" in answer or "[" in answer:
+        answer = _TOKEN.sub("", answer)
+    explained = _EXPLANATION.search(answer) if " " in answer or "\n" in answer else None
     if explained and not _HEDGE.search(answer, explained.start()):
         before = answer[: explained.start()]
         # Not inside of maths.

@@ -26,7 +26,7 @@ PLAIN_NUMBER = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]
 _NEEDS_SPELLING = re.compile(r"[A-Za-z\s$%~^_{}*<>='\\.]")
 
 # Order matters: each line works on the output of the lines above it.
-_SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_LATEX = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:m?left|m?right|middle|[bB]igg?[lrm]?|limits)(?![A-Za-z])\.?", ""),
@@ -62,7 +62,13 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\cr(?![A-Za-z])", r"\\\\"),
         (r"\\backslash(?![A-Za-z])|\\smallsetminus(?![A-Za-z])|-(?= ?\\\{)", r"\\setminus"),
         (r"\*\*", "^"),
-        # Plain text for what LaTeX has a command for.
+    )
+)
+# Plain text for what LaTeX has a command for.
+_HAS_PLAIN = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|[<>!*/]|E\^|U")
+_PLAIN = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
         (r">=", r"\\geq "),
         (r"<=", r"\\leq "),
         (r"(?<=[A-Za-z ])!=", r"\\neq "),
@@ -81,10 +87,9 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![A-Za-z\\])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty"),
         (rf"(?<![A-Za-z\\])({_GREEK})(?![A-Za-z])", r"\\\1"),
         (r"(?<=\*)I(?![A-Za-z])|(?<![A-Za-z\\])I(?=\*)", "i"),
-        (r"\+\s*\\infty", r"\\infty"),
-        (r" +", " "),
     )
 )
+_LAST = ((re.compile(r"\+\s*\\infty"), r"\\infty"), (re.compile(r" +"), " "))
 _TEXT = r"text(?:rm|bf|it|sf|tt|sl|sc|up|md|normal)?|mbox|hbox|emph"
 _LETTERS = r"math(?:rm|bf|it|sf|tt|normal)|boldsymbol|operatorname\*?|bm|pmb|bold"
 _AROUND = r"(?:textcolor|colorbox) ?\{[^{}]*\}|underline|uline|ensuremath"
@@ -95,6 +100,7 @@ _SWITCH = re.compile(
     r"|tiny|small|large|Large|LARGE|huge|Huge|normalsize|(?:display|text|script)style)(?![A-Za-z]))\s*"
 )
 _GROUP_SWITCH = re.compile(rf"(?<![A-Za-z])\{{\s*{_SWITCH.pattern}")
+_ANY_STYLE = re.compile(rf"{_STYLED.pattern}|{_ONE_STYLED.pattern}|{_SWITCH.pattern}")
 _WRAPPERS = (
     *(("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("*", "*")),
     *(("`", "`"), ("“", "”"), ("„", "“"), ("«", "»"), ("'", "'"), ("‘", "’")),
@@ -113,16 +119,22 @@ _DIGITS_AFTER_ROOT = re.compile(r"√\s*([0-9]+)")
 
 def normalise(written: str) -> str:
     """The same answer in the spelling that the other files of this folder expect."""
-    if PLAIN_NUMBER.fullmatch(written):
-        return written
+    number = written.strip("$ ").rstrip(".")
+    if PLAIN_NUMBER.fullmatch(number):
+        return number
     text = _unwrap(written.strip())
     if text.isascii() and not _NEEDS_SPELLING.search(text):
         return text
     if not text.isascii():
         text = _ascii(_DIGITS_AFTER_ROOT.sub(r"\\sqrt{\1}", text))
-    if "\\" in text:
+    if "\\" in text and _ANY_STYLE.search(text):
         text = _unstyle(text)
-    for pattern, replacement in _SPELLING:
+    for pattern, replacement in _LATEX:
+        text = pattern.sub(replacement, text)
+    if _HAS_PLAIN.search(text):
+        for pattern, replacement in _PLAIN:
+            text = pattern.sub(replacement, text)
+    for pattern, replacement in _LAST:
         text = pattern.sub(replacement, text)
     return _brace_arguments(text).strip()
 
