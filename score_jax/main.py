@@ -1,8 +1,9 @@
 """Command line: `python -m score_jax.main --config=configs/NAME.py --workdir=DIR [--mode=M]`.
 
 Reads the flags, makes the settings and calls one mode. Exit status: 0 done; 2 bad settings or
-input, with one message on standard error; 75 stopped by a signal after saving; 76 ended by the
-watchdog because a step hung. After 75 and 76 re-running the same command resumes.
+input, with one message on standard error; 74 the machine lacks processes or file handles; 75
+stopped by a signal after saving; 76 ended by the watchdog because a step hung. After 74, 75 and 76
+re-running the same command resumes.
 """
 
 import importlib.metadata
@@ -20,9 +21,10 @@ import score_jax
 from score_jax.config import command_line
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError, nearest
+from score_jax.rewards.sandbox.scarce import MachineGone
 from score_jax.runtime import heap
 
-DONE, BAD_INPUT = 0, 2  # exit statuses
+DONE, BAD_INPUT, MACHINE_GONE = 0, 2, 74  # exit statuses
 
 USAGE = """SCoRe: trains a language model to correct its own first answer.
 
@@ -30,8 +32,9 @@ USAGE = """SCoRe: trains a language model to correct its own first answer.
 
 `python -m score_jax.main` is the same. Every setting of a config can be overridden by its path,
 e.g. --config.stages.stage2.bonus=5. Re-running the same command resumes a run.
-Exit status: 0 done; 2 bad settings or input; 75 stopped by a signal after saving; 76 ended by the
-watchdog because a step hung. After 75 and 76, re-running resumes.
+Exit status: 0 done; 2 bad settings or input; 74 the machine lacks processes or file handles;
+75 stopped by a signal after saving; 76 ended by the
+watchdog because a step hung. After 74, 75 and 76, re-running resumes.
 """
 
 
@@ -55,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
         return BAD_INPUT
+    except MachineGone as error:
+        print(f"score_jax: {error} Re-running resumes.", file=sys.stderr)
+        return MACHINE_GONE
 
 
 def console() -> None:

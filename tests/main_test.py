@@ -12,6 +12,7 @@ import pytest
 
 import score_jax
 from score_jax import main
+from score_jax.rewards.sandbox import scarce
 from score_jax.runtime import watchdog
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +119,16 @@ def test_version_and_help_are_printed_without_a_config(flag, shown, capsys):
     printed = capsys.readouterr().out
     for text in shown:
         assert text in printed
+
+
+def test_a_machine_that_gives_out_ends_with_74_and_one_message(monkeypatch, capsys, tmp_path):
+    def lacks(settings, given):
+        raise scarce.gone("no processes are left")
+
+    monkeypatch.setitem(main.MODES, "train", lacks)
+    assert run(QUICKSTART, f"--workdir={tmp_path}") == 74
+    said = capsys.readouterr().err
+    assert "no processes are left" in said and said.count("\n") == 1 and "Re-running" in said
 
 
 def test_the_command_exits_with_2_and_no_traceback():
