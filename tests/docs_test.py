@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import jax
 import pytest
 
 from score_jax import main
@@ -155,6 +156,7 @@ def test_every_command_is_in_one_class_and_no_class_has_others():
 def test_the_commands_of_a_first_hour_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
+    jax.clear_caches()  # what an earlier test compiled would not be written to compile_cache
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         for command, printed in {QUICKSTART: "The run page: runs/quickstart/", **RUN}.items():
