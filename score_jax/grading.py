@@ -112,7 +112,7 @@ def grade(
     """Grades every attempt. A truncated attempt is not solved and earns what the settings say.
 
     With selective revision, the answer that is valid after each attempt is graded.
-    stage, step: told to reward functions. Every process must call it, also without rows.
+    stage, step: passed to reward functions. Every process must call this, also without rows.
     Raises: InputError on all processes if a function goes wrong on one, or fails for many rows.
     """
     limits = experiment.settings.rewards
@@ -124,11 +124,11 @@ def grade(
         grades = _graded(experiment, own, terms, stage, step)
     except InputError as error:
         wrong = str(error)
-    told = hosts.exchange({"wrong": wrong, "failed": grades.failed if grades else []})
-    for one in told:
+    reports = hosts.exchange({"wrong": wrong, "failed": grades.failed if grades else []})
+    for one in reports:
         if one["wrong"]:
             raise InputError(str(one["wrong"]))
-    failed = [why for one in told for why in one["failed"]]
+    failed = [why for one in reports for why in one["failed"]]
     counted = Counter(why for why in failed if why)
     if counted.total() > limits.failed_share * len(failed):
         raise InputError(

@@ -62,7 +62,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What functions are told about a batch of B rows."""
+    """What functions get about a batch of B rows."""
 
     problems: Sequence[Problem]
     texts_BA: Sequence[Sequence[str]]
@@ -179,7 +179,7 @@ def _work(function: str, limits: Limits) -> tuple[str, ...]:
 def _questions(
     rows: Rows, wants: Asks, verdicts: Sequence[Sequence[Grade]]
 ) -> list[dict[str, Any]]:
-    """What the function is told about each row."""
+    """What the function gets about each row."""
     asked = []
     for b, (problem, texts) in enumerate(zip(rows.problems, rows.texts_BA, strict=True)):
         plain, cut, tokens = _plain(problem), rows.truncated_BA, rows.tokens_BA

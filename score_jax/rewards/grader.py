@@ -122,7 +122,7 @@ def solved_leniently(
 ) -> np.ndarray:
     """[B, A] bool: solved, or the gold is the answer found anywhere reasonable in the text.
 
-    Tells an answer in the wrong form, or cut off after it, from one that is not known. Only the
+    Separates an answer in the wrong form, or in a truncated text, from an unknown one. Only the
     grader "answer" has a lenient form; with the others it is `solved_BA`. Never for rewards.
     """
     pairs_BA = {

@@ -87,7 +87,7 @@ def ended(process: subprocess.Popen[bytes], what: str) -> str:
 
 @functools.cache
 def _library_path() -> dict[str, str]:
-    """Where this Python's own libraries are, if it does not find them without being told."""
+    """The folder of this Python's own libraries, if it needs LD_LIBRARY_PATH to find them."""
     known = {name: os.environ[name] for name in _LIBRARIES if os.environ.get(name)}
     if known and not _starts(_ENVIRONMENT) and _starts(_ENVIRONMENT | known):
         return known

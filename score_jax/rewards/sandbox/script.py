@@ -3,7 +3,7 @@
 The descriptors 0 and 1 are pipes, so reading by `input`, `sys.stdin` and `open(0)` all work.
 Threads that are not daemons are waited for, and exit handlers run, as at the end of a process.
 
-Not handled: os._exit and unflushed output at a crash, as the process goes on to the next input.
+Not handled: os._exit and unflushed output at a crash, as the process continues with the next input.
 """
 
 import atexit

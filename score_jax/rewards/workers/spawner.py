@@ -42,7 +42,7 @@ def serve(control_fd: int, answer: Answer, *, memory_bytes: int, says: str = "")
                     control.close()
                     _work(fds[0], answer, memory_bytes, spawner)
                 os.close(fds[0])
-                with contextlib.suppress(OSError):  # the worker does it too: whoever is first
+                with contextlib.suppress(OSError):  # the worker does it too; one of them is first
                     os.setpgid(pid, pid)
                 workers.add(pid)
                 control.sendall(b"%d\n" % pid)
