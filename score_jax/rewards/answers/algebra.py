@@ -59,6 +59,8 @@ def equal_expressions(gold: str, answer: str) -> bool:
         gold, answer = (_BARE_LOG.sub(r"\\ln", one) for one in (gold, answer))
     ours, theirs = _parse(gold), _parse(answer)
     if isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr):
+        if ours == theirs and not ours.has(sympy.nan, sympy.zoo):
+            return True  # sympy has brought both to one form
         agree = _agree_at_points(ours, theirs, DIGITS + max(len(gold), len(answer)))
         if agree is not None:
             return agree

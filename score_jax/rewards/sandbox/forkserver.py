@@ -109,14 +109,9 @@ def _has_pidfds() -> bool:
 
 
 def _warm_up(modules: list[str]) -> None:
-    # Modules register handlers here that repair their locks and seeds after a fork. This process
-    # has one thread, so nothing needs repair, and the handlers would cost a fork 200 page faults.
-    register = os.register_at_fork
-    os.register_at_fork = lambda **_: None  # type: ignore[assignment]
     for name in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    os.register_at_fork = register
     gc.collect()
     gc.freeze()  # so that a collection in a fork leaves the shared pages shared
 

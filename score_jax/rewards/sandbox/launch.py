@@ -22,10 +22,13 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _PYTHON = (sys.executable, "-s", "-S", "-P", "-B", "-X", "utf8")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _LIBRARIES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# Last on the path, and gone before anything else is imported: where score_jax is installed among
-# other packages, none of them may take the place of a standard module, or be imported later.
+# Modules register handlers that repair their locks and seeds after a fork. These processes have one
+# thread, so nothing needs repair, and the handlers would cost each fork 80 to 200 page faults.
+# score_jax is last on the path, and gone before anything else is imported: where it is installed
+# among other packages, none of them may take the place of a standard module, or be imported later.
 _MAIN = (
-    "import sys; sys.path.append(sys.argv[1]); from score_jax.rewards.sandbox import {0}; "
+    "import os, sys; os.register_at_fork = lambda **_: None; "
+    "sys.path.append(sys.argv[1]); from score_jax.rewards.sandbox import {0}; "
     "sys.path.remove(sys.argv[1]); fd, kind, packages = sys.argv[2:]; del sys.argv[1:]; "
     "{0}.main(int(fd), kind, packages)"
 )

@@ -348,11 +348,10 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
 
     known: names that are already defined. Raises: SyntaxError for a bad test.
     """
-    scopes = [Scope.of(statement) for statement in statements]
-    trees = [ast.parse(statement) for statement in statements]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    own = _starred(nodes).union(*(scope.defined for scope in scopes))
-    free = frozenset().union(*(scope.read for scope in scopes)) - own
+    source = "\n".join(statements)
+    scope = Scope.of(source)
+    nodes = list(ast.walk(ast.parse(source)))
+    free = scope.read - _starred(nodes)
     uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
     dotted = Counter(
         node.value.id
@@ -362,8 +361,8 @@ def names(statements: Sequence[str], known: frozenset[str]) -> tuple[list[str], 
     modules = {name for name in free & sys.stdlib_module_names if uses[name] == dotted[name]}
     built_in = free & vars(builtins).keys()
     wanted = free - modules - built_in
-    if not wanted and trees:
-        wanted = built_in.intersection(*(_called(tree) for tree in trees))
+    if not wanted and statements:
+        wanted = built_in.intersection(*(_called(ast.parse(one)) for one in statements))
     return sorted(modules - known), sorted(wanted - known)
 
 

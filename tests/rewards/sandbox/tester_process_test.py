@@ -120,3 +120,9 @@ def test_tests_that_may_alter_their_process_are_recognised(test, may):
     assert tester_process.alters(Job("", (test,))) == may
     assert tester_process.alters(Job("", (), setup=test)) == may
     assert tester_process.alters(Job("", (), prelude=test)) == may
+
+
+def test_no_fork_of_the_sandbox_runs_handlers(box):
+    """Each handler that a module registers costs every program its page faults."""
+    program = "import os\ndef f(x): return type(os.register_at_fork).__name__"
+    assert box.run([Job(program, ("assert f(1) == 'function'",))], 30.0) == ["passed"]
