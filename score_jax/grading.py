@@ -172,9 +172,11 @@ def lenient(experiment: Experiment, own: OwnRows, solved_NA: np.ndarray) -> np.n
 
     A function of one's own has no lenient form; then it is `solved_NA`.
     """
-    if not own.problems or terms_of(experiment.settings.rewards).own:
+    limits = experiment.settings.rewards
+    if not own.problems or terms_of(limits).own:
         return solved_NA
-    return grader.solved_leniently(own.problems, _answers(experiment, own), solved_NA)
+    texts = _answers(experiment, own)
+    return grader.solved_leniently(own.problems, texts, solved_NA, limits.timeout_sec)
 
 
 def _answers(experiment: Experiment, own: OwnRows) -> list[list[str]]:

@@ -3,9 +3,7 @@
 A grader takes (text, gold) and returns a Grade. It never raises because of what a model wrote.
 """
 
-import concurrent.futures
 import itertools
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from score_jax.problem import Grade, InputError, Problem, nearest
 from score_jax.rewards import golds, terms
 from score_jax.rewards.answers import voting
-from score_jax.rewards.answers.grade import grade_answer, grade_answers, grade_leniently
+from score_jax.rewards.answers.grade import grade_answer, grade_answers
 from score_jax.rewards.functions import Rows
 from score_jax.rewards.programs import grade as programs
 from score_jax.rewards.sandbox import start
@@ -118,7 +116,10 @@ def _by_their_graders(
 
 
 def solved_leniently(
-    problems: Sequence[Problem], texts_BA: Sequence[Sequence[str]], solved_BA: np.ndarray
+    problems: Sequence[Problem],
+    texts_BA: Sequence[Sequence[str]],
+    solved_BA: np.ndarray,
+    deadline_sec: float = DEADLINE_SEC,
 ) -> np.ndarray:
     """[B, A] bool: solved, or the gold is the answer found anywhere reasonable in the text.
 
@@ -132,11 +133,9 @@ def solved_leniently(
         if problem.grader == "answer" and not solved_BA[b, a]
     }
     found_BA = np.array(solved_BA, bool)
-    # Threads: a hard answer waits for another process.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        grades = threads.map(lambda pair: grade_leniently(*pair), pairs_BA.values())
-        for place, grade in zip(pairs_BA, grades, strict=True):
-            found_BA[place] = grade.solved
+    grades = grade_answers(list(pairs_BA.values()), deadline_sec, lenient=True)
+    for place, grade in zip(pairs_BA, grades, strict=True):
+        found_BA[place] = grade.solved
     return found_BA
 
 

@@ -39,6 +39,8 @@ def of(
         for stage in plan
     }
     evaluations = _evaluations(folder, plan)
+    tests = settings.get("problems", {}).get("tests") or ()
+    further = {test: _evaluations(folder, plan, test) for test in tests}
     stages = [{**stage, **_curves(by_stage[stage["name"]])} for stage in plan]
     for stage, seconds in zip(stages, _times([by_stage[s["name"]] for s in plan]), strict=True):
         stage["seconds"] = seconds
@@ -50,6 +52,7 @@ def of(
         "config": config,
         "stages": stages,
         "evaluations": evaluations,
+        "further_tests": {test: found for test, found in further.items() if found},
         "alarms": list(_alarms(plan, by_stage, evaluations, settings["model"]["dtype"])),
         "transcripts": _transcripts(folder, evaluations, transcript_characters),
     }
@@ -121,17 +124,22 @@ def _times(rows_by_stage: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[dic
         yield {part: round(value, 3) for part, value in seconds.items()}
 
 
-def _evaluations(folder: Path, plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _evaluations(
+    folder: Path, plan: Sequence[Mapping[str, Any]], test: str = ""
+) -> list[dict[str, Any]]:
     """The evaluations of base and of each stage, in order of their steps.
 
+    test: the name of a further test set; empty: of the main one.
     `stage` is the stage of the recipe, None for the weights that training began with. `step` counts
     from the beginning of the run. `within` is true unless the evaluation is at the stage's end.
     """
     found = []
     for path in (folder / "evaluations").glob("*.json"):
-        place = _place(path.stem, plan)
+        of_test = f".{test}" if test else ""
+        name = path.stem.removesuffix(of_test)
+        place = _place(name, plan) if path.stem.endswith(of_test) else None
         if place is None:
-            continue  # `latest`, or of another recipe
+            continue  # `latest`, of another recipe, or of another test set
         try:
             metrics = json.loads(path.read_text(encoding="utf-8"))
             metrics["n"], metrics["interval"]
@@ -139,7 +147,7 @@ def _evaluations(folder: Path, plan: Sequence[Mapping[str, Any]]) -> list[dict[s
             raise InputError(
                 f"{path} is not an evaluation ({error}). Remove it and run the same command again."
             ) from error
-        found.append({"name": path.stem, **place, **metrics})
+        found.append({"name": name, **place, **metrics})
     return sorted(found, key=lambda e: (e["step"], e["within"]))
 
 

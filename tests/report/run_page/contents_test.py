@@ -40,6 +40,19 @@ def test_evaluations_within_a_stage_stand_where_they_were_made(tmp_path):
     assert [e["name"] for e in data["transcripts"]["evaluations"]] == ["base", "stage1", "stage2"]
 
 
+def test_further_test_sets_have_their_own_evaluations(tmp_path):
+    fake_runs.write(tmp_path)
+    config = fake_runs.read_json(tmp_path / "config.json")
+    config["settings"]["problems"] = {"tests": {"hard": {}, "empty": {}}}
+    jsonfiles.write(tmp_path / "config.json", config)
+    for name in ("base.hard", "stage1-9.hard", "stage1.hard", "latest.hard", "stage1.other"):
+        fake_runs.evaluation(tmp_path, name, fake_runs.made_up("base", 5))
+    data = contents.of(tmp_path)
+    assert list(data["further_tests"]) == ["hard"]
+    assert [e["name"] for e in data["further_tests"]["hard"]] == ["base", "stage1-9", "stage1"]
+    assert [e["name"] for e in data["evaluations"]] == ["base", "stage1", "stage2"]
+
+
 def test_time_is_told_by_part_and_what_is_left_is_other(tmp_path):
     stages = contents.of(fake_runs.write(tmp_path))["stages"]
     assert stages[0]["seconds"] == pytest.approx(

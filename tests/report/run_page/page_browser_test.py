@@ -138,6 +138,19 @@ def test_every_section_is_drawn(shown):
     assert "samples_per_problem" in shown.text("#settings")
 
 
+def test_further_test_sets_have_tables_of_their_own(browser, tmp_path):
+    fake_runs.write(tmp_path)
+    config = fake_runs.read_json(tmp_path / "config.json")
+    config["settings"]["problems"] = {"tests": {"hard": {}}}
+    jsonfiles.write(tmp_path / "config.json", config)
+    for name in ("base.hard", "stage1.hard"):
+        fake_runs.evaluation(tmp_path, name, fake_runs.made_up("base", 5))
+    opened = Opened(browser, run_page.write(tmp_path))
+    assert "On hard" in opened.text("#evaluations")
+    assert opened.tab.locator("table[aria-labelledby=evaluations-hard] tbody tr").count() == 2
+    opened.tab.close()
+
+
 def test_transcripts_are_filtered_by_what_happened_level_length_and_text(shown):
     assert shown.count() == "5 of 5"
     shown.choose(outcome="wrong-right")

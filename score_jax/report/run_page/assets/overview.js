@@ -143,10 +143,10 @@ function showEvaluations(data) {
     const head = make("th", { scope: "row", textContent: e.name });
     return make("tr", { className: e.within ? "within" : "" }, head, ...cells, ...tail);
   };
-  const table = (evaluations) =>
+  const table = (evaluations, label) =>
     make(
       "table",
-      { "aria-labelledby": "evaluations-note" },
+      { "aria-labelledby": label },
       make(
         "thead",
         {},
@@ -162,7 +162,8 @@ function showEvaluations(data) {
     );
   const ends = data.evaluations.filter((e) => !e.within);
   const host = byId("evaluations");
-  const scroll = (evaluations) => make("div", { className: "scroll" }, table(evaluations));
+  const scroll = (evaluations, label = "evaluations-note") =>
+    make("div", { className: "scroll" }, table(evaluations, label));
   host.append(
     make("p", {
       id: "evaluations-note",
@@ -177,5 +178,9 @@ function showEvaluations(data) {
     const details = make("details", {}, summary);
     details.addEventListener("toggle", () => details.childElementCount < 2 && details.append(scroll(data.evaluations)));
     host.append(details);
+  }
+  for (const [test, evaluations] of Object.entries(data.further_tests)) {
+    const id = `evaluations-${test}`;
+    host.append(make("h3", { id, textContent: `On ${test}` }), scroll(evaluations, id));
   }
 }
