@@ -304,10 +304,17 @@ def template_of(
 
 
 def stops_of(settings: Settings) -> stops.Stops:
-    """The stop sequences of a run: those of its named prompt, and those of its settings."""
+    """The stop sequences of a run: those of its named prompts, and those of its settings.
+
+    A rollout may hold problems of several sets, so those of all sets' prompts end any attempt.
+    """
     problems = settings.problems
-    own = STOPS.get(problems.prompt, stops.Stops()) if problems.prompt_stops else stops.Stops()
-    return own + stops.Stops(problems.stop_before, problems.stop_after)
+    wanted = stops.Stops(problems.stop_before, problems.stop_after)
+    sets = (problems, problems.test, *problems.mixture.values(), *problems.tests.values())
+    for prompt in dict.fromkeys(one.prompt for one in sets):
+        if problems.prompt_stops and prompt in STOPS:
+            wanted += STOPS[prompt]
+    return wanted
 
 
 @functools.cache

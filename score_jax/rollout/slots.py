@@ -320,7 +320,7 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
             hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
             cache=_settled(kv.put(state.cache, slot_W, turned)),
             end=state.end.at[slot_W].set(state.ring, mode="drop"),
-            stopping=stopping.begin_row(state.stopping, slot_W),
+            stopping=stopping.begin(state.stopping, slot_W, new_row=True),
         )
 
     return jax.lax.cond(jnp.any(taken_W), load, _pass, state)

@@ -70,19 +70,16 @@ def going_back(
     return newer < stopping.back[:, None]
 
 
-def begin(stopping: Stopping | None, slot_W: jax.Array) -> Stopping | None:
-    """These slots begin an attempt; indices past the end are dropped."""
+def begin(
+    stopping: Stopping | None, slot_W: jax.Array, *, new_row: bool = False
+) -> Stopping | None:
+    """These slots begin an attempt, perhaps of a new row; indices past the end are dropped."""
     if stopping is None:
         return None
-    return stopping.replace(
+    begun = stopping.replace(
         state=stopping.state.at[slot_W].set(0, mode="drop"),
         stopped=stopping.stopped.at[slot_W].set(False, mode="drop"),
     )
-
-
-def begin_row(stopping: Stopping | None, slot_W: jax.Array) -> Stopping | None:
-    """These slots begin a row."""
-    if stopping is None:
-        return None
-    begun = begin(stopping, slot_W)
-    return begun.replace(taken=stopping.taken.at[slot_W].set(0, mode="drop"))
+    if new_row:
+        begun = begun.replace(taken=stopping.taken.at[slot_W].set(0, mode="drop"))
+    return begun
