@@ -123,6 +123,11 @@ class ProblemSettings:
     prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
+    # Texts that end an attempt: it ends before the text, which is neither graded nor learned, or
+    # after it. They are added to those of the named prompt, unless prompt_stops is False.
+    stop_before: tuple[str, ...] = ()
+    stop_after: tuple[str, ...] = ()
+    prompt_stops: bool = True
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict
@@ -156,6 +161,7 @@ class RolloutSettings:
     temperature: NonNegative = 1.0
     top_k: Count = 0  # 0: off
     top_p: AboveZero = 1.0  # 1: off
+    forbidden_ids: tuple[int, ...] = ()  # tokens that are never sampled, in any rollout
     slots: Count = 0  # samples decoded at a time on a device; 0: all of the step
     turn_rows: Count = 0  # slots that start their next attempt or sample together; 0: slots / 16
     # How often the last samples of a step may move into half as many slots; each adds a compile.

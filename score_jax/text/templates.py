@@ -21,7 +21,7 @@ before an answer. Without these blocks the ids are those of the model's own temp
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from score_jax.problem import InputError, nearest
 from score_jax.text.tokenizers.base import Tokenizer
@@ -78,6 +78,20 @@ class Template:
         """Ids of a given attempt, as if it had been sampled; end token included."""
         written = f"{self.margin}{text}{self.margin}"
         return [*self.tokenizer.encode(written, continued=True), *self.turn_end_ids]
+
+    @property
+    def closes_stopped(self) -> bool:
+        """Whether turn_end_ids also follow attempts that a stop sequence ended, as turns need it.
+
+        Under "plain" the instruction then continues the text of the attempt."""
+        return self.name != "plain"
+
+    def closing_ids(self, attempt: Sequence[int], truncated: bool) -> list[int]:
+        """Ids between a sampled attempt and the instruction: none after its own end token."""
+        open_ = truncated
+        if self.closes_stopped:
+            open_ |= not attempt or attempt[-1] not in self.tokenizer.end_ids
+        return self.turn_end_ids if open_ else []
 
 
 def make(

@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizers import sidecar
+from score_jax.text.tokenizers import sidecar, token_bytes
 from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
 
 _LLAMA3 = (
@@ -153,6 +153,7 @@ def _complete(
         decode=functools.partial(backend.decode, skip_special_tokens=True),
         vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
         special=special,
+        token_bytes=functools.partial(token_bytes.of_backend, backend),
         **stated,
     )
 
