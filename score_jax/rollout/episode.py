@@ -107,14 +107,21 @@ def check(episode: Episode) -> None:
 
 def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
     """The arrays that `compiled` takes, in order."""
+    tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
+    return (params, *tokens, limits(prompts, settings, limit_QGA), key)
+
+
+def limits(
+    prompts: PromptBatch, settings: EpisodeSettings, limit_QGA: np.ndarray | None
+) -> np.ndarray:
+    """limit_QGA of `run`, checked; its default where it is None."""
     shape = (len(prompts.tokens), settings.samples, settings.attempts)
     if limit_QGA is None:
         limit_QGA = np.full(shape, settings.max_attempt_tokens, np.int32)
     limit_QGA = np.asarray(limit_QGA, np.int32)
     if limit_QGA.shape != shape:
         raise ValueError(f"limit_QGA has shape {limit_QGA.shape} and must have {shape}")
-    tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
-    return (params, *tokens, limit_QGA, key)
+    return limit_QGA
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "mesh"))
@@ -124,22 +131,37 @@ def compiled(
     """The compiled program of `run`; also returns the work that was done."""
     s = settings
     params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
+    arguments = (tokens_QP, length_Q, index_Q, limit_QGA, key)
+    specs = (BY_ROW,) * 4 + (COPIES,)
+    return by_shard(_serve, params, arguments, specs, BY_ROW, settings=s, mesh=mesh)
+
+
+BY_ROW = PartitionSpec(sharding.BATCH_AXES)  # the first axis is split over the shards of the data
+BY_DEVICE = PartitionSpec((*sharding.BATCH_AXES, "tensor"))  # each device has a part of its own
+COPIES = PartitionSpec()
+
+
+def by_shard(work, params: Params, arguments, specs, out, *, settings: EpisodeSettings, mesh):
+    """work(params, *arguments, settings=…) on every shard of the data.
+
+    params: as `transformer.for_decoding` returns them. specs, out: how each of the arguments, and
+    what `work` returns, is split. settings: for `work`, with a device's part of the model.
+    """
+    s = settings
     if mesh is None:
-        return _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, settings=s)
+        return work(params, *arguments, settings=s)
     shards = sharding.decoding_shardings(mesh, transformer.AXES, params)
     if mesh.shape["tensor"] > 1:
         s = dataclasses.replace(s, model=s.model.share("tensor", mesh.shape["tensor"]))
-    by_row, everywhere = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
-    of_params = jax.tree.map(lambda shard: shard.spec, shards)
     return jax.shard_map(
-        functools.partial(_serve, settings=s),
+        functools.partial(work, settings=s),
         mesh=mesh,
-        in_specs=(of_params, by_row, by_row, by_row, by_row, everywhere),
-        out_specs=by_row,
+        in_specs=(jax.tree.map(lambda shard: shard.spec, shards), *specs),
+        out_specs=out,
         # The checker refuses loops whose trip count differs between shards of the data. In the loop
         # only devices that share one copy of the model communicate, and their counts are equal.
         check_vma=False,
-    )(params, tokens_QP, length_Q, index_Q, limit_QGA, key)
+    )(params, *arguments)
 
 
 def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings):
@@ -147,13 +169,12 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     s = settings
     problems = tokens_QP.shape[0]
     samples = problems * s.samples
-    prompt = _prefill(params, tokens_QP, length_Q, settings=s)
+    prompt = prefill(params, tokens_QP, length_Q, settings=s)
 
     problem_R = jnp.repeat(jnp.arange(problems), s.samples)
     sample_R = jnp.tile(jnp.arange(s.samples), problems)
-    address = jax.vmap(lambda i, g: jax.random.fold_in(jax.random.fold_in(key, i), g))
-    first_R = sample_R - sample_R % s.siblings  # the sample whose uniforms attempt 1 uses
-    keys_2R = jnp.stack([address(index_Q[problem_R], g) for g in (first_R, sample_R)])
+    of = jax.vmap(functools.partial(address, key))
+    keys_2R = jnp.stack([of(index_Q[problem_R], g) for g in (firsts(sample_R, s), sample_R)])
     decode = functools.partial(
         write, params=params, keys_2R=keys_2R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
     )
@@ -161,17 +182,13 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     state = first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
     for slots, fewer in itertools.pairwise((*sizes, 0)):
         turn_rows = min(s.turn_rows or max(1, slots // 16), slots)
-        turns = []
-        if s.stops and s.stops.span:
-            turns.append(functools.partial(take_back, settings=s))
-        if s.attempts > 1:
-            turns.append(functools.partial(instruct, params=params, rows=turn_rows, settings=s))
+        turns = turn_arounds(params, turn_rows, settings=s)
         if slots == sizes[0] < samples:  # later, the queue is empty
             turns.append(functools.partial(refill, prompt=prompt, of=problem_R, rows=turn_rows))
         may_write = functools.partial(keep_writing, turn_rows=turn_rows, slots=slots, fewer=fewer)
         state = jax.lax.while_loop(
             functools.partial(too_many_left, fewer=fewer),
-            functools.partial(_burst_then_turn, may_write, decode, turns),
+            functools.partial(burst_then_turn, may_write, decode, turns),
             state,
         )
         if fewer:
@@ -179,7 +196,28 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     return state.rows, jax.tree.map(lambda x: x[None], state.work)
 
 
-def _burst_then_turn(may_write, decode, turns, state: State) -> State:
+def address(key: jax.Array, index: jax.Array, sample: jax.Array) -> jax.Array:
+    """The key of a sample of the problem with that index."""
+    return jax.random.fold_in(jax.random.fold_in(key, index), sample)
+
+
+def firsts(sample_R, settings: EpisodeSettings):
+    """The samples whose uniforms these use in attempt 1: their first siblings."""
+    return sample_R - sample_R % settings.siblings
+
+
+def turn_arounds(params: Params, rows: int, *, settings: EpisodeSettings) -> list:
+    """What a turn-around does with slots that keep their row, up to `rows` at a time."""
+    s, turns = settings, []
+    if s.stops and s.stops.span:
+        turns.append(functools.partial(take_back, settings=s))
+    if s.attempts > 1:
+        turns.append(functools.partial(instruct, params=params, rows=rows, settings=s))
+    return turns
+
+
+def burst_then_turn(may_write, decode, turns, state: State) -> State:
+    """The body of a rollout's loop."""
     state = jax.lax.while_loop(may_write, decode, state)
     for turn in turns:
         state = turn(state)
@@ -195,7 +233,7 @@ def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
     return counts
 
 
-def _prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
+def prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
     """Feeds every prompt once: (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
     problems, prompt_tokens = tokens_QP.shape
     s = settings

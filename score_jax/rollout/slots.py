@@ -96,6 +96,33 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
     )
 
 
+def idle_state(columns: int, *, settings: EpisodeSettings) -> State:
+    """`settings.slots` slots without rows, each with a row of its own to fill; see stream.py."""
+    s, slots = settings, settings.slots
+    none, zero = jnp.int32(0), jnp.zeros(slots, jnp.int32)
+    return State(
+        rows=Episode(
+            tokens=jnp.full((slots, columns), s.pad_id, jnp.int32),
+            attempt=jnp.zeros((slots, columns), jnp.int32),
+            logp=jnp.zeros((slots, columns), jnp.float32),
+            length=zero,
+            truncated=jnp.zeros((slots, s.attempts), bool),
+        ),
+        next_row=jnp.int32(slots),
+        row=jnp.arange(slots),
+        status=jnp.full(slots, DONE),
+        length=zero,
+        attempt=zero + 1,
+        count=zero,
+        hidden=jnp.zeros((slots, s.model.width), s.dtype),
+        cache=_settled(kv.empty(s.model, slots, columns, s.dtype, s.cache_layout)),
+        ring=none,
+        end=zero,
+        work=Work(none, none, none, none),
+        stopping=stopping.first(slots) if s.stops else None,
+    )
+
+
 def _settled(cache: kv.Cache) -> kv.Cache:
     """Keeps the memory layout that a TPU's decode step writes: all rows of a ring slot together.
 
@@ -304,26 +331,39 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
     taken_W = (slot_W < slots) & (row_W < samples)
     slot_W = jnp.where(taken_W, slot_W, slots)
 
-    def load(state: State) -> State:
+    def take(state: State) -> State:
         state = _pass(state)
         problem_W = of.at[row_W].get(mode="clip")
-        length_W = length_Q[problem_W]
-        contiguous = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
-        turned = kv.to_ring(contiguous, length_W, state.ring)
-        return state.replace(
-            next_row=state.next_row + jnp.sum(taken_W),
-            row=state.row.at[slot_W].set(row_W, mode="drop"),
-            status=state.status.at[slot_W].set(WRITING, mode="drop"),
-            length=state.length.at[slot_W].set(length_W, mode="drop"),
-            attempt=state.attempt.at[slot_W].set(1, mode="drop"),
-            count=state.count.at[slot_W].set(0, mode="drop"),
-            hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
-            cache=_settled(kv.put(state.cache, slot_W, turned)),
-            end=state.end.at[slot_W].set(state.ring, mode="drop"),
-            stopping=stopping.begin(state.stopping, slot_W, new_row=True),
+        prompts = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
+        return load(
+            state.replace(next_row=state.next_row + jnp.sum(taken_W)),
+            slot_W,
+            row_W=row_W,
+            length_W=length_Q[problem_W],
+            hidden_WD=hidden_QD[problem_W],
+            cache=prompts,
         )
 
-    return jax.lax.cond(jnp.any(taken_W), load, _pass, state)
+    return jax.lax.cond(jnp.any(taken_W), take, _pass, state)
+
+
+def load(state: State, slot_W, *, row_W, length_W, hidden_WD, cache: kv.Cache) -> State:
+    """These slots begin attempt 1 of these rows; an index past the end begins none.
+
+    cache, length_W, hidden_WD: the prompts, contiguous and as wide as the ring.
+    """
+    turned = kv.to_ring(cache, length_W, state.ring)
+    return state.replace(
+        row=state.row.at[slot_W].set(row_W, mode="drop"),
+        status=state.status.at[slot_W].set(WRITING, mode="drop"),
+        length=state.length.at[slot_W].set(length_W, mode="drop"),
+        attempt=state.attempt.at[slot_W].set(1, mode="drop"),
+        count=state.count.at[slot_W].set(0, mode="drop"),
+        hidden=state.hidden.at[slot_W].set(hidden_WD, mode="drop"),
+        cache=_settled(kv.put(state.cache, slot_W, turned)),
+        end=state.end.at[slot_W].set(state.ring, mode="drop"),
+        stopping=stopping.begin(state.stopping, slot_W, new_row=True),
+    )
 
 
 def move_together(state: State, slots: int) -> State:

@@ -1,0 +1,325 @@
+"""Any number of prompts through a few slots: rows come out as they end.
+
+    for ended in Stream(params, prompts, key, settings=settings, rows=32):
+        ended.item_N, ended.rows
+
+episode.py samples a batch in one program, which returns when its last row has ended. Here the same
+slots (slots.py) belong to two programs that the host calls in turn:
+
+    admit    idle slots take the next prompts
+    decode   bursts and turn-arounds, until enough slots are idle again
+
+So no slot waits for the slowest row of a batch, a set of any size needs one compiled shape, and
+what has ended is graded and written while the device decodes on. Rows are those of `episode.run`:
+the same addresses of the same draws. Which rows share a product can change the last bits of a
+log-prob, as with another number of slots.
+
+On a mesh, every shard of the data has slots of its own, and the host serves all shards at once.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from score_jax.model import cache as kv
+from score_jax.model import transformer
+from score_jax.rollout import episode
+from score_jax.rollout.settings import EpisodeSettings
+from score_jax.rollout.slots import DONE, State, idle_state, keep_writing, load, write
+from score_jax.runtime import hosts, sharding
+from score_jax.structs import Episode, Params, PromptBatch
+
+LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
+_FEWEST_STEPS, _MOST_STEPS = 16, 256
+_STEP = 32  # widths of prompts are multiples of it
+_ONE_WIDTH = 128  # of sets of shorter prompts; a second program would not pay
+
+
+class Slots(flax.struct.PyTreeNode):
+    """The slots, and what their rows are addressed and limited by; R rows, one for each slot."""
+
+    state: State
+    keys_R2: jax.Array  # as words: the keys of attempt 1 and of later ones
+    limit_RA: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """Rows that have ended, in the order of their numbers: sample g of problem q is q * G + g."""
+
+    item_M: np.ndarray  # the numbers of all of them
+    item_N: np.ndarray  # of those that belong to this process
+    rows: Episode  # [N, T] numpy, these
+
+
+class Stream:
+    """Iterates over rows as they end; every process of a run must iterate alike, and once.
+
+    Args:
+      params: as in transformer.py; laid out for decoding once.
+      prompts: all Q problems.
+      key: with problem index, sample and column, addresses every draw.
+      settings: as of `episode.run`; `slots` and `shrink` are not read.
+      rows: rows decoded together, on all devices; rounded up to a multiple of the shards.
+      items: which of the Q * G samples are wanted, in this order; None: all.
+      limit_QGA: as of `episode.run`.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        prompts: PromptBatch,
+        key: jax.Array,
+        *,
+        settings: EpisodeSettings,
+        rows: int,
+        mesh: Mesh | None = None,
+        items: Sequence[int] | None = None,
+        limit_QGA: np.ndarray | None = None,
+    ):
+        samples = len(prompts.tokens) * settings.samples
+        self._items = np.asarray(range(samples) if items is None else items, np.int64)
+        self._shards = sharding.batch_size(mesh) if mesh else 1
+        slots = max(1, -(-min(rows, len(self._items)) // self._shards))
+        turn_rows = min(settings.turn_rows or max(1, slots // 16), slots)
+        self._settings = dataclasses.replace(settings, slots=slots, turn_rows=turn_rows, shrink=0)
+        self._prompts, self._mesh = prompts, mesh
+        self._widths = widths(np.asarray(prompts.length))
+        self._params = _laid_out(params, settings=self._settings, mesh=mesh)
+        self._keys_B2 = _addresses(key, prompts, settings)
+        self._limit_BA = episode.limits(prompts, settings, limit_QGA).reshape(samples, -1)
+        self._begun = 0  # items
+        self.work: dict[str, int] = {}  # of slots.Work, summed over this process's shards, so far
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Ended]:
+        item_R = np.full(self._shards * self._settings.slots, -1)  # the item in each slot
+        held = self._filled(self._empty(), item_R)
+        steps, ended = _FEWEST_STEPS, None
+        while (item_R >= 0).any():
+            began, before = time.perf_counter(), self.work.get("decode_steps", 0)
+            held = self._decoded(held, steps)
+            if ended and len(ended.item_M):
+                yield ended  # used while the device decodes
+            ended = self._ended(held[0].state, item_R)  # waits for the device
+            step_sec = (time.perf_counter() - began) / max(1, self.work["decode_steps"] - before)
+            fit = int(np.clip(LOOK_SEC / step_sec, _FEWEST_STEPS, _MOST_STEPS))
+            steps = hosts.lead_says(functools.partial(int, fit))
+            held = self._filled(held, item_R)
+        if ended and len(ended.item_M):
+            yield ended
+
+    def _empty(self) -> "Held":
+        return _empty(
+            key_words=self._keys_B2.shape[2:],
+            columns=self._settings.row_tokens(self._widths[-1]),
+            settings=self._settings,
+            mesh=self._mesh,
+        )
+
+    def _filled(self, held: "Held", item_R: np.ndarray) -> "Held":
+        """Idle slots take the next items: in one call, up to `turn_rows` of each shard."""
+        s = self._settings
+        of_shard = item_R.reshape(self._shards, -1)
+        while self._begun < len(self._items) and (item_R < 0).any():
+            slot_DW = np.full((self._shards, s.turn_rows), s.slots, np.int32)  # past the end: none
+            item_DW = np.full_like(slot_DW, -1)
+            for place in np.ndindex(s.turn_rows, self._shards):  # one for each shard in turn
+                (idle,) = np.nonzero(of_shard[place[1]] < 0)
+                if len(idle) and self._begun < len(self._items):
+                    slot_DW[place[::-1]] = idle[0]
+                    item_DW[place[::-1]] = of_shard[place[1], idle[0]] = self._items[self._begun]
+                    self._begun += 1
+            by_row = (slot_DW.ravel(), *self._of_items(item_DW.ravel()))
+            held = admit(self._params, held, by_row, (), settings=s, mesh=self._mesh)
+        return held
+
+    def _of_items(self, item_W: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Tokens, lengths, keys and limits; where there is no item, anything."""
+        item_W = np.where(item_W >= 0, item_W, item_W.max())
+        problem_W = item_W // self._settings.samples
+        length_W = np.asarray(self._prompts.length, np.int32)[problem_W]
+        width = next(width for width in self._widths if width >= length_W.max())
+        tokens_QP = np.asarray(self._prompts.tokens)
+        tokens_WP = np.zeros((len(item_W), width), np.int32)
+        used = min(width, tokens_QP.shape[1])
+        tokens_WP[:, :used] = tokens_QP[problem_W, :used]
+        return tokens_WP, length_W, self._keys_B2[item_W], self._limit_BA[item_W]
+
+    def _decoded(self, held: "Held", steps: int) -> "Held":
+        s = self._settings
+        idle = s.turn_rows if self._begun < len(self._items) else s.slots
+        how_long = np.array([idle, steps], np.int32)
+        return decode(self._params, held, (), (how_long,), settings=s, mesh=self._mesh)
+
+    def _ended(self, state: State, item_R: np.ndarray) -> Ended:
+        """The rows that have ended; their slots are idle from now on."""
+        (status_N, rows), own_N = hosts.own_rows((state.status, state.rows))
+        work, _ = hosts.own_rows(state.work)
+        self.work = {name: int(np.sum(count)) for name, count in vars(work).items()}
+        over_R = np.array(hosts.in_order(own_N, (status_N == DONE).tolist())) & (item_R >= 0)
+        (mine_N,) = np.nonzero(over_R[own_N])
+        mine_N = mine_N[np.argsort(item_R[own_N[mine_N]])]
+        item_M, item_N = np.sort(item_R[over_R]), item_R[own_N[mine_N]]
+        item_R[over_R] = -1
+        return Ended(item_M, item_N, jax.tree.map(lambda x: x[mine_N], rows))
+
+
+def widths(length_Q: np.ndarray) -> tuple[int, ...]:
+    """The widths that prompts of these lengths are fed in, the largest last.
+
+    Two where the set is long and half of it is at most half as long as its longest prompt.
+    """
+    most, middle = (-(-int(n) // _STEP) * _STEP for n in (length_Q.max(), np.median(length_Q)))
+    return (middle, most) if most > _ONE_WIDTH and middle <= most // 2 else (most,)
+
+
+def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) -> np.ndarray:
+    """The words of the keys of every sample, [Q * G, 2, …]: of attempt 1 and of later ones."""
+    index_B = np.repeat(np.asarray(prompts.index), settings.samples)
+    sample_B = np.tile(np.arange(settings.samples), len(prompts.index))
+    return np.asarray(_words(key, index_B, episode.firsts(sample_B, settings), sample_B))
+
+
+@jax.jit
+def _words(key: jax.Array, index_B: jax.Array, *samples_B: jax.Array) -> jax.Array:
+    of = jax.vmap(functools.partial(episode.address, key))
+    return jnp.stack([jax.random.key_data(of(index_B, sample_B)) for sample_B in samples_B], axis=1)
+
+
+@functools.partial(jax.jit, static_argnames=("settings", "mesh"))
+def _laid_out(params: Params, *, settings: EpisodeSettings, mesh: Mesh | None) -> Params:
+    s = settings
+    params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
+    if mesh is None:
+        return params
+    shards = sharding.decoding_shardings(mesh, transformer.AXES, params)
+    return jax.lax.with_sharding_constraint(params, shards)
+
+
+@functools.partial(jax.jit, static_argnames=("key_words", "columns", "settings", "mesh"))
+def _empty(
+    *, key_words: tuple[int, ...], columns: int, settings: EpisodeSettings, mesh: Mesh | None
+) -> "Held":
+    """Slots without rows."""
+
+    def of_shard(_, *, settings: EpisodeSettings):
+        state = idle_state(columns, settings=settings)
+        keys_R2 = jnp.zeros((settings.slots, 2, *key_words), jnp.uint32)
+        limit_RA = jnp.zeros((settings.slots, settings.attempts), jnp.int32)
+        return _apart(Slots(state, keys_R2, limit_RA))
+
+    return episode.by_shard(of_shard, {}, (), (), _HELD, settings=settings, mesh=mesh)
+
+
+def _program(work):
+    """Compiles `work(params, held, by_row …, everywhere …)` for every shard; held is donated."""
+
+    def of_shard(params, held: Held, *arguments, settings: EpisodeSettings) -> Held:
+        return _apart(work(params, _together(held), *arguments, settings=settings))
+
+    def compiled(params, held, by_row, everywhere, *, settings: EpisodeSettings, mesh: Mesh | None):
+        specs = (_HELD, *[episode.BY_ROW] * len(by_row), *[episode.COPIES] * len(everywhere))
+        arguments = (held, *by_row, *everywhere)
+        return episode.by_shard(
+            of_shard, params, arguments, specs, _HELD, settings=settings, mesh=mesh
+        )
+
+    compiled.__name__ = work.__name__  # in messages about compiling
+    return jax.jit(compiled, static_argnames=("settings", "mesh"), donate_argnames="held")
+
+
+# Between calls: the slots without their cache, scalars as [shards]; and the cache, of which each
+# device has its own heads.
+Held = tuple[Slots, kv.Cache]
+_HELD = (episode.BY_ROW, episode.BY_DEVICE)
+
+
+def _apart(slots: Slots) -> Held:
+    state = _scalars(slots.state, lambda x: x[None])
+    return slots.replace(state=state.replace(cache=())), slots.state.cache
+
+
+def _together(held: Held) -> Slots:
+    slots, cache = held
+    return slots.replace(state=_scalars(slots.state, lambda x: x[0]).replace(cache=cache))
+
+
+def _scalars(state: State, change) -> State:
+    """The state with its scalars changed; between calls they are [shards]."""
+    work = jax.tree.map(change, state.work)
+    return state.replace(next_row=change(state.next_row), ring=change(state.ring), work=work)
+
+
+@_program
+def admit(
+    params: Params,
+    held: Slots,
+    slot_W: jax.Array,
+    tokens_WP: jax.Array,
+    length_W: jax.Array,
+    keys_W2: jax.Array,
+    limit_WA: jax.Array,
+    *,
+    settings: EpisodeSettings,
+) -> Slots:
+    """These slots take new prompts; an index past the end takes none."""
+    state = held.state
+    cache, hidden_WD, _ = episode.prefill(params, tokens_WP, length_W, settings=settings)
+    columns = state.rows.tokens.shape[1]
+    in_prompt_WT = jnp.arange(columns) < length_W[:, None]
+    tokens_WT = jnp.pad(tokens_WP, ((0, 0), (0, columns - tokens_WP.shape[1])))
+    begun = {
+        "tokens": jnp.where(in_prompt_WT, tokens_WT, settings.pad_id),
+        "attempt": 0,
+        "logp": 0.0,
+        "length": length_W,
+        "truncated": False,
+    }
+    rows = {
+        name: getattr(state.rows, name).at[slot_W].set(value, mode="drop")
+        for name, value in begun.items()
+    }
+    fed_tokens = state.work.fed_tokens + jnp.sum(jnp.where(slot_W < settings.slots, length_W, 0))
+    state = state.replace(rows=Episode(**rows), work=state.work.replace(fed_tokens=fed_tokens))
+    widened = kv.widen(cache, kv.slots_of(state.cache))
+    return Slots(
+        load(state, slot_W, row_W=slot_W, length_W=length_W, hidden_WD=hidden_WD, cache=widened),
+        held.keys_R2.at[slot_W].set(keys_W2, mode="drop"),
+        held.limit_RA.at[slot_W].set(limit_WA, mode="drop"),
+    )
+
+
+@_program
+def decode(params: Params, held: Slots, how_long: jax.Array, *, settings: EpisodeSettings) -> Slots:
+    """Decodes until enough slots are idle or enough steps are done; how_long: these two numbers."""
+    first_step = held.state.work.decode_steps
+
+    def goes_on(state: State) -> jax.Array:
+        few_idle = jnp.sum(state.status == DONE) < how_long[0]
+        return few_idle & (state.work.decode_steps - first_step < how_long[1])
+
+    def may_write(state: State) -> jax.Array:
+        rows = settings.turn_rows
+        writes = keep_writing(state, turn_rows=rows, slots=settings.slots, fewer=0)
+        return writes & goes_on(state)
+
+    token = functools.partial(
+        write,
+        params=params,
+        keys_2R=jax.random.wrap_key_data(held.keys_R2).T,
+        limit_RA=held.limit_RA,
+        settings=settings,
+    )
+    turns = episode.turn_arounds(params, settings.turn_rows, settings=settings)
+    body = functools.partial(episode.burst_then_turn, may_write, token, turns)
+    return held.replace(state=jax.lax.while_loop(goes_on, body, held.state))

@@ -1,0 +1,106 @@
+"""Rows of a stream are those of `episode.run`, whatever the slots, the order and the mesh."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax.rollout import episode
+from score_jax.rollout.stream import Stream, widths
+from score_jax.structs import Episode
+from tests.rollout import episode_test
+from tests.rollout.episode_test import CASES, KEY, PARAMS, PLAIN, PROBLEMS, mesh_of, prompts
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def collected(stream: Stream) -> dict[int, Episode]:
+    """Every row by its number; each comes once."""
+    found: dict[int, Episode] = {}
+    for ended in stream:
+        assert list(ended.item_M) == sorted(ended.item_M) and len(ended.item_M)
+        np.testing.assert_array_equal(ended.item_N, ended.item_M)  # one process
+        for n, item in enumerate(ended.item_N):
+            assert item not in found
+            found[int(item)] = jax.tree.map(lambda x, n=n: x[n], ended.rows)
+    return found
+
+
+def expected(settings, **how) -> Episode:
+    return jax.device_get(
+        episode.run(PARAMS, prompts(), jax.random.key(KEY), settings=settings, **how)
+    )
+
+
+def assert_same(found: dict[int, Episode], right: Episode, items) -> None:
+    assert sorted(found) == sorted(items)
+    for item in items:
+        row, length = found[item], int(right.length[item])
+        assert int(row.length) == length
+        np.testing.assert_array_equal(row.tokens[:length], right.tokens[item, :length])
+        np.testing.assert_array_equal(row.attempt[:length], right.attempt[item, :length])
+        np.testing.assert_allclose(row.logp[:length], right.logp[item, :length], atol=2e-6)
+        np.testing.assert_array_equal(row.truncated, right.truncated[item])
+        assert not row.attempt[length:].any()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("rows", [1, 5, 100])
+def test_rows_are_those_of_one_program(name, rows):
+    settings = CASES[name]
+    stream = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=settings, rows=rows)
+    items = range(PROBLEMS * settings.samples)
+    assert len(stream) == len(items)
+    assert_same(collected(stream), expected(settings), items)
+
+
+def test_only_wanted_items_are_decoded_in_their_order():
+    items = [20, 3, 7, 0]
+    stream = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, rows=1, items=items)
+    found = collected(stream)
+    assert list(found) == items
+    assert_same(found, expected(PLAIN), items)
+
+
+def test_limits_and_siblings_hold():
+    settings = dataclasses.replace(PLAIN, samples=4, siblings=2)
+    limit_QGA = np.random.default_rng(0).integers(1, 6, (PROBLEMS, 4, 2))
+    stream = Stream(
+        PARAMS,
+        prompts(),
+        jax.random.key(KEY),
+        settings=settings,
+        rows=6,
+        limit_QGA=limit_QGA,
+    )
+    right = expected(settings, limit_QGA=limit_QGA)
+    assert_same(collected(stream), right, range(PROBLEMS * 4))
+
+
+@pytest.mark.parametrize("sizes", [(4, 1, 1), (2, 2, 1), (2, 1, 2)])
+def test_shards_serve_their_own_slots(sizes):
+    mesh = mesh_of(*sizes)
+    stream = Stream(
+        episode_test.on(mesh, PARAMS),
+        prompts(),
+        jax.random.key(KEY),
+        settings=PLAIN,
+        rows=8,
+        mesh=mesh,
+    )
+    assert_same(collected(stream), expected(PLAIN), range(PROBLEMS * PLAIN.samples))
+
+
+def test_work_is_counted():
+    stream = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, rows=4)
+    found = collected(stream)
+    written = sum(int((row.attempt > 0).sum()) for row in found.values())
+    assert stream.work["live_slot_steps"] == written
+    assert stream.work["slot_steps"] == 4 * stream.work["decode_steps"]
+
+
+def test_long_sets_are_fed_in_two_widths():
+    assert widths(np.array([5, 60])) == (64,)
+    assert widths(np.array([40] * 9 + [300])) == (64, 320)
+    assert widths(np.array([200] * 9 + [300])) == (320,)
