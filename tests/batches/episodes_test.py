@@ -92,7 +92,7 @@ def with_stops(settings: Settings, **stops) -> Settings:
     return dataclasses.replace(settings, problems=dataclasses.replace(settings.problems, **stops))
 
 
-@pytest.mark.parametrize("offline", [0.0, 0.5])
+@pytest.mark.parametrize("offline", [0.0, 1.0])
 def test_text_that_leaves_an_attempt_is_neither_graded_nor_learned(tmp_path, offline):
     settings = with_stops(tiny("score"), stop_before=("1", "+"), stop_after=("5",))
     settings = with_stages(settings, offline_share=offline)
