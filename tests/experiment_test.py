@@ -123,3 +123,20 @@ def test_forbidden_ids_must_be_tokens_and_leave_an_end(monkeypatch, ids):
     rollout = dataclasses.replace(opened.settings.rollout, forbidden_ids=ids)
     with pytest.raises(InputError, match=r"must be ids of the tokenizer, 0 to 15, and leave one"):
         dataclasses.replace(opened, settings=dataclasses.replace(opened.settings, rollout=rollout))
+
+
+@pytest.mark.parametrize(
+    "stops, message",
+    [
+        ({"stop_before": ("=<end>",)}, "'=<end>' holds '<end>', which is a special token of this"),
+        ({"stop_before": ("1",), "stop_after": ("1",)}, "'1' is in stop_before and in stop_after"),
+    ],
+)
+def test_stop_sequences_that_cannot_work_are_refused_when_a_run_opens(monkeypatch, stops, message):
+    text = dataclasses.replace(tokenizer.characters(), special={"<end>": 5})
+    opened = open_with(monkeypatch, text=text)
+    problems = dataclasses.replace(opened.settings.problems, **stops)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(
+            opened, settings=dataclasses.replace(opened.settings, problems=problems)
+        )
