@@ -161,8 +161,15 @@ class Experiment:
 
     @functools.cached_property
     def _automaton(self) -> stops.Automaton | None:
-        wanted = stops_of(self.settings)
-        return stops.compile(wanted, self.template.tokenizer.token_bytes()) if wanted else None
+        wanted, text = stops_of(self.settings), self.template.tokenizer
+        for stop in wanted.before + wanted.after:
+            if spelled := [name for name in text.special if name in stop]:
+                raise InputError(
+                    f"The stop sequence {stop!r} holds {spelled[0]!r}, which is a special token of "
+                    "this model and never text, so it would end nothing. Remove it: attempts end "
+                    "at the model's end tokens as they are."
+                )
+        return stops.compile(wanted, text.token_bytes()) if wanted else None
 
     def _shrink(self) -> int:
         """The default of rollout.shrink: only where it saves more than its compiles cost.
@@ -344,6 +351,7 @@ def _check(experiment: Experiment) -> None:
             f"tokenizer, 0 to {text.vocab_size - 1}, and leave one of the ids that end an attempt "
             f"{text.end_ids}. Correct the list."
         )
+    experiment._automaton  # noqa: B018  # refuses stop sequences that cannot work
     if settings.model.lora.rank:
         lora.targets(model, settings.model.lora)
     _check_attention(settings, model, experiment.platform)

@@ -123,11 +123,9 @@ class ProblemSettings:
     prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
-    # Texts that end an attempt: it ends before the text, which is neither graded nor learned, or
-    # after it. They are added to those of the named prompt, unless prompt_stops is False.
-    stop_before: tuple[str, ...] = ()
-    stop_after: tuple[str, ...] = ()
-    prompt_stops: bool = True
+    stop_before: tuple[str, ...] = ()  # texts that end an attempt and do not belong to it
+    stop_after: tuple[str, ...] = ()  # texts that end an attempt and belong to it
+    prompt_stops: bool = True  # attempts also end at the named prompt's own stop sequences
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict

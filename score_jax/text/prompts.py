@@ -151,9 +151,9 @@ PROMPTS: dict[str, tuple[str, str]] = {
         f"\n\n{MATH_INSTRUCTION}\n\nSolution:\n",
     ),
     "mbpp": (MBPP + _MBPP_TASK, CODE_INSTRUCTION),
-    "mbpp_text": (MBPP + _MBPP_TASK, f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
+    "mbpp_text": (MBPP + _MBPP_TASK, f"[DONE]\n\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
     "humaneval": ("{problem}", CODE_INSTRUCTION),
-    "humaneval_text": ("{problem}", f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
+    "humaneval_text": ("{problem}", f"[DONE]\n\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
     "arithmetic": ("{problem}", "?"),
     "arithmetic_selective": ("{problem}", "?"),
     "math_selective": (MATH + _PROBLEM, _SELECTIVE),
@@ -164,7 +164,7 @@ _SOLUTION_ENDS = Stops(before=("Problem:",), after=("I hope it is correct.",))
 STOPS: dict[str, Stops] = {
     "math_text": _SOLUTION_ENDS,
     "math_fewshot": _SOLUTION_ENDS,
-    "mbpp_text": Stops(before=("[DONE]", "You are an expert Python programmer")),
+    "mbpp_text": Stops(before=("[DONE]", "You are an expert Python", "# There might be an error")),
     "humaneval_text": Stops(before=("[DONE]", "if __name__", "# There might be an error")),
 }
 

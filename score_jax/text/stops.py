@@ -19,6 +19,7 @@ lead from every state to the same result share a class; most tokens share one.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -62,25 +63,33 @@ def compile(stops: Stops, token_bytes: Sequence[bytes]) -> Automaton:
     """
     leaves = _leaves(stops)
     next_SY, column = _byte_table(leaves)
-    size_V = np.array([len(text) for text in token_bytes])
-    # Longest first, so that the tokens that have a byte number i are the first ones.
-    order_V = np.argsort(-size_V, kind="stable")
-    sorted_V = [token_bytes[v] for v in order_V]
-    state_VS = np.tile(np.arange(len(next_SY)), (len(sorted_V), 1))
-    for i in range(size_V.max(initial=0)):
-        active = int(np.sum(size_V > i))
-        byte_N = column[np.array([text[i] for text in sorted_V[:active]])]
-        before_NS = state_VS[:active]
-        found_NS = next_SY[np.maximum(before_NS, 0), byte_N[:, None]]
+    # All that a token does is a vector: where it leads from each state. The same byte after the
+    # same vector gives the same one, so few vectors serve all tokens.
+    vectors = [np.arange(len(next_SY)), np.zeros(len(next_SY), np.int64)]
+    number = {vector.tobytes(): v for v, vector in enumerate(vectors)}
+
+    @functools.cache
+    def after(v: int, byte: int) -> int:
+        found_S = next_SY[np.maximum(vectors[v], 0), column[byte]]
         # Bytes of the token after a text that leaves the attempt leave with it.
-        left_N = size_V[order_V[:active]] - i - 1
-        found_NS = np.where(found_NS < -1, found_NS - left_N[:, None], found_NS)
-        state_VS[:active] = np.where(before_NS < 0, before_NS, found_NS)
-    state_VS[int(np.sum(size_V > 0)) :] = 0
-    results_CS, class_N = np.unique(state_VS, axis=0, return_inverse=True)
-    class_V = np.empty(len(order_V), np.int64)
-    class_V[order_V] = class_N.reshape(-1)
-    tables = tuple(map(_small, (class_V, results_CS.T, size_V)))
+        ended_S = np.where(vectors[v] < -1, vectors[v] - 1, vectors[v])
+        vector = np.where(vectors[v] < 0, ended_S, found_S)
+        if number.setdefault(vector.tobytes(), len(vectors)) == len(vectors):
+            vectors.append(vector)
+        return number[vector.tobytes()]
+
+    size_V = np.array([len(text) for text in token_bytes])
+    bytes_ = np.frombuffer(b"".join(token_bytes), np.uint8).astype(np.int64)
+    begin_V = np.cumsum(size_V) - size_V
+    vector_V = (size_V == 0).astype(np.int64)  # a token without bytes leads to state 0
+    for i in range(size_V.max(initial=0)):
+        (token_N,) = np.nonzero(size_V > i)
+        pairs = vector_V[token_N] * 256 + bytes_[begin_V[token_N] + i]
+        of_pair, which_N = np.unique(pairs, return_inverse=True)
+        vector_V[token_N] = np.array([after(*divmod(int(pair), 256)) for pair in of_pair])[which_N]
+    used, class_V = np.unique(vector_V, return_inverse=True)
+    next_SC = np.stack([vectors[v] for v in used], axis=1)
+    tables = tuple(map(_small, (class_V, next_SC, size_V)))
     digest = hashlib.sha256(b"".join(x.tobytes() + str(x.shape).encode() for x in tables))
     span = max((len(text) for text, goes in leaves.items() if goes), default=0)
     return Automaton(digest.hexdigest(), span, *tables)

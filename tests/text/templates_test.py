@@ -498,3 +498,15 @@ def test_a_problem_with_a_system_text_of_its_own_has_the_row_of_a_template_with_
     plain = templates.make("plain", smollm2, system="", **parts)
     with pytest.raises(InputError, match="'plain' has no place for the system text 'Be brief"):
         plain.first_turn("2+2", system="Be brief.")
+
+
+def test_a_turn_that_a_stop_sequence_ended_is_closed_and_a_plain_text_goes_on(smollm2):
+    for name, closes in (("chatml", True), ("plain", False)):
+        ours = templates.make(
+            name, smollm2, system="", prompt_format="{problem}", instruction="Again?"
+        )
+        end = ours.turn_end_ids
+        assert ours.closing_ids([5, *end], truncated=False) == []
+        assert ours.closing_ids([5, 6], truncated=True) == end
+        assert ours.closing_ids([5, 6], truncated=False) == end * closes
+        assert ours.closing_ids([], truncated=False) == end * closes
