@@ -171,7 +171,7 @@ def get_config(recipe: str = "score"):
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=2048, batch=512),
-            scaling=ScalingSettings(solutions=64, batch=64),
+            scaling=ScalingSettings(solutions=64, batch=512),
             checkpoint=CheckpointSettings(every=250, keep=2),
         )
     )

@@ -13,7 +13,7 @@ a checkpoint is restored into.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -249,17 +249,19 @@ class Experiment:
         marks = VERDICTS.get(self.settings.problems.prompt)
         return Marks(*marks) if marks else None
 
-    def evaluation_batches(
-        self, problems: Sequence[Problem], batch: int
-    ) -> Iterator[tuple[PromptBatch, int]]:
-        """Every problem once, in order, as pipeline.evaluation_batches."""
-        return pipeline.evaluation_batches(
+    def evaluation_prompts(self, problems: Sequence[Problem]) -> PromptBatch:
+        """Every problem's prompt, in order, as pipeline.evaluation_prompts."""
+        return pipeline.evaluation_prompts(
             problems,
             self.template.first_turn,
-            batch=batch,
             max_prompt_tokens=self.settings.rollout.max_prompt_tokens,
             pad_id=self.template.tokenizer.pad_id,
         )
+
+    def evaluation_rows(self, rows: int) -> int:
+        """How many rows an evaluation decodes together, where `rows` are wanted."""
+        slots = self.settings.rollout.slots * sharding.batch_size(self.mesh)
+        return min(rows, slots) if slots else rows
 
     def instruction_ids(self, instruction: str) -> list[int]:
         """The ids between two attempts with this instruction in place of the run's own."""

@@ -66,12 +66,19 @@ def own_rows(
     rows, row_N = hosts.own_rows(sampled)
     row_N = row_N[row_N < len(problems) * samples]
     rows = jax.tree.map(lambda x: x[: len(row_N)], rows)  # rows are in order
-    texts = experiment.texts(rows)
+    own = decoded(experiment, rows, row_N, [problems[row // samples] for row in row_N])
     first_given = len(problems) - len(given)
-    for row, text in zip(row_N, texts, strict=True):
+    for row, text in zip(row_N, own.texts, strict=True):
         if row // samples >= first_given:
             text[0] = given[row // samples - first_given]
-    return OwnRows(row_N, rows, [problems[row // samples] for row in row_N], texts)
+    return own
+
+
+def decoded(
+    experiment: Experiment, rows: Episode, row_N: np.ndarray, problems: Sequence[Problem]
+) -> OwnRows:
+    """Rows that were fetched, with their texts; problems: of each row."""
+    return OwnRows(row_N, rows, list(problems), experiment.texts(rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +111,11 @@ def terms_of(limits: RewardSettings) -> Terms:
     )
     terms = Terms(solved_at=limits.solved_at, failed=limits.failed, limits=calls)
     return dataclasses.replace(terms, of=named) if named else terms
+
+
+def in_batches(experiment: Experiment) -> bool:
+    """Whether a reward function takes all rows of a batch in one call."""
+    return any(term.batch for term in terms_of(experiment.settings.rewards).of.values())
 
 
 def grade(

@@ -210,16 +210,20 @@ def _evaluate(
         of_set = f"{name}.{test}" if test else name
         if test and _is_evaluated(run, of_set):
             continue
-        with run.phase("evaluation"):
+        kept = run.kept(of_set, problems, weights=name)
+        with run.phase("evaluation", test):
             result = evaluate(
                 run.experiment,
                 weights,
                 problems,
                 reference=None if reference is None else run.experiment.weights(reference),
                 stop=run.stop,
+                kept=kept,
+                countdown=Countdown(run.log.say, f"evaluating {of_set}"),
             )
         run.log.write_transcripts(of_set, result.transcripts)
         run.log.write_evaluation(of_set, result.metrics)
+        kept.remove()
         run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
         found = result.metrics
         shown = [

@@ -140,10 +140,9 @@ class Run:
         tested = {name: found[: wanted or None] for name, found in tests.items()}
         template = template_of_source(settings)
         for found in tested.values():
-            pipeline.evaluation_batches(
+            pipeline.evaluation_prompts(
                 found,
                 template.first_turn,
-                batch=settings.evaluation.batch,
                 max_prompt_tokens=rollout.max_prompt_tokens,
                 pad_id=template.tokenizer.pad_id,
             )

@@ -205,7 +205,7 @@ class EvaluationSettings:
     """Greedy decoding of held-out problems, before the first stage and after each stage."""
 
     problems: Count = 0  # number of problems of each set; 0, or more than there are: all
-    batch: Positive = 64  # problems decoded together
+    batch: Positive = 64  # rows decoded together
     every: Count = 0  # also every this many steps within a stage; 0: only between stages
     attempts: Count = 0  # may be more than in training; 0: rollout.attempts
     # Instruction before the second attempt: "correct" (that of the run) or "self_refine" (first a
@@ -222,7 +222,7 @@ class ScalingSettings:
     problems: Count = 0  # number of problems; 0: as many as an evaluation
     solutions: Annotated[int, Least(2)] = 64  # attempts per problem; 2, 4, 8, … are compared
     temperature: Annotated[float, Least(0.001)] = 0.7
-    batch: Positive = 8  # problems decoded together
+    batch: Positive = 64  # rows decoded together
 
 
 @dataclasses.dataclass(frozen=True)

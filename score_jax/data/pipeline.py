@@ -9,7 +9,7 @@ processes: a batch costs some tens of microseconds.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -123,38 +123,25 @@ def usable(prompts: "Prompts", batch: int, max_prompt_tokens: int) -> np.ndarray
     return kept
 
 
-def evaluation_batches(
-    problems: Sequence[Problem],
-    encode: Encode,
-    *,
-    batch: int,
-    max_prompt_tokens: int,
-    pad_id: int,
-) -> Iterator[tuple[PromptBatch, int]]:
-    """Every problem once, in order; all batches have one shape.
+def evaluation_prompts(
+    problems: Sequence[Problem], encode: Encode, *, max_prompt_tokens: int, pad_id: int
+) -> PromptBatch:
+    """Every problem's prompt once, in order, as wide as the longest.
 
-    Yields: (batch, n): its first n rows count; the rest of the last batch repeats its last problem.
     Raises: InputError if a prompt is too long: leaving it out would change what is measured.
     """
     if not len(problems):
         raise InputError("there is no problem to evaluate on: the data set is empty.")
     prompts = tokenise(problems, encode)
-    too_long = int((prompts.length > max_prompt_tokens).sum())
-    if too_long:
-        longest = int(prompts.length.max())
+    longest = int(prompts.length.max())
+    if longest > max_prompt_tokens:
+        too_long = int((prompts.length > max_prompt_tokens).sum())
         raise InputError(
             f"{too_long} of {len(problems)} evaluation prompts are longer than "
             f"max_prompt_tokens={max_prompt_tokens}. Leaving them out would measure the accuracy "
             f"on another data set. Set config.rollout.max_prompt_tokens to at least {longest}."
         )
-
-    def generate() -> Iterator[tuple[PromptBatch, int]]:
-        for start in range(0, len(problems), batch):
-            n_valid = min(batch, len(problems) - start)
-            position_Q = start + np.minimum(np.arange(batch), n_valid - 1)
-            yield pack(prompts, position_Q, max_prompt_tokens, pad_id), n_valid
-
-    return generate()  # a generator of its own, so that the checks above run at the call
+    return pack(prompts, np.arange(len(problems)), longest, pad_id)
 
 
 def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":

@@ -7,29 +7,36 @@ without the run's instruction. The critique is not graded.
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from score_jax import grading
+from score_jax import grading, jsonfiles
 from score_jax.evaluation import breakdown, shading
 from score_jax.evaluation.edits import edit_ratio
 from score_jax.evaluation.metrics import evaluation_metrics
+from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.evaluation.sampled import sampled_metrics
 from score_jax.experiment import GREEDY, Experiment
-from score_jax.grading import changed
+from score_jax.grading import OwnRows, changed
 from score_jax.problem import Problem
 from score_jax.rewards import selective
 from score_jax.rl.policy import Policy
-from score_jax.rollout import contexts, episode
+from score_jax.rollout import contexts
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import hosts
 from score_jax.structs import Episode, Params, PromptBatch
 from score_jax.text.prompts import SELF_REFINE
 
 _SAMPLES = 2**31 + 2  # folded into the seed's key; training and scaling fold in others
+
+Record = dict[str, Any]
+# (prompts, make, settings=…, part=…) -> records of all samples: queue.of_every_sample
+Queue = Callable[..., list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,36 +54,61 @@ def evaluate(
     *,
     reference: Params | None = None,
     stop: Callable[[], bool] = lambda: False,
+    kept: Kept | None = None,
+    countdown: Countdown | None = None,
 ) -> Evaluation:
     """Decodes all attempts greedily and grades them.
 
     Args:
       reference: weights of the base model, for the shading of the first transcripts (shading.py).
-      stop: asked between batches; true ends the evaluation.
-    Raises: Interrupted if `stop` said so; nothing is written then.
+      stop: asked whenever rows have ended; true ends the evaluation.
+      kept: what an earlier process has done of it, and where this one's work is kept.
+    Raises: Interrupted if `stop` said so.
     """
     s = experiment.settings
-    transcripts: list[dict[str, Any]] = []
-    pending: tuple[Episode, Sequence[Problem]] | None = None
+    prompts = experiment.evaluation_prompts(problems)
+    queue = functools.partial(
+        of_every_sample,
+        experiment,
+        params,
+        rows=experiment.evaluation_rows(s.evaluation.batch),
+        kept=kept,
+        stop=stop,
+        countdown=countdown,
+    )
+    settings = experiment.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
+    shaded = shading.rows_of(len(problems))
+    records = PROTOCOLS[s.evaluation.protocol](experiment, queue, prompts, settings, shaded)
+    transcripts = [record["transcript"] for record in records]
+    rows = contexts.of_records([record["row"] for record in records[:shaded]], settings.pad_id)
+    columns = max(settings.row_tokens(prompts.tokens.shape[1]), rows.tokens.shape[1])
+    found = shading.of_rows(experiment, params, reference, rows, columns)
+    for row, attempts in zip(transcripts, found, strict=False):
+        for attempt, values in zip(row["attempts"], attempts, strict=True):
+            attempt["shading"] = values
+    metrics = _metrics(experiment, transcripts)
+    if s.evaluation.samples:
+        metrics["sampled"] = _sampled(experiment, queue, prompts)
+    return Evaluation(metrics, transcripts)
 
-    def finish(sampled: Episode, problems: Sequence[Problem]) -> None:
-        graded = _graded(experiment, sampled, problems)
-        if not transcripts:
-            shaded = shading.of_first_rows(experiment, params, reference, sampled, len(problems))
-            for row, attempts in zip(graded, shaded, strict=False):
-                for attempt, values in zip(row["attempts"], attempts, strict=True):
-                    attempt["shading"] = values
-        transcripts.extend(graded)
 
-    for prompts, valid in experiment.evaluation_batches(problems, s.evaluation.batch):
-        if stop():
-            raise hosts.Interrupted
-        sampled = _greedy(experiment, params, prompts)
-        if pending:  # grade on the host while the device decodes the next batch
-            finish(*pending)
-        pending = (sampled, prompts.problems[:valid])
-    if pending:
-        finish(*pending)
+def identity(experiment: Experiment, problems: Sequence[Problem], weights: str) -> dict[str, str]:
+    """What the records of an evaluation depend on, for queue.Kept.
+
+    weights: what tells these weights from others of the run.
+    """
+    s = jsonfiles.plain(experiment.settings)
+    how = {name: s[name] for name in ("model", "rewards", "evaluation", "rollout", "seed")}
+    how["evaluation"] = {**how["evaluation"], "batch": None, "every": None}
+    prompts = experiment.evaluation_prompts(problems)
+    golds = [[problem.id, problem.gold] for problem in problems]
+    digest = hashlib.sha256(json.dumps([how, golds], sort_keys=True).encode())
+    digest.update(prompts.tokens.tobytes())
+    return {"weights": weights, "digest": digest.hexdigest()[:16]}
+
+
+def _metrics(experiment: Experiment, transcripts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    seed = experiment.settings.seed
     texts = [[attempt["text"] for attempt in row["attempts"]] for row in transcripts]
     edits = [row["edit_ratio"] for row in transcripts if "edit_ratio" in row]
     solved_NA, reward_NA, truncated_NA, lenient_NA, tokens_NA = (
@@ -91,43 +123,51 @@ def evaluate(
         reasons=[[attempt["reason"] for attempt in row["attempts"]] for row in transcripts],
         lenient_NA=lenient_NA,
         edit_ratio_N=np.array(edits) if edits else None,
-        seed=s.seed,
+        seed=seed,
     )
     tags = [row.get("tags", {}) for row in transcripts]
-    metrics["details"] = breakdown.details(solved_NA, texts, tokens_NA, tags, seed=s.seed)
+    metrics["details"] = breakdown.details(solved_NA, texts, tokens_NA, tags, seed=seed)
     if experiment.marks:
         metrics["details"]["selective"] = breakdown.verdicts(
             selective.true_verdicts(texts, solved_NA, experiment.marks),
             [[selective.verdict(text, experiment.marks) for text in row[1:]] for row in texts],
         )
-    if s.evaluation.samples:
-        metrics["sampled"] = _sampled(experiment, params, problems, stop)
-    return Evaluation(metrics, transcripts)
+    return metrics
 
 
-def _greedy(experiment: Experiment, params: Params, prompts: PromptBatch) -> Episode:
-    """All attempts at a batch of problems, by the protocol."""
-    s = experiment.settings
-    run = functools.partial(
-        episode.run,
-        params,
-        key=jax.random.key(s.seed),  # greedy decoding draws nothing
-        mesh=experiment.mesh,
-    )
-    settings = experiment.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
-    return PROTOCOLS[s.evaluation.protocol](experiment, run, prompts, settings)
+def _correct(
+    experiment: Experiment,
+    queue: Queue,
+    prompts: PromptBatch,
+    settings: EpisodeSettings,
+    shaded: int,
+) -> list[Record]:
+    """Attempts with the run's instruction between them."""
+    key = jax.random.key(experiment.settings.seed)  # greedy decoding draws nothing
+    make = functools.partial(_graded, experiment, shaded=shaded)
+    together = experiment.settings.evaluation.batch if grading.in_batches(experiment) else 1
+    return queue(prompts, make, settings=settings, key=key, part="greedy", together=together)
 
 
 def _self_refine(
-    experiment: Experiment, run: Callable, prompts: PromptBatch, settings: EpisodeSettings
-) -> Episode:
+    experiment: Experiment,
+    queue: Queue,
+    prompts: PromptBatch,
+    settings: EpisodeSettings,
+    shaded: int,
+) -> list[Record]:
     """A critique and a rewrite after the first attempt."""
-    template = experiment.template
+    key, template = jax.random.key(experiment.settings.seed), experiment.template
     texts = SELF_REFINE[experiment.settings.problems.prompt]
     critique, rewrite = map(experiment.instruction_ids, texts)
-    first = run(prompts, settings=dataclasses.replace(settings, attempts=1))
+
+    def decoded(prompts: PromptBatch, settings: EpisodeSettings, part: str) -> Episode:
+        found = queue(prompts, _rows, settings=settings, key=key, part=part)
+        return contexts.of_records(found, settings.pad_id)
+
+    first = decoded(prompts, dataclasses.replace(settings, attempts=1), "first attempts")
     after = contexts.prompts_after(
-        hosts.whole(first),
+        first,
         prompts,
         instruction=critique,
         turn_end=template.turn_end_ids,
@@ -138,19 +178,21 @@ def _self_refine(
     criticised = dataclasses.replace(
         settings, attempts=2, instruction=tuple(rewrite), instructions=()
     )
-    return contexts.around_a_critique(first, run(after, settings=criticised))
+    rows = contexts.around_a_critique(first, decoded(after, criticised, "critiques"))
+    mine, row_N = hosts.shared_out(rows)
+    own = grading.decoded(experiment, mine, row_N, [prompts.problems[n] for n in row_N])
+    return own.in_order(_graded(experiment, own, shaded=shaded))
 
 
-# (experiment, run, prompts, settings) -> Episode; `run` is `episode.run` with params and key.
-PROTOCOLS: dict[str, Callable[..., Episode]] = {
-    "correct": lambda experiment, run, prompts, settings: run(prompts, settings=settings),
+# (experiment, queue, prompts, settings, shaded) -> a record of each problem: its transcript and,
+# of the first `shaded` ones, its row
+PROTOCOLS: dict[str, Callable[..., list[Record]]] = {
+    "correct": _correct,
     "self_refine": _self_refine,
 }
 
 
-def _sampled(
-    experiment: Experiment, params: Params, problems: Sequence[Problem], stop: Callable[[], bool]
-) -> dict[str, Any]:
+def _sampled(experiment: Experiment, queue: Queue, prompts: PromptBatch) -> dict[str, Any]:
     """Averages over samples at `evaluation.temperature`, and pass@k."""
     s = experiment.settings
     settings = experiment.episode_settings(
@@ -158,24 +200,20 @@ def _sampled(
         samples=s.evaluation.samples,
         attempts=s.evaluation.attempts,
     )
-    key = jax.random.fold_in(jax.random.key(s.seed), _SAMPLES)
-    solved = []
-    for prompts, valid in experiment.evaluation_batches(problems, s.evaluation.batch):
-        if stop():
-            raise hosts.Interrupted
-        rows = episode.run(params, prompts, key, settings=settings, mesh=experiment.mesh)
-        own = grading.own_rows(experiment, rows, prompts.problems[:valid], samples=settings.samples)
-        solved_BA = np.array(own.in_order(grading.grade(experiment, own).solved_NA.tolist()))
-        solved.append(solved_BA.reshape(valid, settings.samples, -1))
-    found = sampled_metrics(np.concatenate(solved), seed=s.seed)
+    solved = queue(
+        prompts,
+        lambda own: grading.grade(experiment, own).solved_NA,
+        settings=settings,
+        key=jax.random.fold_in(jax.random.key(s.seed), _SAMPLES),
+        part="sampled",
+    )
+    solved_NGA = np.array(solved, bool).reshape(len(prompts.tokens), settings.samples, -1)
+    found = sampled_metrics(solved_NGA, seed=s.seed)
     return {**found, "temperature": s.evaluation.temperature}
 
 
-def _graded(
-    experiment: Experiment, sampled: Episode, problems: Sequence[Problem]
-) -> list[dict[str, Any]]:
-    """The transcripts of a batch, one per problem; each process grades its own rows."""
-    own = grading.own_rows(experiment, sampled, problems)
+def _graded(experiment: Experiment, own: OwnRows, *, shaded: int) -> list[Record]:
+    """The records of rows, one for each problem."""
     grades = grading.grade(experiment, own)
     lenient_NA = grading.lenient(experiment, own, grades.solved_NA)
     attempts = range(own.rows.truncated.shape[1])
@@ -201,4 +239,12 @@ def _graded(
         }
         for n, (problem, texts) in enumerate(zip(own.problems, own.texts, strict=True))
     ]
-    return own.in_order(transcripts)
+    rows = _rows(own)
+    return [
+        {"transcript": transcript} | ({"row": row} if number < shaded else {})
+        for number, transcript, row in zip(own.row_N, transcripts, rows, strict=True)
+    ]
+
+
+def _rows(own: OwnRows) -> list[dict[str, Any]]:
+    return contexts.records(own.rows)

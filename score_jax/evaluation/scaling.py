@@ -14,7 +14,8 @@ Source: SCoRe, arXiv 2409.12917, section 6.2 and figure 1.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,15 +23,16 @@ import numpy as np
 
 from score_jax import grading
 from score_jax.evaluation import sampled
+from score_jax.evaluation.evaluate import Queue
 from score_jax.evaluation.metrics import mcnemar_p, paired_bootstrap_interval, wilson_interval
+from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.experiment import Experiment
+from score_jax.grading import OwnRows
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import selective
 from score_jax.rewards.answers import voting
 from score_jax.rl.policy import Policy
-from score_jax.rollout import episode
-from score_jax.runtime import sharding
-from score_jax.structs import Params
+from score_jax.structs import Params, PromptBatch
 
 WAYS = ("parallel", "sequential", "sequential_all")
 _SCALING = 2**31 + 1  # folded into the seed's key; experiment.py folds in smaller numbers
@@ -46,8 +48,16 @@ class Pool:
     read_NG: np.ndarray  # tokens before the second attempt; 0 if there is none
 
 
-def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Samples every problem and evaluates all budgets.
+def study(
+    experiment: Experiment,
+    params: Params,
+    problems: Sequence[Problem],
+    *,
+    kept: Kept | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    countdown: Countdown | None = None,
+) -> dict[str, Any]:
+    """Samples every problem and evaluates all budgets; kept, stop: as of `evaluate`.
 
     Raises: InputError for problems whose answers cannot be voted on.
     """
@@ -61,9 +71,18 @@ def study(experiment: Experiment, params: Params, problems: Sequence[Problem]) -
             f"needs problems graded by {' or '.join(voting.GRADERS)}."
         )
     problems = problems[: settings.problems or None]
-    half = settings.solutions // 2
-    pairs = _sample(experiment, params, problems, attempts=2, samples=half, stream=0)
-    others = _sample(experiment, params, problems, attempts=1, samples=half, stream=1)
+    prompts = experiment.evaluation_prompts(problems)
+    queue = functools.partial(
+        of_every_sample,
+        experiment,
+        params,
+        rows=experiment.evaluation_rows(settings.batch),
+        kept=kept,
+        stop=stop,
+        countdown=countdown,
+    )
+    pairs = _sample(queue, experiment, prompts, attempts=2, stream=0)
+    others = _sample(queue, experiment, prompts, attempts=1, stream=1)
     return {
         "n": len(problems),
         "temperature": settings.temperature,
@@ -134,39 +153,30 @@ def table(study: dict[str, Any]) -> str:
 
 
 def _sample(
-    experiment: Experiment,
-    params: Params,
-    problems: Sequence[Problem],
-    *,
-    attempts: int,
-    samples: int,
-    stream: int,
+    queue: Queue, experiment: Experiment, prompts: PromptBatch, *, attempts: int, stream: int
 ) -> Pool:
     settings = experiment.settings.scaling
+    samples = settings.solutions // 2
     rollout = experiment.episode_settings(
         policy=Policy(temperature=settings.temperature), attempts=attempts, samples=samples
     )
     key = jax.random.fold_in(
         jax.random.fold_in(jax.random.key(experiment.settings.seed), _SCALING), stream
     )
-    parts = []
-    shards = sharding.batch_size(experiment.mesh)
-    batch = max(shards, min(settings.batch, len(problems)) // shards * shards)
-    for prompts, valid in experiment.evaluation_batches(problems, batch):
-        rows = episode.run(params, prompts, key, settings=rollout, mesh=experiment.mesh)
-        parts.append(_graded(experiment, rows, prompts.problems[:valid], samples))
-    arrays = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("solved_NGA", "tokens_NGA", "read_NG")
+    make = functools.partial(_graded, experiment)
+    found = queue(prompts, make, settings=rollout, key=key, part=f"{attempts} attempts")
+    answers_B, solved_BA, tokens_BA, read_B = zip(*found, strict=True)
+    shape = (len(prompts.tokens), samples, attempts)
+    return Pool(
+        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(len(prompts.tokens))],
+        np.array(solved_BA, bool).reshape(shape),
+        np.array(tokens_BA).reshape(shape),
+        np.array(read_B).reshape(shape[:2]),
     )
-    return Pool([answers for part in parts for answers in part.answers], *arrays)
 
 
-def _graded(
-    experiment: Experiment, sampled: episode.Episode, problems: Sequence[Problem], samples: int
-) -> Pool:
-    """The samples of a batch; each process grades its own rows."""
-    own = grading.own_rows(experiment, sampled, problems, samples=samples)
+def _graded(experiment: Experiment, own: OwnRows) -> list[tuple[Any, ...]]:
+    """Of each row: what its attempts state, whether that is right, tokens written, tokens read."""
     solved_NA = grading.grade(experiment, own).solved_NA
     texts, rows = own.texts, own.rows
     if experiment.marks:
@@ -182,13 +192,4 @@ def _graded(
         ]
         for n, problem in enumerate(own.problems)
     ]
-    found_N = (answers, solved_NA.tolist(), tokens_NA.tolist(), read_N.tolist())
-    all_rows = own.in_order(list(zip(*found_N, strict=True)))
-    answers_B, solved_BA, tokens_BA, read_B = zip(*all_rows, strict=True)
-    shape = (len(problems), samples, attempts)
-    return Pool(
-        [list(answers_B[i * samples : (i + 1) * samples]) for i in range(len(problems))],
-        np.array(solved_BA, bool).reshape(shape),
-        np.array(tokens_BA).reshape(shape),
-        np.array(read_B).reshape(shape[:2]),
-    )
+    return list(zip(answers, solved_NA, tokens_NA, read_N, strict=True))

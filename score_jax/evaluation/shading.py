@@ -1,8 +1,8 @@
 """The log-prob of each token of an evaluation's attempts, which the run page shows as shades.
 
 Greedy decoding computes no probabilities, so the first rows of an evaluation go through the model
-once more, and through the base model for comparison. The number of rows is limited, because one or
-two numbers per token make transcripts several times as large.
+once more, and through the base model for comparison: a few, so that this costs little beside the
+decoding of all rows.
 """
 
 import functools
@@ -10,21 +10,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from score_jax.experiment import Experiment
 from score_jax.learner.loss import token_logprobs
-from score_jax.runtime import hosts
+from score_jax.runtime import hosts, sharding
 from score_jax.structs import Episode, Params
 
-ROWS = 64  # of an evaluation
+ROWS = 16  # at most, of an evaluation
+SHARE = 1 / 64  # of its rows, at most
 
 Shading = dict[str, list[Any]]
 
 
-def of_first_rows(
-    experiment: Experiment, params: Params, reference: Params | None, sampled: Episode, rows: int
+def rows_of(problems: int) -> int:
+    """How many rows an evaluation of so many problems shades: the first ones, at least one."""
+    return min(ROWS, max(1, int(problems * SHARE)))
+
+
+def of_rows(
+    experiment: Experiment, params: Params, reference: Params | None, rows: Episode, columns: int
 ) -> list[list[Shading]]:
-    """The shading of each attempt of the first `rows` rows, at most ROWS:
+    """The shading of each attempt of some rows, the same on every process; columns: T, one shape.
 
         ends        characters of its text up to the end of each piece; a piece is a token, or
                     several tokens that together make one character
@@ -34,15 +42,20 @@ def of_first_rows(
     An end token is the last piece and has no text.
     """
     settings = experiment.likelihood_settings(experiment.policy)
-    limit = sampled.truncated.shape[1] * experiment.settings.rollout.max_attempt_tokens
+    count, attempts = rows.truncated.shape
+    wider = (
+        (0, -count % sharding.batch_size(experiment.mesh)),
+        (0, columns - rows.tokens.shape[1]),
+    )
+    tokens_BT, attempt_BT = np.pad(rows.tokens, wider), np.pad(rows.attempt, wider)
+    limit = attempts * experiment.settings.rollout.max_attempt_tokens
+    where = jax.device_get(token_logprobs.written(jnp.asarray(attempt_BT), limit))
     models = {"logp": params} | ({} if reference is None else {"base_logp": reference})
-    where = token_logprobs.written(sampled.attempt, limit)
     found = {
-        name: _log_probs(weights, sampled.tokens, where, settings=settings)
+        name: hosts.whole(_log_probs(weights, tokens_BT, where, settings=settings))
         for name, weights in models.items()
     }
-    # Every process gets the values of all rows, wherever they were sampled.
-    found, attempt_BN, tokens_BN = hosts.whole((found, where.attempt, where.take(sampled.tokens)))
+    attempt_BN, tokens_BN = where.attempt, np.asarray(where.take(tokens_BT))
     decode = experiment.template.tokenizer.decode
     ends = set(experiment.template.tokenizer.end_ids)
 
@@ -52,8 +65,7 @@ def of_first_rows(
         values = {name: logp_BN[b, own_N].tolist() for name, logp_BN in found.items()}
         return pieces(ids, values, decode, ended=bool(ids) and ids[-1] in ends)
 
-    attempts = range(1, sampled.truncated.shape[1] + 1)
-    return [[shading(b, a) for a in attempts] for b in range(min(rows, ROWS))]
+    return [[shading(b, 1 + a) for a in range(attempts)] for b in range(count)]
 
 
 def pieces(

@@ -28,8 +28,7 @@ from score_jax.data.sets import arithmetic
 from score_jax.evaluation.edits import edit_ratio, word_diff
 from score_jax.experiment import GREEDY, Experiment
 from score_jax.problem import InputError, Problem
-from score_jax.rollout import episode
-from score_jax.runtime import sharding
+from score_jax.rollout.stream import Stream
 from score_jax.structs import Params
 
 SIDE_BY_SIDE = 100  # columns; a terminal at least so wide shows attempts side by side
@@ -76,21 +75,19 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
             f"the question has {tokens} tokens and this run takes at most {limit}. Ask a shorter "
             "one, or train with a larger config.rollout.max_prompt_tokens."
         )
-    ((prompts, _),) = experiment.evaluation_batches(
-        [Problem(id="question", prompt=question, gold="")],
-        sharding.batch_size(experiment.mesh),  # the same question on each device
-    )
-    sampled = episode.run(
+    problem = Problem(id="question", prompt=question, gold="")
+    (ended,) = Stream(
         params,
-        prompts,
+        experiment.evaluation_prompts([problem]),
         jax.random.key(0),  # greedy decoding draws nothing
         settings=experiment.episode_settings(policy=GREEDY, samples=1),
+        rows=1,
         mesh=experiment.mesh,
     )
-    attempt_T, truncated_A = np.asarray(sampled.attempt)[0], np.asarray(sampled.truncated)[0]
+    attempt_T, truncated_A = ended.rows.attempt[0], ended.rows.truncated[0]
     return [
         Attempt(text, int(np.sum(attempt_T == a + 1)), bool(truncated_A[a]))
-        for a, text in enumerate(experiment.texts(sampled)[0])
+        for a, text in enumerate(experiment.texts(ended.rows)[0])
     ]
 
 

@@ -3,11 +3,13 @@
     prompts_after(first, ...)        first attempts and the instruction as prompts -> PromptBatch
     later_attempts(sampled, ...)     attempts sampled after them, as attempts 2, 3, … of an Episode
     around_a_critique(first, rest)   first attempt, critique, rewrite -> an Episode of two attempts
+    records(rows), of_records(...)   rows as values that JSON can hold, and back, without log-probs
 
 The sampled ids are used as they are; nothing is decoded and encoded again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,3 +75,29 @@ def around_a_critique(first: Episode, rest: Episode) -> Episode:
         logp=jnp.pad(first.logp, pad) + jnp.where(rewrite_BT > 0, rest.logp, 0.0),
         truncated=jnp.concatenate([first.truncated, rest.truncated[:, 1:]], axis=1),
     )
+
+
+def records(rows: Episode) -> list[dict[str, Any]]:
+    """The ids of each row and whose they are, as values that JSON can hold. rows: fetched."""
+    return [
+        {
+            "tokens": rows.tokens[b, :length].tolist(),
+            "attempt": rows.attempt[b, :length].tolist(),
+            "truncated": rows.truncated[b].tolist(),
+        }
+        for b, length in enumerate(rows.length.tolist())
+    ]
+
+
+def of_records(found: Sequence[Mapping[str, Any]], pad_id: int) -> Episode:
+    """The rows of `records`, as wide as the longest; their log-probs are 0."""
+    length_B = np.array([len(row["tokens"]) for row in found], np.int32)
+    tokens_BT = np.full((len(found), length_B.max()), pad_id, np.int32)
+    attempt_BT = np.zeros_like(tokens_BT)
+    for b, row in enumerate(found):
+        tokens_BT[b, : length_B[b]] = row["tokens"]
+        attempt_BT[b, : length_B[b]] = row["attempt"]
+    truncated_BA = np.array([row["truncated"] for row in found], bool)
+    logp_BT = np.zeros(tokens_BT.shape, np.float32)
+    found = (tokens_BT, attempt_BT, logp_BT, length_B, truncated_BA)
+    return Episode(*found)  # type: ignore[arg-type]  # of numpy

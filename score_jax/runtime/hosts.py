@@ -6,6 +6,7 @@
     lead_says(find)             what `find` returns on the lead, on every process
     agree(stop)                 a question with the same answer on all processes
     own_rows(batch)             the rows of a batch that this process grades
+    shared_out(batch)           its share of rows that all processes have
     in_order(rows, values)      the values of all processes for their rows
     whole(batch)                all rows, on every process
 
@@ -223,6 +224,12 @@ def own_rows(batch: Any) -> tuple[Any, np.ndarray]:
         return found
 
     return jax.tree.map(fetch, batch), row_N
+
+
+def shared_out(batch: Any) -> tuple[Any, np.ndarray]:
+    """(this process's share of rows that every process has, their indices): as `own_rows`."""
+    row_N = np.arange(jax.process_index(), len(jax.tree.leaves(batch)[0]), jax.process_count())
+    return jax.tree.map(lambda x: np.asarray(x)[row_N], batch), row_N
 
 
 def owners(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> np.ndarray:
