@@ -38,7 +38,7 @@ class WeightFiles:
 
     def names(self, place: tensor_names.Place) -> list[str]:
         """The tensors that make up a parameter, in the order in which they are stacked."""
-        template = place.gguf if self.gguf else place.huggingface
+        template = tensor_names.template(place, self.gguf)
         return list(tensor_names.names(place, template, self.config))
 
 
@@ -162,11 +162,16 @@ def _shards(index: Path) -> list[Path]:
 
 def _open_gguf(path: Path) -> WeightFiles:
     metadata, tensors = gguf_file.read(path)
-    table = tensors.pop("rope_freqs.weight", None)
+    tables = {name: tensors.pop(name) for name in gguf_shape.ROPE_TABLES if name in tensors}
     config = gguf_shape.from_gguf(
         metadata,
         tied="output.weight" not in tensors,
-        rope_divisors=None if table is None else table.read_rows(0, table.shape[0]),
+        rope_tables={name: table.read_rows(0, table.shape[0]) for name, table in tables.items()},
+        biases=[
+            field
+            for field, places in tensor_names.BIASES.items()
+            if places[0].gguf.format(layer=0) in tensors
+        ],
         where=str(path),
     )
     return WeightFiles(path, config, tensors, gguf=True)

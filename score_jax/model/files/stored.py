@@ -35,3 +35,12 @@ def read_bytes(path: Path, offset: int, count: int) -> np.ndarray:
     with path.open("rb") as file:
         file.seek(offset)
         return np.fromfile(file, np.uint8, count)
+
+
+def part(tensor: StoredTensor, first: int, last: int) -> StoredTensor:
+    """Some rows of a tensor, as a tensor."""
+
+    def read_rows(start: int, stop: int) -> np.ndarray:
+        return tensor.read_rows(first + start, first + stop)
+
+    return StoredTensor(tensor.name, (last - first, *tensor.shape[1:]), read_rows)
