@@ -166,19 +166,21 @@ def _decimals(table: np.ndarray) -> tuple[float, ...]:
 def _rotary_width(factor: Any, family: Family, head_width: int, number: Numbers) -> int:
     """ModelConfig.rotary_width of a partial_rotary_factor."""
     factor = number.real(PARTIAL, 1.0 if factor is None else factor)
-    if not family.partial_rotary and factor != 1:
+    if factor == 1:
+        return 0
+    if not family.partial_rotary:
         raise InputError(
             f"{number.where}: {PARTIAL} = {factor} is not supported for {family.architecture}: "
             f"this program computes {PARTIAL} = 1.0, so answers would differ. Choose another "
             "checkpoint."
         )
     width = int(head_width * factor)
-    if width % 2 or not 2 <= width <= head_width:
+    if width % 2 or not 2 <= width < head_width:
         raise InputError(
             f"{number.where}: {PARTIAL} = {factor} rotates {width} of {head_width} values of a "
             "head: the number must be even, and at least 2. Fetch the file again."
         )
-    return 0 if width == head_width else width
+    return width
 
 
 def _scaling(
