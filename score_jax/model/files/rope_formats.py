@@ -105,12 +105,8 @@ def from_gguf(
         raise _unknown(kind, where)
     if kind == "none":
         factor = 1.0
-    for key in ("rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"):
-        if kind == "yarn" and real(key, "", 1.0) != 1:
-            raise InputError(
-                f"{where}: {number.prefix}{key} = {stated[key]!r} is not supported: this program "
-                "computes 1. Load the checkpoint from its Hugging Face folder instead."
-            )
+    if kind == "yarn":
+        _check_yarn(stated, real, factor, number)
     short, long = (tables.get(f"rope_factors_{name}.weight") for name in ("short", "long"))
     if (short is None) != (long is None) or (kind == "longrope" and short is None):
         raise InputError(
@@ -156,6 +152,22 @@ def from_gguf(
     ratio = max(config.max_positions / original, 1.0)
     usual = math.sqrt(1 + math.log(ratio) / math.log(original)) if original > 1 else 1.0
     return tabled if abs(usual - lengthened) < 1e-6 else (*tabled, ("attention_factor", lengthened))
+
+
+def _check_yarn(
+    stated: Mapping[str, Any], real: Callable[..., float], factor: float, number: Numbers
+) -> None:
+    """Raises: InputError for two keys that llama.cpp's versions read in different ways."""
+    usual = (1.0, rope.yarn_amplitude(factor))
+    for name, known in (("yarn_ext_factor", (1.0,)), ("yarn_attn_factor", usual)):
+        key = f"rope.scaling.{name}"
+        value = real(key, "", 1.0)
+        if not any(math.isclose(value, x, rel_tol=1e-4) for x in known):
+            raise InputError(
+                f"{number.where}: {number.prefix}{key} = {stated[key]!r} is not supported: this "
+                f"program computes {known[-1]:g}. Load the checkpoint from its Hugging Face folder "
+                "instead."
+            )
 
 
 def _decimals(table: np.ndarray) -> tuple[float, ...]:
