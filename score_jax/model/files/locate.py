@@ -17,6 +17,7 @@ from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
     config_formats,
     gguf_file,
+    gguf_rope,
     gguf_shape,
     safetensors_file,
     stored,
@@ -162,7 +163,7 @@ def _shards(index: Path) -> list[Path]:
 
 def _open_gguf(path: Path) -> WeightFiles:
     metadata, tensors = gguf_file.read(path)
-    tables = {name: tensors.pop(name) for name in gguf_shape.ROPE_TABLES if name in tensors}
+    tables = {name: tensors.pop(name) for name in gguf_rope.TABLES if name in tensors}
     config = gguf_shape.from_gguf(
         metadata,
         tied="output.weight" not in tensors,
