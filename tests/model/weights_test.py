@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from score_jax.model import transformer, weights
 from score_jax.model.families import FAMILIES, ModelConfig
-from score_jax.model.files import locate, safetensors_file, stored, tensor_names
+from score_jax.model.files import huggingface, locate, safetensors_file, stored, tensor_names
 from score_jax.problem import InputError
 from tests import fakes
 from tests.model import fake_checkpoints
@@ -167,7 +167,7 @@ def test_a_model_larger_than_a_file_is_saved_in_several_that_replace_each_other(
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     theirs = model.state_dict()["model.layers.1.mlp.gate_proj.weight"].numpy()
     np.testing.assert_array_equal(theirs, params["layers"]["gate"][1].T)
-    index = json.loads((folder / locate.INDEX).read_text())
+    index = json.loads((folder / huggingface.INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(x.nbytes for x in jax.tree.leaves(params))
 
     weights.save(folder, CONFIG, random_params())
@@ -256,10 +256,10 @@ def test_what_other_tools_leave_beside_the_weights_does_no_harm(folder):
     table = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)}
     rewrite(folder, lambda tensors: tensors.update(table))
     (folder / "pytorch_model.bin").write_bytes(b"\x80 not opened")
-    (folder / locate.INDEX).write_text('{"weight_map": {"a": "gone.safetensors"}}')
+    (folder / huggingface.INDEX).write_text('{"weight_map": {"a": "gone.safetensors"}}')
     assert_same(weights.load(str(folder))[1], expected)
     (folder / "model.safetensors").unlink()
-    (folder / locate.INDEX).unlink()
+    (folder / huggingface.INDEX).unlink()
     with pytest.raises(InputError, match=r"\.bin files are not read: save the model with safe_"):
         weights.load(str(folder))
 
@@ -527,7 +527,7 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"1 of them are not in the folder: {absent}"):
         weights.load(str(tmp_path))
     for wrong in ("{}", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'):
-        (tmp_path / locate.INDEX).write_text(wrong)
+        (tmp_path / huggingface.INDEX).write_text(wrong)
         with pytest.raises(InputError, match="not a JSON object with a weight_map"):
             weights.load(str(tmp_path))
 
