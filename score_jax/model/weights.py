@@ -127,12 +127,13 @@ def save(
     """
     folder = Path(folder)
     kind = jax.numpy.dtype(_known(dtype) if dtype else params["embedding"].dtype)
-    found = {}
+    found: dict[str, list[tuple[Place, int]]] = {}
     for place in tensor_names.places(config):
         for layer, name in enumerate(tensor_names.names(place, place.huggingface, config)):
-            found[name] = place, layer
+            found.setdefault(name, []).append((place, layer))
 
-    @functools.lru_cache(maxsize=1)  # tensors of one parameter follow each other
+    # Tensors of one parameter, or of those in one tensor, follow each other.
+    @functools.lru_cache(maxsize=max(map(len, found.values())))
     def host(path: str) -> np.ndarray:
         value = params
         for key in path.split("/"):
@@ -140,11 +141,13 @@ def save(
         return np.asarray(value)
 
     def values(name: str) -> np.ndarray:
-        place, layer = found[name]
-        value = host(place.path)
-        return tensor_names.as_stored(place, value[layer] if place.stacked else value)
+        parts = []
+        for place, layer in found[name]:
+            value = host(place.path)
+            parts.append(tensor_names.as_stored(place, value[layer] if place.stacked else value))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    shapes = {name: tensor_names.stored_shape(place, config) for name, (place, _) in found.items()}
+    shapes = tensor_names.stored_shapes(config, gguf=False)
     files = _files(shapes, kind.itemsize, shard_bytes)
     described = config_formats.to_huggingface(config) | {"torch_dtype": str(kind)}
     try:
@@ -237,11 +240,7 @@ def _open_run(run: saved_params.Checkpoint) -> tuple[ModelConfig, Read]:
 def _check(files: stored.WeightFiles) -> None:
     """Every tensor accounted for, or all that are not in one message."""
     config, tensors = files.config, files.tensors
-    expected = {
-        name: tensor_names.stored_shape(place, config)
-        for place in tensor_names.places(config)
-        for name in files.names(place)
-    }
+    expected = tensor_names.stored_shapes(config, files.gguf)
     problems = []
     missing = [name for name in expected if name not in tensors]
     if missing:
@@ -278,9 +277,10 @@ def _read(files: stored.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarra
     if files.gguf and place.interleaved:
         order = tensor_names.deinterleaved(place, files.config)
     offset = files.config.norm_offset if files.gguf and place.is_norm else 0.0
+    lines = tensor_names.rows(place, files.config, files.gguf)
     for layer, name in enumerate(parts):
         target = tensor_names.as_stored(place, value[layer])
-        for rows, block in stored.blocks(files.tensors[name]):
+        for rows, block in stored.blocks(stored.part(files.tensors[name], *lines)):
             target[rows if order is None else order[rows]] = block - offset if offset else block
     return value if place.stacked else value[0]
 

@@ -11,7 +11,15 @@ import re
 from pathlib import Path
 
 from score_jax.model.families import ModelConfig
-from score_jax.model.files import adapters, gguf_file, gguf_shape, hub, huggingface, leftovers
+from score_jax.model.files import (
+    adapters,
+    gguf_file,
+    gguf_shape,
+    hub,
+    huggingface,
+    leftovers,
+    tensor_names,
+)
 from score_jax.model.files.stored import WeightFiles
 from score_jax.problem import InputError
 from score_jax.text.tokenizers import gguf_files
@@ -72,11 +80,16 @@ def open_at(path: Path) -> WeightFiles:
 
 def _open_gguf(path: Path) -> WeightFiles:
     metadata, tensors = gguf_file.read(path)
-    table = tensors.pop("rope_freqs.weight", None)
+    tables = {name: tensors.pop(name) for name in gguf_shape.ROPE_TABLES if name in tensors}
     config = gguf_shape.from_gguf(
         metadata,
         tied="output.weight" not in tensors,
-        rope_divisors=None if table is None else table.read_rows(0, table.shape[0]),
+        rope_tables={name: table.read_rows(0, table.shape[0]) for name, table in tables.items()},
+        biases=[
+            field
+            for field, places in tensor_names.BIASES.items()
+            if places[0].gguf.format(layer=0) in tensors
+        ],
         where=str(path),
     )
     return WeightFiles(path, config, leftovers.without(tensors, config.layers, path), gguf=True)

@@ -34,7 +34,7 @@ class WeightFiles:
 
     def names(self, place: tensor_names.Place) -> list[str]:
         """The tensors that make up a parameter, in the order in which they are stacked."""
-        template = place.gguf if self.gguf else place.huggingface
+        template = tensor_names.template(place, self.gguf)
         return list(tensor_names.names(place, template, self.config))
 
 
@@ -60,6 +60,15 @@ def read_bytes(path: Path, offset: int, count: int) -> np.ndarray:
     with path.open("rb") as file:
         file.seek(offset)
         return np.fromfile(file, np.uint8, count)
+
+
+def part(tensor: StoredTensor, first: int, last: int) -> StoredTensor:
+    """Some rows of a tensor, as a tensor."""
+
+    def read_rows(start: int, stop: int) -> np.ndarray:
+        return tensor.read_rows(first + start, first + stop)
+
+    return StoredTensor(tensor.name, (last - first, *tensor.shape[1:]), read_rows)
 
 
 def listed(names: Iterable[str]) -> str:
