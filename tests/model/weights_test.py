@@ -321,6 +321,19 @@ def test_a_gguf_loads_with_its_rotary_pairs_put_back(tied, tmp_path, monkeypatch
     assert_same(loaded, expected)
 
 
+@pytest.mark.parametrize("name", ["M.GGUF", "blobs/0a1b2c", "alone/m.gguf"])
+def test_a_gguf_loads_whatever_it_is_called_and_from_a_folder_of_its_own(name, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write_gguf(tmp_path / "whole", CONFIG, random_params())
+    (tmp_path / "whole").rename(path)
+    assert_same(weights.load(str(path))[1], random_params())
+    if name == "alone/m.gguf":
+        (path.parent / "config.json").write_text("{}")  # of the model that it was made from
+        assert_same(weights.load(str(path.parent))[1], random_params())
+        assert locate.path_of(str(path.parent)) == path
+
+
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
 def test_every_family_has_the_tensor_names_of_llama_cpp(family):
     """Hugging Face's name, which other tests check, and GGUF's mean one tensor."""
@@ -577,6 +590,56 @@ def test_a_cache_without_weights_is_completed_from_the_network(folder, tmp_path,
 
     fake_hub(monkeypatch, fetch)
     assert locate.path_of("owner/tiny-model") == folder
+
+
+def test_a_cache_that_lacks_a_file_of_the_weights_is_completed_from_the_network(
+    folder, tmp_path, monkeypatch
+):
+    weights.save(tmp_path / "part", CONFIG, random_params(), shard_bytes=3000)
+    next((tmp_path / "part").glob("*-00002-of-*.safetensors")).unlink()
+    asked = []
+
+    def fetch(name, local_files_only, allow_patterns, ignore_patterns):
+        asked.append((allow_patterns, ignore_patterns))
+        return str(tmp_path / "part" if local_files_only else folder)
+
+    fake_hub(monkeypatch, fetch)
+    assert locate.path_of("owner/tiny-model") == folder
+    assert locate.path_of("owner/tiny-model", weights=False) == tmp_path / "part"
+    assert ["*.safetensors" in patterns for patterns, _ in asked] == [True, True, False]
+    assert asked[0][1] == ["consolidated*", "*/*.safetensors"]  # the same weights once more
+
+
+def test_a_models_small_files_say_its_shape_before_weights_are_fetched(folder, monkeypatch):
+    asked = []
+
+    def fetch(name, allow_patterns, **_):
+        asked.append("*.safetensors" in allow_patterns)
+        return str(folder)
+
+    fake_hub(monkeypatch, fetch)
+    (folder / "model.safetensors").rename(folder / "elsewhere")
+    assert weights.described("owner/tiny-model") == CONFIG
+    assert asked == [False]
+
+
+def test_adapters_of_the_hub_are_fetched_with_their_base(folder, tmp_path, monkeypatch):
+    described = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 2}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described))
+    safetensors.numpy.save_file({}, tmp_path / "adapter" / "adapter_model.safetensors")
+    asked = []
+
+    def fetch(name, local_files_only, allow_patterns, **_):
+        asked.append((name, "*.safetensors" in allow_patterns))
+        return str(folder if name == "owner/base" else tmp_path / "adapter")
+
+    fake_hub(monkeypatch, fetch)
+    assert weights.described("owner/adapter") == CONFIG
+    assert asked == [("owner/adapter", False), ("owner/base", False)]
+    asked.clear()
+    assert_same(weights.load("owner/adapter")[1], random_params())
+    assert asked == [("owner/adapter", True), ("owner/base", True)]
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):

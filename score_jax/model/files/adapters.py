@@ -182,6 +182,11 @@ def merged(adapter: Adapter, base: WeightFiles) -> WeightFiles:
 
 def _base(path: Path, named: str) -> str:
     """The base as a folder, if it is one: as named, from the adapter's folder, or beside it."""
+    if Path(named).expanduser().resolve() == path.resolve():
+        raise InputError(
+            f"{path / CONFIG} says that this is an adapter of itself (base_model_name_or_path). "
+            "Name the base model's folder or hub id there."
+        )
     last = named.rstrip("/").rpartition("/")[2]
     for found in (Path(named).expanduser(), path / named, path.parent / last, path / last):
         if found.exists() and found.resolve() != path.resolve():
