@@ -37,6 +37,9 @@ CONFIG = ModelConfig(
 )
 
 
+BIASED = dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias"), True)
+
+
 def random_params(config: ModelConfig = CONFIG):
     generator = np.random.default_rng(0)
     params: dict = {"layers": {}}
@@ -90,14 +93,16 @@ def test_a_model_saved_in_bfloat16_loads_as_float32(tmp_path):
     "config",
     [
         fakes.model(vocab_size=67, rope_scaling=(("rope_type", "linear"), ("factor", 2.0))),
+        fakes.model(vocab_size=67, **BIASED),
         *(fakes.model_of_family(family, vocab_size=67) for family in fakes.OF_FAMILY),
     ],
-    ids=["llama, linear scaling", *fakes.OF_FAMILY],
+    ids=["llama, linear scaling", "llama, biases", *fakes.OF_FAMILY],
 )
 def test_transformers_reads_what_we_save(config, tmp_path):
     transformers = pytest.importorskip("transformers")
     params = fakes.params(config)
-    weights.save(tmp_path, config, params, extra={"eos_token_id": 7})
+    # Without a padding id of its own, the default of some classes is beyond so few tokens.
+    weights.save(tmp_path, config, params, extra={"eos_token_id": 7, "pad_token_id": 0})
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32").eval()
     assert model.config.eos_token_id == 7
     tokens_BT = fake_checkpoints.tokens(2, 9, config.vocab_size)
@@ -112,6 +117,16 @@ IMPORTED = [
     *("gemma, tied, all heads share one key", "gemma2, tied, windows crossed"),
     "gemma2, no caps, untied, row as long as the window",
     "gemma3, five local layers to a global one, two rotary bases, linear scaling",
+    *("llama, yarn with mscale", "llama, longrope beyond the first context"),
+    *("llama, dynamic scaling within the context", "llama, biases of attention and MLP"),
+    "llama, yarn with another attention factor, not cut to whole pairs",
+    "llama, longrope with an attention factor",
+    *("mistral, windows crossed", "mistral, tied, no window", "qwen3, attention bias"),
+    *("phi3, partial rotation, windows crossed", "phi3, tied, whole rotation, no window"),
+    "phi3, longrope of a part of each head, beyond the first context",
+    *("olmo2, untied", "olmo2, tied, biases, linear scaling"),
+    *("granite, untied", "granite, tied, biases", "smollm3, untied"),
+    "smollm3, tied, biases, every second layer does not rotate and slides",
 ]
 # What servers such as vLLM look up by name, older ones rope_theta and rope_scaling, newer ones
 # rope_parameters.
@@ -130,7 +145,10 @@ def test_export_after_import_is_the_identity(name, tmp_path):
     family, changes, _ = SHAPES[name]
     model = fake_checkpoints.huggingface_model(family, **changes)
     config, params = weights.load(fake_checkpoints.saved(model, tmp_path / "in"))
-    weights.save(tmp_path / "out", config, params)
+    # Some classes have a default for it, so that it must be written, as --mode=export does.
+    weights.save(
+        tmp_path / "out", config, params, extra={"pad_token_id": model.config.pad_token_id}
+    )
     theirs, ours = (
         safetensors.numpy.load_file(tmp_path / side / "model.safetensors") for side in ("in", "out")
     )
@@ -140,7 +158,7 @@ def test_export_after_import_is_the_identity(name, tmp_path):
     before, after = (
         transformers.AutoConfig.from_pretrained(tmp_path / side).to_dict() for side in ("in", "out")
     )
-    uncomputed = {"_name_or_path", "initializer_range"}
+    uncomputed = {"_name_or_path", "initializer_range", "no_rope_layer_interval"}
     if not config.windows:
         uncomputed.add("max_window_layers")
     assert {k: after[k] for k in before.keys() - uncomputed} == {

@@ -66,13 +66,13 @@ def from_gguf(
 
     heads, width = number("attention.head_count"), number("embedding_length")
     layers = number("block_count", most=MOST_LAYERS)
-    rotated = number("rope.dimension_count", width // heads)
-    if family.partial_rotary:
-        head_width = number("attention.key_length", width // heads)
-    else:
-        head_width = number("attention.key_length", rotated)
-    for key in ("attention.value_length", "rope.dimension_count")[: 2 - family.partial_rotary]:
-        if number(key, head_width) != head_width:
+    head_width = width // heads
+    if not family.partial_rotary:
+        head_width = number("rope.dimension_count", head_width)
+    head_width = number("attention.key_length", head_width)
+    rotated = number("rope.dimension_count", head_width)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if number(key, head_width) != head_width and not (family.partial_rotary and "rope" in key):
             raise InputError(
                 f"{where}: {prefix}{key} = {number(key)} but its heads are {head_width} wide: "
                 "partial rotary embeddings, or values of another width, are not supported."

@@ -105,12 +105,8 @@ def from_gguf(
         raise _unknown(kind, where)
     if kind == "none":
         factor = 1.0
-    for key in ("rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"):
-        if kind == "yarn" and real(key, "", 1.0) != 1:
-            raise InputError(
-                f"{where}: {number.prefix}{key} = {stated[key]!r} is not supported: this program "
-                "computes 1. Load the checkpoint from its Hugging Face folder instead."
-            )
+    if kind == "yarn":
+        _check_yarn(stated, real, factor, number)
     short, long = (tables.get(f"rope_factors_{name}.weight") for name in ("short", "long"))
     if (short is None) != (long is None) or (kind == "longrope" and short is None):
         raise InputError(
@@ -158,6 +154,22 @@ def from_gguf(
     return tabled if abs(usual - lengthened) < 1e-6 else (*tabled, ("attention_factor", lengthened))
 
 
+def _check_yarn(
+    stated: Mapping[str, Any], real: Callable[..., float], factor: float, number: Numbers
+) -> None:
+    """Raises: InputError for two keys that llama.cpp's versions read in different ways."""
+    usual = (1.0, rope.yarn_amplitude(factor))
+    for name, known in (("yarn_ext_factor", (1.0,)), ("yarn_attn_factor", usual)):
+        key = f"rope.scaling.{name}"
+        value = real(key, "", 1.0)
+        if not any(math.isclose(value, x, rel_tol=1e-4) for x in known):
+            raise InputError(
+                f"{number.where}: {number.prefix}{key} = {stated[key]!r} is not supported: this "
+                f"program computes {known[-1]:g}. Load the checkpoint from its Hugging Face folder "
+                "instead."
+            )
+
+
 def _decimals(table: np.ndarray) -> tuple[float, ...]:
     """The shortest decimals of float32 numbers."""
     return tuple(float(str(np.float32(x))) for x in table)
@@ -166,19 +178,21 @@ def _decimals(table: np.ndarray) -> tuple[float, ...]:
 def _rotary_width(factor: Any, family: Family, head_width: int, number: Numbers) -> int:
     """ModelConfig.rotary_width of a partial_rotary_factor."""
     factor = number.real(PARTIAL, 1.0 if factor is None else factor)
-    if not family.partial_rotary and factor != 1:
+    if factor == 1:
+        return 0
+    if not family.partial_rotary:
         raise InputError(
             f"{number.where}: {PARTIAL} = {factor} is not supported for {family.architecture}: "
             f"this program computes {PARTIAL} = 1.0, so answers would differ. Choose another "
             "checkpoint."
         )
     width = int(head_width * factor)
-    if width % 2 or not 2 <= width <= head_width:
+    if width % 2 or not 2 <= width < head_width:
         raise InputError(
             f"{number.where}: {PARTIAL} = {factor} rotates {width} of {head_width} values of a "
             "head: the number must be even, and at least 2. Fetch the file again."
         )
-    return 0 if width == head_width else width
+    return width
 
 
 def _scaling(
