@@ -119,7 +119,7 @@ def _write_tokenizer(named: str, folder: Path) -> str:
     """Writes or copies the files of the tokenizer read from `named`; says what there is."""
     origin = Path(named).expanduser()
     try:
-        if gguf := gguf_files.find(origin):
+        if not _present(origin, TOKENIZER) and (gguf := gguf_files.find(origin)):
             return _of_gguf(gguf, folder)
         if origin.suffix == ".model":
             copied = {"tokenizer.model": origin} | _present(origin.parent, BESIDE)

@@ -48,7 +48,6 @@ def test_frequencies_and_amplitudes_equal_those_of_transformers(scaling, length)
     assert rope.amplitude(model) == pytest.approx(amplitude, rel=1e-12)
 
 
-
 def test_longer_rows_than_the_context_turn_as_transformers_turns_them(tmp_path):
     """Dynamic scaling; transformers takes the length that a row has at each call."""
     model = fake_checkpoints.huggingface_model(
