@@ -660,6 +660,16 @@ def test_adapters_of_the_hub_are_fetched_with_their_base(folder, tmp_path, monke
     assert asked == [("owner/adapter", True), ("owner/base", True)]
 
 
+def test_a_hub_id_that_holds_no_config_json_is_answered_with_how_to_get_a_gguf(
+    tmp_path, monkeypatch
+):
+    fake_hub(monkeypatch, lambda name, **_: str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"owner/m-GGUF has no config.json .*hf download owner/m"
+    ):
+        weights.described("owner/m-GGUF")
+
+
 def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):
     def fetch(name, local_files_only, **_):
         raise ConnectionError("not cached" if local_files_only else "no network\ndetails")

@@ -38,8 +38,14 @@ def download(name: str, weights: bool) -> Path:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             continue
         # The cache may hold a part of the files; the client does not count that as an error.
-        if not local or _whole(found, weights):
+        if _whole(found, weights and local):
             return found
+        if not local:
+            raise InputError(
+                f"{name} has no {huggingface.CONFIG} on the hub, so it is no model in Hugging "
+                f"Face's layout. If it holds GGUF files, download one and name that: hf download "
+                f"{name} FILE.gguf"
+            )
     raise InputError(
         f"{name} is neither a local folder nor in the hub's cache, and could not be downloaded: "
         f"{reason}. Check the name and the network, or name a local folder."
