@@ -8,7 +8,7 @@ import pytest
 from score_jax import experiment
 from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
-from score_jax.model.families import PRESETS
+from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.text import tokenizer
 from tests.loop_test import tiny_settings
@@ -93,3 +93,25 @@ def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch)
     for platform, shrink in (("cpu", 4), ("gpu", 0), ("tpu", 0)):
         monkeypatch.setattr(Experiment, "platform", platform)
         assert opened.episode_settings().shrink == shrink
+
+
+def test_a_run_chooses_frequencies_that_depend_on_rows_by_its_longest(monkeypatch):
+    opened = open_with(monkeypatch)
+    assert opened.model.longest_row == 0
+    longest = opened.columns
+
+    def stretched(positions: int) -> Experiment:
+        settings = dataclasses.asdict(opened.model) | {
+            "max_positions": positions,
+            "rope_scaling": (
+                ("rope_type", "dynamic"),
+                ("factor", 2.0),
+                ("original_max_position_embeddings", positions),
+            ),
+        }
+        return dataclasses.replace(opened, model=ModelConfig(**settings))
+
+    assert stretched(longest - 1).model.longest_row == longest
+    assert stretched(longest - 1).episode_settings().model.longest_row == longest
+    with pytest.raises(InputError, match=rf"episode can be {longest} tokens .* context is 2[^0-9]"):
+        stretched(1)

@@ -11,7 +11,6 @@ from typing import Any
 
 from score_jax.problem import InputError, nearest
 
-
 # Settings of a rotary scaling by Hugging Face's names; hashable, so no dict.
 Scaling = tuple[tuple[str, float | str | tuple[float, ...]], ...]
 

@@ -75,12 +75,8 @@ def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> M
             windows=_windows(config, given, family, layers, number),
             rotary_layers=_rotary_layers(given, family, layers, number),
             **rope_formats.from_huggingface(given, family, head_width, number),
-            **{
-                field: number.real(key, given[key])
-                for field, key in MULTIPLIERS.items()
-                if key in family.defaults
-            },
-            **family.fields | _biases(given, family),
+            **_multipliers(given, family, number),
+            **{**family.fields, **_biases(given, family)},
         ),
         where,
     )
@@ -178,9 +174,15 @@ def _refuse_what_is_not_computed(config: Mapping[str, Any], family: Family, wher
             )
 
 
-def _biases(given: Mapping[str, Any], family: Family) -> dict[str, bool]:
+def _multipliers(given: Mapping[str, Any], family: Family, number: Numbers) -> dict[str, Any]:
+    """Granite's."""
+    known = {field: key for field, key in MULTIPLIERS.items() if key in family.defaults}
+    return {field: number.real(key, given[key]) for field, key in known.items()}
+
+
+def _biases(given: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """The biases that config.json asks for, where the family's class knows the key."""
-    found = {}
+    found: dict[str, Any] = {}
     if "attention_bias" in family.defaults and given["attention_bias"]:
         found |= {"qkv_bias": True, "output_bias": True}
     if "mlp_bias" in family.defaults and given["mlp_bias"]:
@@ -214,7 +216,11 @@ def _rotary_layers(
 
 
 def _windows(
-    config: Mapping[str, Any], given: Mapping[str, Any], family: Family, layers: int, number: Numbers
+    config: Mapping[str, Any],
+    given: Mapping[str, Any],
+    family: Family,
+    layers: int,
+    number: Numbers,
 ) -> tuple[int, ...]:
     """The window of every layer; empty if no layer has one.
 

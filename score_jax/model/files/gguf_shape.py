@@ -19,6 +19,7 @@ from score_jax.problem import InputError
 
 ROPE_TABLES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
+
 def from_gguf(
     metadata: Mapping[str, Any],
     *,
@@ -107,7 +108,7 @@ def from_gguf(
             windows=_windows(stated, family, layers, number),
             local_rope_theta=real("rope.freq_base_swa", "rope_local_base_freq"),
             **_multipliers(family, real),
-            **family.fields | _biases(biases, family, where),
+            **{**family.fields, **_biases(biases, family, where)},
         ),
         where,
     )
@@ -115,7 +116,7 @@ def from_gguf(
     return dataclasses.replace(config, rope_scaling=stretched)
 
 
-def _biases(found: Collection[str], family: Family, where: str) -> dict[str, bool]:
+def _biases(found: Collection[str], family: Family, where: str) -> dict[str, Any]:
     """Those that the family's class in transformers can have; others are unexpected tensors."""
     keys = {"qkv_bias": "attention_bias", "output_bias": "attention_bias", "mlp_bias": "mlp_bias"}
     fields = dict.fromkeys((f for f in found if keys[f] in family.defaults), True)
@@ -127,7 +128,7 @@ def _biases(found: Collection[str], family: Family, where: str) -> dict[str, boo
     return fields
 
 
-def _multipliers(family: Family, real: Callable[..., float]) -> dict[str, float]:
+def _multipliers(family: Family, real: Callable[..., float]) -> dict[str, Any]:
     """Granite's; llama.cpp reads 0 as none."""
     if "logits_scaling" not in family.defaults:
         return {}
