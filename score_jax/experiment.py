@@ -72,8 +72,10 @@ class Experiment:
         source = settings.model.source
         template = template or template_of_source(settings)
         preset = source.startswith(PRESET)
-        model = families.preset(source) if preset else weights.shape(source)
+        model = families.preset(source) if preset else weights.described(source)
         opened = cls(settings, model, template, mesh)
+        if not preset:  # only now are the weights of a hub's model fetched
+            opened = dataclasses.replace(opened, model=weights.shape(source))
         if not settings.model.lora.rank:
             return opened
         return dataclasses.replace(opened, base=opened.source_params(settings.model.dtype))

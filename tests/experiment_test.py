@@ -52,6 +52,23 @@ def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
         open_with(monkeypatch, lora=lora)
 
 
+def test_settings_that_a_models_shape_refuses_do_so_before_its_weights_are_fetched(monkeypatch):
+    short = dataclasses.replace(PRESETS["quickstart"], max_positions=8)
+    fetched = []
+    monkeypatch.setattr(experiment.weights, "described", lambda source: short)
+    monkeypatch.setattr(experiment.weights, "shape", lambda source: fetched.append(source) or short)
+    settings = tiny_settings()
+    model = dataclasses.replace(settings.model, source="owner/name", tokenizer="characters")
+    settings = dataclasses.replace(settings, model=model)
+    template = experiment.template_of(settings, tokenizer.characters())
+    with pytest.raises(InputError, match=r"the model's context is 8"):
+        Experiment.open(settings, template)
+    assert not fetched
+    short = PRESETS["quickstart"]
+    assert Experiment.open(settings, template).model == short
+    assert fetched == ["owner/name"]
+
+
 def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
     def chosen(dtype: str, before: str | None) -> str | None:
         jax.config.update("jax_default_matmul_precision", before)
