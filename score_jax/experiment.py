@@ -24,7 +24,7 @@ from score_jax.data import pipeline
 from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings, TrainState
-from score_jax.model import families, transformer, weights
+from score_jax.model import families, rope, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
@@ -59,7 +59,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         set_matmul_precision(self.settings.model.dtype)
-        _check(self)
+        # Rotary frequencies may depend on it, and must be the same in sampler and learner.
+        object.__setattr__(self, "model", rope.for_rows(self.model, _check(self)))
 
     @classmethod
     def open(cls, settings: Settings, template: templates.Template | None = None) -> "Experiment":
@@ -71,8 +72,10 @@ class Experiment:
         source = settings.model.source
         template = template or template_of_source(settings)
         preset = source.startswith(PRESET)
-        model = families.preset(source) if preset else weights.shape(source)
+        model = families.preset(source) if preset else weights.described(source)
         opened = cls(settings, model, template, mesh)
+        if not preset:  # only now are the weights of a hub's model fetched
+            opened = dataclasses.replace(opened, model=weights.shape(source))
         if not settings.model.lora.rank:
             return opened
         return dataclasses.replace(opened, base=opened.source_params(settings.model.dtype))
@@ -295,8 +298,11 @@ def _initialiser(model: ModelConfig, mesh: Mesh):
     return jax.jit(functools.partial(transformer.init, model), out_shardings=shardings)
 
 
-def _check(experiment: Experiment) -> None:
-    """Checks what needs the model and its tokenizer. Raises: InputError."""
+def _check(experiment: Experiment) -> int:
+    """Checks what needs the model and its tokenizer. Raises: InputError.
+
+    Returns: tokens of the longest row that training or evaluation can hold.
+    """
     settings, model, template = experiment.settings, experiment.model, experiment.template
     text = template.tokenizer
     # Special tokens beyond the embedding are never made from text (Gemma 3 has one, of images).
@@ -335,11 +341,11 @@ def _check(experiment: Experiment) -> None:
     longest = (
         rollout.max_prompt_tokens + attempts * rollout.max_attempt_tokens + (attempts - 1) * turn
     )
-    if longest > model.max_positions:
+    if longest > rope.context(model):
         raise InputError(
             f"an episode can be {longest} tokens long (prompt {rollout.max_prompt_tokens}, "
             f"{attempts} attempts of {rollout.max_attempt_tokens}, instructions of {turn}) "
-            f"and the model's context is {model.max_positions}. Lower "
+            f"and the model's context is {rope.context(model)}. Lower "
             "config.rollout.max_attempt_tokens or config.rollout.max_prompt_tokens."
         )
     for name in settings.recipe:
@@ -359,6 +365,7 @@ def _check(experiment: Experiment) -> None:
                 f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
                 f"must hold the same number of problems. Set it to a multiple of {devices}."
             )
+    return longest
 
 
 def set_matmul_precision(dtype: str) -> None:

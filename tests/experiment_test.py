@@ -8,7 +8,7 @@ import pytest
 from score_jax import experiment
 from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
-from score_jax.model.families import PRESETS
+from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.text import tokenizer
 from tests.loop_test import tiny_settings
@@ -52,6 +52,23 @@ def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
         open_with(monkeypatch, lora=lora)
 
 
+def test_settings_that_a_models_shape_refuses_do_so_before_its_weights_are_fetched(monkeypatch):
+    short = dataclasses.replace(PRESETS["quickstart"], max_positions=8)
+    fetched = []
+    monkeypatch.setattr(experiment.weights, "described", lambda source: short)
+    monkeypatch.setattr(experiment.weights, "shape", lambda source: fetched.append(source) or short)
+    settings = tiny_settings()
+    model = dataclasses.replace(settings.model, source="owner/name", tokenizer="characters")
+    settings = dataclasses.replace(settings, model=model)
+    template = experiment.template_of(settings, tokenizer.characters())
+    with pytest.raises(InputError, match=r"the model's context is 8"):
+        Experiment.open(settings, template)
+    assert not fetched
+    short = PRESETS["quickstart"]
+    assert Experiment.open(settings, template).model == short
+    assert fetched == ["owner/name"]
+
+
 def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
     def chosen(dtype: str, before: str | None) -> str | None:
         jax.config.update("jax_default_matmul_precision", before)
@@ -76,3 +93,25 @@ def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch)
     for platform, shrink in (("cpu", 4), ("gpu", 0), ("tpu", 0)):
         monkeypatch.setattr(Experiment, "platform", platform)
         assert opened.episode_settings().shrink == shrink
+
+
+def test_a_run_chooses_frequencies_that_depend_on_rows_by_its_longest(monkeypatch):
+    opened = open_with(monkeypatch)
+    assert opened.model.longest_row == 0
+    longest = opened.columns
+
+    def stretched(positions: int) -> Experiment:
+        settings = dataclasses.asdict(opened.model) | {
+            "max_positions": positions,
+            "rope_scaling": (
+                ("rope_type", "dynamic"),
+                ("factor", 2.0),
+                ("original_max_position_embeddings", positions),
+            ),
+        }
+        return dataclasses.replace(opened, model=ModelConfig(**settings))
+
+    assert stretched(longest - 1).model.longest_row == longest
+    assert stretched(longest - 1).episode_settings().model.longest_row == longest
+    with pytest.raises(InputError, match=rf"episode can be {longest} tokens .* context is 2[^0-9]"):
+        stretched(1)

@@ -88,8 +88,9 @@ class LoraSettings:
 class ModelSettings:
     """The model and its tokenizer."""
 
-    # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file, or a run of
-    # score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it.
+    # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file (any part of a
+    # split one), a folder or hub id of PEFT adapters, which are merged into their base, or a run
+    # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it.
     source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the model's own
     template: str = "auto"  # one of text.templates.NAMES; "auto": the model's own

@@ -8,7 +8,6 @@ Weights and config.json are written anew. The tokenizer's files are copied from 
 was read, as it does not change. A GGUF has no such files: they are made from its vocabulary.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from score_jax.model import weights
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.structs import Params
-from score_jax.text.tokenizers import gguf_tokenizer
+from score_jax.text.tokenizers import gguf_files, gguf_tokenizer
 
 GENERATION = "generation_config.json"
 # What transformers looks for beside the weights.
@@ -111,7 +110,7 @@ def _token_ids(experiment: Experiment, source: Path) -> dict[str, int | list[int
         "pad_token_id": text.pad_id,
     }
     if source.is_dir():
-        stated = json.loads((source / "config.json").read_text())
+        stated = jsonfiles.read(source / "config.json")
         ids |= {key: stated[key] for key in ids if key in stated}
     return ids
 
@@ -120,8 +119,8 @@ def _write_tokenizer(named: str, folder: Path) -> str:
     """Writes or copies the files of the tokenizer read from `named`; says what there is."""
     origin = Path(named).expanduser()
     try:
-        if origin.suffix == ".gguf":
-            return _of_gguf(origin, folder)
+        if not _present(origin, TOKENIZER) and (gguf := gguf_files.find(origin)):
+            return _of_gguf(gguf, folder)
         if origin.suffix == ".model":
             copied = {"tokenizer.model": origin} | _present(origin.parent, BESIDE)
         elif origin.is_dir():

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from score_jax import jsonfiles
 from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
 from score_jax.learner import step
@@ -71,6 +72,16 @@ def test_a_folder_with_config_json_alone_is_enough(folder):
     assert made.experiment.model.vocab_size == 4096
     assert made.state.params["layers"]["up"].shape == (1, 16, 32)
     assert made.state.params["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
+
+
+def test_adapters_are_planned_as_what_they_are_merged_into(folder, tmp_path):
+    described = {"peft_type": "LORA", "base_model_name_or_path": folder}
+    jsonfiles.write(tmp_path / "adapter" / "adapter_config.json", described)
+    adapter = str(tmp_path / "adapter")
+    assert of_source(adapter).experiment.model == of_source(folder).experiment.model
+    jsonfiles.write(tmp_path / "adapter" / "adapter_config.json", described | {"peft_type": "IA3"})
+    with pytest.raises(InputError, match="peft_type = 'IA3' are not merged"):
+        of_source(adapter)
 
 
 def test_without_a_tokenizer_the_template_is_plain_and_the_prompt_is_still_checked(folder):
