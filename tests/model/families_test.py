@@ -335,6 +335,58 @@ def test_a_hub_config_of_gemma_3_means_what_transformers_reads_from_it():
     assert rope.frequencies(config, local=True)[0] == 1.0
 
 
+def test_the_text_part_of_a_model_that_sees_images_is_loaded(tmp_path):
+    """Gemma 3 4B and up; their folders state what differs from defaults in text_config only."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    text = fake_checkpoints.huggingface_config(
+        "gemma3_text", rope_parameters=GEMMA3_ROPE, initializer_range=0.1
+    )
+    seeing = transformers.SiglipVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    config = transformers.Gemma3Config(
+        text_config=text.to_dict(), vision_config=seeing.to_dict(), mm_tokens_per_image=1
+    )
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    tokens_BT = fake_checkpoints.tokens(2, 31)
+    expected_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
+    model_config, params = weights.load(fake_checkpoints.saved(model, tmp_path))
+    assert (model_config.family, model_config.tied) == ("gemma3_text", True)
+    assert dict(model_config.rope_scaling or ()) == {"rope_type": "linear", "factor": 8.0}
+    logits_BTV = jax.jit(transformer.logits, static_argnums=0)(model_config, params, tokens_BT)
+    np.testing.assert_allclose(logits_BTV, expected_BTV, atol=1e-4, rtol=0)
+
+
+def test_a_hub_config_of_gemma_3_4b_means_what_transformers_reads_from_it():
+    """As published; what the text part has by default in the class is not in the file."""
+    published: dict[str, Any] = {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "mm_tokens_per_image": 256,
+        "text_config": {
+            "hidden_size": 2560,
+            "intermediate_size": 10_240,
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+        "vision_config": {"model_type": "siglip_vision_model"},
+    }
+    transformers = pytest.importorskip("transformers")
+    read = transformers.Gemma3Config(**json.loads(json.dumps(published))).text_config.to_dict()
+    config = config_formats.from_huggingface(published)
+    assert config == config_formats.from_huggingface(read)
+    assert (config.heads, config.kv_heads, config.vocab_size) == (8, 4, 262_208)
+
+
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
 def test_missing_keys_of_a_config_mean_the_defaults_of_transformers(family):
     stated = {"model_type": family, "num_hidden_layers": 6}

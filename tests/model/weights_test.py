@@ -664,9 +664,7 @@ def test_a_hub_id_that_holds_no_config_json_is_answered_with_how_to_get_a_gguf(
     tmp_path, monkeypatch
 ):
     fake_hub(monkeypatch, lambda name, **_: str(tmp_path))
-    with pytest.raises(
-        InputError, match=r"owner/m-GGUF has no config.json .*hf download owner/m"
-    ):
+    with pytest.raises(InputError, match=r"owner/m-GGUF has no config.json .*hf download owner/m"):
         weights.described("owner/m-GGUF")
 
 

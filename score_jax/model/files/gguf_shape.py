@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from score_jax.model.families import FAMILIES, Family, ModelConfig
-from score_jax.model.files import rope_formats
-from score_jax.model.files.config_formats import MOST_LAYERS, checked, no_rotary_layers
+from score_jax.model.files import gguf_rope, layer_kinds
+from score_jax.model.files.config_formats import MOST_LAYERS, checked
 from score_jax.model.files.other_families import known_family, refuse_experts
 from score_jax.model.files.read_numbers import Numbers
 from score_jax.problem import InputError
-
-ROPE_TABLES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 def from_gguf(
@@ -32,7 +30,7 @@ def from_gguf(
 
     Args:
       tied: the file has no head of its own (tensor output.weight).
-      rope_tables: the tensors of ROPE_TABLES that the file has, as numbers for each rotary pair.
+      rope_tables: of gguf_rope.TABLES those that the file has; a number for each rotary pair.
       biases: the fields of ModelConfig of the biases that the file has.
     """
     known: dict[str, str] = {}
@@ -98,7 +96,7 @@ def from_gguf(
             mlp_width=number("feed_forward_length"),
             rope_theta=real("rope.freq_base", "rope_theta", 10_000.0),
             rotary_width=0 if rotated == head_width else rotated,
-            rotary_layers=no_rotary_layers(family, layers),
+            rotary_layers=layer_kinds.every_so_many(family, layers),
             norm_epsilon=real("attention.layer_norm_rms_epsilon", "rms_norm_eps", 1e-5),
             tied=tied,
             max_positions=number("context_length", 2048),
@@ -112,7 +110,7 @@ def from_gguf(
         ),
         where,
     )
-    stretched = rope_formats.from_gguf(stated, real, number, rope_tables or {}, config)
+    stretched = gguf_rope.from_gguf(stated, real, number, rope_tables or {}, config)
     return dataclasses.replace(config, rope_scaling=stretched)
 
 

@@ -14,6 +14,7 @@ from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
     adapters,
     gguf_file,
+    gguf_rope,
     gguf_shape,
     hub,
     huggingface,
@@ -81,7 +82,7 @@ def open_at(path: Path) -> WeightFiles:
 
 def _open_gguf(path: Path) -> WeightFiles:
     metadata, tensors = gguf_file.read(path)
-    tables = {name: tensors.pop(name) for name in gguf_shape.ROPE_TABLES if name in tensors}
+    tables = {name: tensors.pop(name) for name in gguf_rope.TABLES if name in tensors}
     config = gguf_shape.from_gguf(
         metadata,
         tied="output.weight" not in tensors,
