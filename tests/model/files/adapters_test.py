@@ -93,6 +93,17 @@ def test_the_base_is_found_by_its_path_or_beside_the_adapter(base, tmp_path, nam
     assert [Path(path).resolve() for path in origin] == [tmp_path / "base"] * 2
 
 
+def test_a_relative_path_is_one_from_the_adapters_folder(base, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "base").rename(tmp_path / "models" / "base")
+    source = write(
+        tmp_path / "adapter",
+        factors(f"{LAYERS}.0.{Q}", 16, 16),
+        base_model_name_or_path="../models/base",
+    )
+    assert weights.shape(source) == MODEL
+
+
 def test_a_tokenizer_saved_with_the_adapter_is_the_one_that_is_used(base, tmp_path):
     source = write(tmp_path / "adapter", factors(f"{LAYERS}.0.{Q}", 16, 16))
     (tmp_path / "adapter" / "tokenizer.json").write_text("{}")

@@ -96,7 +96,8 @@ def test_rows_are_merged_in_blocks(base, tmp_path, monkeypatch):
     assert_changed(loaded(source, tmp_path), base, {name: base[name] + 3 * (up @ down)})
 
 
-def test_dora_gives_every_output_the_length_that_was_learned(base, tmp_path):
+def test_dora_gives_every_output_the_length_that_was_learned(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK_BYTES", 200)  # 3 rows of 16 floats
     stem, name = f"{LAYERS}.0.{Q}", f"model.layers.0.{Q}.weight"
     parts = factors(stem, 16, 16)
     down, up = parts.values()
@@ -174,6 +175,16 @@ def test_a_vocabulary_that_has_grown_with_the_adapter_is_the_models(base, tmp_pa
         weights.load(write(tmp_path / "adapter", whole))
 
 
+def test_a_shared_embedding_that_has_grown_under_its_adapter_is_the_head_too(tied, tmp_path):
+    stem, grown = f"{WRAPPED}model.embed_tokens", noise(7, 6, 16)
+    down, up = noise(1, 2, 6), noise(2, 16, 2)
+    parts = {f"{stem}.lora_embedding_A": down, f"{stem}.lora_embedding_B": up}
+    source = write(tmp_path / "adapter", parts | {f"{stem}.base_layer.weight": grown})
+    found = loaded(source, tmp_path)
+    np.testing.assert_array_equal(found[HEAD], grown)
+    np.testing.assert_allclose(found[EMBEDDING], grown + 3 * (up @ down).T, atol=2e-6)
+
+
 def test_adapters_that_we_export_load_as_what_was_trained(base, tmp_path):
     settings = LoraSettings(rank=2, alpha=5.0, targets="layers/(query|output|down)")
     made = lora.init(jax.random.key(0), MODEL, settings)
@@ -215,7 +226,7 @@ def test_tensors_that_the_base_has_no_place_for_are_named(base, tmp_path, tensor
         {"lora_A.weight": (2, 12), "lora_B.weight": (16, 2)},
         {"lora_A.weight": (2, 16), "lora_B.weight": (12, 2)},
         {"lora_A.weight": (2, 16), "lora_B.weight": (16, 3)},
-        {"lora_A.weight": (2, 16), "lora_B.weight": (16, 2), "lora_embedding_A": (2, 16)},
+        {"lora_A.weight": (2, 16), "lora_B.weight": (16, 2), "lora_embedding_B": (16, 2)},
     ],
 )
 def test_factors_that_do_not_fit_the_weight_are_named(base, tmp_path, parts):
