@@ -19,6 +19,7 @@ from score_jax.model.files import (
     hub,
     huggingface,
     leftovers,
+    merged_adapters,
     tensor_names,
 )
 from score_jax.model.files.stored import WeightFiles
@@ -75,7 +76,7 @@ def open_at(path: Path) -> WeightFiles:
     if adapter := adapters.find(path):
         with adapter.of_base():
             base = open_at(path_of(adapter.base))
-        return adapters.merged(adapter, base)
+        return merged_adapters.merged(adapter, base)
     return huggingface.open_at(path)
 
 

@@ -21,6 +21,7 @@ from score_jax.problem import InputError
 from score_jax.runtime import sharding
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS
+from tests import fakes
 from tests.modes.plan import flagships
 
 MESH = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
@@ -72,6 +73,18 @@ def test_a_folder_with_config_json_alone_is_enough(folder):
     assert made.experiment.model.vocab_size == 4096
     assert made.state.params["layers"]["up"].shape == (1, 16, 32)
     assert made.state.params["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
+
+
+def test_prompts_of_adapters_are_counted_by_the_tokenizer_they_came_with(tmp_path, monkeypatch):
+    weights.save(tmp_path / "base", fakes.MODEL, fakes.params())
+    adapter = tmp_path / "adapter"
+    described = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
+    jsonfiles.write(adapter / "adapter_config.json", described)
+    monkeypatch.setattr(shapes.tokenizer, "load", lambda source: source)
+    assert shapes._model(str(adapter), "") == (fakes.MODEL, str(tmp_path / "base"))
+    (adapter / "tokenizer.json").touch()
+    assert shapes._model(str(adapter), "") == (fakes.MODEL, str(adapter))
+    assert shapes._model(str(adapter), "other") == (fakes.MODEL, "other")
 
 
 def test_adapters_are_planned_as_what_they_are_merged_into(folder, tmp_path):

@@ -26,8 +26,9 @@ def test_a_file_counts_by_its_suffix_in_any_case_or_by_its_first_bytes(folder, n
 def test_another_file_is_none_and_one_named_as_such_is_left_to_its_reader(tmp_path, content):
     (tmp_path / "notes.txt").write_bytes(content)
     assert gguf_files.find(tmp_path / "notes.txt") is None
-    (tmp_path / "m.gguf").write_bytes(content)
-    assert gguf_files.find(tmp_path / "m.gguf") == tmp_path / "m.gguf"
+    for name in ("m.gguf", "M.GGUF"):
+        (tmp_path / name).write_bytes(content)
+        assert gguf_files.find(tmp_path / name) == tmp_path / name
     assert gguf_files.find(tmp_path / "gone.gguf") is None
 
 
