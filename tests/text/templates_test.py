@@ -7,7 +7,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from score_jax.problem import InputError
 from score_jax.text import prompts, templates, tokenizer
-from score_jax.text.tokenizers import bytelevel
+from score_jax.text.tokenizers import gguf_splits
 from tests.text.tokenizers import pieces_test
 
 PROBLEM = "Natalia sold clips to 48 of her friends.\n\nHow many?  (2 blanks, \\boxed{}, {x})"
@@ -157,7 +157,7 @@ def byte_level() -> tuple[tokenizers.Tokenizer, list[str]]:
     backend = tokenizers.Tokenizer(models.BPE())
     # Llama 3's way: line breaks stay together, so the one that ends a prompt is a token of its own
     # whatever the attempt begins with. (GPT-2's way is not like that: "\n\n4" is "\n", "\n", "4".)
-    backend.pre_tokenizer = bytelevel._SPLITS["llama-bpe"]()
+    backend.pre_tokenizer = gguf_splits.SPLITS["llama-bpe"].steps()
     backend.decoder = decoders.ByteLevel()
     return backend, pre_tokenizers.ByteLevel.alphabet()
 
@@ -237,12 +237,12 @@ def test_two_turns_of_smollm2_equal_transformers(
     ours = templates.make(
         "auto", smollm2, system=system, prompt_format=prompt_format, instruction=INSTRUCTION
     )
-    assert ours.name == "chatml"
+    assert ours.name == "auto"
     assert_same_conversation(ours, smollm2_transformers, system)
 
 
 def test_smollm2_without_a_system_text_gets_its_own(smollm2):
-    ours = templates.make("chatml", smollm2, system="", prompt_format="{problem}", instruction="?")
+    ours = templates.make("auto", smollm2, system="", prompt_format="{problem}", instruction="?")
     text = smollm2.decode(ours.first_turn("2 + 2"))
     assert text.startswith(
         "system\nYou are a helpful AI assistant named SmolLM, trained by Hugging"
@@ -261,7 +261,7 @@ def both(folder, family, system="", thinking=False):
         instruction=INSTRUCTION,
         thinking=thinking,
     )
-    assert ours.name == (FAMILIES | THINKING)[family][0]
+    assert ours.name == "auto"
     return ours, transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
@@ -297,7 +297,7 @@ def test_two_turns_over_a_sentencepiece_model_equal_its_own_library(tmp_path, fa
         prompt_format=" Problem: {problem}\n",
         instruction=INSTRUCTION,
     )
-    assert ours.name == form
+    assert ours.name == "auto"
     messages = [{"role": "system", "content": system}] if system else []
     prompt = ours.prompt_format.replace("{problem}", PROBLEM)
     for role, text in (("user", prompt), ("assistant", ATTEMPT), ("user", INSTRUCTION)):
@@ -377,7 +377,8 @@ def test_a_shipped_template_of_an_unknown_form_is_refused_not_passed_over(tmp_pa
     config["chat_template"] = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = tokenizer.load(str(tmp_path))
-    with pytest.raises(InputError, match=r"none of the known forms; it begins .*<\|user\|>"):
+    shown = "One turn: '<|user|>⟨problem⟩'. Two turns: '<|user|>⟨problem⟩<|user|>⟨attempt⟩"
+    with pytest.raises(InputError, match=f"not render two turns as an ext.*{re.escape(shown)}"):
         templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
     plain = templates.make("plain", loaded, system="", prompt_format="{problem}", instruction="?")
     assert plain.name == "plain"

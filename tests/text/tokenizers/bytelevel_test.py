@@ -203,8 +203,8 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder):
 
 
 def test_an_unknown_way_of_cutting_lists_the_known(smollm2_path):
-    metadata = dict(gguf_metadata.read(smollm2_path)) | {"tokenizer.ggml.pre": "tekken"}
-    with pytest.raises(InputError, match=r"'tekken'.*gpt-2, llama-bpe, llama3, qwen2, smollm"):
+    metadata = dict(gguf_metadata.read(smollm2_path)) | {"tokenizer.ggml.pre": "viking"}
+    with pytest.raises(InputError, match=r"'viking'.*gpt-2, gpt-4o, llama-bpe, .*qwen2, .*smollm"):
         bytelevel.from_gguf(metadata, smollm2_path)
 
 
@@ -213,18 +213,3 @@ def test_a_gguf_without_merges_is_refused(smollm2_path):
     del metadata["tokenizer.ggml.merges"]
     with pytest.raises(InputError, match=r"lacks tokenizer\.ggml\.merges"):
         bytelevel.from_gguf(metadata, smollm2_path)
-
-
-@pytest.mark.parametrize(
-    ("cut", "pieces"),
-    [
-        ("gpt-2", ["ab", "  ", " 1234", "!", "\n\n"]),
-        ("llama-bpe", ["ab", "  ", " ", "123", "4", "!\n\n"]),
-        ("qwen2", ["ab", "  ", " ", "1", "2", "3", "4", "!\n\n"]),
-        ("smollm", ["ab", "   ", "1", "2", "3", "4", "!", "\n\n"]),
-    ],
-)
-def test_each_way_of_cutting_cuts_as_its_models_do(cut, pieces):
-    words = [piece for piece, _ in bytelevel._SPLITS[cut]().pre_tokenize_str("ab   1234!\n\n")]
-    assert decoders.ByteLevel().decode(words) == "ab   1234!\n\n"
-    assert [decoders.ByteLevel().decode([word]) for word in words] == pieces
