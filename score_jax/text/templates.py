@@ -16,10 +16,10 @@ import dataclasses
 import datetime
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from score_jax.problem import InputError, nearest
+from score_jax.problem import InputError, Problem, nearest
 from score_jax.text import frames
 from score_jax.text.frames import Frame, Slot
 from score_jax.text.jinja import ChatTemplate
@@ -81,7 +81,8 @@ class Template:
     framed: Frame | None  # with one; None: the template has no place for it
     later: tuple[frames.Piece, ...]  # what `instruction_ids` were made from
     before: tuple[int, ...]  # ids that begin every row and are not in the frame
-    prefix: str  # the fixed beginning of every attempt, with the blanks before it
+    answer_prefix: str  # the fixed beginning of every attempt: given, not sampled
+    prefix: str  # that, with the blanks before it
     margin: tuple[str, str]  # what the model writes before and after an attempt
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was truncated
@@ -116,6 +117,22 @@ class Template:
             ids += [*self.attempt_ids(first_attempt), *self.instruction_ids]
         return ids
 
+    def attempt_text(self, ids: Sequence[int]) -> str:
+        """What an attempt says, its fixed beginning included; ids: without the end token."""
+        lead = self.tokenizer.encode(self.answer_prefix) if self.answer_prefix else []
+        return self.tokenizer.decode([*lead, *ids])
+
+    def sent(self, problem: Problem) -> dict[str, str]:
+        """The texts that the model gets around its attempts, special tokens visible."""
+        ids = self.first_turn(
+            problem.prompt, problem.prompt_format, problem.first_attempt, problem.system
+        )
+        return {
+            "prompt": self.tokenizer.show(ids),
+            "instruction": self.tokenizer.show(self.instruction_ids),
+            "behind a truncated attempt": self.tokenizer.show(self.turn_end_ids),
+        }
+
     def attempt_ids(self, text: str) -> list[int]:
         """Ids of a given attempt, as if it had been sampled; end token included.
 
@@ -125,7 +142,7 @@ class Template:
         if not written.startswith(self.prefix):
             raise InputError(
                 f"A given attempt begins {text[:40]!r}, but every attempt of this run begins with "
-                f"config.model.answer_prefix={self.prefix.removeprefix(before)!r}. Begin it so, "
+                f"config.model.answer_prefix={self.answer_prefix!r}. Begin it so, "
                 "or leave answer_prefix empty."
             )
         written = written.removeprefix(self.prefix)
@@ -166,11 +183,20 @@ def make(
         )
     program = _program(name, tokenizer)
     made = functools.partial(
-        Template, tokenizer=tokenizer, prompt_format=prompt_format, system=system
+        Template,
+        prompt_format=prompt_format,
+        system=system,
+        answer_prefix=answer_prefix,
     )
     if not program:
+        if arguments:
+            raise InputError(
+                f"config.model.template_arguments has {', '.join(arguments)}, but the template "
+                "'plain' takes none. Remove them, or choose another config.model.template."
+            )
         template = made(
             name="plain",
+            tokenizer=tokenizer,
             bare=_PLAIN,
             framed=None,
             later=_PLAIN.later,

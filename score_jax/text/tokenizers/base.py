@@ -113,7 +113,8 @@ class Tokenizer:
     def show(self, ids: Iterable[int]) -> str:
         """Text of ids as the model gets them, special tokens included."""
         texts = {i: text for text, i in self.special.items()}
-        shown, run = [], []
+        shown: list[str] = []
+        run: list[int] = []
         for i in [*ids, None]:
             if i is not None and i not in texts:
                 run.append(int(i))
