@@ -95,6 +95,24 @@ def both(render: Callable[[Messages], str]) -> tuple[Frame, Frame | None]:
         return bare, None
 
 
+def check(render: Callable[[Messages], str], messages: Messages, text: str) -> None:
+    """Raises: InputError if the template renders the messages otherwise than as `text`.
+
+    Some templates look into the texts, as SmolLM3's for "/no_think" in a system text."""
+    try:
+        theirs = render(messages)
+    except CannotRender as error:
+        theirs = f"an error: {error}"
+    if theirs != text:
+        raise InputError(
+            f"The model's chat template treats the text {messages[-1]['content'][:200]!r}"
+            f"{' or its system text' if len(messages) > 1 else ''} in a way of its own, so it is "
+            f"not put to the model as it stands. Expected {text[:2000]!r}; the template gives "
+            f"{theirs[:2000]!r}. Change the text, or set config.model.template to the name of a "
+            ".jinja file that you have mended."
+        )
+
+
 def _conversation(turns: int, *, system: bool, padded: bool = False) -> list[dict[str, str]]:
     said = [("user", "problem"), ("assistant", "attempt"), ("user", "instruction")]
     roles = [("system", "system")] * system + said[: 2 * turns - 1]

@@ -16,13 +16,13 @@ import dataclasses
 import datetime
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_jax.problem import InputError, Problem, nearest
 from score_jax.text import frames
 from score_jax.text.frames import Frame, Slot
-from score_jax.text.jinja import ChatTemplate
+from score_jax.text.jinja import ChatTemplate, Messages
 from score_jax.text.tokenizers.base import Tokenizer
 
 _PLACE = "{problem}"
@@ -86,6 +86,7 @@ class Template:
     margin: tuple[str, str]  # what the model writes before and after an attempt
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was truncated
+    render: Callable[[Messages], str] | None = None  # the chat template itself
 
     def first_turn(
         self, problem_text: str, prompt_format: str = "", first_attempt: str = "", system: str = ""
@@ -94,7 +95,8 @@ class Template:
 
         prompt_format, system: replace those of the template if they are not empty.
         first_attempt: a given attempt; the policy then samples after the instruction.
-        Raises: InputError for a system text where the template has no place for it."""
+        Raises: InputError for a system text where the template has no place for it, and for texts
+            that the chat template does not put into the row unchanged."""
         system = system or self.system
         prompt = (prompt_format or self.prompt_format).replace(_PLACE, problem_text)
         frame = self.framed if system and self.framed else self.bare
@@ -112,6 +114,11 @@ class Template:
         if system and not self.framed:
             prompt = f"{system}\n\n{prompt}"
         parts = _parts(frame.first, {"system": system, "problem": prompt})
+        if self.render:
+            messages = [{"role": "user", "content": prompt}]
+            if frame is self.framed:
+                messages.insert(0, {"role": "system", "content": system})
+            frames.check(self.render, messages, "".join(text for text, _ in parts))
         ids = [*self.before, *self.tokenizer.encode_row([*parts, (self.prefix, False)])]
         if first_attempt:
             ids += [*self.attempt_ids(first_attempt), *self.instruction_ids]
@@ -146,7 +153,13 @@ class Template:
                 "or leave answer_prefix empty."
             )
         written = written.removeprefix(self.prefix)
-        return [*self.tokenizer.encode(written, continued=True), *self.turn_end_ids]
+        last = self.instruction_ids[-1:]  # what comes before an attempt
+        texts = {i: text for text, i in self.tokenizer.special.items()}
+        if last and last[0] in texts:
+            ids = self.tokenizer.encode_row([(texts[last[0]], True), (written, False)])[1:]
+        else:
+            ids = self.tokenizer.encode(written, continued=True)
+        return [*ids, *self.turn_end_ids]
 
 
 def make(
@@ -209,7 +222,9 @@ def make(
         if system:
             template.first_turn("")  # refuses it
         return template
-    bare, framed = _frames(program, tokenizer, thinking, arguments or {}, date)
+    render = _rendering(program, tokenizer, thinking, arguments or {}, date)
+    bare, framed = frames.both(render)
+    _check_thinking(program, bare, tokenizer, thinking)
     frame = framed if system and framed else bare
     after, closed, end = _closing(frame, tokenizer)
     turn_end = tokenizer.encode_row([(closed, True)])
@@ -218,7 +233,7 @@ def make(
     parts[0] = (parts[0][0].removeprefix(after), True)
     if end not in tokenizer.end_ids:
         tokenizer = dataclasses.replace(tokenizer, end_ids=(end, *tokenizer.end_ids))
-    return made(
+    template = made(
         name=name,
         tokenizer=tokenizer,
         bare=bare,
@@ -230,7 +245,10 @@ def make(
         # The end token is encoded with them: some swallow blanks behind them.
         instruction_ids=tokenizer.encode_row(parts)[len(turn_end) :],
         turn_end_ids=turn_end,
+        render=render,
     )
+    template.first_turn(instruction)  # a template that changes it is refused here
+    return template
 
 
 def _parts(pieces: tuple[frames.Piece, ...], texts: Mapping[str, str]) -> list[tuple[str, bool]]:
@@ -269,9 +287,10 @@ def _program(name: str, tokenizer: Tokenizer) -> str:
 _compiled = functools.lru_cache(maxsize=8)(ChatTemplate)
 
 
-def _frames(
+def _rendering(
     program: str, tokenizer: Tokenizer, thinking: bool, arguments: Mapping[str, Any], date: str
-) -> tuple[Frame, Frame | None]:
+) -> Callable[[Messages], str]:
+    """Messages -> text, with all other values that the program takes."""
     chat = _compiled(program)
     for name in arguments:
         if name in _SWITCHES:
@@ -292,7 +311,11 @@ def _frames(
         ) from None
     switches = [name for name in _SWITCHES if name in chat.variables]
     variables = {**tokenizer.named, **dict.fromkeys(switches, thinking), **arguments}
-    bare, framed = frames.both(lambda messages: chat.render(messages, today, variables))
+    return lambda messages: chat.render(messages, today, variables)
+
+
+def _check_thinking(program: str, bare: Frame, tokenizer: Tokenizer, thinking: bool) -> None:
+    switches = any(name in _compiled(program).variables for name in _SWITCHES)
     _, begun, thoughts = bare.opening.rpartition("<think>")
     if begun and "</think>" not in thoughts and not thinking:
         raise InputError(
@@ -309,7 +332,6 @@ def _frames(
             "The model's chat template has thoughts between <think> and </think>, but its "
             "vocabulary has no such tokens. Use the tokenizer files that belong to the model."
         )
-    return bare, framed
 
 
 def _closing(frame: Frame, tokenizer: Tokenizer) -> tuple[str, str, int]:
