@@ -174,7 +174,7 @@ def _pieces(render: Callable[[Messages], str], turns: int, *, system: bool) -> t
             raise InputError(
                 "The model's chat template changes the texts of a conversation by more than "
                 f"stripping their ends. With and without blanks around them it renders "
-                f"{_shown(plain)!r} and {_shown(padded)!r}. {WAYS_OUT}"
+                f"{_named(plain)!r} and {_named(padded)!r}. {WAYS_OUT}"
             )
         if i > 0:
             slots[i - 1] = dataclasses.replace(slots[i - 1], right=found[0][0])
@@ -187,4 +187,8 @@ def _pieces(render: Callable[[Messages], str], turns: int, *, system: bool) -> t
 
 
 def _shown(pieces: Sequence[Piece]) -> str:
-    return "".join(p if isinstance(p, str) else f"⟨{p.name}⟩" for p in pieces)
+    return _named([p if isinstance(p, str) else p.name for p in pieces])
+
+
+def _named(pieces: Sequence[str]) -> str:
+    return "".join(f"⟨{piece}⟩" if i % 2 else piece for i, piece in enumerate(pieces))

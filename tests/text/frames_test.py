@@ -49,10 +49,13 @@ def test_what_a_template_strips_is_stripped(strip, slot, given, left):
 
 
 def test_blanks_that_belong_to_the_template_are_not_taken_for_the_texts():
-    bare, _ = frames.both(
-        lambda messages: " ".join(f"{m['role']}\n{m['content'].strip()}\n" for m in messages) + "\n"
-    )
-    assert bare.first == ("user\n", Slot("problem", None, None), "\n\n")
+    def render(messages):
+        stripped = [{**m, "content": m["content"].strip()} for m in messages]
+        return speaks(user="U:\n\n{}\n\n", prompt="A:\n", assistant="A:\n{}\n\n")(stripped)
+
+    bare, _ = frames.both(render)
+    assert bare.first == ("U:\n\n", Slot("problem", None, None), "\n\nA:\n")
+    assert bare.later[0] == "\n\nU:\n\n"
 
 
 def test_blanks_before_an_answer_are_its_margin():
@@ -82,7 +85,7 @@ def test_a_system_text_that_moves_to_the_last_question_stays_before_the_first():
         if messages[0]["role"] == "system":
             system, messages = messages[0]["content"] + "\n\n", messages[1:]
         last = {"role": "user", "content": system + messages[-1]["content"]}
-        return speaks(prompt="")([*messages[:-1], last])
+        return speaks(prompt="", assistant="{};")([*messages[:-1], last])
 
     bare, framed = frames.both(render)
     assert framed.first == ("U:", Slot("system"), "\n\n", Slot("problem"), ".")
@@ -116,10 +119,12 @@ def test_two_turns_that_do_not_extend_one_are_refused_with_both(render):
 
 
 def test_a_template_that_changes_a_text_is_refused_with_both():
-    with pytest.raises(InputError, match=r"by more than stripping.*'U:x-⟨problem⟩"[:30]):
-        frames.both(
-            lambda m: speaks()([{**x, "content": x["content"].replace("\n", "")} for x in m])
-        )
+    def render(messages):
+        marked = [{**m, "content": m["content"].replace("\n", "|")} for m in messages]
+        return speaks()(marked)
+
+    with pytest.raises(InputError, match=r"more than stripping.*'U:⟨problem⟩\.A:' and 'U:\|"):
+        frames.both(render)
 
 
 def test_a_template_that_fails_says_why():
