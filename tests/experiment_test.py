@@ -1,8 +1,10 @@
 """What is checked once the model and its tokenizer are known."""
 
 import dataclasses
+import types
 
 import jax
+import numpy as np
 import pytest
 
 from score_jax import experiment
@@ -76,3 +78,16 @@ def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch)
     for platform, shrink in (("cpu", 4), ("gpu", 0), ("tpu", 0)):
         monkeypatch.setattr(Experiment, "platform", platform)
         assert opened.episode_settings().shrink == shrink
+
+
+def test_texts_begin_with_the_fixed_beginning_of_every_attempt(monkeypatch):
+    opened = open_with(monkeypatch, answer_prefix="7:")
+    encode = opened.template.tokenizer.encode
+    assert opened.template.tokenizer.decode(opened.template.first_turn("3+4=")) == "3+4=7:"
+    assert opened.episode_settings().instruction == tuple(encode("?7:"))
+    row = encode("3+4=7:" + "7." + "?7:" + "8")
+    attempt = [0] * 6 + [1, 1] + [0] * 3 + [2]
+    episode = types.SimpleNamespace(
+        tokens=np.array([row]), attempt=np.array([attempt]), truncated=np.array([[False, True]])
+    )
+    assert opened.texts(episode) == [["7:7", "7:8"]]

@@ -31,8 +31,7 @@ TODAY = "2024-07-26"
 # What switches thoughts on and off in templates of models that can do both.
 _SWITCHES = ("enable_thinking", "thinking")
 
-# Usual forms, for models with the tokens but without a template. The first three are also the
-# shortest statement of what such a template is.
+# Usual forms, for models with the tokens but without a template.
 FORMS = {
     "chatml": (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
@@ -45,10 +44,11 @@ FORMS = {
         "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
     ),
     "gemma": (
-        "{{ '<bos>' }}{% for m in messages %}{% if m.role == 'system' %}"
-        "{{ raise_exception('no system role') }}{% endif %}"
+        "{{ '<bos>' }}{% set system = namespace(text='') %}{% for m in messages %}"
+        "{% if m.role == 'system' %}{% set system.text = m.content + '\\n\\n' %}{% else %}"
         "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\\n' }}"
-        "{{ m.content | trim + '<end_of_turn>\\n' }}{% endfor %}{{ '<start_of_turn>model\\n' }}"
+        "{{ system.text + m.content | trim + '<end_of_turn>\\n' }}{% set system.text = '' %}"
+        "{% endif %}{% endfor %}{{ '<start_of_turn>model\\n' }}"
     ),
     "llama2": (
         "{% set system = namespace(text='') %}{% for m in messages %}{% if m.role == 'system' %}"
