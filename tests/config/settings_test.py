@@ -350,7 +350,5 @@ def test_values_of_a_chat_template_are_of_any_plain_type():
     found = resolve(config).model.template_arguments
     assert found == {"date_string": "1 May", "tools": False, "effort": 3}
     config.model.template_arguments = {"tools": ["a"]}
-    with pytest.raises(
-        InputError, match=r"template_arguments\.tools=.*of type bool \| int \| float"
-    ):
+    with pytest.raises(InputError, match=r"arguments\.tools=.*of type bool \| int \| float"):
         resolve(config)

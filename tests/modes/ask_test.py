@@ -59,7 +59,7 @@ def test_what_is_sent_comes_first_as_the_model_gets_it(model):
     ask.at_terminal(*model, "3+4", stream=stream)
     text = stream.getvalue()
     assert text.index("sent: prompt") < text.index("sent: instruction") < text.index("Attempt 1")
-    assert "3+4=" in text[: text.index("sent: instruction")]
+    assert "│ 3+4      = " in text[: text.index("sent: instruction")]
     stream = io.StringIO()
     console = rich.console.Console(file=stream, width=60)
     ask.show_sent(console, {"prompt": "<|im_start|>user\nhi [red]\x1b[31m<|im_end|>"})
