@@ -261,7 +261,7 @@ class Experiment:
         ids = ids_N.tolist()
         if ids and ids[-1] in ends:
             ids.pop()
-        return self.template.tokenizer.decode(ids)
+        return self.template.attempt_text(ids)
 
 
 def template_of_source(settings: Settings) -> templates.Template:
@@ -287,6 +287,9 @@ def template_of(
         prompt_format=prompt_format,
         instruction=own if instruction is None else instruction,
         thinking=settings.model.thinking,
+        arguments=settings.model.template_arguments,
+        date=settings.model.template_date,
+        answer_prefix=settings.model.answer_prefix,
     )
 
 

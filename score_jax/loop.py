@@ -52,7 +52,8 @@ def train(
     if hosts.lead_says(lambda: _begin(path, settings, base_from)):
         return DONE
     with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
-        run.log.write_config(jsonfiles.plain(settings), device=_device())
+        sent = run.experiment.template.sent(run.test_problems[0])
+        run.log.write_config(jsonfiles.plain(settings), device=_device(), sent=sent)
         settings_check.check_shared(path)
         at, at_step = run.checkpoints.position()
         where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"

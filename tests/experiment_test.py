@@ -1,8 +1,10 @@
 """What is checked once the model and its tokenizer are known."""
 
 import dataclasses
+import types
 
 import jax
+import numpy as np
 import pytest
 
 from score_jax import experiment
@@ -115,3 +117,16 @@ def test_a_run_chooses_frequencies_that_depend_on_rows_by_its_longest(monkeypatc
     assert stretched(longest - 1).episode_settings().model.longest_row == longest
     with pytest.raises(InputError, match=rf"episode can be {longest} tokens .* context is 2[^0-9]"):
         stretched(1)
+
+
+def test_texts_begin_with_the_fixed_beginning_of_every_attempt(monkeypatch):
+    opened = open_with(monkeypatch, answer_prefix="7:")
+    encode = opened.template.tokenizer.encode
+    assert opened.template.tokenizer.decode(opened.template.first_turn("3+4=")) == "3+4=7:"
+    assert opened.episode_settings().instruction == tuple(encode("?7:"))
+    row = encode("3+4=7:" + "7." + "?7:" + "8")
+    attempt = [0] * 6 + [1, 1] + [0] * 3 + [2]
+    episode = types.SimpleNamespace(
+        tokens=np.array([row]), attempt=np.array([attempt]), truncated=np.array([[False, True]])
+    )
+    assert opened.texts(episode) == [["7:7", "7:8"]]

@@ -80,7 +80,6 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{path}={value} must be a finite number.")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(
-            f"{path}={value!r} must be of type {hint.__name__}, not {type(value).__name__}."
-        )
+        kind = getattr(hint, "__name__", hint)  # "str | int" has no name
+        raise InputError(f"{path}={value!r} must be of type {kind}, not {type(value).__name__}.")
     return value

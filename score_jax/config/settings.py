@@ -93,7 +93,17 @@ class ModelSettings:
     # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it.
     source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the model's own
-    template: str = "auto"  # one of text.templates.NAMES; "auto": the model's own
+    # "auto": the chat template that the model ships; "plain" (nothing is added) if it has none.
+    # Others: chatml, llama2, llama3, gemma, or the name of a .jinja file.
+    template: str = "auto"
+    # What a chat template takes besides messages, as {"date_string": "1 May 2025"}.
+    template_arguments: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    template_date: str = "2024-07-26"  # what a chat template takes as today
+    # A fixed beginning of every attempt, such as "```python\n". The model continues it: it is
+    # context, not sampled, and part of the text that is graded.
+    answer_prefix: str = ""
     thinking: bool = False  # True: models that can think (Qwen3) do so within attempts
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matmuls and frozen weights
     # Attention kernel of the update: "xla"; on GPUs "cudnn" (bfloat16 only), on TPUs "splash".

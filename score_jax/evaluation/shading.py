@@ -50,7 +50,12 @@ def of_first_rows(
         own_N = attempt_BN[b] == a
         ids = tokens_BN[b, own_N].tolist()
         values = {name: logp_BN[b, own_N].tolist() for name, logp_BN in found.items()}
-        return pieces(ids, values, decode, ended=bool(ids) and ids[-1] in ends)
+        ended = bool(ids) and ids[-1] in ends
+        made = pieces(ids, values, decode, ended=ended)
+        # The text begins with what every attempt begins with, which has no values.
+        written = ids[: len(ids) - ended]
+        lead = len(experiment.template.attempt_text(written)) - len(decode(written))
+        return {**made, "ends": [end + lead for end in made["ends"]]}
 
     attempts = range(1, sampled.truncated.shape[1] + 1)
     return [[shading(b, a) for a in attempts] for b in range(min(rows, ROWS))]

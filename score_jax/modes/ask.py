@@ -1,5 +1,7 @@
 """--mode=try: asks a model one question and shows all its attempts, with the words that changed.
 
+First come the prompt and the instruction exactly as the model gets them, special tokens included.
+
     ask_latest(settings, folder, question)                 the newest checkpoint of a work directory
     answer(experiment, params, question) -> attempts       decoded greedily, as in an evaluation
     at_terminal(experiment, params, question="")           prints them; without a question it asks
@@ -10,7 +12,7 @@ A terminal takes control characters as commands, so they are replaced in what a 
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -62,11 +64,7 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
 
     Raises: InputError for a question that is empty, too long, or has characters without a token.
     """
-    settings = experiment.settings
-    if settings.problems.name == arithmetic.NAME:
-        question = arithmetic.prompt(question)
-    if not question.strip():
-        raise InputError("the question is empty. Type one, or give --question=TEXT.")
+    settings, question = experiment.settings, _problem(experiment, question).prompt
     tokens, limit = (
         len(experiment.template.first_turn(question)),
         settings.rollout.max_prompt_tokens,
@@ -77,7 +75,7 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
             "one, or train with a larger config.rollout.max_prompt_tokens."
         )
     ((prompts, _),) = experiment.evaluation_batches(
-        [Problem(id="question", prompt=question, gold="")],
+        [_problem(experiment, question)],
         sharding.batch_size(experiment.mesh),  # the same question on each device
     )
     sampled = episode.run(
@@ -94,6 +92,14 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
     ]
 
 
+def _problem(experiment: Experiment, question: str) -> Problem:
+    if experiment.settings.problems.name == arithmetic.NAME:
+        question = arithmetic.prompt(question)
+    if not question.strip():
+        raise InputError("the question is empty. Type one, or give --question=TEXT.")
+    return Problem(id="question", prompt=question, gold="")
+
+
 def at_terminal(
     experiment: Experiment,
     params: Params,
@@ -106,14 +112,32 @@ def at_terminal(
     Raises: InputError if `question` cannot be asked; for a typed one the error is printed.
     """
     console = rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
+
+    def ask(question: str) -> None:
+        attempts = answer(experiment, params, question)
+        show_sent(console, experiment.template.sent(_problem(experiment, question)))
+        show(console, attempts)
+
     if question:
-        show(console, answer(experiment, params, question))
+        ask(question)
         return
     for line in _typed(console):
         try:
-            show(console, answer(experiment, params, line))
+            ask(line)
         except InputError as error:
             console.print(str(error), soft_wrap=True)
+
+
+def show_sent(console: rich.console.Console, sent: Mapping[str, str]) -> None:
+    """Prints the texts that the model gets around its attempts."""
+    for name, text in sent.items():
+        body = rich.text.Text(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text))
+        title = rich.text.Text(f"sent: {name}")
+        console.print(
+            rich.panel.Panel(
+                body, title=title, title_align="left", border_style="dim", box=rich.box.SQUARE
+            )
+        )
 
 
 def show(console: rich.console.Console, attempts: list[Attempt]) -> None:

@@ -342,3 +342,13 @@ def test_entries_of_a_mapping_are_added_on_the_command_line():
     wanted = {"problem": "question", "answer": "reward_model.ground_truth"}
     assert given.problems.fields == wanted
     assert given.problems.tests == {"more": SourceSettings("jsonl", "x")}
+
+
+def test_values_of_a_chat_template_are_of_any_plain_type():
+    config = to_config_dict(SETTINGS)
+    config.model.template_arguments = {"date_string": "1 May", "tools": False, "effort": 3}
+    found = resolve(config).model.template_arguments
+    assert found == {"date_string": "1 May", "tools": False, "effort": 3}
+    config.model.template_arguments = {"tools": ["a"]}
+    with pytest.raises(InputError, match=r"arguments\.tools=.*of type bool \| int \| float"):
+        resolve(config)

@@ -108,7 +108,7 @@ def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Templa
     # `stand_in` counts the tokens that the model's own template would add with the text.
     s = dataclasses.replace(
         s,
-        model=dataclasses.replace(s.model, template="plain", thinking=False),
+        model=dataclasses.replace(s.model, template="plain", thinking=False, template_arguments={}),
         problems=dataclasses.replace(s.problems, system=""),
     )
     return template_of(s, stand_in(model))
