@@ -34,8 +34,8 @@ from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
-from score_jax.text import templates, tokenizer
-from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
+from score_jax.text import stops, templates, tokenizer
+from score_jax.text.prompts import PROMPTS, SELF_REFINE, STOPS, VERDICTS
 
 PADDING = 1024  # rows; published embeddings have fewer rows of padding
 GREEDY = Policy(temperature=0.0)
@@ -143,7 +143,7 @@ class Experiment:
         rollout = self.settings.rollout
         return EpisodeSettings(
             model=self.model,
-            policy=policy or self.policy,
+            policy=self._allowing(policy) if policy else self.policy,
             attempts=attempts or rollout.attempts,
             samples=samples or rollout.samples_per_problem,
             siblings=1 if samples else rollout.siblings,
@@ -158,7 +158,21 @@ class Experiment:
             dtype=self.settings.model.dtype,
             cache_layout=layout_for(self.platform),
             untied=self.platform == "cpu",
+            stops=self._automaton,
+            close_stopped=self.template.closes_stopped,
         )
+
+    @functools.cached_property
+    def _automaton(self) -> stops.Automaton | None:
+        wanted, text = stops_of(self.settings), self.template.tokenizer
+        for stop in wanted.before + wanted.after:
+            if spelled := [name for name in text.special if name in stop]:
+                raise InputError(
+                    f"The stop sequence {stop!r} holds {spelled[0]!r}, which is a special token of "
+                    "this model and never text, so it would end nothing. Remove it: attempts end "
+                    "at the model's end tokens as they are."
+                )
+        return stops.compile(wanted, text.token_bytes()) if wanted else None
 
     def _shrink(self) -> int:
         """The default of rollout.shrink: only where it saves more than its compiles cost.
@@ -185,7 +199,16 @@ class Experiment:
     def policy(self) -> Policy:
         """The distribution that training samples from and learns."""
         rollout = self.settings.rollout
-        return Policy(rollout.temperature, rollout.top_k, rollout.top_p)
+        return self._allowing(Policy(rollout.temperature, rollout.top_k, rollout.top_p))
+
+    def _allowing(self, policy: Policy) -> Policy:
+        """The policy, which never samples rows of padding of the embedding, nor forbidden ids."""
+        known = self.template.tokenizer.vocab_size
+        return dataclasses.replace(
+            policy,
+            vocabulary=known if known < self.model.vocab_size else 0,
+            forbidden=self.settings.rollout.forbidden_ids,
+        )
 
     def likelihood_settings(self, policy: Policy) -> LikelihoodSettings:
         """What log-probs under `policy` are compiled for."""
@@ -293,6 +316,20 @@ def template_of(
     )
 
 
+def stops_of(settings: Settings) -> stops.Stops:
+    """The stop sequences of a run: those of its named prompts, and those of its settings.
+
+    A rollout may hold problems of several sets, so those of all sets' prompts end any attempt.
+    """
+    problems = settings.problems
+    wanted = stops.Stops(problems.stop_before, problems.stop_after)
+    sets = (problems, problems.test, *problems.mixture.values(), *problems.tests.values())
+    for prompt in dict.fromkeys(one.prompt for one in sets):
+        if problems.prompt_stops and prompt in STOPS:
+            wanted += STOPS[prompt]
+    return wanted
+
+
 @functools.cache
 def _initialiser(model: ModelConfig, mesh: Mesh):
     """Makes a preset's weights on the mesh from a key; compiled once."""
@@ -316,6 +353,14 @@ def _check(experiment: Experiment) -> int:
             f"{model.vocab_size} rows: they do not belong together. Set config.model.tokenizer to "
             "the tokenizer the model was trained with."
         )
+    beyond_text = [i for i in settings.rollout.forbidden_ids if not 0 <= i < text.vocab_size]
+    if beyond_text or set(text.end_ids) <= set(settings.rollout.forbidden_ids):
+        raise InputError(
+            f"config.rollout.forbidden_ids={settings.rollout.forbidden_ids} must be ids of the "
+            f"tokenizer, 0 to {text.vocab_size - 1}, and leave one of the ids that end an attempt "
+            f"{text.end_ids}. Correct the list."
+        )
+    experiment._automaton  # noqa: B018  # refuses stop sequences that cannot work
     if settings.model.lora.rank:
         lora.targets(model, settings.model.lora)
     _check_attention(settings, model, experiment.platform)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from score_jax import experiment
-from score_jax.config.settings import LoraSettings
+from score_jax.config.settings import LoraSettings, SourceSettings
 from score_jax.experiment import Experiment
 from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
+from score_jax.rl.policy import Policy
 from score_jax.text import tokenizer
+from score_jax.text.prompts import STOPS
+from score_jax.text.stops import Stops
 from tests.loop_test import tiny_settings
 
 CHARACTERS = 16  # tokens of the quickstart's tokenizer
@@ -130,3 +133,64 @@ def test_texts_begin_with_the_fixed_beginning_of_every_attempt(monkeypatch):
         tokens=np.array([row]), attempt=np.array([attempt]), truncated=np.array([[False, True]])
     )
     assert opened.texts(episode) == [["7:7", "7:8"]]
+
+
+def test_stop_sequences_are_those_of_all_prompts_in_use_and_of_the_settings():
+    problems = dataclasses.replace(
+        tiny_settings().problems,
+        prompt="mbpp_text",
+        test=SourceSettings("humaneval", prompt="humaneval_text"),
+        mixture={"more": SourceSettings("mbpp", prompt="mbpp_text")},
+        stop_after=("ok",),
+    )
+    settings = dataclasses.replace(tiny_settings(), problems=problems)
+    found = experiment.stops_of(settings)
+    assert set(found.before) == {*STOPS["mbpp_text"].before, *STOPS["humaneval_text"].before}
+    assert found.after == ("ok",)
+    off = dataclasses.replace(problems, prompt_stops=False)
+    assert experiment.stops_of(dataclasses.replace(settings, problems=off)) == Stops((), ("ok",))
+    assert not experiment.stops_of(tiny_settings())
+
+
+def test_rollouts_of_every_kind_honour_stops_and_forbidden_tokens(monkeypatch):
+    opened = open_with(monkeypatch, rows=CHARACTERS + 8)
+    s = opened.settings
+    plain = opened.episode_settings()
+    assert (plain.stops, plain.policy.forbidden, plain.policy.vocabulary) == (None, (), CHARACTERS)
+    problems = dataclasses.replace(s.problems, stop_before=("=",))
+    rollout = dataclasses.replace(s.rollout, forbidden_ids=(3,))
+    opened = dataclasses.replace(
+        opened, settings=dataclasses.replace(s, problems=problems, rollout=rollout)
+    )
+    for policy in (None, experiment.GREEDY, Policy(0.3)):
+        made = opened.episode_settings(policy=policy)
+        assert made.stops and made.stops.span == 1
+        assert (made.policy.vocabulary, made.policy.forbidden) == (CHARACTERS, (3,))
+        assert made.policy.temperature == (policy or opened.policy).temperature
+    assert opened.likelihood_settings(opened.policy).policy == opened.episode_settings().policy
+    assert opened.learner_settings(s.stages["stage1"]).likelihood.policy == opened.policy
+
+
+@pytest.mark.parametrize("ids", [(16,), (-1,), (11,)])  # 11 is the only end token
+def test_forbidden_ids_must_be_tokens_and_leave_an_end(monkeypatch, ids):
+    opened = open_with(monkeypatch)
+    rollout = dataclasses.replace(opened.settings.rollout, forbidden_ids=ids)
+    with pytest.raises(InputError, match=r"must be ids of the tokenizer, 0 to 15, and leave one"):
+        dataclasses.replace(opened, settings=dataclasses.replace(opened.settings, rollout=rollout))
+
+
+@pytest.mark.parametrize(
+    "stops, message",
+    [
+        ({"stop_before": ("=<end>",)}, "'=<end>' holds '<end>', which is a special token of this"),
+        ({"stop_before": ("1",), "stop_after": ("1",)}, "'1' is in stop_before and in stop_after"),
+    ],
+)
+def test_stop_sequences_that_cannot_work_are_refused_when_a_run_opens(monkeypatch, stops, message):
+    text = dataclasses.replace(tokenizer.characters(), special={"<end>": 5})
+    opened = open_with(monkeypatch, text=text)
+    problems = dataclasses.replace(opened.settings.problems, **stops)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(
+            opened, settings=dataclasses.replace(opened.settings, problems=problems)
+        )

@@ -108,7 +108,10 @@ def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
         for number in range(done + 1, collect.steps + 1):
             if run.stop():
                 raise hosts.Interrupted
-            episodes = _dialogues(sampled.graded(sampled.dispatch(params, number)))
+            dispatched = sampled.dispatch(params, number)
+            begins_Q = dispatched.prompts.length
+            begins_B = np.repeat(begins_Q, run.settings.rollout.samples_per_problem)
+            episodes = _dialogues(sampled.graded(dispatched), begins_B)
             lines = ({"rollout": number, **jsonfiles.plain(episode)} for episode in episodes)
             file.write("".join(map(jsonfiles.line, lines)))
             file.flush()
@@ -135,13 +138,16 @@ def _dialogue(row: dict[str, Any]) -> Dialogue:
     return Dialogue(row["problem"], tuple(row["prompt"]), attempts)
 
 
-def _dialogues(graded: Graded) -> list[Dialogue]:
-    """A step's episodes as the ids that were sampled; each process reads its own."""
+def _dialogues(graded: Graded, begins_B: np.ndarray) -> list[Dialogue]:
+    """A step's episodes as the ids that were sampled; each process reads its own.
+
+    begins_B: the column where attempt 1 begins, which may be empty.
+    """
     own, rows = graded.own, graded.own.rows
     found = []
     for n, problem in enumerate(own.problems):
         marks_T = rows.attempt[n]
-        begin = int((marks_T > 0).argmax())
+        begin = begins_B[own.row_N[n]]
         attempts = tuple(
             Written(
                 ids=tuple(rows.tokens[n][marks_T == a + 1].tolist()),

@@ -206,7 +206,7 @@ class Episodes:
         self, params: Params, prompts: PromptBatch, key, tokens: int
     ) -> tuple[Episode, list[str]]:
         """Episodes whose first attempt the reference writes; that attempt's text per problem."""
-        s, template, reference = self._settings, self._run.experiment.template, self._reference
+        s, reference = self._settings, self._reference
         assert reference is not None, "offline first attempts need the policy that writes them"
         one = dataclasses.replace(s, attempts=1, samples=1, siblings=1)
         first = self._rollout(one, reference, prompts, jax.random.fold_in(key, _FIRST), tokens)
@@ -214,15 +214,16 @@ class Episodes:
         after_first = contexts.prompts_after(
             written,
             prompts,
-            instruction=template.instruction_ids,
-            turn_end=template.turn_end_ids,
+            instruction=s.before(2),
+            turn_end=s.turn_end,
             columns=prompts.tokens.shape[1]
             + s.max_attempt_tokens
             + len(s.turn_end)
-            + len(s.instruction),
+            + len(s.before(2)),
             pad_id=s.pad_id,
+            end_ids=s.end_ids if s.close_stopped else (),
         )
-        rest = dataclasses.replace(s, attempts=s.attempts - 1, siblings=1)
+        rest = dataclasses.replace(s.after_given(1), siblings=1)
         later = self._rollout(rest, params, after_first, key, tokens)
         texts = [row[0] for row in self._run.experiment.texts(written)]
         return contexts.later_attempts(later, jnp.repeat(first.truncated, s.samples, axis=0)), texts

@@ -134,6 +134,9 @@ class ProblemSettings:
     prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
+    stop_before: tuple[str, ...] = ()  # texts that end an attempt and do not belong to it
+    stop_after: tuple[str, ...] = ()  # texts that end an attempt and belong to it
+    prompt_stops: bool = True  # attempts also end at the named prompt's own stop sequences
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict
@@ -167,6 +170,7 @@ class RolloutSettings:
     temperature: NonNegative = 1.0
     top_k: Count = 0  # 0: off
     top_p: AboveZero = 1.0  # 1: off
+    forbidden_ids: tuple[int, ...] = ()  # tokens that are never sampled, in any rollout
     slots: Count = 0  # samples decoded at a time on a device; 0: all of the step
     turn_rows: Count = 0  # slots that start their next attempt or sample together; 0: slots / 16
     # How often the last samples of a step may move into half as many slots; each adds a compile.

@@ -133,8 +133,11 @@ def _self_refine(
         turn_end=template.turn_end_ids,
         columns=first.tokens.shape[1] + len(template.turn_end_ids) + len(critique),
         pad_id=settings.pad_id,
+        end_ids=settings.end_ids if settings.close_stopped else (),
     )
-    criticised = dataclasses.replace(settings, attempts=2, instruction=tuple(rewrite))
+    criticised = dataclasses.replace(
+        settings, attempts=2, instruction=tuple(rewrite), instructions=()
+    )
     return contexts.around_a_critique(first, run(after, settings=criticised))
 
 

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +18,40 @@ class Policy:
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
     top_p: float = 1.0  # then keep the smallest set with at least this mass; 1 keeps all
+    # Ids that have no probability: all from `vocabulary` on (0: none), such as an embedding's rows
+    # of padding, and those in `forbidden`. See `allow`.
+    vocabulary: int = 0
+    forbidden: tuple[int, ...] = ()
 
     @property
     def truncates(self) -> bool:
         """Whether a token's probability may become zero; that depends on all other logits."""
         return self.temperature > 0.0 and (self.top_k > 0 or self.top_p < 1.0)
+
+
+# In place of a forbidden token's logit: its exponential is 0, and unlike that of -inf its product
+# with a probability of 0 is 0, also in a KL.
+_NEVER = -1e30
+
+
+def allow(logits_V: jax.Array, policy: Policy, split_over: str = "") -> jax.Array:
+    """The logits, with `_NEVER` for tokens that the policy never samples; no gradient reaches them.
+
+    To be applied before anything else: to the sampler's logits, the learner's and the reference's.
+
+    split_over: the mesh axis over which the vocabulary is split, in order; "": none.
+    """
+    if not policy.vocabulary and not policy.forbidden:
+        return logits_V
+    id_V = jnp.arange(logits_V.shape[-1])
+    if split_over:
+        id_V += logits_V.shape[-1] * jax.lax.axis_index(split_over)
+    never_V = id_V >= policy.vocabulary if policy.vocabulary else jnp.zeros(id_V.shape, bool)
+    if policy.forbidden:
+        table = np.zeros(max(policy.forbidden) + 1, bool)
+        table[list(policy.forbidden)] = True
+        never_V |= jnp.asarray(table).at[id_V].get(mode="fill", fill_value=False)
+    return jnp.where(never_V, jnp.asarray(_NEVER, logits_V.dtype), logits_V)
 
 
 def distort(logits_V: jax.Array, policy: Policy, drawn: jax.Array | None = None) -> jax.Array:

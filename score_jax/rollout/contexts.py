@@ -24,6 +24,7 @@ def prompts_after(
     turn_end: Sequence[int],
     columns: int,
     pad_id: int,
+    end_ids: Sequence[int] = (),
 ) -> PromptBatch:
     """The rows of `first`, one per problem, followed by the instruction for the next attempt.
 
@@ -31,14 +32,21 @@ def prompts_after(
       first: one sample of each problem of `prompts`, in the same order; fetched.
       turn_end: closes the last attempt of a row if it was truncated.
       columns: of the result; every row must fit.
+      end_ids: if given, turn_end also closes attempts that end in none of them: those that a stop
+        sequence ended.
     """
     tokens_BT, length_B = np.asarray(first.tokens), np.asarray(first.length)
-    truncated_B = np.asarray(first.truncated)[:, -1]
+    open_B = np.asarray(first.truncated)[:, -1]
+    if end_ids:
+        last_B1 = length_B[:, None] - 1
+        written_B1 = np.take_along_axis(np.asarray(first.attempt), last_B1, axis=1) > 0
+        ended_B1 = np.isin(np.take_along_axis(tokens_BT, last_B1, axis=1), end_ids)
+        open_B = ~(written_B1 & ended_B1)[:, 0]
     tokens_QP = np.full((len(tokens_BT), columns), pad_id, np.int32)
     length_Q = np.zeros(len(tokens_BT), np.int32)
-    rows = zip(tokens_BT, length_B, truncated_B, strict=True)
-    for b, (row_T, length, truncated) in enumerate(rows):
-        ids = [*row_T[:length], *(turn_end if truncated else ()), *instruction]
+    rows = zip(tokens_BT, length_B, open_B, strict=True)
+    for b, (row_T, length, open_) in enumerate(rows):
+        ids = [*row_T[:length], *(turn_end if open_ else ()), *instruction]
         tokens_QP[b, : len(ids)] = ids
         length_Q[b] = len(ids)
     return PromptBatch(tokens_QP, length_Q, prompts.index, prompts.problems)

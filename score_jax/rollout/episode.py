@@ -12,7 +12,8 @@ cache. A *slot* is a cache row that holds one sample. The loop alternates betwee
     are idle;
   * a turn-around: it serves up to `turn_rows` idle slots. A slot that ended an attempt is fed the
     instruction in one chunk and continues writing; a slot that ended its last attempt takes the
-    next sample of the queue, if there are more samples than slots.
+    next sample of the queue, if there are more samples than slots. Before that, the text of a stop
+    sequence that does not belong to its attempt is taken back (stopping.py).
 
 So no row waits for the slowest row before attempt 2, the cache of attempt 1 carries over, and
 nothing is decoded to text or tokenised again. When the queue is empty and few samples are still
@@ -26,9 +27,10 @@ vocabulary. In the loop only devices that share one copy of the model communicat
 moves.
 
 Randomness is addressed: the uniform for the token at a column comes from (key, problem index,
-sample, column). So samples do not depend on the number of slots, devices or turn_rows. Siblings are
-samples that share their first attempt: they use that attempt's uniforms of the first sibling. Each
-decodes the attempt itself, which costs steps but needs no copying between slots.
+sample, column); tokens that were taken back count as columns. So samples do not depend on the
+number of slots, devices or turn_rows. Siblings are samples that share their first attempt: they use
+that attempt's uniforms of the first sibling. Each decodes the attempt itself, which costs steps but
+needs no copying between slots.
 """
 
 import dataclasses
@@ -51,6 +53,7 @@ from score_jax.rollout.slots import (
     keep_writing,
     move_together,
     refill,
+    take_back,
     too_many_left,
     write,
 )
@@ -159,6 +162,8 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     for slots, fewer in itertools.pairwise((*sizes, 0)):
         turn_rows = min(s.turn_rows or max(1, slots // 16), slots)
         turns = []
+        if s.stops and s.stops.span:
+            turns.append(functools.partial(take_back, settings=s))
         if s.attempts > 1:
             turns.append(functools.partial(instruct, params=params, rows=turn_rows, settings=s))
         if slots == sizes[0] < samples:  # later, the queue is empty

@@ -6,7 +6,7 @@ The search of the inverse CDF has two levels: sums of blocks of the vocabulary, 
 import jax
 import jax.numpy as jnp
 
-from score_jax.rl.policy import Policy, distort
+from score_jax.rl.policy import Policy, allow, distort
 
 BLOCK = 128  # vocabulary entries per block of the search
 
@@ -24,6 +24,7 @@ def sample(
     Returns: token_B int32 and logp_B float32, the log-prob under `policy` (0 when greedy: a
     deterministic choice has probability one).
     """
+    logits_BV = allow(logits_BV, policy, split_over)
     if split_over and policy.truncates:
         logits_BV = jax.lax.all_gather(logits_BV, split_over, axis=1, tiled=True)
         split_over = ""

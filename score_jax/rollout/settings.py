@@ -4,6 +4,7 @@ import dataclasses
 
 from score_jax.model.families import ModelConfig
 from score_jax.rl.policy import Policy
+from score_jax.text.stops import Automaton
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,24 @@ class EpisodeSettings:
     dtype: str = "float32"  # of weights and cache while decoding
     cache_layout: str = "by_head"  # see model/cache_layouts.py
     untied: bool = False  # decode with a transposed copy of a tied embedding; for CPUs
+    # One instruction for each attempt after the first, the last one for all further attempts too;
+    # empty: `instruction` before each.
+    instructions: tuple[tuple[int, ...], ...] = ()
+    stops: Automaton | None = None  # stop sequences
+    close_stopped: bool = False  # `turn_end` also closes attempts that a stop sequence ended
+
+    def before(self, attempt: int) -> tuple[int, ...]:
+        """The instruction before attempt 2, 3, …"""
+        if not self.instructions:
+            return self.instruction
+        return self.instructions[min(attempt - 2, len(self.instructions) - 1)]
+
+    def after_given(self, attempts: int) -> "EpisodeSettings":
+        """For rows whose first `attempts` attempts are in the prompt, with the next instruction."""
+        left = self.instructions[attempts:] or self.instructions[-1:]
+        return dataclasses.replace(self, attempts=self.attempts - attempts, instructions=left)
 
     def row_tokens(self, prompt_tokens: int) -> int:
         """T: columns of a row that holds the longest possible episode."""
-        turn = len(self.turn_end) + len(self.instruction)
-        return prompt_tokens + self.attempts * self.max_attempt_tokens + (self.attempts - 1) * turn
+        turns = [len(self.turn_end) + len(self.before(a)) for a in range(2, self.attempts + 1)]
+        return prompt_tokens + self.attempts * self.max_attempt_tokens + sum(turns)

@@ -1,7 +1,8 @@
-"""The slots of a rollout: their state and its four transitions.
+"""The slots of a rollout: their state and its transitions.
 
     first_state(...)     every slot holds a prompt
     write(state)         one token for every slot that is writing
+    take_back(state)     tokens of a stop sequence leave the attempt that it ended
     instruct(state)      slots that ended an attempt are fed the instruction and continue writing
     refill(state)        slots that ended their last attempt take the next samples of the queue
     move_together(state) the remaining samples move into fewer slots
@@ -20,8 +21,10 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import ByRow
+from score_jax.rollout import stopping
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
+from score_jax.rollout.stopping import Stopping
 from score_jax.structs import Episode
 
 IDLE, WRITING, WAITING, DONE = 0, 1, 2, 3  # of a slot; WAITING: for the instruction
@@ -51,6 +54,7 @@ class State(flax.struct.PyTreeNode):
     ring: jax.Array  # the slot of the ring that the next step writes
     end: jax.Array  # the slot of the ring where this row's tokens end; `ring` while it is writing
     work: Work
+    stopping: Stopping | None = None  # with stop sequences
 
 
 def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSettings) -> State:
@@ -88,6 +92,7 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
         ring=jnp.int32(prompt_tokens),
         end=jnp.full(slots, prompt_tokens),
         work=Work(none, none, none, fed_tokens=jnp.sum(length_Q)),
+        stopping=stopping.first(slots) if s.stops else None,
     )
 
 
@@ -147,11 +152,15 @@ def write(state: State, *, params, keys_2R, limit_RA, settings: EpisodeSettings)
     uniform = jnp.zeros(slots)
     if s.policy.temperature > 0.0:
         draw = jax.vmap(lambda key, column: jax.random.uniform(jax.random.fold_in(key, column)))
-        uniform = draw(keys_2R[jnp.minimum(state.attempt - 1, 1), state.row], state.length)
+        column = state.length + state.stopping.taken if state.stopping else state.length
+        uniform = draw(keys_2R[jnp.minimum(state.attempt - 1, 1), state.row], column)
     token, logp = sample(logits, uniform, s.policy, s.model.split_over)
 
     count = state.count + 1
-    is_end = jnp.isin(token, jnp.array(s.end_ids, jnp.int32))
+    is_end, stops = jnp.isin(token, jnp.array(s.end_ids, jnp.int32)), state.stopping
+    if stops and s.stops:
+        stops, stopped = stopping.follow(stops, token, writing, is_end, s.stops)
+        is_end |= stopped
     ended = writing & (is_end | (count == limit_RA[state.row, state.attempt - 1]))
     row = jnp.where(writing, state.row, samples)  # past the end: dropped
     column = state.length
@@ -181,13 +190,42 @@ def write(state: State, *, params, keys_2R, limit_RA, settings: EpisodeSettings)
             slot_steps=work.slot_steps + slots,
             live_slot_steps=work.live_slot_steps + jnp.sum(writing),
         ),
+        stopping=stops,
+    )
+
+
+def take_back(state: State, *, settings: EpisodeSettings) -> State:
+    """Tokens that hold text of a stop sequence leave the row, if it does not belong to the attempt.
+
+    The slots of the cache beyond the row's new end are never seen: the instruction and the next
+    attempt overwrite them.
+    """
+    rows, stops, automaton = state.rows, state.stopping, settings.stops
+    assert stops and automaton
+    goes_BK = stopping.going_back(stops, rows.tokens, state.row, state.length, automaton)
+    gone = jnp.sum(goes_BK, axis=1)
+    samples, columns = rows.tokens.shape
+    column_BK = state.length[:, None] - 1 - jnp.arange(automaton.span)
+    at = (state.row[:, None], jnp.where(goes_BK, column_BK, columns))  # the others are dropped
+    row = jnp.where(gone > 0, state.row, samples)
+    return state.replace(
+        rows=rows.replace(
+            tokens=rows.tokens.at[at].set(settings.pad_id, mode="drop"),
+            attempt=rows.attempt.at[at].set(0, mode="drop"),
+            logp=rows.logp.at[at].set(0.0, mode="drop"),
+            length=rows.length.at[row].add(-gone, mode="drop"),
+        ),
+        length=state.length - gone,
+        end=state.end - gone,
+        stopping=stops.replace(back=jnp.zeros_like(stops.back), taken=stops.taken + gone),
     )
 
 
 def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> State:
     """Feeds the instruction to up to `rows` waiting slots, which then write the next attempt.
 
-    A truncated attempt is closed by `turn_end` first, so the chunk is N = I or I + E tokens long:
+    An attempt that is not closed by its own end token is closed by `turn_end` first, so the chunk
+    is N = I or I + E tokens long:
 
         ended by itself   i i i .      truncated   e i i i
     """
@@ -202,11 +240,10 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
         start_W = state.length.at[slot_W].get(mode="fill", fill_value=0)
         attempt_W = state.attempt.at[slot_W].get(mode="fill", fill_value=1)
         end_W = state.end.at[slot_W].get(mode="fill", fill_value=0)
-        closed = jnp.array(s.turn_end + s.instruction, jnp.int32)
-        open_ = jnp.array(s.instruction + (s.pad_id,) * len(s.turn_end), jnp.int32)
-        truncated_W = episodes.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
-        tokens_WN = jnp.where(truncated_W[:, None], closed, open_)
-        fed_W = len(s.instruction) + truncated_W * len(s.turn_end)
+        open_W = episodes.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
+        if state.stopping and s.close_stopped:
+            open_W |= state.stopping.stopped.at[slot_W].get(mode="fill", fill_value=False)
+        tokens_WN, fed_W = _turn(open_W, attempt_W, s)
         length_W = start_W + fed_W
 
         contiguous = kv.from_ring(kv.take(state.cache, slot_W), start_W, end_W)
@@ -232,9 +269,30 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
             cache=_settled(kv.put(state.cache, slot_W, turned)),
             end=state.end.at[slot_W].set(state.ring, mode="drop"),
             work=state.work.replace(fed_tokens=state.work.fed_tokens + fed_tokens),
+            stopping=stopping.begin(state.stopping, slot_W),
         )
 
     return jax.lax.cond(jnp.any(state.status == WAITING), feed, _pass, state)
+
+
+def _turn(open_W: jax.Array, attempt_W: jax.Array, s: EpisodeSettings):
+    """The ids between an attempt and the next, tokens_WN, padded behind; and how many, fed_W."""
+    if not s.instructions:
+        closed = jnp.array(s.turn_end + s.instruction, jnp.int32)
+        itself = jnp.array(s.instruction + (s.pad_id,) * len(s.turn_end), jnp.int32)
+        return (
+            jnp.where(open_W[:, None], closed, itself),
+            len(s.instruction) + open_W * len(s.turn_end),
+        )
+    asked = [s.before(a) for a in range(2, s.attempts + 1)]
+    fed_2A = [[len(end) + len(ids) for ids in asked] for end in ((), s.turn_end)]
+    most = max(fed_2A[1])
+    tokens_2AN = [
+        [(*end, *ids, *(s.pad_id,) * (most - len(end) - len(ids))) for ids in asked]
+        for end in ((), s.turn_end)
+    ]
+    which = (open_W.astype(jnp.int32), jnp.minimum(attempt_W, len(asked)) - 1)
+    return jnp.array(tokens_2AN, jnp.int32)[which], jnp.array(fed_2A, jnp.int32)[which]
 
 
 def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
@@ -262,6 +320,7 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
             hidden=state.hidden.at[slot_W].set(hidden_QD[problem_W], mode="drop"),
             cache=_settled(kv.put(state.cache, slot_W, turned)),
             end=state.end.at[slot_W].set(state.ring, mode="drop"),
+            stopping=stopping.begin(state.stopping, slot_W, new_row=True),
         )
 
     return jax.lax.cond(jnp.any(taken_W), load, _pass, state)
@@ -284,4 +343,5 @@ def move_together(state: State, slots: int) -> State:
         hidden=of(state.hidden),
         cache=_settled(kv.take(state.cache, slot_W)),
         end=of(state.end),
+        stopping=jax.tree.map(of, state.stopping),
     )

@@ -19,7 +19,13 @@ there is an error.
 
 Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
 The three worked examples of MBPP are its tasks 2, 3 and 4.
+
+`STOPS[name]`: texts that end an attempt, for the forms of base models, which seldom write an end
+token. Few-shot forms end where their next part would begin. A program may define several functions,
+so a "def" does not end it. None begins with a line break: see stops.py.
 """
+
+from score_jax.text.stops import Stops
 
 _FINAL_ANSWER = (
     "At the end of the Solution, when you give your final answer, write it in the form "
@@ -145,13 +151,21 @@ PROMPTS: dict[str, tuple[str, str]] = {
         f"\n\n{MATH_INSTRUCTION}\n\nSolution:\n",
     ),
     "mbpp": (MBPP + _MBPP_TASK, CODE_INSTRUCTION),
-    "mbpp_text": (MBPP + _MBPP_TASK, f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
+    "mbpp_text": (MBPP + _MBPP_TASK, f"[DONE]\n\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
     "humaneval": ("{problem}", CODE_INSTRUCTION),
-    "humaneval_text": ("{problem}", f"\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
+    "humaneval_text": ("{problem}", f"[DONE]\n\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
     "arithmetic": ("{problem}", "?"),
     "arithmetic_selective": ("{problem}", "?"),
     "math_selective": (MATH + _PROBLEM, _SELECTIVE),
     "gsm8k_selective": (MATH + _PROBLEM, _SELECTIVE),
+}
+
+_SOLUTION_ENDS = Stops(before=("Problem:",), after=("I hope it is correct.",))
+STOPS: dict[str, Stops] = {
+    "math_text": _SOLUTION_ENDS,
+    "math_fewshot": _SOLUTION_ENDS,
+    "mbpp_text": Stops(before=("[DONE]", "You are an expert Python", "# There might be an error")),
+    "humaneval_text": Stops(before=("[DONE]", "if __name__", "# There might be an error")),
 }
 
 # (keeps, revises): how an attempt begins that keeps the answer before it, or revises it.

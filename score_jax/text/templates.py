@@ -161,6 +161,20 @@ class Template:
             ids = self.tokenizer.encode(written, continued=True)
         return [*ids, *self.turn_end_ids]
 
+    @property
+    def closes_stopped(self) -> bool:
+        """Whether turn_end_ids also follow attempts that a stop sequence ended, as turns need it.
+
+        Under "plain" the instruction then continues the text of the attempt."""
+        return self.name != "plain"
+
+    def closing_ids(self, attempt: Sequence[int], truncated: bool) -> list[int]:
+        """Ids between a sampled attempt and the instruction: none after its own end token."""
+        open_ = truncated
+        if self.closes_stopped:
+            open_ |= not attempt or attempt[-1] not in self.tokenizer.end_ids
+        return self.turn_end_ids if open_ else []
+
 
 def make(
     name: str,

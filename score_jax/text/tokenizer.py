@@ -66,6 +66,7 @@ def characters() -> Tokenizer:
         end_ids=(CHARACTERS.index("."),),
         bos_id=None,
         special={},
+        read_bytes=_character_bytes,
     )
 
 
@@ -82,3 +83,7 @@ def _character_ids(text: str) -> list[int]:
 
 def _character_text(ids: list[int]) -> str:
     return "".join(CHARACTERS[i] for i in ids)
+
+
+def _character_bytes() -> list[bytes]:
+    return [character.encode() for character in CHARACTERS]

@@ -106,8 +106,8 @@ def _of_base(base: Mapping[str, Any], attempt: str) -> Iterator[Alarm]:
             f"attempt {attempt} of the base model is truncated in {cut:.1%} of the problems",
             f"{known} Truncated attempts are not solved, so RL would learn to be short before it "
             "learns the task. Raise rollout.max_attempt_tokens. If the transcripts show text after "
-            "the answer, the model does not write its end token: use another model.template or "
-            "prompt.",
+            "the answer, the model does not write its end token: name a text that ends an attempt "
+            "(problems.stop_before, problems.stop_after), or use another model.template or prompt.",
         )
     if 2 * unreadable >= cut:
         yield Alarm(

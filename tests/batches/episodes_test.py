@@ -8,6 +8,7 @@ import pytest
 from score_jax import run as runs
 from score_jax.batches.episodes import Episodes
 from score_jax.config.settings import FunctionSettings, RewardSettings, Settings
+from score_jax.learner import step
 from score_jax.rewards.workers import pool
 from tests.recipes_test import stage_of, tiny, with_stages
 
@@ -85,3 +86,33 @@ def test_rows_whose_function_died_earn_their_reward_or_are_masked(file, tmp_path
     assert said.count("WARNING") == 1
     _, batch = step_of(settings, tmp_path / "unmasked")
     np.testing.assert_array_equal(batch.truncated, cut_BA)
+
+
+def with_stops(settings: Settings, **stops) -> Settings:
+    return dataclasses.replace(settings, problems=dataclasses.replace(settings.problems, **stops))
+
+
+@pytest.mark.parametrize("offline", [0.0, 1.0])
+def test_text_that_leaves_an_attempt_is_neither_graded_nor_learned(tmp_path, offline):
+    settings = with_stops(tiny("score"), stop_before=("1", "+"), stop_after=("5",))
+    settings = with_stages(settings, offline_share=offline)
+    with runs.opened(settings, tmp_path / "run", train=True) as run:
+        stage = stage_of(run, "stage1")
+        params, reference = (run.experiment.initial_params() for _ in range(2))
+        episodes = Episodes(run, stage, reference)
+        graded = episodes.graded(episodes.dispatch(params, 1))
+        batch = episodes.batch(episodes.dispatch(params, 2))[0]
+        state = run.experiment.first_state(stage.settings, params)
+        _, metrics = step.train_step(state, reference, batch, stage=stage.settings, base=None)
+    texts = [text for row in graded.own.texts for text in row]
+    assert not any({"1", "+"} & {*text} for text in texts)
+    assert all(text.find("5") in (-1, len(text) - 1) for text in texts)
+    assert any(text.endswith("5") for text in texts)
+    empty = [text for text in texts if not text]
+    assert empty, "a stop sequence may come first"
+    stopped_BA = np.array([[t.endswith("5") or not t for t in row] for row in graded.own.texts])
+    assert not np.asarray(graded.sampled.truncated)[stopped_BA].any()
+    learned = np.asarray(batch.tokens)[np.asarray(batch.attempt) > 0]
+    ids = {text: run.experiment.template.tokenizer.encode(text)[0] for text in "1+5"}
+    assert ids["5"] in learned and not {ids["1"], ids["+"]} & {*learned.tolist()}
+    assert float(metrics["logp_gap"]) < 2e-6

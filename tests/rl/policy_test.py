@@ -103,3 +103,17 @@ def test_entropy_is_that_of_the_distribution_sampled_from(settings):
     for found, logits_V in zip(found_B, LOGITS_BV, strict=True):
         kept = [p for p in slow_probabilities(logits_V, settings) if p > 0.0]
         np.testing.assert_allclose(found, -sum(p * np.log(p) for p in kept), atol=1e-5)
+
+
+def test_what_may_never_be_sampled_has_no_probability_and_others_share_it():
+    settings = Policy(vocabulary=5, forbidden=(1, 3))
+    weight_BV = jax.nn.softmax(policy.distort(policy.allow(LOGITS_BV, settings), settings))
+    never = [1, 3, 5, 6]
+    assert not np.any(np.asarray(weight_BV)[:, never])
+    left_BV = np.delete(LOGITS_BV, never, axis=1)
+    np.testing.assert_allclose(np.delete(weight_BV, never, axis=1), jax.nn.softmax(left_BV), 1e-6)
+
+
+def test_without_ids_to_forbid_the_logits_are_the_same_array():
+    logits_V = jnp.zeros(3)
+    assert policy.allow(logits_V, Policy(0.7, top_k=2)) is logits_V

@@ -26,6 +26,31 @@ def test_the_instruction_follows_the_attempt_and_a_truncated_one_is_closed():
     assert found.index.tolist() == [9, 4]
 
 
+def test_an_attempt_that_a_stop_sequence_ended_is_closed_where_turns_are():
+    # Attempt 4 7 ends in no end token; the other is empty, after a prompt that ends in one.
+    empty = FIRST.replace(
+        tokens=jnp.array([[1, 2, 4, 7], [3, 9, 0, 0]]),
+        attempt=jnp.array([[0, 0, 1, 1], [0, 0, 0, 0]]),
+        length=jnp.array([4, 2]),
+        truncated=jnp.array([[False], [False]]),
+    )
+
+    def after(end_ids):
+        found = contexts.prompts_after(
+            *(empty, PROMPTS),
+            instruction=[8],
+            turn_end=[6],
+            columns=6,
+            pad_id=0,
+            end_ids=end_ids,
+        )
+        return [row[:n].tolist() for row, n in zip(found.tokens, found.length, strict=True)]
+
+    assert after(()) == [[1, 2, 4, 7, 8], [3, 9, 8]]
+    assert after((9,)) == [[1, 2, 4, 7, 6, 8], [3, 9, 6, 8]]
+    assert after((7, 9)) == [[1, 2, 4, 7, 8], [3, 9, 6, 8]]
+
+
 def test_what_is_sampled_after_a_first_attempt_is_the_second():
     later = contexts.later_attempts(FIRST, jnp.array([[True], [False]]))
     assert later.attempt.tolist() == [[0, 0, 2, 2], [0, 2, 2, 0]]

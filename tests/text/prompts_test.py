@@ -88,3 +88,22 @@ def test_arithmetic_prompts_fit_the_character_tokenizer():
     )
     assert plain.instruction_ids == [12]
     assert plain.tokenizer.decode(plain.first_turn("    7+8+5=")) == "    7+8+5="
+
+
+def test_the_examples_of_a_form_end_where_its_stop_sequences_say():
+    after, before = prompts.STOPS["math_fewshot"].after, prompts.STOPS["math_fewshot"].before
+    _, *solutions = prompts.MATH_SHOTS.split("\n\nSolution:\n")
+    for solution in solutions:
+        written, _, following = solution.partition(after[0])
+        assert not any(stop in written for stop in before)
+        assert not following or following.lstrip().startswith(before[0])
+    for program in prompts.MBPP.split("[BEGIN]\n")[1:]:
+        written, stop, following = program.partition(prompts.STOPS["mbpp_text"].before[0])
+        assert stop and not any(text in written for text in prompts.STOPS["mbpp_text"].before)
+        assert not following.strip() or following.lstrip().startswith("You are an expert")
+
+
+def test_stop_sequences_belong_to_forms_without_turns_and_begin_where_a_token_does():
+    for name, stops in prompts.STOPS.items():
+        assert name.endswith(("_text", "_fewshot")) and name in prompts.PROMPTS
+        assert all(text == text.lstrip() for text in stops.before), "a line break may be in a token"

@@ -681,3 +681,15 @@ def test_a_row_of_a_gguf_has_bos_once_if_its_template_or_else_llama_cpp_says_so(
     assert loaded.bos_id == (None if begins is None else loaded.token_id(begins))
     ours = templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
     assert loaded.show(ours.first_turn("2+2")).startswith(first)
+
+
+def test_a_turn_that_a_stop_sequence_ended_is_closed_and_a_plain_text_goes_on(smollm2):
+    for name, closes in (("chatml", True), ("plain", False)):
+        ours = templates.make(
+            name, smollm2, system="", prompt_format="{problem}", instruction="Again?"
+        )
+        end = ours.turn_end_ids
+        assert ours.closing_ids([5, *end], truncated=False) == []
+        assert ours.closing_ids([5, 6], truncated=True) == end
+        assert ours.closing_ids([5, 6], truncated=False) == end * closes
+        assert ours.closing_ids([], truncated=False) == end * closes

@@ -24,7 +24,7 @@ class Row:
     """A document as token ids."""
 
     prompt: tuple[int, ...]  # up to where attempt 1 begins
-    attempts: tuple[tuple[int, ...], ...]  # end tokens included
+    attempts: tuple[tuple[int, ...], ...]  # end tokens included; may be empty
     truncated: tuple[bool, ...]  # whether the attempt was truncated, so has no end token
     learned: tuple[float, ...]  # weight of the attempt in the loss
 
@@ -71,8 +71,8 @@ def pack(
         ids, marks = list(row.prompt), [0] * len(row.prompt)
         for a, written in enumerate(row.attempts, start=1):
             if a > 1:
-                turn = [*template.turn_end_ids] if row.truncated[a - 2] else []
-                turn += template.instruction_ids
+                closing = template.closing_ids(row.attempts[a - 2], row.truncated[a - 2])
+                turn = [*closing, *template.instruction_ids]
                 ids += turn
                 marks += [0] * len(turn)
             if len(written) > max_attempt_tokens:

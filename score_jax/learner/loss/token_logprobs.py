@@ -17,7 +17,7 @@ from score_jax.learner.loss import split_vocab, vocab_chunks
 from score_jax.model import transformer
 from score_jax.model.families import ModelConfig
 from score_jax.rl import kl, losses
-from score_jax.rl.policy import Policy, distort
+from score_jax.rl.policy import Policy, allow, distort
 from score_jax.runtime import sharding
 from score_jax.structs import Params
 
@@ -151,7 +151,7 @@ def loss(
 
 
 def _read_chunk(head, _, mask_BN, hidden_BND, target_BN, *, settings: LikelihoodSettings):
-    logits_BNV = split_vocab.project(settings.model, head, hidden_BND, settings.split_over)
+    logits_BNV = _project(head, hidden_BND, settings)
     return jnp.float32(0.0), _log_prob_and_entropy(logits_BNV, target_BN, mask_BN, settings)
 
 
@@ -169,11 +169,11 @@ def _loss_of_chunk(
     weighted: bool,
 ):
     s = settings
-    logits_BNV = split_vocab.project(s.model, head, hidden_BND, s.split_over)
+    logits_BNV = _project(head, hidden_BND, s)
     logp_BN, entropy_BN = _log_prob_and_entropy(logits_BNV, target_BN, mask_BN, s)
     kl_BN = None
     if reference_head is not None:
-        reference_BNV = split_vocab.project(s.model, reference_head, reference_BND, s.split_over)
+        reference_BNV = _project(reference_head, reference_BND, s)
         untruncated = Policy(temperature=s.policy.temperature)
         both = (
             distort(split_vocab.whole(x, s.split_over, s.model.vocab_size), untruncated)
@@ -184,6 +184,12 @@ def _loss_of_chunk(
         logp_BN, kl_BN, mask_BN, terms, kl_estimator=kl_estimator, weighted=weighted
     )
     return loss, (logp_BN, entropy_BN)
+
+
+def _project(head, hidden_BND, settings: LikelihoodSettings) -> jax.Array:
+    """Logits of the tokens that the policy may sample, split over `split_over`."""
+    logits_BNV = split_vocab.project(settings.model, head, hidden_BND, settings.split_over)
+    return allow(logits_BNV, settings.policy, settings.split_over)
 
 
 def chunk_tokens(chunk: int, model: ModelConfig) -> int:

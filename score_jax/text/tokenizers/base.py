@@ -61,6 +61,7 @@ class Tokenizer:
     end_ids: tuple[int, ...]  # any of them ends an attempt; the first is the model's own choice
     bos_id: int | None  # begins every row; None if the model takes no such token
     special: Mapping[str, int]  # special tokens by their text; `decode` leaves them out
+    read_bytes: Callable[[], list[bytes]]  # see `token_bytes`
     chat_template: str = ""  # the model's own, as it was shipped (Jinja)
     named: Mapping[str, str] = dataclasses.field(
         default_factory=dict
@@ -134,6 +135,12 @@ class Tokenizer:
         """Text of ids, without special tokens and ids outside the vocabulary."""
         return self.decode_ids([int(i) for i in ids if 0 <= i < self.vocab_size])
 
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of every id's text, b"" for special tokens; joined, those of a decoded text.
+
+        Raises: InputError for a tokenizer whose tokens have no bytes of their own."""
+        return self.read_bytes()
+
     def token_id(self, text: str) -> int | None:
         """The id of a special token, None if the vocabulary has no such special token."""
         return self.special.get(text)
@@ -146,6 +153,7 @@ def complete(
     decode: Callable[[list[int]], str],
     vocab_size: int,
     special: Mapping[str, int],
+    token_bytes: Callable[[], list[bytes]],
     ends: Iterable[int | None],
     pad: int | None,
     bos: int | None,
@@ -179,6 +187,7 @@ def complete(
         end_ids=end_ids,
         bos_id=bos,
         special=dict(special),
+        read_bytes=token_bytes,
         chat_template=chat_template,
         named={name: text for name, text in named.items() if text},
         strips=strips or {},

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizers import gguf_splits, sidecar
+from score_jax.text.tokenizers import gguf_splits, sidecar, token_bytes
 from score_jax.text.tokenizers.base import MARKERS, Strips, Tokenizer, complete, is_mark
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
@@ -136,6 +136,7 @@ def _complete(
         strips={
             i: Strips(t.lstrip, t.rstrip) for i, t in added if t.special and (t.lstrip or t.rstrip)
         },
+        token_bytes=functools.partial(token_bytes.of_backend, backend),
         **stated,
     )
 

@@ -8,6 +8,7 @@ Not handled: unigram tables in a GGUF (kind "t5"), and normalisation rules in a 
 models have none).
 """
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import decoders, models, normalizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizers import gguf_splits, sidecar
+from score_jax.text.tokenizers import gguf_splits, sidecar, token_bytes
 from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete, is_mark
 
 # The message classes are made when the module is imported, so type checkers cannot see them.
@@ -173,6 +174,7 @@ def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
         decode=start.decode,
         vocab_size=len(model.pieces),
         special=special,
+        token_bytes=functools.partial(token_bytes.of_pieces, start),
         path=path,
         **stated,
     )

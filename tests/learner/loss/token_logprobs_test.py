@@ -8,6 +8,7 @@ import pytest
 
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
+from score_jax.rl import kl, policy
 from score_jax.rl.losses import TokenTerms
 from score_jax.rl.policy import Policy
 from tests import fakes
@@ -110,3 +111,28 @@ def test_every_token_that_was_drawn_has_a_finite_log_prob_under_any_truncation()
     logp_BN, _, gradient = found(fakes.params(), BATCH.tokens, settings)
     assert np.all(np.isfinite(logp_BN)) and np.min(logp_BN) < 0.0
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradient))
+
+
+def test_a_row_of_padding_of_the_embedding_is_as_if_it_were_not_there():
+    padded = dataclasses.replace(fakes.MODEL, vocab_size=fakes.MODEL.vocab_size + 2)
+    known = Policy(temperature=0.7, vocabulary=fakes.MODEL.vocab_size)
+    settings = dataclasses.replace(SETTINGS, model=padded, policy=known)
+    more = fakes.params(padded, seed=3)
+    less = more | {"embedding": more["embedding"][:-2]}
+    if "head" in more:
+        less["head"] = more["head"][:, :-2]
+    ours, theirs = found(more, BATCH.tokens, settings), found(less, BATCH.tokens, SETTINGS)
+    assert_same(ours[:2], theirs[:2], 1e-6)
+    for name in ("embedding", "head"):
+        if name in more:
+            padding = (slice(-2, None),) if name == "embedding" else (slice(None), slice(-2, None))
+            assert not np.any(ours[2][name][padding]), "no gradient reaches it"
+
+
+def test_the_exact_kl_leaves_forbidden_tokens_out():
+    forbids = Policy(forbidden=(3,))
+    logits_V = policy.allow(jnp.array([1.0, 2.0, 0.5, 4.0]), forbids)
+    other_V = policy.allow(jnp.array([1.0, 0.0, 0.5, -9.0]), forbids)
+    here = (slice(None, 3),)
+    expected = kl.exact(logits_V[here], other_V[here])
+    np.testing.assert_allclose(kl.exact(logits_V, other_V), expected, rtol=1e-6)

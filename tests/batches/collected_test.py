@@ -1,0 +1,59 @@
+"""Documents that a policy wrote, laid out as they were sampled."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from score_jax import run as runs
+from score_jax.batches import collected
+from score_jax.batches.episodes import Episodes
+from score_jax.data.sft import documents
+from score_jax.data.sft.documents import Row
+from score_jax.text import templates, tokenizer
+from tests.recipes_test import stage_of, tiny
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_empty(tmp_path):
+    settings = tiny("star")
+    stops = dataclasses.replace(settings.problems, stop_before=("1", "+", "4"))
+    settings = dataclasses.replace(settings, problems=stops)
+    with runs.opened(settings, tmp_path / "run", train=True) as run:
+        stage = next(s for s in settings.recipe if settings.stages[s].collect.filter)
+        sampled = Episodes(run, stage_of(run, stage), attempts=2)
+        dispatched = sampled.dispatch(run.experiment.initial_params(), 1)
+        graded = sampled.graded(dispatched)
+        begins_B = np.repeat(dispatched.prompts.length, settings.rollout.samples_per_problem)
+        found = collected._dialogues(graded, begins_B)
+        rows = [
+            Row(
+                one.prompt,
+                tuple(a.ids for a in one.attempts),
+                tuple(a.truncated for a in one.attempts),
+                (1.0, 1.0),
+            )
+            for one in found
+        ]
+        columns = graded.own.rows.tokens.shape[1]
+        limit = settings.rollout.max_attempt_tokens
+        packed = documents.pack(
+            rows, run.experiment.template, columns=columns, max_attempt_tokens=limit
+        )
+    first = [one.attempts[0].ids for one in found]
+    assert () in first and any(first)
+    for name in ("tokens", "attempt", "length", "truncated"):
+        np.testing.assert_array_equal(getattr(packed, name), getattr(graded.own.rows, name), name)
+
+
+def test_in_a_chat_form_a_document_closes_a_turn_that_a_stop_sequence_ended():
+    plain = templates.make(
+        "plain", tokenizer.characters(), system="", prompt_format="{problem}", instruction="?"
+    )
+    chat = dataclasses.replace(plain, name="chatml")
+    row = Row((7,), ((5, 6), (4, 11)), (False, False), (1.0, 1.0))
+    for template, turn in ((plain, [12]), (chat, [11, 12])):
+        packed = documents.pack([row], template, columns=9, max_attempt_tokens=2)
+        expected = [7, 5, 6, *turn, 4, 11]
+        assert packed.tokens[0, : packed.length[0]].tolist() == expected
