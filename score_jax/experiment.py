@@ -28,14 +28,14 @@ from score_jax.model import families, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError, Problem, nearest
+from score_jax.problem import InputError, Problem
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
-from score_jax.text import templates, tokenizer
-from score_jax.text.prompts import PROMPTS, SELF_REFINE, VERDICTS
+from score_jax.text import prompts, templates, tokenizer
+from score_jax.text.prompts import SELF_REFINE, VERDICTS
 
 PADDING = 1024  # rows; published embeddings have fewer rows of padding
 GREEDY = Policy(temperature=0.0)
@@ -238,6 +238,13 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
         )
 
+    @property
+    def instructions(self) -> tuple[tuple[int, ...], ...]:
+        """The ids between two attempts: one tuple for all, or one for each later attempt."""
+        texts = self.settings.problems.instructions[1:]
+        own = self.template.instruction_ids
+        return tuple(map(tuple, (own, *map(self.instruction_ids, texts))))
+
     def instruction_ids(self, instruction: str) -> list[int]:
         """The ids between two attempts with this instruction in place of the run's own."""
         return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
@@ -270,19 +277,17 @@ def template_of_source(settings: Settings) -> templates.Template:
 def template_of(
     settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
-    """A run's template, with the given instruction or else the prompt's own."""
-    prompt = settings.problems.prompt
-    if prompt not in PROMPTS:
-        raise InputError(
-            f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"
-        )
-    prompt_format, own = PROMPTS[prompt]
+    """A run's template, with the given instruction or else the prompt's own, its first."""
+    problems = settings.problems
+    prompt_format, own = prompts.chosen(
+        problems.prompt, problems.prompt_text, problems.instructions
+    )
     return templates.make(
         settings.model.template,
         text,
-        system=settings.problems.system,
+        system=problems.system,
         prompt_format=prompt_format,
-        instruction=own if instruction is None else instruction,
+        instruction=instruction if instruction is not None else own[0] if own else "",
         thinking=settings.model.thinking,
     )
 
@@ -314,9 +319,15 @@ def _check(experiment: Experiment) -> None:
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
             "the instruction between two attempts is empty, so nothing asks for the second one. "
-            "Choose another config.problems.prompt, or set config.rollout.attempts to 1."
+            "Choose another config.problems.prompt or instruction_text, or set "
+            "config.rollout.attempts to 1."
         )
-    turn = len(template.instruction_ids) + len(template.turn_end_ids)
+    if len(experiment.instructions) > 1:  # SEVERAL INSTRUCTIONS: the rollout feeds one
+        raise InputError(
+            f"config.problems.instruction_text has {len(experiment.instructions)} texts, and the "
+            "rollout puts one instruction before all later attempts. Give one text."
+        )
+    turn = max(map(len, experiment.instructions)) + len(template.turn_end_ids)
     attempts = max(rollout.attempts, settings.evaluation.attempts)
     if settings.evaluation.protocol == "self_refine":
         known = settings.problems.prompt in SELF_REFINE

@@ -24,10 +24,10 @@ import rich.text
 
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.data.sets import arithmetic
+from score_jax.data import asked
 from score_jax.evaluation.edits import edit_ratio, word_diff
 from score_jax.experiment import GREEDY, Experiment
-from score_jax.problem import InputError, Problem
+from score_jax.problem import InputError
 from score_jax.rollout import episode
 from score_jax.runtime import sharding
 from score_jax.structs import Params
@@ -62,22 +62,16 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
 
     Raises: InputError for a question that is empty, too long, or has characters without a token.
     """
-    settings = experiment.settings
-    if settings.problems.name == arithmetic.NAME:
-        question = arithmetic.prompt(question)
-    if not question.strip():
-        raise InputError("the question is empty. Type one, or give --question=TEXT.")
-    tokens, limit = (
-        len(experiment.template.first_turn(question)),
-        settings.rollout.max_prompt_tokens,
-    )
+    settings, encode = experiment.settings, experiment.template.first_turn
+    problem = asked.of_question(question, settings.problems)
+    tokens, limit = len(asked.encoded(problem, encode)), settings.rollout.max_prompt_tokens
     if tokens > limit:
         raise InputError(
             f"the question has {tokens} tokens and this run takes at most {limit}. Ask a shorter "
             "one, or train with a larger config.rollout.max_prompt_tokens."
         )
     ((prompts, _),) = experiment.evaluation_batches(
-        [Problem(id="question", prompt=question, gold="")],
+        [problem],
         sharding.batch_size(experiment.mesh),  # the same question on each device
     )
     sampled = episode.run(
