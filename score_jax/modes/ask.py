@@ -1,6 +1,6 @@
 """--mode=try: asks a model one question and shows all its attempts, with the words that changed.
 
-    ask_latest(settings, folder, question)                 the newest checkpoint of a work directory
+    ask_latest(settings, folder, question)                 the newest checkpoint, or what is loaded
     answer(experiment, params, question) -> attempts       decoded greedily, as in an evaluation
     at_terminal(experiment, params, question="")           prints them; without a question it asks
 
@@ -50,10 +50,12 @@ class Attempt:
 def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
     """Asks the newest checkpoint a question, or those that are typed; prints all attempts.
 
-    Raises: InputError if there is no checkpoint, or the question cannot be asked.
+    Without a checkpoint the loaded weights are asked.
+    Raises: InputError if the question cannot be asked.
     """
-    with runs.trained(settings, folder, "try") as (run, stage, at_step, params):
-        run.log.say(f"{settings.model.source} after {stage.name}, step {at_step}")
+    with runs.newest(settings, folder, "try", trained=False) as (run, stage, at_step, params):
+        after = run.trained_so_far(stage, at_step)
+        run.log.say(f"{settings.model.source}, {after or 'as loaded: nothing is trained here yet'}")
         at_terminal(run.experiment, run.experiment.weights(params), question)
 
 

@@ -53,7 +53,7 @@ def export_latest(
             "--export_adapters writes the adapters that a run with LoRA trains, and "
             "config.model.lora.rank is 0: all weights are trained. Leave it out."
         )
-    with runs.trained(settings, folder, "export") as (run, stage, at_step, params):
+    with runs.newest(settings, folder, "export") as (run, stage, at_step, params):
         target = Path(to) if to else folder / "export"
         if adapters:
             said = write_adapters(run.experiment, params, target)

@@ -19,6 +19,7 @@ from score_jax.workdir import alarms, runlog
 
 POINTS = 300  # of a curve, per stage
 TRANSCRIPT_CHARACTERS = 40_000_000  # on the page, of all evaluations together
+_LOADED = {"stage": None, "step": 0, "within": False}  # the place of weights before training
 _PARTS = ("rollout", "grade", "update")  # of a step's time
 
 
@@ -126,10 +127,14 @@ def _evaluations(folder: Path, plan: Sequence[Mapping[str, Any]]) -> list[dict[s
 
     `stage` is the stage of the recipe, None for the weights that training began with. `step` counts
     from the beginning of the run. `within` is true unless the evaluation is at the stage's end.
+    If there are none of these, that of --mode=evaluate is shown, of weights as they were loaded.
     """
     found = []
-    for path in (folder / "evaluations").glob("*.json"):
-        place = _place(path.stem, plan)
+    paths = (folder / "evaluations").glob("*.json")
+    placed = {path: _place(path.stem, plan) for path in paths}
+    if not any(placed.values()) and (latest := folder / "evaluations" / "latest.json") in placed:
+        placed[latest] = _LOADED
+    for path, place in placed.items():
         if place is None:
             continue  # `latest`, or of another recipe
         try:
@@ -152,7 +157,7 @@ def _place(name: str, plan: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         stem, _, step = name.rpartition("-")
         if stem == stage["name"] and step.isdecimal():
             return {"stage": stem, "step": stage["before"] + int(step), "within": True}
-    return {"stage": None, "step": 0, "within": False} if name == "base" else None
+    return _LOADED if name == "base" else None
 
 
 def _alarms(
