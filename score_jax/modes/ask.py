@@ -54,8 +54,9 @@ def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
     Raises: InputError if the question cannot be asked.
     """
     with runs.newest(settings, folder, "try", trained=False) as (run, stage, at_step, params):
-        after = run.trained_so_far(stage, at_step)
-        run.log.say(f"{settings.model.source}, {after or 'as loaded: nothing is trained here yet'}")
+        trained = run.trained_so_far(stage, at_step)
+        after = f"after {stage.name}, step {at_step}" if trained else "as loaded, not trained here"
+        run.log.say(f"{settings.model.source} {after}")
         at_terminal(run.experiment, run.experiment.weights(params), question)
 
 

@@ -2,6 +2,7 @@ r"""Prompts of one's own: which fields of a row a text asks for, and the text wi
 
     fields_of(text)          names in the order of the text, each once
     filled(text, value_of)   the text with value_of(name) in place of each name
+    pieces(text)             what it is made of: texts, and names of fields
 
     {problem}, {context}          a field of the row
     {meta.topic}, {choices.0}     one inside an object or a list
@@ -28,19 +29,21 @@ _TEX = re.compile(r"\\[A-Za-z]+\*?|\\.|[\^_]", re.DOTALL)
 _OPTION = re.compile(r"\[[^\[\]{}]*\](?=\{)")  # \sqrt[3]{x}
 
 
-class _Piece(NamedTuple):
-    text: str
+class Piece(NamedTuple):
+    """A part of a prompt."""
+
+    text: str  # as it is sent, or the name of a field
     is_field: bool = False
 
 
 def fields_of(text: str) -> list[str]:
     """The fields that a text asks for, in order, each once."""
-    return list(dict.fromkeys(piece.text for piece in _pieces(text) if piece.is_field))
+    return list(dict.fromkeys(piece.text for piece in pieces(text) if piece.is_field))
 
 
 def filled(text: str, value_of: Callable[[str], str]) -> str:
     """The text with each field's value; values are not looked through for fields again."""
-    return "".join(value_of(p.text) if p.is_field else p.text for p in _pieces(text))
+    return "".join(value_of(p.text) if p.is_field else p.text for p in pieces(text))
 
 
 def check(text: str, setting: str) -> None:
@@ -58,27 +61,33 @@ def check(text: str, setting: str) -> None:
 
 
 @functools.lru_cache
-def _pieces(text: str) -> tuple[_Piece, ...]:
-    return tuple(_read(text))
+def pieces(text: str) -> tuple[Piece, ...]:
+    """The parts of a prompt in their order."""
+    found: list[Piece] = []
+    for piece in _read(text):
+        if found and not (piece.is_field or found[-1].is_field):
+            piece = Piece(found.pop().text + piece.text)
+        found.append(piece)
+    return tuple(found)
 
 
-def _read(text: str) -> Iterator[_Piece]:
+def _read(text: str) -> Iterator[Piece]:
     at = 0
     while at < len(text):
         if tex := _TEX.match(text, at):
             takes_groups = tex[0] in "^_" or tex[0][1].isalpha()
             end = _behind_groups(text, tex.end()) if takes_groups else tex.end()
-            yield _Piece(text[at:end])
+            yield Piece(text[at:end])
         elif field := _FIELD.match(text, at):
             braced, doubled, name = field.groups()
             if braced:
-                yield from (_Piece("{"), _Piece(braced[1:-1], True), _Piece("}"))
+                yield from (Piece("{"), Piece(braced[1:-1], True), Piece("}"))
             else:
-                yield _Piece(doubled) if doubled else _Piece(name, True)
+                yield Piece(doubled) if doubled else Piece(name, True)
             end = field.end()
         else:
             end = at + 1
-            yield _Piece(text[at])
+            yield Piece(text[at])
         at = end
 
 

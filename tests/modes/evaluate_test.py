@@ -84,5 +84,5 @@ def test_an_evaluation_of_other_problems_sets_the_one_before_aside(tmp_path):
 def test_a_question_is_put_to_weights_that_nobody_trained(tmp_path, capsys):
     ask.ask_latest(without_base(), tmp_path / "new", "7+8+5")
     said = capsys.readouterr().out
-    assert "preset:quickstart, as loaded: nothing is trained here yet" in said
+    assert "preset:quickstart as loaded, not trained here" in said
     assert "Attempt 1" in said and "Attempt 2" in said

@@ -58,6 +58,15 @@ def test_a_text_without_a_place_for_the_problem_is_refused(text):
 def test_a_long_prompt_is_read_once():
     text = "x" * 5000 + "{problem}"
     assert filled(text) == filled(text)
-    before = prompt_text._pieces.cache_info().misses
+    before = prompt_text.pieces.cache_info().misses
     filled(text)
-    assert prompt_text._pieces.cache_info().misses == before
+    assert prompt_text.pieces.cache_info().misses == before
+
+
+def test_pieces_are_texts_and_fields_in_turn():
+    assert prompt_text.pieces(r"\frac{a}{b}: {problem}{x}!") == (
+        (r"\frac{a}{b}: ", False),
+        ("problem", True),
+        ("x", True),
+        ("!", False),
+    )
