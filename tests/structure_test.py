@@ -37,6 +37,7 @@ _TESTS_OF_NO_FILE = {
     "configs_test.py",
     "docs_test.py",
     "notebook_test.py",
+    "own_task_test.py",
     "package_test.py",
     "recipes_test.py",
     "splits_test.py",

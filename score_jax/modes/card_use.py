@@ -26,13 +26,14 @@ def section(experiment: Experiment, name: str, base: str, adapters: bool = False
     s = experiment.settings
     pieces, instructions = _prompts(s)
     shown = "".join(f"{{{p.text}}}" if p.is_field else p.text for p in pieces)
+    beside = "" if "/" in name else f", started beside the folder `{name}`"
     parts = [
         "## Prompts",
         *([f"System text:\n\n{fenced(s.problems.system)}"] if s.problems.system else []),
         f"First turn, with {_listed(pieces)} in place of the braces:\n\n{fenced(shown)}",
         *(f"Then, as the next turn of the user:\n\n{fenced(text)}" for text in instructions),
         "## Use",
-        f"A server:\n\n{fenced(_serve(s, experiment, name, base, adapters), 'bash')}",
+        f"A server{beside}:\n\n{fenced(_serve(s, experiment, name, base, adapters), 'bash')}",
         "Both attempts of it. The model was trained on the first answer exactly as it was sampled; "
         f"here it is sent back as text:\n\n{fenced(client(experiment, name), 'python')}",
     ]

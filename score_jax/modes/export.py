@@ -70,8 +70,7 @@ def export_latest(
             said = write_adapters(run.experiment, params, target)
         else:
             said = write(run.experiment, params, target, dtype=dtype)
-        name = push_to or str(target)
-        model_card.write(run, target, trained=trained, name=name, adapters=adapters)
+        model_card.write(run, target, trained=trained, hub_name=push_to, adapters=adapters)
         run.log.say(f"{trained}: {said} Its model card: {target / model_card.NAME}")
         if client:
             run.log.say(f"Pushed to {push.push(client, target, push_to, trained)}")

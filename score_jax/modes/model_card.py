@@ -47,12 +47,14 @@ class Base:
     license: str = ""
 
 
-def write(run: Run, folder: Path, *, trained: str, name: str, adapters: bool = False) -> None:
+def write(
+    run: Run, folder: Path, *, trained: str, hub_name: str = "", adapters: bool = False
+) -> None:
     """Writes the card of an export.
 
     Args:
       trained: the stage and step of the exported weights, in words.
-      name: how users name the model: OWNER/NAME of the hub, or its folder.
+      hub_name: OWNER/NAME of the hub, if it goes there; else commands name the folder.
       adapters: whether only LoRA's adapters are exported.
     Raises: InputError if the folder cannot be written.
     """
@@ -61,7 +63,7 @@ def write(run: Run, folder: Path, *, trained: str, name: str, adapters: bool = F
     found = summary.evaluations(run.folder, settings.recipe, tuple(settings.problems.tests))
     parts = [
         _head(base, adapters),
-        f"# {name.rstrip('/').rpartition('/')[2]}\n\n"
+        f"# {Path(hub_name or run.folder.resolve()).name}\n\n"
         f"{base.name}, trained by score_jax {score_jax.__version__} with SCoRe ([arXiv 2409.12917]"
         "(https://arxiv.org/abs/2409.12917)) to correct its own first answer. These are "
         f"{'the LoRA adapters' if adapters else 'the weights'} of {trained}.",
@@ -69,7 +71,9 @@ def write(run: Run, folder: Path, *, trained: str, name: str, adapters: bool = F
         f"## Data\n\n{_data(settings)}",
         f"## Training\n\n{_recipe(settings)}",
         f"## Results\n\n{_results(found, settings)}",
-        card_use.section(run.experiment, name, base.hub_id or base.name, adapters),
+        card_use.section(
+            run.experiment, hub_name or folder.name, base.hub_id or base.name, adapters
+        ),
     ]
     try:
         jsonfiles.write_text(folder / NAME, "\n\n".join(parts) + "\n")

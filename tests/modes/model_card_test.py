@@ -72,7 +72,7 @@ def test_a_card_names_base_licence_data_recipe_and_results(made, tmp_path, capsy
     changed = json.loads(changed)
     assert changed["stages.stage2.bonus"] == 7.5 and changed["seed"] == 5
     assert changed["model.source"] == "source" and "rollout.top_k" not in changed
-    assert str(tmp_path) not in section(card, "Training")  # nobody else's folders
+    assert "# run\n" in card and str(tmp_path) not in card  # nobody else's folders
     results = section(card, "Results")
     assert "| base | 8 | 0.250 [0.100, 0.400] | 0.500 | +0.250 [-0.100, +0.600] |" in results
     assert "| stage2 | 8 |" in results and "stage1" not in results
@@ -186,9 +186,9 @@ def test_the_commands_of_a_card_name_the_export_and_its_settings(made, tmp_path)
     card = made(*OWN, "--config.rollout.max_attempt_tokens=77")
     use = section(card, "Use")
     serve, lm_eval = blocks(use, "bash")
-    export = tmp_path / "run" / "export"
-    assert re.fullmatch(rf"vllm serve {export} --dtype float32 --max-model-len \d+", serve)
-    assert f"pretrained={export},dtype=float32,add_bos_token=False" in lm_eval
+    assert re.fullmatch(r"vllm serve export --dtype float32 --max-model-len \d+", serve)
+    assert "beside the folder `export`" in use and str(tmp_path) not in card
+    assert "pretrained=export,dtype=float32,add_bos_token=False" in lm_eval
     assert "--apply_chat_template" in lm_eval
     yaml = pytest.importorskip("yaml")
     (task,) = blocks(use, "yaml")
