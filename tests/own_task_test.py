@@ -70,4 +70,4 @@ def test_the_reward_rises_as_the_page_says(done):
     ends = [row["reward/attempt2"] for row in rows]
     said = re.search(r"from (0\.\d+) at step 1 to (0\.\d+) at step 20", docs_test.text_of(PAGE))
     assert ends[0] == pytest.approx(float(said[1]), abs=0.02)
-    assert ends[-1] == pytest.approx(float(said[2]), abs=0.06) and ends[-1] > ends[0] + 0.02
+    assert ends[-1] == pytest.approx(float(said[2]), abs=0.05) and ends[-1] > ends[0] + 0.02

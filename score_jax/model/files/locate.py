@@ -26,7 +26,8 @@ from score_jax.problem import InputError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LISTED = 20  # names in one message
-_SMALL = ["*.json", "*.model", "*.jinja"]  # files of the hub that are no weights
+# Files of the hub that are no weights. The card states the licence.
+_SMALL = ["*.json", "*.model", "*.jinja", "README.md"]
 
 
 @dataclasses.dataclass(frozen=True)
