@@ -28,14 +28,14 @@ from score_jax.model import families, rope, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError, Problem, nearest
+from score_jax.problem import InputError, Problem
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
-from score_jax.text import stops, templates, tokenizer
-from score_jax.text.prompts import PROMPTS, SELF_REFINE, STOPS, VERDICTS
+from score_jax.text import prompts, stops, templates, tokenizer
+from score_jax.text.prompts import SELF_REFINE, STOPS, VERDICTS
 
 PADDING = 1024  # rows; published embeddings have fewer rows of padding
 GREEDY = Policy(temperature=0.0)
@@ -158,6 +158,7 @@ class Experiment:
             dtype=self.settings.model.dtype,
             cache_layout=layout_for(self.platform),
             untied=self.platform == "cpu",
+            instructions=self.instructions if len(self.instructions) > 1 else (),
             stops=self._automaton,
             close_stopped=self.template.closes_stopped,
         )
@@ -264,9 +265,20 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
         )
 
+    @property
+    def instructions(self) -> tuple[tuple[int, ...], ...]:
+        """The ids between two attempts: one tuple for all, or one for each later attempt."""
+        texts = self.settings.problems.instructions[1:]
+        own = self.template.instruction_ids
+        return tuple(map(tuple, (own, *map(self.instruction_ids, texts))))
+
     def instruction_ids(self, instruction: str) -> list[int]:
         """The ids between two attempts with this instruction in place of the run's own."""
         return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
+
+    def sent(self, problem: Problem) -> dict[str, str]:
+        """The texts that the model gets around its attempts, special tokens visible."""
+        return self.template.sent(problem, self.instructions)
 
     def texts(self, episode: Episode) -> list[list[str]]:
         """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
@@ -296,19 +308,17 @@ def template_of_source(settings: Settings) -> templates.Template:
 def template_of(
     settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
-    """A run's template, with the given instruction or else the prompt's own."""
-    prompt = settings.problems.prompt
-    if prompt not in PROMPTS:
-        raise InputError(
-            f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"
-        )
-    prompt_format, own = PROMPTS[prompt]
+    """A run's template, with the given instruction or else the prompt's own, its first."""
+    problems = settings.problems
+    prompt_format, own = prompts.chosen(
+        problems.prompt, problems.prompt_text, problems.instructions
+    )
     return templates.make(
         settings.model.template,
         text,
-        system=settings.problems.system,
+        system=problems.system,
         prompt_format=prompt_format,
-        instruction=own if instruction is None else instruction,
+        instruction=instruction if instruction is not None else own[0] if own else "",
         thinking=settings.model.thinking,
         arguments=settings.model.template_arguments,
         date=settings.model.template_date,
@@ -323,8 +333,8 @@ def stops_of(settings: Settings) -> stops.Stops:
     """
     problems = settings.problems
     wanted = stops.Stops(problems.stop_before, problems.stop_after)
-    sets = (problems, problems.test, *problems.mixture.values(), *problems.tests.values())
-    for prompt in dict.fromkeys(one.prompt for one in sets):
+    sets = (problems.test, *problems.mixture.values(), *problems.tests.values())
+    for prompt in dict.fromkeys((problems.prompt, *(one.prompt for one in sets))):
         if problems.prompt_stops and prompt in STOPS:
             wanted += STOPS[prompt]
     return wanted
@@ -368,9 +378,10 @@ def _check(experiment: Experiment) -> int:
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
             "the instruction between two attempts is empty, so nothing asks for the second one. "
-            "Choose another config.problems.prompt, or set config.rollout.attempts to 1."
+            "Choose another config.problems.prompt or instruction_text, or set "
+            "config.rollout.attempts to 1."
         )
-    turn = len(template.instruction_ids) + len(template.turn_end_ids)
+    turn = max(map(len, experiment.instructions)) + len(template.turn_end_ids)
     attempts = max(rollout.attempts, settings.evaluation.attempts)
     if settings.evaluation.protocol == "self_refine":
         known = settings.problems.prompt in SELF_REFINE

@@ -1,6 +1,7 @@
 """What is checked once the model and its tokenizer are known."""
 
 import dataclasses
+import json
 import types
 
 import jax
@@ -13,6 +14,7 @@ from score_jax.experiment import Experiment
 from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
+from score_jax.run import Run
 from score_jax.text import tokenizer
 from score_jax.text.prompts import STOPS
 from score_jax.text.stops import Stops
@@ -194,3 +196,48 @@ def test_stop_sequences_that_cannot_work_are_refused_when_a_run_opens(monkeypatc
         dataclasses.replace(
             opened, settings=dataclasses.replace(opened.settings, problems=problems)
         )
+
+
+OWN = {"prompt": "", "prompt_text": "{problem}", "instruction_text": "?+"}
+
+
+def with_prompt(**changes):
+    settings = tiny_settings()
+    problems = dataclasses.replace(settings.problems, **(OWN | changes))
+    rollout = dataclasses.replace(settings.rollout, attempts=3)
+    return dataclasses.replace(settings, problems=problems, rollout=rollout)
+
+
+def test_texts_of_ones_own_are_the_prompt_and_the_instruction():
+    made = Experiment.open(with_prompt())
+    encode = made.template.tokenizer.encode
+    assert made.instructions == (tuple(encode("?+")),)
+    assert made.episode_settings().instruction == tuple(encode("?+"))
+    assert made.template.first_turn("1+2=") == encode("1+2=")
+
+
+def test_several_instructions_are_read_and_for_now_refused(monkeypatch):
+    several = with_prompt(instruction_text=("?", "+?"))
+    with pytest.raises(InputError, match="has 2 texts, and the rollout puts one instruction"):
+        Experiment.open(several)
+    monkeypatch.setattr(experiment, "_check", lambda made: None)
+    made = Experiment.open(several)
+    assert made.instructions == tuple(tuple(made.template.tokenizer.encode(t)) for t in ("?", "+?"))
+
+
+def test_a_prompt_that_cannot_be_is_refused_before_weights_are_looked_for(tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("weights were looked for")
+
+    monkeypatch.setattr(experiment.Experiment, "open", never)
+    text = "{times}:{problem}="
+    rows = [{"problem": f"{n}", "answer": "1"} for n in range(9)]
+    for split in ("train", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    settings = with_prompt(name="jsonl", path=str(tmp_path), prompt_text=text)
+    with pytest.raises(InputError, match=r"train\.jsonl, line 1: there is no field 'times'"):
+        Run.start(settings, tmp_path / "run", None, None)
+    settings = with_prompt(name="jsonl", path=str(tmp_path), prompt_text="1+2=")
+    with pytest.raises(InputError, match=r"prompt_text='1\+2=' has no \{problem\}"):
+        Run.start(settings, tmp_path / "run", None, None)

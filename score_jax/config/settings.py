@@ -119,6 +119,7 @@ class SourceSettings:
     path: str = ""
     split: str = ""  # empty: "train", or "test" for evaluation
     prompt: str = ""  # must have the instruction of problems.prompt; empty: problems.prompt
+    prompt_text: str = ""  # instead of prompt: a text, as ProblemSettings.prompt_text
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     solutions: bool = False  # as ProblemSettings.solutions
     weight: AboveZero = 1.0  # of this set in a mixture, relative to the other weights
@@ -131,12 +132,17 @@ class ProblemSettings:
     # A key of data.problems.PROBLEM_SETS; for your own problems "jsonl", "parquet", "hf:OWNER/NAME"
     # (Hugging Face hub) or "tfds:NAME".
     name: str
-    prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
+    prompt: str = ""  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
     stop_before: tuple[str, ...] = ()  # texts that end an attempt and do not belong to it
     stop_after: tuple[str, ...] = ()  # texts that end an attempt and belong to it
     prompt_stops: bool = True  # attempts also end at the named prompt's own stop sequences
+    # In place of `prompt`, with instruction_text: the first turn. {problem}, {context} and
+    # {meta.topic} in it are fields of the rows; {{context}} is the text {context}; other braces, as
+    # TeX has them, are text. See text/prompt_text.py.
+    prompt_text: str = ""
+    instruction_text: str | tuple[str, ...] = ""  # before each later attempt, or one for each
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict
@@ -154,6 +160,12 @@ class ProblemSettings:
         default_factory=dict
     )  # further sets for evaluation, reported by their names
     curriculum_steps: Count = 0  # RL steps until the hardest level has joined; 0: all at once
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The texts of `instruction_text`: none, one, or one per later attempt."""
+        texts = self.instruction_text
+        return texts if isinstance(texts, tuple) else (texts,) if texts else ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 First come the prompt and the instruction exactly as the model gets them, special tokens included.
 
-    ask_latest(settings, folder, question)                 the newest checkpoint of a work directory
+    ask_latest(settings, folder, question)                 the newest checkpoint, or what is loaded
     answer(experiment, params, question) -> attempts       decoded greedily, as in an evaluation
     at_terminal(experiment, params, question="")           prints them; without a question it asks
 
@@ -26,10 +26,10 @@ import rich.text
 
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.data.sets import arithmetic
+from score_jax.data import asked
 from score_jax.evaluation.edits import edit_ratio, word_diff
 from score_jax.experiment import GREEDY, Experiment
-from score_jax.problem import InputError, Problem
+from score_jax.problem import InputError
 from score_jax.rollout import episode
 from score_jax.runtime import sharding
 from score_jax.structs import Params
@@ -52,10 +52,13 @@ class Attempt:
 def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
     """Asks the newest checkpoint a question, or those that are typed; prints all attempts.
 
-    Raises: InputError if there is no checkpoint, or the question cannot be asked.
+    Without a checkpoint the loaded weights are asked.
+    Raises: InputError if the question cannot be asked.
     """
-    with runs.trained(settings, folder, "try") as (run, stage, at_step, params):
-        run.log.say(f"{settings.model.source} after {stage.name}, step {at_step}")
+    with runs.newest(settings, folder, "try", trained=False) as (run, stage, at_step, params):
+        trained = run.trained_so_far(stage, at_step)
+        after = f"after {stage.name}, step {at_step}" if trained else "as loaded, not trained here"
+        run.log.say(f"{settings.model.source} {after}")
         at_terminal(run.experiment, run.experiment.weights(params), question)
 
 
@@ -64,18 +67,16 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
 
     Raises: InputError for a question that is empty, too long, or has characters without a token.
     """
-    settings, question = experiment.settings, _problem(experiment, question).prompt
-    tokens, limit = (
-        len(experiment.template.first_turn(question)),
-        settings.rollout.max_prompt_tokens,
-    )
+    settings, encode = experiment.settings, experiment.template.first_turn
+    problem = asked.of_question(question, settings.problems)
+    tokens, limit = len(asked.encoded(problem, encode)), settings.rollout.max_prompt_tokens
     if tokens > limit:
         raise InputError(
             f"the question has {tokens} tokens and this run takes at most {limit}. Ask a shorter "
             "one, or train with a larger config.rollout.max_prompt_tokens."
         )
     ((prompts, _),) = experiment.evaluation_batches(
-        [_problem(experiment, question)],
+        [problem],
         sharding.batch_size(experiment.mesh),  # the same question on each device
     )
     sampled = episode.run(
@@ -90,14 +91,6 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
         Attempt(text, int(np.sum(attempt_T == a + 1)), bool(truncated_A[a]))
         for a, text in enumerate(experiment.texts(sampled)[0])
     ]
-
-
-def _problem(experiment: Experiment, question: str) -> Problem:
-    if experiment.settings.problems.name == arithmetic.NAME:
-        question = arithmetic.prompt(question)
-    if not question.strip():
-        raise InputError("the question is empty. Type one, or give --question=TEXT.")
-    return Problem(id="question", prompt=question, gold="")
 
 
 def at_terminal(
@@ -115,7 +108,8 @@ def at_terminal(
 
     def ask(question: str) -> None:
         attempts = answer(experiment, params, question)
-        show_sent(console, experiment.template.sent(_problem(experiment, question)))
+        problem = asked.of_question(question, experiment.settings.problems)
+        show_sent(console, experiment.sent(problem))
         show(console, attempts)
 
     if question:

@@ -129,15 +129,23 @@ class Template:
         lead = self.tokenizer.encode(self.answer_prefix) if self.answer_prefix else []
         return self.tokenizer.decode([*lead, *ids])
 
-    def sent(self, problem: Problem) -> dict[str, str]:
-        """The texts that the model gets around its attempts, special tokens visible."""
+    def sent(self, problem: Problem, instructions: Sequence[Sequence[int]] = ()) -> dict[str, str]:
+        """The texts that the model gets around its attempts, special tokens visible.
+
+        instructions: ids before attempts 2, 3, …; empty: the template's own.
+        """
         ids = self.first_turn(
-            problem.prompt, problem.prompt_format, problem.first_attempt, problem.system
+            problem.asked or problem.prompt,
+            _PLACE if problem.asked else problem.prompt_format,
+            problem.first_attempt,
+            problem.system,
         )
+        asked = [self.tokenizer.show(ids) for ids in instructions or [self.instruction_ids]]
+        names = [f"instruction {n}" for n in range(1, 1 + len(asked))]
         return {
             "prompt": self.tokenizer.show(ids),
-            "instruction": self.tokenizer.show(self.instruction_ids),
-            "behind a truncated attempt": self.tokenizer.show(self.turn_end_ids),
+            **dict(zip(names if len(asked) > 1 else ["instruction"], asked, strict=True)),
+            "after a truncated attempt": self.tokenizer.show(self.turn_end_ids),
         }
 
     def attempt_ids(self, text: str) -> list[int]:

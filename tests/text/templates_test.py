@@ -617,7 +617,7 @@ def test_what_is_sent_is_shown_with_its_special_tokens(smollm2):
         "prompt": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nQ: 2+2 <|im_end|>"
         "<|im_end|>\n<|im_start|>assistant\n",
         "instruction": "\n<|im_start|>user\nAgain?<|im_end|>\n<|im_start|>assistant\n",
-        "behind a truncated attempt": "<|im_end|>",
+        "after a truncated attempt": "<|im_end|>",
     }
 
 
