@@ -54,9 +54,13 @@ def folder(tmp_path) -> str:
 
 def test_published_shapes_have_the_parameters_that_are_published():
     billions = {
-        **{"gemma-2-2b": 2.61, "gemma-2-9b": 9.24, "Llama-3.1-8B": 8.03},
-        **{"Mistral-7B-Instruct-v0.3": 7.25, "SmolLM3-3B": 3.08},
-        **{"gemma-3-4b-it": 3.88, "gemma-3-4b-pt": 3.88},  # without the part that sees
+        "gemma-2-2b": 2.61,
+        "gemma-2-9b": 9.24,
+        "Llama-3.1-8B": 8.03,
+        "Mistral-7B-Instruct-v0.3": 7.25,
+        "SmolLM3-3B": 3.08,
+        "gemma-3-4b-it": 3.88,
+        "gemma-3-4b-pt": 3.88,  # without the part that sees
     }
     for name, described in PUBLISHED.items():
         model = config_formats.from_huggingface(described, name)
