@@ -15,12 +15,11 @@ a problem, a system text or an instruction is encoded as ordinary characters.
 import dataclasses
 import datetime
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_jax.problem import InputError, Problem, nearest
-from score_jax.text import frames
+from score_jax.text import forms, frames
 from score_jax.text.frames import Frame, Slot
 from score_jax.text.jinja import ChatTemplate, Messages
 from score_jax.text.tokenizers.base import Tokenizer
@@ -31,41 +30,6 @@ TODAY = "2024-07-26"
 # What switches thoughts on and off in templates of models that can do both.
 _SWITCHES = ("enable_thinking", "thinking")
 
-# Usual forms, for models with the tokens but without a template.
-FORMS = {
-    "chatml": (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
-        "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
-    ),
-    "llama3": (
-        "{{ '<|begin_of_text|>' }}{% for m in messages %}"
-        "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim }}"
-        "{{ '<|eot_id|>' }}{% endfor %}"
-        "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
-    ),
-    "gemma": (
-        "{{ '<bos>' }}{% set system = namespace(text='') %}{% for m in messages %}"
-        "{% if m.role == 'system' %}{% set system.text = m.content + '\\n\\n' %}{% else %}"
-        "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\\n' }}"
-        "{{ system.text + m.content | trim + '<end_of_turn>\\n' }}{% set system.text = '' %}"
-        "{% endif %}{% endfor %}{{ '<start_of_turn>model\\n' }}"
-    ),
-    "llama2": (
-        "{% set system = namespace(text='') %}{% for m in messages %}{% if m.role == 'system' %}"
-        "{% set system.text = '<<SYS>>\\n' + m.content + '\\n<</SYS>>\\n\\n' %}"
-        "{% elif m.role == 'user' %}{{ '<s>[INST] ' + (system.text + m.content).strip() }}"
-        "{{ ' [/INST]' }}{% set system.text = '' %}"
-        "{% else %}{{ ' ' + m.content.strip() + ' </s>' }}{% endif %}{% endfor %}"
-    ),
-}
-# The special tokens without which a form makes no sense.
-_TOKENS = {
-    "chatml": ("<|im_start|>", "<|im_end|>"),
-    "llama2": ("<s>", "</s>"),
-    "llama3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    "gemma": ("<bos>", "<start_of_turn>", "<end_of_turn>"),
-}
-NAMES = ("auto", "plain", *FORMS)
 _PLAIN = Frame(first=(Slot("problem"),), margin="", later=(Slot("instruction"),))
 
 
@@ -103,7 +67,7 @@ class Template:
         if system and self.name == "plain":
             raise InputError(
                 f"The template 'plain' has no place for the system text {system[:60]!r}. Put it "
-                f"into the prompt format, or choose one of {', '.join(FORMS)}."
+                f"into the prompt format, or choose one of {', '.join(forms.FORMS)}."
             )
         if frame.later != self.later:
             raise InputError(
@@ -199,7 +163,7 @@ def make(
     """Makes the template of that name for a tokenizer.
 
     name: "auto" takes the model's own chat template, or "plain" if it has none; "plain" adds
-        nothing to the prompt; one of FORMS; or the name of a .jinja file.
+        nothing to the prompt; one of forms.FORMS; or the name of a .jinja file.
     system: system text; empty does what the model's own template does without one (SmolLM2 and
         Qwen2.5 have a default text, others none). Not for "plain".
     instruction: the request for another attempt, the same after every attempt.
@@ -216,7 +180,7 @@ def make(
             f"The prompt format {prompt_format[:80]!r} has {_PLACE} {prompt_format.count(_PLACE)} "
             f"times; it must have it once, in place of the problem's text. Add {_PLACE}."
         )
-    program = _program(name, tokenizer)
+    program = forms.program(name, tokenizer)
     made = functools.partial(
         Template,
         prompt_format=prompt_format,
@@ -279,31 +243,6 @@ def _parts(pieces: tuple[frames.Piece, ...], texts: Mapping[str, str]) -> list[t
         (piece, True) if isinstance(piece, str) else (piece.trimmed(texts[piece.name]), False)
         for piece in pieces
     ]
-
-
-def _program(name: str, tokenizer: Tokenizer) -> str:
-    """The Jinja text of a template; empty for "plain"."""
-    if name == "auto":
-        # Base models often have the tokens too, but unused; only chat models have a template.
-        return tokenizer.chat_template
-    if name in FORMS:
-        missing = [text for text in _TOKENS[name] if tokenizer.token_id(text) is None]
-        if missing:
-            known = ", ".join(list(tokenizer.special)[:8]) or "none"
-            raise InputError(
-                f"The template {name!r} needs the special tokens {', '.join(missing)}, which this "
-                f"vocabulary lacks (it has: {known}). Set config.model.template to 'auto', or to "
-                "'plain' for a base model."
-            )
-        return FORMS[name]
-    if name == "plain":
-        return ""
-    path = pathlib.Path(name).expanduser()
-    if path.suffix == ".jinja" and path.is_file():
-        return path.read_text(encoding="utf-8-sig")
-    raise InputError(
-        f"There is no template {name!r}, and no .jinja file of that name. {nearest(name, NAMES)}"
-    )
 
 
 _compiled = functools.lru_cache(maxsize=8)(ChatTemplate)
