@@ -9,7 +9,6 @@ import ast
 import contextlib
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -19,6 +18,8 @@ from ml_collections import ConfigDict
 from score_jax.config.checks import check
 from score_jax.config.settings import CHOICES, MINIMA, Settings
 from score_jax.problem import InputError, nearest
+
+_TEXTS = str | tuple[str, ...]  # the type of a setting that is a text or several
 
 
 def to_config_dict(settings: Settings) -> ConfigDict:
@@ -71,7 +72,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise InputError(f"{path}={value!r} must be a tuple of names.")
         return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
-    if origin is types.UnionType:
+    if hint == _TEXTS:
         return _texts(value, path)
     if origin is Mapping:
         if not isinstance(value, Mapping):

@@ -149,7 +149,7 @@ def run_client():
 
 OWN = (
     "--config.problems.prompt=",
-    "--config.problems.prompt_text=Write \\boxed{answer} or {{this}} in ```.\n"
+    "--config.problems.prompt_text=Write \\boxed{answer} or {{this}} in ```. {# {{ x }} {%\n"
     '{meta.hint}: "{problem}"',
     "--config.problems.instruction_text=Look 'again' at ``it``.",
 )
@@ -159,7 +159,7 @@ def test_the_client_sends_both_prompts_in_two_turns(made, run_client):
     card = made(*OWN, '--config.problems.system=Be "brief".')
     (first, second) = run_client(card)
     assert first[0] == second[0] == "/v1/chat/completions"
-    asked = 'Write \\boxed{answer} or {this} in ```.\n…: "…"'
+    asked = 'Write \\boxed{answer} or {this} in ```. {# {{ x }} {%\n…: "…"'
     turns = [("system", 'Be "brief".'), ("user", asked)]
     assert [(m["role"], m["content"]) for m in first[1]["messages"]] == turns
     turns += [("assistant", "answer 1"), ("user", "Look 'again' at ``it``.")]
@@ -170,7 +170,7 @@ def test_the_client_sends_both_prompts_in_two_turns(made, run_client):
         assert body["repetition_penalty"] == 1.0 and "chat_template_kwargs" not in body
     shown = section(card, "Prompts")
     assert "with `meta.hint`, `problem` in place of the braces" in shown
-    assert '{meta.hint}: "{problem}"' in shown and "{this} in ```." in shown
+    assert '{meta.hint}: "{problem}"' in shown and "{this} in ```. {# {{ x }} {%\n" in shown
     assert "````text\n" in shown  # the prompt's own fence closes nothing
 
 
@@ -203,7 +203,7 @@ def test_the_commands_of_a_card_name_the_export_and_its_settings(made, tmp_path)
     rendered = environment.from_string(task["doc_to_text"]).render(
         problem="1+1?", meta={"hint": "Sums"}
     )
-    assert rendered == 'Write \\boxed{answer} or {this} in ```.\nSums: "1+1?"'
+    assert rendered == 'Write \\boxed{answer} or {this} in ```. {# {{ x }} {%\nSums: "1+1?"'
 
 
 def test_adapters_are_served_over_their_base(source, tmp_path):  # noqa: F811
