@@ -12,6 +12,7 @@ import inspect
 import io
 import re
 import tokenize
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -116,6 +117,8 @@ def _type(hint: Any) -> str:
         return "str"
     if isinstance(hint, type) and typing.get_origin(hint) is None:
         return hint.__name__
+    if isinstance(hint, types.UnionType):
+        return " or ".join(map(_type, typing.get_args(hint)))
     of = [a.__name__ for a in typing.get_args(hint) if isinstance(a, type)]
     return f"{typing.get_origin(hint).__name__.lower()} of {of[-1]}"
 

@@ -189,6 +189,7 @@ def _best_step(folder: Path, stage: str) -> int | None:
         step = path.stem.removeprefix(f"{stage}-")
         if step.isdigit():
             metrics = json.loads(path.read_text())
-            last = max(key for key in metrics if key.startswith("accuracy_attempt"))
-            found.append((metrics[last], int(step)))
+            prefix = "accuracy_attempt"
+            last = max(int(key[len(prefix) :]) for key in metrics if key.startswith(prefix))
+            found.append((metrics[f"{prefix}{last}"], int(step)))
     return max(found)[1] if found else None

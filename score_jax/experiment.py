@@ -24,18 +24,18 @@ from score_jax.data import pipeline
 from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.step import LearnerSettings, TrainState
-from score_jax.model import families, transformer, weights
+from score_jax.model import families, rope, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError, Problem, nearest
+from score_jax.problem import InputError, Problem
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
-from score_jax.text import stops, templates, tokenizer
-from score_jax.text.prompts import PROMPTS, SELF_REFINE, STOPS, VERDICTS
+from score_jax.text import prompts, stops, templates, tokenizer
+from score_jax.text.prompts import SELF_REFINE, STOPS, VERDICTS
 
 PADDING = 1024  # rows; published embeddings have fewer rows of padding
 GREEDY = Policy(temperature=0.0)
@@ -59,7 +59,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         set_matmul_precision(self.settings.model.dtype)
-        _check(self)
+        # Rotary frequencies may depend on it, and must be the same in sampler and learner.
+        object.__setattr__(self, "model", rope.for_rows(self.model, _check(self)))
 
     @classmethod
     def open(cls, settings: Settings, template: templates.Template | None = None) -> "Experiment":
@@ -71,8 +72,10 @@ class Experiment:
         source = settings.model.source
         template = template or template_of_source(settings)
         preset = source.startswith(PRESET)
-        model = families.preset(source) if preset else weights.shape(source)
+        model = families.preset(source) if preset else weights.described(source)
         opened = cls(settings, model, template, mesh)
+        if not preset:  # only now are the weights of a hub's model fetched
+            opened = dataclasses.replace(opened, model=weights.shape(source))
         if not settings.model.lora.rank:
             return opened
         return dataclasses.replace(opened, base=opened.source_params(settings.model.dtype))
@@ -155,6 +158,7 @@ class Experiment:
             dtype=self.settings.model.dtype,
             cache_layout=layout_for(self.platform),
             untied=self.platform == "cpu",
+            instructions=self.instructions if len(self.instructions) > 1 else (),
             stops=self._automaton,
             close_stopped=self.template.closes_stopped,
         )
@@ -263,9 +267,20 @@ class Experiment:
         slots = self.settings.rollout.slots * sharding.batch_size(self.mesh)
         return min(rows, slots) if slots else rows
 
+    @property
+    def instructions(self) -> tuple[tuple[int, ...], ...]:
+        """The ids between two attempts: one tuple for all, or one for each later attempt."""
+        texts = self.settings.problems.instructions[1:]
+        own = self.template.instruction_ids
+        return tuple(map(tuple, (own, *map(self.instruction_ids, texts))))
+
     def instruction_ids(self, instruction: str) -> list[int]:
         """The ids between two attempts with this instruction in place of the run's own."""
         return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
+
+    def sent(self, problem: Problem) -> dict[str, str]:
+        """The texts that the model gets around its attempts, special tokens visible."""
+        return self.template.sent(problem, self.instructions)
 
     def texts(self, episode: Episode) -> list[list[str]]:
         """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
@@ -283,7 +298,7 @@ class Experiment:
         ids = ids_N.tolist()
         if ids and ids[-1] in ends:
             ids.pop()
-        return self.template.tokenizer.decode(ids)
+        return self.template.attempt_text(ids)
 
 
 def template_of_source(settings: Settings) -> templates.Template:
@@ -295,20 +310,21 @@ def template_of_source(settings: Settings) -> templates.Template:
 def template_of(
     settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
 ) -> templates.Template:
-    """A run's template, with the given instruction or else the prompt's own."""
-    prompt = settings.problems.prompt
-    if prompt not in PROMPTS:
-        raise InputError(
-            f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"
-        )
-    prompt_format, own = PROMPTS[prompt]
+    """A run's template, with the given instruction or else the prompt's own, its first."""
+    problems = settings.problems
+    prompt_format, own = prompts.chosen(
+        problems.prompt, problems.prompt_text, problems.instructions
+    )
     return templates.make(
         settings.model.template,
         text,
-        system=settings.problems.system,
+        system=problems.system,
         prompt_format=prompt_format,
-        instruction=own if instruction is None else instruction,
+        instruction=instruction if instruction is not None else own[0] if own else "",
         thinking=settings.model.thinking,
+        arguments=settings.model.template_arguments,
+        date=settings.model.template_date,
+        answer_prefix=settings.model.answer_prefix,
     )
 
 
@@ -319,8 +335,8 @@ def stops_of(settings: Settings) -> stops.Stops:
     """
     problems = settings.problems
     wanted = stops.Stops(problems.stop_before, problems.stop_after)
-    sets = (problems, problems.test, *problems.mixture.values(), *problems.tests.values())
-    for prompt in dict.fromkeys(one.prompt for one in sets):
+    sets = (problems.test, *problems.mixture.values(), *problems.tests.values())
+    for prompt in dict.fromkeys((problems.prompt, *(one.prompt for one in sets))):
         if problems.prompt_stops and prompt in STOPS:
             wanted += STOPS[prompt]
     return wanted
@@ -334,8 +350,11 @@ def _initialiser(model: ModelConfig, mesh: Mesh):
     return jax.jit(functools.partial(transformer.init, model), out_shardings=shardings)
 
 
-def _check(experiment: Experiment) -> None:
-    """Checks what needs the model and its tokenizer. Raises: InputError."""
+def _check(experiment: Experiment) -> int:
+    """Checks what needs the model and its tokenizer. Raises: InputError.
+
+    Returns: tokens of the longest row that training or evaluation can hold.
+    """
     settings, model, template = experiment.settings, experiment.model, experiment.template
     text = template.tokenizer
     # Special tokens beyond the embedding are never made from text (Gemma 3 has one, of images).
@@ -361,9 +380,10 @@ def _check(experiment: Experiment) -> None:
     if rollout.attempts > 1 and not template.instruction_ids:
         raise InputError(
             "the instruction between two attempts is empty, so nothing asks for the second one. "
-            "Choose another config.problems.prompt, or set config.rollout.attempts to 1."
+            "Choose another config.problems.prompt or instruction_text, or set "
+            "config.rollout.attempts to 1."
         )
-    turn = len(template.instruction_ids) + len(template.turn_end_ids)
+    turn = max(map(len, experiment.instructions)) + len(template.turn_end_ids)
     attempts = max(rollout.attempts, settings.evaluation.attempts)
     if settings.evaluation.protocol == "self_refine":
         known = settings.problems.prompt in SELF_REFINE
@@ -382,11 +402,11 @@ def _check(experiment: Experiment) -> None:
     longest = (
         rollout.max_prompt_tokens + attempts * rollout.max_attempt_tokens + (attempts - 1) * turn
     )
-    if longest > model.max_positions:
+    if longest > rope.context(model):
         raise InputError(
             f"an episode can be {longest} tokens long (prompt {rollout.max_prompt_tokens}, "
             f"{attempts} attempts of {rollout.max_attempt_tokens}, instructions of {turn}) "
-            f"and the model's context is {model.max_positions}. Lower "
+            f"and the model's context is {rope.context(model)}. Lower "
             "config.rollout.max_attempt_tokens or config.rollout.max_prompt_tokens."
         )
     for name in settings.recipe:
@@ -406,6 +426,7 @@ def _check(experiment: Experiment) -> None:
                 f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
                 f"must hold the same number of problems. Set it to a multiple of {devices}."
             )
+    return longest
 
 
 def set_matmul_precision(dtype: str) -> None:

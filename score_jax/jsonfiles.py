@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import Any
 
 
+def read(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file of any origin holds; editors of Windows begin it with a byte order mark.
+
+    Raises: OSError, or ValueError if it is not JSON in UTF-8.
+    """
+    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+
+
 def write(path: str | os.PathLike[str], value: Any) -> None:
     """Writes one indented JSON document; `plain` says what it may hold."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")

@@ -9,11 +9,10 @@ loaded weights), unless the stage names another one.
 import dataclasses
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -52,13 +51,13 @@ def train(
     if hosts.lead_says(lambda: _begin(path, settings, base_from)):
         return DONE
     with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
-        run.log.write_config(jsonfiles.plain(settings), device=_device())
+        sent = run.experiment.sent(run.test_problems[0])
+        run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), sent=sent)
         settings_check.check_shared(path)
         at, at_step = run.checkpoints.position()
         where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
-        run.log.say(
-            f"{path}: {' → '.join(settings.recipe)} on {_device()}; {where}, compiling first …"
-        )
+        recipe = " → ".join(settings.recipe)
+        run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
         try:
             _all_stages(run)
         except Interrupted:
@@ -74,7 +73,7 @@ def train(
             tests = list(run.further_tests)
             result = summary.write(path, settings.recipe, wall_sec, versions, compiled, tests)
             run.log.say(summary.table(result))
-            _report(run, page.write, plots.write)
+            run.report(page.write, plots.write)
             run.log.say(f"The run page: {path / 'report' / 'index.html'}")
     return DONE
 
@@ -236,16 +235,7 @@ def _evaluate(
         run.log.say(f"evaluated {name}{on}: {', '.join(shown)} (n={found['n']})")
         for alarm in alarms.of_base(found) if of_set == "base" else ():
             run.log.say(_alarm(name, alarm))
-    _report(run, page.write)
-
-
-def _report(run: Run, *parts: Callable[[Path], Any]) -> None:
-    """Writes parts of the report again. An error there is logged and does not end the run."""
-    for write in parts if hosts.is_lead() else ():
-        try:
-            write(run.folder)
-        except Exception as error:
-            run.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
+    run.report(page.write)
 
 
 class _Pending(NamedTuple):
@@ -317,10 +307,3 @@ def _alarm(where: str, found: alarms.Alarm) -> str:
 def _dispatch_waits() -> bool:
     """Whether dispatching a rollout waits for it: on a GPU the host runs the loop's condition."""
     return jax.default_backend() == "gpu"
-
-
-def _device() -> str:
-    device = jax.devices()[0]
-    on = f"{device.platform}, {os.cpu_count()} CPUs"
-    on += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return f"{jax.device_count()} x {device.device_kind} ({on})"

@@ -51,8 +51,11 @@ def main(argv: Sequence[str]) -> int:
         if not given.workdir and given.mode != "plan":
             raise InputError("--workdir=DIR is missing: the folder of the run, e.g. runs/first.")
         _check_folders(given)
-        if given.question and given.mode != "try":
-            raise InputError("--question is for --mode=try; leave it out, or add that mode.")
+        for name, mode_of_it in (("question", "try"), ("push", "export")):
+            if given[name].value and given.mode != mode_of_it:
+                raise InputError(
+                    f"--{name} is for --mode={mode_of_it}; leave it out, or add that mode."
+                )
         _join_others(given)
         return mode(settings, given)
     except InputError as error:
@@ -85,6 +88,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_boolean(
         "export_adapters", False, "Export only LoRA's adapters, in PEFT's layout.", values
     )
+    flags.DEFINE_string("push", "", "OWNER/NAME: uploads the export to the hub too.", values)
     flags.DEFINE_string("topology", "", "For --mode=plan: a TPU topology, such as v5e:4x4.", values)
     flags.DEFINE_string("question", "", "For --mode=try: the question; empty: you type it.", values)
     flags.DEFINE_string(
@@ -163,6 +167,7 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
         given.export_dir,
         dtype=given.export_dtype,
         adapters=given.export_adapters,
+        push_to=given.push,
     )
     return DONE
 

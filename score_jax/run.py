@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -161,6 +162,14 @@ class Run:
         with self.watchdog.phase(name), self.watch.phase(name, *shape):
             yield
 
+    def report(self, *parts: Callable[[Path], Any]) -> None:
+        """Writes parts of the report again. An error there is logged and does not end the run."""
+        for write in parts if hosts.is_lead() else ():
+            try:
+                write(self.folder)
+            except Exception as error:
+                self.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
+
     def params_of(self, stage: str) -> Params:
         """The params that a finished stage ended with; "base" is the base model in any recipe."""
         if stage == "base" and self.settings.recipe[0] != "base":
@@ -177,6 +186,10 @@ class Run:
         if not index and not at_step:
             return stage, 0, self.experiment.initial_params()
         return stage, at_step, self.checkpoints.params(stage.name, at_step)
+
+    def trained_so_far(self, stage: Stage, at_step: int) -> str:
+        """What `newest_params` has been through, in words; empty for the loaded weights."""
+        return f"{stage.name} at step {at_step}" if at_step or stage.index else ""
 
     def base_reference(self, stage: str) -> Params | None:
         """The frozen base model at the start of `stage`; None while it is still being trained."""
@@ -202,13 +215,15 @@ def opened(
 
 
 @contextlib.contextmanager
-def trained(
-    settings: Settings, folder: Path, mode: str
+def newest(
+    settings: Settings, folder: Path, mode: str, *, trained: bool = True
 ) -> Iterator[tuple[Run, Stage, int, Params]]:
     """A run without problems; stage, step and params of its newest checkpoint.
 
-    mode: what needs it, for messages.
-    Raises: InputError if there is no checkpoint.
+    Args:
+      mode: what needs it, for messages.
+      trained: whether there must be a checkpoint; else the loaded weights will do, at step 0.
+    Raises: InputError if there must be a checkpoint, and there is none.
     """
     if jax.process_count() > 1:
         raise InputError(
@@ -216,7 +231,7 @@ def trained(
             "one host: a checkpoint is restored onto the devices that are there."
         )
     settings_check.check_same_settings(folder, settings)
-    if not any(folder.glob("checkpoints/*/*")):
+    if trained and not any(folder.glob("checkpoints/*/*")):
         raise InputError(
             f"{folder} has no checkpoint: nothing has been trained there yet. Train first (the "
             "same command without --mode), or name the --workdir of a run."

@@ -72,6 +72,8 @@ ELSEWHERE = {
     "kubectl ": "needs a cluster",
     "docker ": "needs docker, and somewhere to push to",
     "ssh-": "makes a key of one's own",
+    "python make_problems.py": "own_task_test.py runs all commands of that page",
+    "python -m score_jax.main --config=digits.py": "as the line before it",
     "pip install '.[cuda,hub]'": "package_test.py installs the wheel, without a network",
     "pip install '.[tpu]'": "as the line before it",
 }

@@ -1,16 +1,20 @@
 """What is checked once the model and its tokenizer are known."""
 
 import dataclasses
+import json
+import types
 
 import jax
+import numpy as np
 import pytest
 
 from score_jax import experiment
 from score_jax.config.settings import LoraSettings, SourceSettings
 from score_jax.experiment import Experiment
-from score_jax.model.families import PRESETS
+from score_jax.model.families import PRESETS, ModelConfig
 from score_jax.problem import InputError
 from score_jax.rl.policy import Policy
+from score_jax.run import Run
 from score_jax.text import tokenizer
 from score_jax.text.prompts import STOPS
 from score_jax.text.stops import Stops
@@ -55,6 +59,23 @@ def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
         open_with(monkeypatch, lora=lora)
 
 
+def test_settings_that_a_models_shape_refuses_do_so_before_its_weights_are_fetched(monkeypatch):
+    short = dataclasses.replace(PRESETS["quickstart"], max_positions=8)
+    fetched = []
+    monkeypatch.setattr(experiment.weights, "described", lambda source: short)
+    monkeypatch.setattr(experiment.weights, "shape", lambda source: fetched.append(source) or short)
+    settings = tiny_settings()
+    model = dataclasses.replace(settings.model, source="owner/name", tokenizer="characters")
+    settings = dataclasses.replace(settings, model=model)
+    template = experiment.template_of(settings, tokenizer.characters())
+    with pytest.raises(InputError, match=r"the model's context is 8"):
+        Experiment.open(settings, template)
+    assert not fetched
+    short = PRESETS["quickstart"]
+    assert Experiment.open(settings, template).model == short
+    assert fetched == ["owner/name"]
+
+
 def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
     def chosen(dtype: str, before: str | None) -> str | None:
         jax.config.update("jax_default_matmul_precision", before)
@@ -79,6 +100,41 @@ def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch)
     for platform, shrink in (("cpu", 4), ("gpu", 0), ("tpu", 0)):
         monkeypatch.setattr(Experiment, "platform", platform)
         assert opened.episode_settings().shrink == shrink
+
+
+def test_a_run_chooses_frequencies_that_depend_on_rows_by_its_longest(monkeypatch):
+    opened = open_with(monkeypatch)
+    assert opened.model.longest_row == 0
+    longest = opened.columns
+
+    def stretched(positions: int) -> Experiment:
+        settings = dataclasses.asdict(opened.model) | {
+            "max_positions": positions,
+            "rope_scaling": (
+                ("rope_type", "dynamic"),
+                ("factor", 2.0),
+                ("original_max_position_embeddings", positions),
+            ),
+        }
+        return dataclasses.replace(opened, model=ModelConfig(**settings))
+
+    assert stretched(longest - 1).model.longest_row == longest
+    assert stretched(longest - 1).episode_settings().model.longest_row == longest
+    with pytest.raises(InputError, match=rf"episode can be {longest} tokens .* context is 2[^0-9]"):
+        stretched(1)
+
+
+def test_texts_begin_with_the_fixed_beginning_of_every_attempt(monkeypatch):
+    opened = open_with(monkeypatch, answer_prefix="7:")
+    encode = opened.template.tokenizer.encode
+    assert opened.template.tokenizer.decode(opened.template.first_turn("3+4=")) == "3+4=7:"
+    assert opened.episode_settings().instruction == tuple(encode("?7:"))
+    row = encode("3+4=7:" + "7." + "?7:" + "8")
+    attempt = [0] * 6 + [1, 1] + [0] * 3 + [2]
+    episode = types.SimpleNamespace(
+        tokens=np.array([row]), attempt=np.array([attempt]), truncated=np.array([[False, True]])
+    )
+    assert opened.texts(episode) == [["7:7", "7:8"]]
 
 
 def test_stop_sequences_are_those_of_all_prompts_in_use_and_of_the_settings():
@@ -140,3 +196,48 @@ def test_stop_sequences_that_cannot_work_are_refused_when_a_run_opens(monkeypatc
         dataclasses.replace(
             opened, settings=dataclasses.replace(opened.settings, problems=problems)
         )
+
+
+OWN = {"prompt": "", "prompt_text": "{problem}", "instruction_text": "?+"}
+
+
+def with_prompt(**changes):
+    settings = tiny_settings()
+    problems = dataclasses.replace(settings.problems, **(OWN | changes))
+    rollout = dataclasses.replace(settings.rollout, attempts=3)
+    return dataclasses.replace(settings, problems=problems, rollout=rollout)
+
+
+def test_texts_of_ones_own_are_the_prompt_and_the_instruction():
+    made = Experiment.open(with_prompt())
+    encode = made.template.tokenizer.encode
+    assert made.instructions == (tuple(encode("?+")),)
+    assert made.episode_settings().instruction == tuple(encode("?+"))
+    assert made.template.first_turn("1+2=") == encode("1+2=")
+
+
+def test_several_instructions_are_read_and_for_now_refused(monkeypatch):
+    several = with_prompt(instruction_text=("?", "+?"))
+    with pytest.raises(InputError, match="has 2 texts, and the rollout puts one instruction"):
+        Experiment.open(several)
+    monkeypatch.setattr(experiment, "_check", lambda made: None)
+    made = Experiment.open(several)
+    assert made.instructions == tuple(tuple(made.template.tokenizer.encode(t)) for t in ("?", "+?"))
+
+
+def test_a_prompt_that_cannot_be_is_refused_before_weights_are_looked_for(tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("weights were looked for")
+
+    monkeypatch.setattr(experiment.Experiment, "open", never)
+    text = "{times}:{problem}="
+    rows = [{"problem": f"{n}", "answer": "1"} for n in range(9)]
+    for split in ("train", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    settings = with_prompt(name="jsonl", path=str(tmp_path), prompt_text=text)
+    with pytest.raises(InputError, match=r"train\.jsonl, line 1: there is no field 'times'"):
+        Run.start(settings, tmp_path / "run", None, None)
+    settings = with_prompt(name="jsonl", path=str(tmp_path), prompt_text="1+2=")
+    with pytest.raises(InputError, match=r"prompt_text='1\+2=' has no \{problem\}"):
+        Run.start(settings, tmp_path / "run", None, None)

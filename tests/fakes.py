@@ -44,6 +44,17 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {},
+    "mistral": {"windows": (3, 3)},
+    "phi3": {"rotary_width": 4, "windows": (4, 4)},
+    "olmo2": {},
+    "granite": {
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.2,
+        "logits_divisor": 1.5,
+        "tied": True,
+    },
+    "smollm3": {"rotary_layers": (True, False), "tied": True},
     "gemma": {"tied": True},
     "gemma2": {
         "tied": True,

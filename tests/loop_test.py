@@ -134,6 +134,7 @@ def test_a_run_leaves_what_the_contract_names(whole):
     saved = json.loads((whole / "config.json").read_text())
     assert saved["settings"]["stages"]["stage2"]["bonus"] == 10.0
     assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
+    assert saved["sent"]["instruction"] == "?" and saved["sent"]["prompt"].endswith("=")
 
 
 def test_a_run_leaves_a_page_and_plots(whole):

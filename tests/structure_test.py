@@ -37,6 +37,7 @@ _TESTS_OF_NO_FILE = {
     "configs_test.py",
     "docs_test.py",
     "notebook_test.py",
+    "own_task_test.py",
     "package_test.py",
     "recipes_test.py",
     "splits_test.py",
@@ -51,6 +52,7 @@ _TESTS_OF_NO_FILE = {
     "launch/tpu_worker_test.py",
     "learner/mesh_test.py",
     "model/real_weights_test.py",
+    "modes/lm_eval_test.py",
     "report/run_page/page_browser_test.py",
     "rewards/sandbox/attacks_test.py",
     "rewards/answers/dresses_test.py",
@@ -58,6 +60,7 @@ _TESTS_OF_NO_FILE = {
     "rewards/answers/kinds_test.py",
     "rewards/answers/real_data_test.py",
     "rewards/programs/real_programs_test.py",
+    "text/published_templates_test.py",
 }
 
 

@@ -5,6 +5,8 @@ can be overridden on the command line by its path. `resolve` turns the result ba
 and checks everything once; after it, functions get the settings they need, never the whole.
 """
 
+import ast
+import contextlib
 import dataclasses
 import math
 import typing
@@ -16,6 +18,8 @@ from ml_collections import ConfigDict
 from score_jax.config.checks import check
 from score_jax.config.settings import CHOICES, MINIMA, Settings
 from score_jax.problem import InputError, nearest
+
+_TEXTS = str | tuple[str, ...]  # the type of a setting that is a text or several
 
 
 def to_config_dict(settings: Settings) -> ConfigDict:
@@ -68,6 +72,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise InputError(f"{path}={value!r} must be a tuple of names.")
         return tuple(_value(typing.get_args(hint)[0], v, path) for v in value)
+    if hint == _TEXTS:
+        return _texts(value, path)
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise InputError(f"{path} must be a group of settings, not {value!r}.")
@@ -80,7 +86,19 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{path}={value} must be a finite number.")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(
-            f"{path}={value!r} must be of type {hint.__name__}, not {type(value).__name__}."
-        )
+        kind = getattr(hint, "__name__", hint)  # "str | int" has no name
+        raise InputError(f"{path}={value!r} must be of type {kind}, not {type(value).__name__}.")
     return value
+
+
+def _texts(value: Any, path: str) -> str | tuple[str, ...]:
+    """A text, or several; on a command line several are written as "('…', '…')"."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("(", "["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            several = ast.literal_eval(value.strip())
+            value = several if isinstance(several, tuple | list) else value
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, tuple | list) or not all(isinstance(one, str) for one in value):
+        raise InputError(f"{path}={value!r} must be a text, or a tuple of texts.")
+    return tuple(value)

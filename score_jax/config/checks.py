@@ -34,6 +34,7 @@ def check(s: Settings) -> None:
             f"config.recipe={s.recipe}: a stage named 'base' trains the base model, so it must be "
             "the first. Move it, or rename it."
         )
+    _check_prompt(s)
     for name, source in s.problems.mixture.items():
         if not source.name:
             raise InputError(
@@ -71,6 +72,46 @@ def check(s: Settings) -> None:
     _check_rewards(s.rewards)
     for i, name in enumerate(s.recipe):
         _check_stage(s, i, s.stages[name], f"config.stages.{name}")
+
+
+def _check_prompt(s: Settings) -> None:
+    problems = s.problems
+    if problems.prompt and (problems.prompt_text or problems.instruction_text):
+        text = "prompt_text" if problems.prompt_text else "instruction_text"
+        raise InputError(
+            f"config.problems.prompt={problems.prompt!r} names a prompt and its instruction, and "
+            f"config.problems.{text} is a text of your own: a run has one of the two. For your own "
+            "texts add --config.problems.prompt= (empty), and give both prompt_text and "
+            "instruction_text."
+        )
+    if not problems.prompt and not problems.prompt_text:
+        raise InputError(
+            "the config has no prompt. Set config.problems.prompt to the name of one (score_jax/"
+            "text/prompts.py), or config.problems.prompt_text and instruction_text to your own."
+        )
+    later = max(s.rollout.attempts, s.evaluation.attempts) - 1
+    texts = problems.instructions
+    if problems.prompt_text and later and not (texts and all(texts)):
+        raise InputError(
+            "config.problems.prompt_text is a prompt of your own, and nothing asks for the second "
+            f"attempt: config.problems.instruction_text={problems.instruction_text!r}. Set it to "
+            "the text between two attempts, or config.rollout.attempts to 1."
+        )
+    if len(texts) > 1 and len(texts) != later:
+        raise InputError(
+            f"config.problems.instruction_text has {len(texts)} texts, and with {later + 1} "
+            f"attempts there are {later} later ones. Give one text for all, or {later}."
+        )
+    for path, source in {
+        "test": problems.test,
+        **{f"tests.{name}": source for name, source in problems.tests.items()},
+        **{f"mixture.{name}": source for name, source in problems.mixture.items()},
+    }.items():
+        if source.prompt and source.prompt_text:
+            raise InputError(
+                f"config.problems.{path} has both a prompt, {source.prompt!r}, and a prompt_text. "
+                "Leave one of them empty."
+            )
 
 
 def _check_rewards(rewards: RewardSettings) -> None:

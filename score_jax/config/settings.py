@@ -88,11 +88,22 @@ class LoraSettings:
 class ModelSettings:
     """The model and its tokenizer."""
 
-    # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file, or a run of
-    # score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it.
+    # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file (any part of a
+    # split one), a folder or hub id of PEFT adapters, which are merged into their base, or a run
+    # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it.
     source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the model's own
-    template: str = "auto"  # one of text.templates.NAMES; "auto": the model's own
+    # "auto": the chat template that the model ships; "plain" (nothing is added) if it has none.
+    # Others: chatml, llama2, llama3, gemma, or the name of a .jinja file.
+    template: str = "auto"
+    # What a chat template takes besides messages, as {"date_string": "1 May 2025"}.
+    template_arguments: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    template_date: str = "2024-07-26"  # what a chat template takes as today
+    # A fixed beginning of every attempt, such as "```python\n". The model continues it: it is
+    # context, not sampled, and part of the text that is graded.
+    answer_prefix: str = ""
     thinking: bool = False  # True: models that can think (Qwen3) do so within attempts
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matmuls and frozen weights
     # Attention kernel of the update: "xla"; on GPUs "cudnn" (bfloat16 only), on TPUs "splash".
@@ -108,6 +119,7 @@ class SourceSettings:
     path: str = ""
     split: str = ""  # empty: "train", or "test" for evaluation
     prompt: str = ""  # must have the instruction of problems.prompt; empty: problems.prompt
+    prompt_text: str = ""  # instead of prompt: a text, as ProblemSettings.prompt_text
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     solutions: bool = False  # as ProblemSettings.solutions
     weight: AboveZero = 1.0  # of this set in a mixture, relative to the other weights
@@ -120,12 +132,17 @@ class ProblemSettings:
     # A key of data.problems.PROBLEM_SETS; for your own problems "jsonl", "parquet", "hf:OWNER/NAME"
     # (Hugging Face hub) or "tfds:NAME".
     name: str
-    prompt: str  # a key of text.prompts.PROMPTS: first turn and instruction
+    prompt: str = ""  # a key of text.prompts.PROMPTS: first turn and instruction
     path: str = ""  # a folder or file; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
     stop_before: tuple[str, ...] = ()  # texts that end an attempt and do not belong to it
     stop_after: tuple[str, ...] = ()  # texts that end an attempt and belong to it
     prompt_stops: bool = True  # attempts also end at the named prompt's own stop sequences
+    # In place of `prompt`, with instruction_text: the first turn. {problem}, {context} and
+    # {meta.topic} in it are fields of the rows; {{context}} is the text {context}; other braces, as
+    # TeX has them, are text. See text/prompt_text.py.
+    prompt_text: str = ""
+    instruction_text: str | tuple[str, ...] = ""  # before each later attempt, or one for each
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict
@@ -143,6 +160,12 @@ class ProblemSettings:
         default_factory=dict
     )  # further sets for evaluation, reported by their names
     curriculum_steps: Count = 0  # RL steps until the hardest level has joined; 0: all at once
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The texts of `instruction_text`: none, one, or one per later attempt."""
+        texts = self.instruction_text
+        return texts if isinstance(texts, tuple) else (texts,) if texts else ()
 
 
 @dataclasses.dataclass(frozen=True)

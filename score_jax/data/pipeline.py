@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from score_jax.data import schedule
+from score_jax.data.asked import encoded
 from score_jax.problem import InputError, Problem
 from score_jax.structs import PromptBatch
 
@@ -146,12 +147,7 @@ def evaluation_prompts(
 
 def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
     """Encodes every problem's prompt."""
-    rows = [
-        encode(
-            p.prompt, p.prompt_format, p.first_attempt, **({"system": p.system} if p.system else {})
-        )
-        for p in problems
-    ]
+    rows = [encoded(problem, encode) for problem in problems]
     for problem, row in zip(problems, rows, strict=True):
         if not row:
             raise InputError(

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from score_jax.config.settings import ProblemSettings, SourceSettings
+from score_jax.data.asked import asked
 from score_jax.data.pipeline import Prompts
 from score_jax.data.repair import attempts
 from score_jax.data.sets import (
@@ -24,6 +25,7 @@ from score_jax.data.sets import (
 )
 from score_jax.problem import InputError, Problem, nearest
 from score_jax.rewards import golds
+from score_jax.text import prompts
 from score_jax.text.prompts import PROMPTS
 
 SPLITS = ("train", "test")
@@ -121,7 +123,7 @@ def load(
 def _source(
     settings: ProblemSettings, source: SourceSettings, split: str, seed: int, path: str
 ) -> list[Problem]:
-    """The problems of a set; they carry its prompt format if it differs from the run's.
+    """The problems of a set; they carry its prompt if it differs from the run's, or is a text.
 
     split: the one to take if the set names none. path: of its settings, for messages.
     """
@@ -135,17 +137,24 @@ def _source(
     )
     if source.solutions:
         found = [dataclasses.replace(one, gold=golds.taken_out(one.gold)) for one in found]
+    text = source.prompt_text or ("" if source.prompt else settings.prompt_text)
+    if text:
+        at = path if source.prompt_text else "config.problems"
+        return asked(found, text, source.fields, at)
     if not source.prompt or source.prompt == settings.prompt:
         return found
-    for prompt in (source.prompt, settings.prompt):
-        if prompt not in PROMPTS:
-            raise InputError(f"{path}: unknown prompt {prompt!r}. {nearest(prompt, PROMPTS)}")
+    if source.prompt not in PROMPTS:
+        raise InputError(
+            f"{path}: unknown prompt {source.prompt!r}. {nearest(source.prompt, PROMPTS)}"
+        )
     prompt_format, instruction = PROMPTS[source.prompt]
-    if instruction != PROMPTS[settings.prompt][1]:
+    _, of_run = prompts.chosen(settings.prompt, settings.prompt_text, settings.instructions)
+    if of_run and of_run != [instruction]:
         raise InputError(
             f"{path}.prompt={source.prompt!r} has another instruction between the attempts than "
-            f"config.problems.prompt={settings.prompt!r}, but a run has one instruction. Choose "
-            "two prompts with the same one."
+            f"config.problems.{'prompt' if settings.prompt else 'instruction_text'}="
+            f"{settings.prompt or settings.instruction_text!r}, but a run has one instruction. "
+            "Choose two prompts with the same one."
         )
     return [
         problem if problem.messages else dataclasses.replace(problem, prompt_format=prompt_format)

@@ -63,7 +63,12 @@ def of_rows(
         own_N = attempt_BN[b] == a
         ids = tokens_BN[b, own_N].tolist()
         values = {name: logp_BN[b, own_N].tolist() for name, logp_BN in found.items()}
-        return pieces(ids, values, decode, ended=bool(ids) and ids[-1] in ends)
+        ended = bool(ids) and ids[-1] in ends
+        made = pieces(ids, values, decode, ended=ended)
+        # The text begins with what every attempt begins with, which has no values.
+        written = ids[: len(ids) - ended]
+        lead = len(experiment.template.attempt_text(written)) - len(decode(written))
+        return {**made, "ends": [end + lead for end in made["ends"]]}
 
     return [[shading(b, 1 + a) for a in range(attempts)] for b in range(count)]
 

@@ -2,8 +2,9 @@
 
 `peft.PeftModel.from_pretrained(model, folder)` and vLLM's LoRA loading read such a folder. There,
 each layer's factors are separate tensors [outputs, inputs]: lora_A is our `down` transposed, lora_B
-our `up` transposed. Layout: github.com/huggingface/peft,
-docs/source/developer_guides/checkpoint.md.
+our `up` transposed. Weights that lie in one tensor (Phi-3's qkv_proj) get one adapter of the sum of
+their ranks, whose lora_B is 0 where a factor does not belong to a row. Layout:
+github.com/huggingface/peft, docs/source/developer_guides/checkpoint.md.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import safetensors_file, tensor_names
+from score_jax.model.files.tensor_names import Place
 from score_jax.problem import InputError
 from score_jax.structs import Params
 
@@ -39,17 +41,21 @@ def save_adapters(
     """
     folder = Path(folder)
     values: dict[str, np.ndarray] = {}
-    modules = []
-    for name, place in lora.targets(config, settings).items():
-        down, up = (np.asarray(adapters[name][side], np.float32) for side in ("down", "up"))
-        theirs = tensor_names.names(place, place.huggingface, config)
-        for layer, tensor in enumerate(theirs):
-            module = tensor.removesuffix(".weight")
-            down_IR = down[layer].reshape(-1, settings.rank)
-            up_RO = up[layer].reshape(settings.rank, -1)
-            values[f"{_PREFIX}{module}.lora_A.weight"] = down_IR.T
-            values[f"{_PREFIX}{module}.lora_B.weight"] = up_RO.T
-        modules.append(place.huggingface.removesuffix(".weight").rsplit(".", 1)[-1])
+    modules, ranks = [], {}
+    found = lora.targets(config, settings)
+    for places in _tensors(config):
+        adapted = [place for place in places if place.name in found]
+        if not adapted:
+            continue
+        theirs = places[0].huggingface
+        for layer, tensor in enumerate(tensor_names.names(places[0], theirs, config)):
+            stem = _PREFIX + tensor.removesuffix(".weight")
+            down_RI, up_OR = _factors(config, adapters, settings.rank, places, adapted, layer)
+            values[f"{stem}.lora_A.weight"], values[f"{stem}.lora_B.weight"] = down_RI, up_OR
+        module = theirs.removesuffix(".weight").rsplit(".", 1)[-1]
+        modules.append(module)
+        if len(adapted) > 1:
+            ranks[module] = len(adapted)
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -57,6 +63,8 @@ def save_adapters(
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "target_modules": sorted(modules),
+        "rank_pattern": {module: settings.rank * count for module, count in ranks.items()},
+        "alpha_pattern": {module: settings.alpha * count for module, count in ranks.items()},
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -73,3 +81,35 @@ def save_adapters(
             f"{folder}: the adapters cannot be written there ({error.strerror or error}). "
             "Free disk space or choose another folder."
         ) from None
+
+
+def _tensors(config: ModelConfig) -> list[list[Place]]:
+    """The weights that can have adapters, by the tensors that they lie in."""
+    groups: dict[str, list[Place]] = {}
+    for place in tensor_names.places(config):
+        if place.stacked and place.inputs:
+            groups.setdefault(place.huggingface, []).append(place)
+    return list(groups.values())
+
+
+def _factors(
+    config: ModelConfig,
+    adapters: Params,
+    rank: int,
+    places: list[Place],
+    adapted: list[Place],
+    layer: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """lora_A and lora_B of one layer's tensor, which holds `places`."""
+    down_RI, up_OR = [], []
+    for place in places:
+        rows = tensor_names.stored_shape(place, config)[0]
+        parts = np.zeros((rows, len(adapted), rank), np.float32)
+        if place in adapted:
+            down, up = (
+                np.asarray(adapters[place.name][side][layer], np.float32) for side in ("down", "up")
+            )
+            down_RI.append(down.reshape(-1, rank).T)
+            parts[:, adapted.index(place)] = up.reshape(rank, -1).T
+        up_OR.append(parts.reshape(rows, -1))
+    return np.concatenate(down_RI), np.concatenate(up_OR)

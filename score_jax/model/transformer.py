@@ -15,8 +15,10 @@ Params are a nested dict, layers stacked on a leading axis L (`AXES` names every
     embedding [V,D]   final_norm [D]   head [D,V] (untied only)
     layers: attention_norm [L,D]  query [L,D,H,E]  key, value [L,D,K,E]  output [L,H,E,D]
             mlp_norm [L,D]  gate, up [L,D,F]  down [L,F,D]
-            where the family has them: attention_post_norm, mlp_post_norm [L,D]
-            query_norm, key_norm [L,E]  query_bias [L,H,E]  key_bias, value_bias [L,K,E]
+            where the model has them: attention_post_norm, mlp_post_norm [L,D]
+            query_norm, key_norm [L,E]  wide_query_norm [L,H,E]  wide_key_norm [L,K,E]
+            query_bias [L,H,E]  key_bias, value_bias [L,K,E]  output_bias, down_bias [L,D]
+            gate_bias, up_bias [L,F]
 
 Matmuls run in the params' dtype; norms, rotary angles, softmax and logits in float32.
 """
@@ -57,9 +59,15 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "mlp_post_norm": ("layers", None),
     "query_norm": ("layers", None),
     "key_norm": ("layers", None),
+    "wide_query_norm": ("layers", "heads", None),
+    "wide_key_norm": ("layers", "kv_heads", None),
     "query_bias": ("layers", "heads", None),
     "key_bias": ("layers", "kv_heads", None),
     "value_bias": ("layers", "kv_heads", None),
+    "output_bias": ("layers", None),
+    "gate_bias": ("layers", "mlp"),
+    "up_bias": ("layers", "mlp"),
+    "down_bias": ("layers", None),
 }
 
 # What a layer keeps for the backward pass, as a checkpoint policy. "products" keeps the products
@@ -84,10 +92,24 @@ Angles = tuple[jax.Array, jax.Array]  # cosines and sines
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def rms_norm(x: jax.Array, weight_D: jax.Array, epsilon: float, offset: float = 0.0) -> jax.Array:
-    """Root-mean-square norm over the last axis, times the weight plus `offset`."""
+def rms_norm(
+    x: jax.Array,
+    weight_D: jax.Array,
+    epsilon: float,
+    offset: float = 0.0,
+    *,
+    split_over: str = "",
+) -> jax.Array:
+    """Root-mean-square norm over the weight's axes, the last ones of x, times weight plus `offset`.
+
+    split_over: the mesh axis over which those axes are split.
+    """
     x32 = x.astype(jnp.float32)  # the mean of bf16 squares loses digits
-    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
+    axes = tuple(range(-weight_D.ndim, 0))
+    mean = jnp.mean(x32 * x32, axis=axes, keepdims=True)
+    if split_over:
+        mean = jax.lax.pmean(mean, split_over)
+    x32 = x32 * jax.lax.rsqrt(mean + epsilon)
     return (x32 * (weight_D.astype(jnp.float32) + offset)).astype(x.dtype)
 
 
@@ -105,28 +127,49 @@ def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
 
 
-def rotary_angles(config: ModelConfig, position_BN: jax.Array, *, local: bool = False) -> Angles:
-    """Cosines and sines of the rotary embedding, each [B, N, 1, E/2] float32.
+def rotary_angles(
+    config: ModelConfig, position_BN: jax.Array, *, local: bool = False, columns: int = 0
+) -> Angles:
+    """Cosines and sines of the rotary embedding, each [B, N, 1, W/2] float32; W is rotated of E.
 
     local: those of layers with a window.
+    columns: of whole rows, the columns; 0: rows in a cache.
+    Raises: ValueError as `rope.frequencies`.
     Source: RoFormer, arXiv 2104.09864, in the half-split layout of Llama checkpoints.
     """
-    frequency = rope.frequencies(config, local=local)
+    frequency = rope.frequencies(config, local=local, columns=columns)
     angle = position_BN[..., None, None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
+    amplitude = rope.amplitude(config, local=local)
+    if amplitude == 1:
+        return jnp.cos(angle), jnp.sin(angle)
+    return amplitude * jnp.cos(angle), amplitude * jnp.sin(angle)
+
+
+def _unturned(angles: Angles) -> Angles:
+    """The angles of a layer that does not rotate: all 0."""
+    return jnp.ones_like(angles[0]), jnp.zeros_like(angles[1])
 
 
 def rotate(x_BNHE: jax.Array, angles: Angles, scale: float = 1.0) -> jax.Array:
-    """Rotates the pair (i, i + E/2) of every head by its position's angle; times `scale`."""
+    """Rotates the pair (i, i + W/2) of every head by its position's angle; times `scale`.
+
+    Values from W on are only scaled.
+    """
     cos, sin = (scale * x for x in angles)
-    a, b = jnp.split(x_BNHE.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BNHE.dtype)
+    width, rest = 2 * cos.shape[-1], []
+    x32 = x_BNHE.astype(jnp.float32)
+    if width < x32.shape[-1]:
+        x32, rest = x32[..., :width], [scale * x32[..., width:]]
+    a, b = jnp.split(x32, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, *rest], axis=-1).astype(
+        x_BNHE.dtype
+    )
 
 
 class Block(nn.Module):
     """One layer: grouped-query attention, then a gated MLP, each with a residual connection.
 
-    Both have a norm on their input; with `post_norms` also on their output.
+    Both have a norm on their input (`pre_norms`), on their output (`post_norms`), or on both.
     """
 
     config: ModelConfig
@@ -148,29 +191,51 @@ class Block(nn.Module):
         w_up = self.param("up", plain, (d, f))
         w_down = self.param("down", plain, (f, d))
 
-        def norm(name: str, x: jax.Array) -> jax.Array:
+        def norm(name: str, x: jax.Array, axes: int = 1, split_over: str = "") -> jax.Array:
             initial = nn.initializers.constant(1.0 - c.norm_offset)
-            weight = self.param(name, initial, x.shape[-1:])
-            return rms_norm(x, weight, c.norm_epsilon, c.norm_offset)
+            weight = self.param(name, initial, x.shape[-axes:])
+            return rms_norm(x, weight, c.norm_epsilon, c.norm_offset, split_over=split_over)
 
-        y_BND = norm("attention_norm", x_BND)
+        def biased(name: str, x: jax.Array, axes: int = 1) -> jax.Array:
+            return x + self.param(name, nn.initializers.zeros, x.shape[-axes:])
+
+        def added(x: jax.Array, post_norm: str) -> jax.Array:
+            """What is added to the residual stream."""
+            x = norm(post_norm, x) if c.post_norms else x
+            if c.residual_multiplier != 1:  # in float32: it is seldom a bf16 number
+                x = (c.residual_multiplier * x.astype(jnp.float32)).astype(x.dtype)
+            return x
+
+        y_BND = norm("attention_norm", x_BND) if c.pre_norms else x_BND
         q_BNHE, k_BNKE, v_BNKE = (linear(y_BND, w) for w in (w_query, w_key, w_value))
         if c.qkv_bias:
-            q_BNHE += self.param("query_bias", nn.initializers.zeros, (h, e))
-            k_BNKE += self.param("key_bias", nn.initializers.zeros, (k, e))
-            v_BNKE += self.param("value_bias", nn.initializers.zeros, (k, e))
+            q_BNHE = biased("query_bias", q_BNHE, 2)
+            k_BNKE = biased("key_bias", k_BNKE, 2)
+            v_BNKE = biased("value_bias", v_BNKE, 2)
         if c.qk_norms:
             q_BNHE, k_BNKE = norm("query_norm", q_BNHE), norm("key_norm", k_BNKE)
+        if c.wide_qk_norms:
+            q_BNHE = norm("wide_query_norm", q_BNHE, 2, c.split_over)
+            k_BNKE = norm("wide_key_norm", k_BNKE, 2, c.split_over)
         # The rotation also applies the scores' divisor; alone it would be one more pass.
-        q_BNHE = rotate(q_BNHE, angles, (c.query_scalar or e) ** -0.5)
+        q_BNHE = rotate(q_BNHE, angles, c.score_scale)
         out_BNHE, kept = attend(q_BNHE, rotate(k_BNKE, angles), v_BNKE)
         out_BND = _summed(c, linear(out_BNHE, w_output, inputs=2))
-        x_BND += norm("attention_post_norm", out_BND) if c.post_norms else out_BND
+        if c.output_bias:
+            out_BND = biased("output_bias", out_BND)
+        x_BND += added(out_BND, "attention_post_norm")
 
-        y_BND = norm("mlp_norm", x_BND)
-        y_BNF = ACTIVATIONS[c.activation](linear(y_BND, w_gate)) * linear(y_BND, w_up)
+        y_BND = norm("mlp_norm", x_BND) if c.pre_norms else x_BND
+        gate_BNF = linear(y_BND, w_gate)
+        gate_BNF = ACTIVATIONS[c.activation](
+            biased("gate_bias", gate_BNF) if c.mlp_bias else gate_BNF
+        )
+        up_BNF = linear(y_BND, w_up)
+        y_BNF = gate_BNF * (biased("up_bias", up_BNF) if c.mlp_bias else up_BNF)
         out_BND = _summed(c, linear(y_BNF, w_down))
-        x_BND += norm("mlp_post_norm", out_BND) if c.post_norms else out_BND
+        if c.mlp_bias:
+            out_BND = biased("down_bias", out_BND)
+        x_BND += added(out_BND, "mlp_post_norm")
         return x_BND, kept
 
 
@@ -180,7 +245,7 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
     def init_layer(key: jax.Array) -> Params:
         x_BND = jnp.zeros((1, 1, config.width))
-        angles = rotary_angles(config, jnp.zeros((1, 1), jnp.int32))
+        angles = rotary_angles(config, jnp.zeros((1, 1), jnp.int32), columns=1)
         return Block(config).init(key, x_BND, angles, lambda q, k, v: (q, None))["params"]
 
     embedding_VD = jax.random.normal(key_embedding, (config.vocab_size, config.width))
@@ -213,15 +278,16 @@ def hidden(
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
-    angles = rotary_angles(config, position_1T)
-    local_angles = rotary_angles(config, position_1T, local=True)
+    angles = rotary_angles(config, position_1T, columns=columns)
+    local_angles = rotary_angles(config, position_1T, local=True, columns=columns)
     # A scan has one program for all layers, so the window of a layer is data. Rows no longer than
     # every window need none.
     window_L = jnp.array(config.windows) if config.windows else None
+    rotates_L = jnp.array(config.rotary_layers) if config.rotary_layers else None
     crossed = any(0 < window < columns for window in config.windows)
 
     def layer(x_BTD, scanned):
-        layer_params, window = scanned
+        layer_params, window, rotates = scanned
         # Without this constraint, XLA would split activations by width, as the embedding is split,
         # and sum every product over all devices.
         x_BTD = sharding.split_rows(x_BTD, mesh)
@@ -242,12 +308,14 @@ def hidden(
         turn = angles
         if config.windows and config.local_rope_theta:
             turn = jax.tree.map(lambda x, y: jnp.where(window > 0, x, y), local_angles, angles)
+        if config.rotary_layers:
+            turn = jax.tree.map(lambda x, y: jnp.where(rotates, x, y), turn, _unturned(turn))
         return Block(config).apply({"params": layer_params}, x_BTD, turn, attend)
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
     x_BTD = sharding.split_rows(_embed(config, params, tokens_BT), mesh)
-    x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L))
+    x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L, rotates_L))
     return _final_norm(config, params, x_BTD)
 
 
@@ -333,13 +401,15 @@ def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
     local_angles = rotary_angles(config, position_BN, local=True)
     x_BND = _embed(config, params, tokens_BN)
     layers: list[Any] = []
-    for layer_params, layer_cache, window in zip(
-        params["layers"], cache, config.layer_windows, strict=True
+    rotary_layers = config.rotary_layers or (True,) * config.layers
+    for layer_params, layer_cache, window, rotates in zip(
+        params["layers"], cache, config.layer_windows, rotary_layers, strict=True
     ):
+        turn = local_angles if window else angles
         x_BND, kept = Block(config).apply(
             {"params": layer_params},
             x_BND,
-            local_angles if window else angles,
+            turn if rotates else _unturned(turn),
             functools.partial(attend, layer_cache, window),
         )
         layers.append(kept)
@@ -362,6 +432,8 @@ def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arr
     if config.scaled_embedding:
         # Rounded to the params' dtype first, as in the models' training: it matters in bf16.
         x_BND *= jnp.asarray(config.width**0.5, x_BND.dtype)
+    if config.embedding_multiplier != 1:
+        x_BND *= config.embedding_multiplier
     return x_BND
 
 
@@ -382,6 +454,8 @@ def project(config: ModelConfig, params: Params, hidden_BND: jax.Array) -> jax.A
     else:  # tied
         w, spec = params["embedding"], "...D,VD->...V"
     logits_BNV = jnp.einsum(spec, hidden_BND, w, preferred_element_type=jnp.float32)
+    if config.logits_divisor != 1:
+        logits_BNV /= config.logits_divisor
     return attention.soft_cap(logits_BNV, config.logit_softcap)
 
 

@@ -1,8 +1,9 @@
 """Published weights in, trained weights out.
 
-    load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id, .gguf, or
-                                     a run of ours
+    load(source, dtype)           -> (config, params), from a Hugging Face folder, hub id, .gguf,
+                                     adapters of one of these, or a run of ours
     shape(source)                 -> config alone; no values are read
+    described(source)             -> config alone; of the hub, no weights are fetched for it
     save(folder, config, params)  -> safetensors and config.json, which transformers reads
 
 A load checks every tensor's name and shape before it reads any value. It then fills one parameter
@@ -25,6 +26,7 @@ from score_jax.model import families, transformer
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
     config_formats,
+    huggingface,
     locate,
     safetensors_file,
     saved_params,
@@ -50,8 +52,9 @@ def load(
     """A model's shape and its params, all of one dtype.
 
     Args:
-      source: a folder with config.json and safetensors, a hub id ("owner/name"), a .gguf file, or
-        a run's work directory or a checkpoint in it (see saved_params.py).
+      source: a folder with config.json and safetensors, a hub id ("owner/name"), a .gguf file, a
+        folder or hub id of LoRA adapters (see adapters.py), or a run's work directory or a
+        checkpoint in it (see saved_params.py).
       dtype: one of DTYPES; quantised and 16-bit weights are converted while they are read.
       put: places each finished parameter, e.g. onto a mesh; by default onto the first device.
 
@@ -76,6 +79,21 @@ def shape(source: str) -> ModelConfig:
     Raises: InputError as `load` does.
     """
     return _open(source)[0]
+
+
+def described(source: str) -> ModelConfig:
+    """The shape that a source's small files describe; what only tensors show may differ.
+
+    Raises: InputError as `load` does, for what these files show.
+    """
+    path = locate.path_of(source, weights=False)
+    run = saved_params.find(path)
+    if run is None:
+        return locate.config_of(path)
+    if run.model.source.startswith(families.PRESET):
+        return families.preset(run.model.source)
+    with saved_params.of_run(run):
+        return described(run.model.source)
 
 
 def shapes(config: ModelConfig, mesh: sharding.AnyMesh, dtype: str) -> Params:
@@ -109,12 +127,13 @@ def save(
     """
     folder = Path(folder)
     kind = jax.numpy.dtype(_known(dtype) if dtype else params["embedding"].dtype)
-    found = {}
+    found: dict[str, list[tuple[Place, int]]] = {}
     for place in tensor_names.places(config):
         for layer, name in enumerate(tensor_names.names(place, place.huggingface, config)):
-            found[name] = place, layer
+            found.setdefault(name, []).append((place, layer))
 
-    @functools.lru_cache(maxsize=1)  # tensors of one parameter follow each other
+    # Tensors of one parameter, or of those in one tensor, follow each other.
+    @functools.lru_cache(maxsize=max(map(len, found.values())))
     def host(path: str) -> np.ndarray:
         value = params
         for key in path.split("/"):
@@ -122,11 +141,13 @@ def save(
         return np.asarray(value)
 
     def values(name: str) -> np.ndarray:
-        place, layer = found[name]
-        value = host(place.path)
-        return tensor_names.as_stored(place, value[layer] if place.stacked else value)
+        parts = []
+        for place, layer in found[name]:
+            value = host(place.path)
+            parts.append(tensor_names.as_stored(place, value[layer] if place.stacked else value))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    shapes = {name: tensor_names.stored_shape(place, config) for name, (place, _) in found.items()}
+    shapes = tensor_names.stored_shapes(config, gguf=False)
     files = _files(shapes, kind.itemsize, shard_bytes)
     described = config_formats.to_huggingface(config) | {"torch_dtype": str(kind)}
     try:
@@ -140,9 +161,9 @@ def save(
             size = sum(kind.itemsize * math.prod(shape) for shape in shapes.values())
             of_name = {name: file for file, names in files.items() for name in names}
             index = {"metadata": {"total_size": size}, "weight_map": of_name}
-            jsonfiles.write(folder / locate.INDEX, index)
-            written.add(locate.INDEX)
-        for former in (locate.INDEX, locate.WEIGHTS, "model-?????-of-?????.safetensors"):
+            jsonfiles.write(folder / huggingface.INDEX, index)
+            written.add(huggingface.INDEX)
+        for former in (huggingface.INDEX, huggingface.WEIGHTS, "model-?????-of-?????.safetensors"):
             for path in folder.glob(former):
                 if path.name not in written:
                     path.unlink()
@@ -168,7 +189,7 @@ def _files(
         shards[-1].append(name)
         size += more
     if len(shards) == 1:
-        return {locate.WEIGHTS: shards[0]}
+        return {huggingface.WEIGHTS: shards[0]}
     return {
         f"model-{i:05}-of-{len(shards):05}.safetensors": names
         for i, names in enumerate(shards, start=1)
@@ -216,28 +237,24 @@ def _open_run(run: saved_params.Checkpoint) -> tuple[ModelConfig, Read]:
     return config, read
 
 
-def _check(files: locate.WeightFiles) -> None:
+def _check(files: stored.WeightFiles) -> None:
     """Every tensor accounted for, or all that are not in one message."""
     config, tensors = files.config, files.tensors
-    expected = {
-        name: tensor_names.stored_shape(place, config)
-        for place in tensor_names.places(config)
-        for name in files.names(place)
-    }
+    expected = tensor_names.stored_shapes(config, files.gguf)
     problems = []
     missing = [name for name in expected if name not in tensors]
     if missing:
-        problems.append(f"{len(missing)} missing: {locate.listed(missing)}")
+        problems.append(f"{len(missing)} missing: {stored.listed(missing)}")
     unexpected = [name for name in tensors if name not in expected]
     if unexpected:
-        problems.append(f"{len(unexpected)} unexpected: {locate.listed(unexpected)}")
+        problems.append(f"{len(unexpected)} unexpected: {stored.listed(unexpected)}")
     misshapen = [
         f"{name} is {list(tensors[name].shape)}, should be {list(shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
     if misshapen:
-        problems.append(f"{len(misshapen)} of another shape: {locate.listed(misshapen)}")
+        problems.append(f"{len(misshapen)} of another shape: {stored.listed(misshapen)}")
         embedding = files.names(tensor_names.places(config)[0])[0]
         rows = tensors[embedding].shape[0] if embedding in tensors else config.vocab_size
         if rows != config.vocab_size:
@@ -252,7 +269,7 @@ def _check(files: locate.WeightFiles) -> None:
         )
 
 
-def _read(files: locate.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarray:
+def _read(files: stored.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarray:
     """All layers of one parameter, in our layout."""
     parts = files.names(place)
     value = np.empty((len(parts), *tensor_names.shape(place, files.config)), dtype)
@@ -260,9 +277,10 @@ def _read(files: locate.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarra
     if files.gguf and place.interleaved:
         order = tensor_names.deinterleaved(place, files.config)
     offset = files.config.norm_offset if files.gguf and place.is_norm else 0.0
+    lines = tensor_names.rows(place, files.config, files.gguf)
     for layer, name in enumerate(parts):
         target = tensor_names.as_stored(place, value[layer])
-        for rows, block in stored.blocks(files.tensors[name]):
+        for rows, block in stored.blocks(stored.part(files.tensors[name], *lines)):
             target[rows if order is None else order[rows]] = block - offset if offset else block
     return value if place.stacked else value[0]
 

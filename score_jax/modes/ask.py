@@ -1,6 +1,8 @@
 """--mode=try: asks a model one question and shows all its attempts, with the words that changed.
 
-    ask_latest(settings, folder, question)                 the newest checkpoint of a work directory
+First come the prompt and the instruction exactly as the model gets them, special tokens included.
+
+    ask_latest(settings, folder, question)                 the newest checkpoint, or what is loaded
     answer(experiment, params, question) -> attempts       decoded greedily, as in an evaluation
     at_terminal(experiment, params, question="")           prints them; without a question it asks
 
@@ -10,7 +12,7 @@ A terminal takes control characters as commands, so they are replaced in what a 
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -24,10 +26,10 @@ import rich.text
 
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.data.sets import arithmetic
+from score_jax.data import asked
 from score_jax.evaluation.edits import edit_ratio, word_diff
 from score_jax.experiment import GREEDY, Experiment
-from score_jax.problem import InputError, Problem
+from score_jax.problem import InputError
 from score_jax.rollout.stream import Stream
 from score_jax.structs import Params
 
@@ -49,10 +51,13 @@ class Attempt:
 def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
     """Asks the newest checkpoint a question, or those that are typed; prints all attempts.
 
-    Raises: InputError if there is no checkpoint, or the question cannot be asked.
+    Without a checkpoint the loaded weights are asked.
+    Raises: InputError if the question cannot be asked.
     """
-    with runs.trained(settings, folder, "try") as (run, stage, at_step, params):
-        run.log.say(f"{settings.model.source} after {stage.name}, step {at_step}")
+    with runs.newest(settings, folder, "try", trained=False) as (run, stage, at_step, params):
+        trained = run.trained_so_far(stage, at_step)
+        after = f"after {stage.name}, step {at_step}" if trained else "as loaded, not trained here"
+        run.log.say(f"{settings.model.source} {after}")
         at_terminal(run.experiment, run.experiment.weights(params), question)
 
 
@@ -61,21 +66,14 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
 
     Raises: InputError for a question that is empty, too long, or has characters without a token.
     """
-    settings = experiment.settings
-    if settings.problems.name == arithmetic.NAME:
-        question = arithmetic.prompt(question)
-    if not question.strip():
-        raise InputError("the question is empty. Type one, or give --question=TEXT.")
-    tokens, limit = (
-        len(experiment.template.first_turn(question)),
-        settings.rollout.max_prompt_tokens,
-    )
+    settings, encode = experiment.settings, experiment.template.first_turn
+    problem = asked.of_question(question, settings.problems)
+    tokens, limit = len(asked.encoded(problem, encode)), settings.rollout.max_prompt_tokens
     if tokens > limit:
         raise InputError(
             f"the question has {tokens} tokens and this run takes at most {limit}. Ask a shorter "
             "one, or train with a larger config.rollout.max_prompt_tokens."
         )
-    problem = Problem(id="question", prompt=question, gold="")
     (ended,) = Stream(
         params,
         experiment.evaluation_prompts([problem]),
@@ -103,14 +101,33 @@ def at_terminal(
     Raises: InputError if `question` cannot be asked; for a typed one the error is printed.
     """
     console = rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
+
+    def ask(question: str) -> None:
+        attempts = answer(experiment, params, question)
+        problem = asked.of_question(question, experiment.settings.problems)
+        show_sent(console, experiment.sent(problem))
+        show(console, attempts)
+
     if question:
-        show(console, answer(experiment, params, question))
+        ask(question)
         return
     for line in _typed(console):
         try:
-            show(console, answer(experiment, params, line))
+            ask(line)
         except InputError as error:
             console.print(str(error), soft_wrap=True)
+
+
+def show_sent(console: rich.console.Console, sent: Mapping[str, str]) -> None:
+    """Prints the texts that the model gets around its attempts."""
+    for name, text in sent.items():
+        body = rich.text.Text(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text))
+        title = rich.text.Text(f"sent: {name}")
+        console.print(
+            rich.panel.Panel(
+                body, title=title, title_align="left", border_style="dim", box=rich.box.SQUARE
+            )
+        )
 
 
 def show(console: rich.console.Console, attempts: list[Attempt]) -> None:

@@ -1,29 +1,50 @@
-"""--mode=evaluate: the newest checkpoint on the test problems."""
+"""--mode=evaluate: the newest checkpoint on the test problems, or the weights as they are loaded.
+
+With a checkpoint: evaluations/latest.json and transcripts/latest.jsonl, and latest.SET of further
+sets. Before any training the work directory also gets what a run page needs (config.json, the page
+and summary.json); the evaluation is then that of `base`, which a training that follows would make
+first, and takes over. If the recipe trains its base model, the loaded weights are not that: they
+stay `latest`, on the page too.
+"""
 
 from pathlib import Path
 
+from score_jax import jsonfiles
 from score_jax import run as runs
 from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate
-from score_jax.report.run_page import summary
+from score_jax.report.run_page import page, plots, summary
+from score_jax.runtime import hosts
 from score_jax.workdir import settings_check
+from score_jax.workdir.runlog import package_versions
+
+LATEST = "latest"
 
 
 def evaluate_latest(settings: Settings, folder: Path) -> None:
-    """Evaluates the newest checkpoint (or the loaded weights, if there is none); prints a table.
-
-    Writes evaluations/latest.json and transcripts/latest.jsonl, and latest.SET of further sets.
-    """
+    """Evaluates the newest checkpoint (or the loaded weights, if there is none); prints a table."""
     settings_check.check_same_settings(folder, settings)
+    hosts.lead_says(lambda: settings_check.start_over(folder, settings))
     with runs.opened(settings, folder) as run:
         stage, at_step, params = run.newest_params()
-        saved = at_step or stage.index
-        name = f"{stage.name} at step {at_step}" if saved else "the loaded weights"
+        trained = run.trained_so_far(stage, at_step)
+        own_base = settings.recipe[0] == "base"
+        names = [LATEST] if trained or own_base else [LATEST, "base"]
         weights, found = run.experiment.weights(params), {}
+        # The loaded weights are the reference too: no second copy of them is made.
+        reference = None if trained or own_base else weights
         for test, problems in {"": run.test_problems, **run.further_tests}.items():
-            of_set = f"latest.{test}" if test else "latest"
-            result = evaluate(run.experiment, weights, problems)
-            run.log.write_transcripts(of_set, result.transcripts)
-            run.log.write_evaluation(of_set, result.metrics)
-            found[of_set] = result.metrics
-        run.log.say(f"{name}:\n{summary.table({'stages': found})}")
+            result = evaluate(run.experiment, weights, problems, reference=reference)
+            for name in names:
+                of_set = f"{name}.{test}" if test else name
+                run.log.write_transcripts(of_set, result.transcripts)
+                run.log.write_evaluation(of_set, result.metrics)
+            found[f"{LATEST}.{test}" if test else LATEST] = result.metrics
+        run.log.say(f"{trained or 'the loaded weights'}:\n{summary.table({'stages': found})}")
+        if not trained:
+            run.log.write_config(jsonfiles.plain(settings), device=hosts.devices())
+            if hosts.is_lead():
+                tests, wall_sec = list(run.further_tests), run.log.wall_sec
+                summary.write(folder, [names[-1]], wall_sec, package_versions(), tests=tests)
+            run.report(page.write, plots.write)
+            run.log.say(f"The run page: {folder / 'report' / 'index.html'}")

@@ -4,11 +4,11 @@
     write(experiment, params, folder)            -> what was written, in words
     write_adapters(experiment, params, folder)   -> the same for LoRA's adapters alone
 
+With a model card (model_card.py), and on the hub if --push names a repository there (push.py).
 Weights and config.json are written anew. The tokenizer's files are copied from where the tokenizer
 was read, as it does not change. A GGUF has no such files: they are made from its vocabulary.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from score_jax.experiment import Experiment
 from score_jax.learner import adapter_files
 from score_jax.model import weights
 from score_jax.model.files import saved_params
+from score_jax.modes import model_card, push
 from score_jax.problem import InputError
 from score_jax.structs import Params
-from score_jax.text.tokenizers import gguf_tokenizer
+from score_jax.text.tokenizers import gguf_files, gguf_tokenizer
 
 GENERATION = "generation_config.json"
 # What transformers looks for beside the weights.
@@ -39,27 +40,39 @@ BESIDE = (
 
 
 def export_latest(
-    settings: Settings, folder: Path, to: str = "", *, dtype: str = "", adapters: bool = False
+    settings: Settings,
+    folder: Path,
+    to: str = "",
+    *,
+    dtype: str = "",
+    adapters: bool = False,
+    push_to: str = "",
 ) -> None:
     """Writes the newest checkpoint as a Hugging Face folder; by default DIR/export.
 
     Args:
       adapters: write only the adapters of a run with LoRA, in PEFT's layout; else they are merged.
+      push_to: OWNER/NAME of a repository of the hub that the folder is uploaded to.
 
-    Raises: InputError if nothing has been trained in the work directory yet.
+    Raises: InputError if nothing has been trained in the work directory yet, or cannot be pushed.
     """
     if adapters and not settings.model.lora.rank:
         raise InputError(
             "--export_adapters writes the adapters that a run with LoRA trains, and "
             "config.model.lora.rank is 0: all weights are trained. Leave it out."
         )
-    with runs.trained(settings, folder, "export") as (run, stage, at_step, params):
+    client = push.ready(push_to) if push_to else None
+    with runs.newest(settings, folder, "export") as (run, stage, at_step, params):
         target = Path(to) if to else folder / "export"
+        trained = run.trained_so_far(stage, at_step)
         if adapters:
             said = write_adapters(run.experiment, params, target)
         else:
             said = write(run.experiment, params, target, dtype=dtype)
-        run.log.say(f"{stage.name} at step {at_step}: {said}")
+        model_card.write(run, target, trained=trained, hub_name=push_to, adapters=adapters)
+        run.log.say(f"{trained}: {said} Its model card: {target / model_card.NAME}")
+        if client:
+            run.log.say(f"Pushed to {push.push(client, target, push_to, trained)}")
 
 
 def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = "") -> str:
@@ -111,7 +124,7 @@ def _token_ids(experiment: Experiment, source: Path) -> dict[str, int | list[int
         "pad_token_id": text.pad_id,
     }
     if source.is_dir():
-        stated = json.loads((source / "config.json").read_text())
+        stated = jsonfiles.read(source / "config.json")
         ids |= {key: stated[key] for key in ids if key in stated}
     return ids
 
@@ -120,8 +133,8 @@ def _write_tokenizer(named: str, folder: Path) -> str:
     """Writes or copies the files of the tokenizer read from `named`; says what there is."""
     origin = Path(named).expanduser()
     try:
-        if origin.suffix == ".gguf":
-            return _of_gguf(origin, folder)
+        if not _present(origin, TOKENIZER) and (gguf := gguf_files.find(origin)):
+            return _of_gguf(gguf, folder)
         if origin.suffix == ".model":
             copied = {"tokenizer.model": origin} | _present(origin.parent, BESIDE)
         elif origin.is_dir():

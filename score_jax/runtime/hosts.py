@@ -257,3 +257,11 @@ def whole(batch: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(batch)
     return multihost_utils.process_allgather(batch, tiled=True)
+
+
+def devices() -> str:
+    """All devices of the run in words: their number and kind, and the lead's CPUs."""
+    device = jax.devices()[0]
+    on = f"{device.platform}, {os.cpu_count()} CPUs"
+    on += f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{jax.device_count()} x {device.device_kind} ({on})"

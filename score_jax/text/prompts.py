@@ -10,6 +10,8 @@ after "Problem:", and the chat templates make the instruction a user turn.
     math_fewshot         the same with four worked problems first (our own; the paper has none)
     mbpp                 three worked examples, then the task; ends with [BEGIN]
     humaneval            the signature and docstring alone; humaneval_text for base models
+    mbpp_chat            chat models: a program that runs by itself, in one fenced block;
+    humaneval_chat       the form in which EvalPlus asks them, in words of our own
     arithmetic           the quickstart's sums; the instruction is one character
     …_selective          later attempts begin with a verdict and may end there (selective.py)
 
@@ -18,14 +20,23 @@ self-refine baseline. The paper does not print its own; these are ours. They do 
 there is an error.
 
 Source: paper, appendix on prompts; all text in MATH, MATH_INSTRUCTION, MBPP and CODE_INSTRUCTION.
-The three worked examples of MBPP are its tasks 2, 3 and 4.
+The three worked examples of MBPP are its tasks 2, 3 and 4. EvalPlus (Liu et al. 2023,
+evalplus/codegen.py) asks chat models for a script in a Markdown code block, with the task in a
+fenced block of its own, MBPP's as a docstring; the published figures of chat code models are of
+that form. It also begins each answer with a sentence and an open fence.
 
 `STOPS[name]`: texts that end an attempt, for the forms of base models, which seldom write an end
 token. Few-shot forms end where their next part would begin. A program may define several functions,
 so a "def" does not end it. None begins with a line break: see stops.py.
 """
 
+from collections.abc import Sequence
+
+from score_jax.problem import InputError, nearest
+from score_jax.text import prompt_text as own_text
 from score_jax.text.stops import Stops
+
+AS_IT_IS = "{problem}"  # the format of a first turn that needs no further text
 
 _FINAL_ANSWER = (
     "At the end of the Solution, when you give your final answer, write it in the form "
@@ -94,6 +105,16 @@ def heap_queue_largest(nums,n):
 # {problem} is the text, "Your code should pass these tests:", a blank line, and the tests.
 _MBPP_TASK = "\nYou are an expert Python programmer, and here is your task: {problem}\n[BEGIN]\n"
 
+_CHAT_TASK = (
+    "Solve the task below with a complete Python program: one that runs by itself, with every "
+    "import and helper that it uses. Write it in one fenced code block.\n\n```python\n{}\n```\n"
+)
+CHAT_CODE_INSTRUCTION = (
+    "There might be an error in the program above because of lack of understanding of the task. "
+    "Please correct the error, if any, and write the complete program again, in one fenced code "
+    "block. Only output the final correct Python program!"
+)
+
 _MATH_BOXED = MATH.replace(_FINAL_ANSWER, _BOXED_ANSWER)
 _MATH_BOXED_INSTRUCTION = MATH_INSTRUCTION.replace(_FINAL_ANSWER, _BOXED_ANSWER)
 _PROBLEM = "\n\nProblem:\n{problem}"
@@ -154,6 +175,8 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "mbpp_text": (MBPP + _MBPP_TASK, f"[DONE]\n\n{CODE_INSTRUCTION}\n[BEGIN]\n"),
     "humaneval": ("{problem}", CODE_INSTRUCTION),
     "humaneval_text": ("{problem}", f"[DONE]\n\n{CODE_INSTRUCTION}\n[BEGIN]\n"),  # as mbpp_text's
+    "mbpp_chat": (_CHAT_TASK.format('"""\n{problem}\n"""'), CHAT_CODE_INSTRUCTION),
+    "humaneval_chat": (_CHAT_TASK.format("{problem}"), CHAT_CODE_INSTRUCTION),
     "arithmetic": ("{problem}", "?"),
     "arithmetic_selective": ("{problem}", "?"),
     "math_selective": (MATH + _PROBLEM, _SELECTIVE),
@@ -184,6 +207,7 @@ _REWRITE = (
     "Write the {what} again and use the review above: mend what it found wrong, and keep what it "
     "found right. Only output the final {what}!"
 )
+_IN_A_BLOCK = "Write it in one fenced code block."
 _SOLUTION = (_CRITIQUE.format(what="solution"), _REWRITE.format(what="solution"))
 _PROGRAM = (_CRITIQUE.format(what="program"), _REWRITE.format(what="program"))
 
@@ -193,4 +217,22 @@ SELF_REFINE: dict[str, tuple[str, str]] = {
     "math_boxed": (_SOLUTION[0], f"{_SOLUTION[1]} {_BOXED_ANSWER}"),
     "mbpp": _PROGRAM,
     "humaneval": _PROGRAM,
+    "mbpp_chat": (_PROGRAM[0], f"{_PROGRAM[1]} {_IN_A_BLOCK}"),
+    "humaneval_chat": (_PROGRAM[0], f"{_PROGRAM[1]} {_IN_A_BLOCK}"),
 }
+
+
+def chosen(prompt: str, prompt_text: str, instructions: Sequence[str]) -> tuple[str, list[str]]:
+    """The prompt format of a run, and its instruction: one, or one per later attempt.
+
+    The format of a text of one's own is the problem alone: data/asked.py fills in the text.
+    Raises: InputError for an unknown name, or a text without a place for the problem."""
+    if prompt_text:
+        own_text.check(prompt_text, "config.problems.prompt_text")
+        return AS_IT_IS, list(instructions)
+    if prompt not in PROMPTS:
+        raise InputError(
+            f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"
+        )
+    prompt_format, instruction = PROMPTS[prompt]
+    return prompt_format, [instruction]

@@ -7,38 +7,30 @@ lost or added between turns (the usual error when chat templates are rendered ag
     <|im_start|>user ... <|im_end|> <|im_start|>assistant | 4 2 <|im_end|> | <|im_start|>user ...
     first_turn(problem)                                   | attempt 1      | instruction_ids
 
-Text goes through `Tokenizer.encode`, which cannot make special tokens; those come from `token_id`.
-The models' own templates are Jinja programs. They are not run: this file writes the same forms, and
-tests compare them with transformers' rendering. Only two things are read from a model's template:
-the default system text, and whether the model thinks.
-
-Thinking: when Qwen3's template renders a conversation again, it drops the <think> block of every
-earlier answer. Here a row continues from its ids, so attempt 2 sees attempt 1 as sampled, with its
-thoughts (which cost context), or without thinking with the empty block that the template puts
-before an answer. Without these blocks the ids are those of the model's own template.
+The template is the model's own, run once with stand-ins for the texts; frames.py says what is done
+where its two turns are not an extension of one. Special tokens come from its own text only: one in
+a problem, a system text or an instruction is encoded as ordinary characters.
 """
 
 import dataclasses
+import datetime
 import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from score_jax.problem import InputError, nearest
+from score_jax.problem import InputError, Problem, nearest
+from score_jax.text import forms, frames
+from score_jax.text.frames import Frame, Slot
+from score_jax.text.jinja import ChatTemplate, Messages
 from score_jax.text.tokenizers.base import Tokenizer
 
 _PLACE = "{problem}"
-# Llama 3.1 and later put two dates before the system text. The renderer may set the second to the
-# current day. Here it is the template's default, so that runs on different days agree.
-_LLAMA_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-# The default system text is in the chat template between these two marks, in one literal.
-_DEFAULT_SYSTEM = re.compile(
-    r"<\|im_start\|>system(?:\\n|\n)((?:(?!\{\{|\{%|['\"]).)+?)<\|im_end\|>", re.DOTALL
-)
-# The template of a model that can think has this switch. If the model always thinks, its template
-# begins every answer with <think>.
-_MAY_THINK = "enable_thinking"
-_ALWAYS_THINKS = re.compile(r"assistant(?:\\n|\n)<think>(?:\\n|\n)['\"]")
-_NO_THOUGHTS, _THINK = "<think>\n\n</think>\n\n", "<think>\n"
+# The date that a template takes as today if no other is set; the default of Llama 3.1's.
+TODAY = "2024-07-26"
+# What switches thoughts on and off in templates of models that can do both.
+_SWITCHES = ("enable_thinking", "thinking")
+
+_PLAIN = Frame(first=(Slot("problem"),), margin="", later=(Slot("instruction"),))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,15 +40,17 @@ class Template:
     name: str
     tokenizer: Tokenizer
     prompt_format: str  # the question, with "{problem}" for the problem's text
-    before: tuple[int, ...]  # ids that begin every row
-    lead: str  # before the prompt, such as "user\n"; encoded with it: tokens may span both
-    after: tuple[int, ...]  # ids between the prompt and attempt 1
-    trim: Callable[[str], str]  # removes blanks around the prompt: str.strip, str.rstrip; str: none
+    system: str
+    bare: Frame  # without a system text
+    framed: Frame | None  # with one; None: the template has no place for it
+    later: tuple[frames.Piece, ...]  # what `instruction_ids` were made from
+    before: tuple[int, ...]  # ids that begin every row and are not in the frame
+    answer_prefix: str  # the fixed beginning of every attempt: given, not sampled
+    prefix: str  # that, with the blanks before it
+    margin: tuple[str, str]  # what the model writes before and after an attempt
     instruction_ids: list[int]  # between the end token of an attempt and the next attempt
     turn_end_ids: list[int]  # inserted before instruction_ids if the attempt was truncated
-    trail: str = ""  # after the prompt; encoded with it
-    margin: str = ""  # what the model writes before and after an attempt
-    with_system: "Callable[[str], Template] | None" = None  # this one with another system text
+    render: Callable[[Messages], str] | None = None  # the chat template itself
 
     def first_turn(
         self, problem_text: str, prompt_format: str = "", first_attempt: str = "", system: str = ""
@@ -64,20 +58,80 @@ class Template:
         """Ids of a row up to the first token that the policy samples.
 
         prompt_format, system: replace those of the template if they are not empty.
-        first_attempt: a given attempt; the policy then samples after the instruction."""
-        if system and self.with_system:
-            return self.with_system(system).first_turn(problem_text, prompt_format, first_attempt)
+        first_attempt: a given attempt; the policy then samples after the instruction.
+        Raises: InputError for a system text where the template has no place for it, and for texts
+            that the chat template does not put into the row unchanged."""
+        system = system or self.system
         prompt = (prompt_format or self.prompt_format).replace(_PLACE, problem_text)
-        text = self.lead + self.trim(prompt) + self.trail
-        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
+        frame = self.framed if system and self.framed else self.bare
+        if system and self.name == "plain":
+            raise InputError(
+                f"The template 'plain' has no place for the system text {system[:60]!r}. Put it "
+                f"into the prompt format, or choose one of {', '.join(forms.FORMS)}."
+            )
+        if frame.later != self.later:
+            raise InputError(
+                "The model's chat template writes other texts between two attempts with a system "
+                "text than without, and all rows of a run share them. Give every row a system "
+                "text, or none."
+            )
+        if system and not self.framed:
+            prompt = f"{system}\n\n{prompt}"
+        parts = _parts(frame.first, {"system": system, "problem": prompt})
+        if self.render:
+            messages = [{"role": "user", "content": prompt}]
+            if frame is self.framed:
+                messages.insert(0, {"role": "system", "content": system})
+            frames.check(self.render, messages, "".join(text for text, _ in parts))
+        ids = [*self.before, *self.tokenizer.encode_row([*parts, (self.prefix, False)])]
         if first_attempt:
             ids += [*self.attempt_ids(first_attempt), *self.instruction_ids]
         return ids
 
+    def attempt_text(self, ids: Sequence[int]) -> str:
+        """What an attempt says, its fixed beginning included; ids: without the end token."""
+        lead = self.tokenizer.encode(self.answer_prefix) if self.answer_prefix else []
+        return self.tokenizer.decode([*lead, *ids])
+
+    def sent(self, problem: Problem, instructions: Sequence[Sequence[int]] = ()) -> dict[str, str]:
+        """The texts that the model gets around its attempts, special tokens visible.
+
+        instructions: ids before attempts 2, 3, …; empty: the template's own.
+        """
+        ids = self.first_turn(
+            problem.asked or problem.prompt,
+            _PLACE if problem.asked else problem.prompt_format,
+            problem.first_attempt,
+            problem.system,
+        )
+        asked = [self.tokenizer.show(ids) for ids in instructions or [self.instruction_ids]]
+        names = [f"instruction {n}" for n in range(1, 1 + len(asked))]
+        return {
+            "prompt": self.tokenizer.show(ids),
+            **dict(zip(names if len(asked) > 1 else ["instruction"], asked, strict=True)),
+            "after a truncated attempt": self.tokenizer.show(self.turn_end_ids),
+        }
+
     def attempt_ids(self, text: str) -> list[int]:
-        """Ids of a given attempt, as if it had been sampled; end token included."""
-        written = f"{self.margin}{text}{self.margin}"
-        return [*self.tokenizer.encode(written, continued=True), *self.turn_end_ids]
+        """Ids of a given attempt, as if it had been sampled; end token included.
+
+        Raises: InputError if it does not begin as every attempt of this run does."""
+        before, after = self.margin
+        written = f"{before}{text}{after}"
+        if not written.startswith(self.prefix):
+            raise InputError(
+                f"A given attempt begins {text[:40]!r}, but every attempt of this run begins with "
+                f"config.model.answer_prefix={self.answer_prefix!r}. Begin it so, "
+                "or leave answer_prefix empty."
+            )
+        written = written.removeprefix(self.prefix)
+        last = self.instruction_ids[-1:]  # what comes before an attempt
+        texts = {i: text for text, i in self.tokenizer.special.items()}
+        if last and last[0] in texts:
+            ids = self.tokenizer.encode_row([(texts[last[0]], True), (written, False)])[1:]
+        else:
+            ids = self.tokenizer.encode(written, continued=True)
+        return [*ids, *self.turn_end_ids]
 
     @property
     def closes_stopped(self) -> bool:
@@ -102,240 +156,168 @@ def make(
     prompt_format: str,
     instruction: str,
     thinking: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+    date: str = TODAY,
+    answer_prefix: str = "",
 ) -> Template:
     """Makes the template of that name for a tokenizer.
 
-    name: one of NAMES; "auto" takes the form of the model's own chat template, or "plain" if the
-        model has none.
+    name: "auto" takes the model's own chat template, or "plain" if it has none; "plain" adds
+        nothing to the prompt; one of forms.FORMS; or the name of a .jinja file.
     system: system text; empty does what the model's own template does without one (SmolLM2 and
         Qwen2.5 have a default text, others none). Not for "plain".
     instruction: the request for another attempt, the same after every attempt.
     thinking: whether a model that can think does so before it answers.
+    arguments: further values that a chat template takes, such as {"date_string": "1 May 2025"}.
+    date: what a chat template takes as today.
+    answer_prefix: a fixed beginning of every attempt, such as "```python\\n": given, not sampled.
     Raises: InputError for an unknown name, a prompt_format without "{problem}", a system text under
-        "plain", a vocabulary without the special tokens of the form, thinking=True for a model that
-        cannot think, or thinking=False for one that always does."""
+        "plain", a chat template that cannot be continued token by token, a vocabulary without the
+        special tokens of the form, thinking=True for a model that cannot think, or thinking=False
+        for one that always does."""
     if prompt_format.count(_PLACE) != 1:
         raise InputError(
             f"The prompt format {prompt_format[:80]!r} has {_PLACE} {prompt_format.count(_PLACE)} "
             f"times; it must have it once, in place of the problem's text. Add {_PLACE}."
         )
-    if name == "auto":
-        name = _own_form(tokenizer)
-    if name not in _FORMS:
-        raise InputError(f"There is no template {name!r}. {nearest(name, NAMES)}")
-    made = _FORMS[name](tokenizer, system, prompt_format, instruction)
-    again = functools.partial(
-        make,
-        name,
-        tokenizer,
+    program = forms.program(name, tokenizer)
+    made = functools.partial(
+        Template,
         prompt_format=prompt_format,
-        instruction=instruction,
-        thinking=thinking,
+        system=system,
+        answer_prefix=answer_prefix,
     )
-    made = dataclasses.replace(made, with_system=functools.cache(lambda text: again(system=text)))
-    if name == "plain":  # ignores the model's own template
-        return made
-    opening = tokenizer.encode(_opening(tokenizer, thinking))
-    return dataclasses.replace(
-        made,
-        after=(*made.after, *opening),
-        instruction_ids=[*made.instruction_ids, *opening],
-    )
-
-
-def _own_form(tokenizer: Tokenizer) -> str:
-    # Base models often have the tokens too, but unused; only chat models have a template.
-    if not tokenizer.chat_template:
-        return "plain"
-    for mark, name in (
-        ("<|im_start|>", "chatml"),
-        ("<|start_header_id|>", "llama3"),
-        ("<start_of_turn>", "gemma"),
-        ("<<SYS>>", "llama2"),
-    ):
-        if mark in tokenizer.chat_template:
-            return name
-    raise InputError(
-        "The model's chat template has none of the known forms; it begins "
-        f"{tokenizer.chat_template[:80]!r}. Set config.model.template to one of "
-        f"{', '.join(_FORMS)}; 'plain' adds nothing to the prompt."
-    )
-
-
-def _opening(tokenizer: Tokenizer, thinking: bool) -> str:
-    """The text with which the template begins every answer."""
-    if _MAY_THINK in tokenizer.chat_template:
-        opening = "" if thinking else _NO_THOUGHTS
-    elif _ALWAYS_THINKS.search(tokenizer.chat_template):
-        if not thinking:
+    if not program:
+        if arguments:
             raise InputError(
-                "This model always thinks before it answers: its chat template begins every answer "
-                "with <think>. Set config.model.thinking to True, or choose another model."
+                f"config.model.template_arguments has {', '.join(arguments)}, but the template "
+                "'plain' takes none. Remove them, or choose another config.model.template."
             )
-        opening = _THINK
-    elif thinking:
+        template = made(
+            name="plain",
+            tokenizer=tokenizer,
+            bare=_PLAIN,
+            framed=None,
+            later=_PLAIN.later,
+            before=() if tokenizer.bos_id is None else (tokenizer.bos_id,),
+            prefix=answer_prefix,
+            margin=("", ""),
+            instruction_ids=tokenizer.encode(instruction + answer_prefix, continued=True),
+            turn_end_ids=[tokenizer.end_ids[0]],
+        )
+        if system:
+            template.first_turn("")  # refuses it
+        return template
+    render = _rendering(program, tokenizer, thinking, arguments or {}, date)
+    bare, framed = frames.both(render)
+    _check_thinking(program, bare, tokenizer, thinking)
+    frame = framed if system and framed else bare
+    after, closed, end = _closing(frame, tokenizer)
+    turn_end = tokenizer.encode_row([(closed, True)])
+    prefix = frame.margin + answer_prefix if answer_prefix else ""
+    parts = [*_parts(frame.later, {"instruction": instruction}), (prefix, False)]
+    parts[0] = (parts[0][0].removeprefix(after), True)
+    if end not in tokenizer.end_ids:
+        tokenizer = dataclasses.replace(tokenizer, end_ids=(end, *tokenizer.end_ids))
+    template = made(
+        name=name,
+        tokenizer=tokenizer,
+        bare=bare,
+        framed=framed,
+        later=frame.later,
+        before=(),
+        prefix=prefix,
+        margin=(frame.margin, after),
+        # The end token is encoded with them: some swallow blanks behind them.
+        instruction_ids=tokenizer.encode_row(parts)[len(turn_end) :],
+        turn_end_ids=turn_end,
+        render=render,
+    )
+    template.first_turn(instruction)  # a template that changes it is refused here
+    return template
+
+
+def _parts(pieces: tuple[frames.Piece, ...], texts: Mapping[str, str]) -> list[tuple[str, bool]]:
+    """(text, whether it is the template's own) of a frame with the texts put in."""
+    return [
+        (piece, True) if isinstance(piece, str) else (piece.trimmed(texts[piece.name]), False)
+        for piece in pieces
+    ]
+
+
+_compiled = functools.lru_cache(maxsize=8)(ChatTemplate)
+
+
+def _rendering(
+    program: str, tokenizer: Tokenizer, thinking: bool, arguments: Mapping[str, Any], date: str
+) -> Callable[[Messages], str]:
+    """Messages -> text, with all other values that the program takes."""
+    chat = _compiled(program)
+    for name in arguments:
+        if name in _SWITCHES:
+            raise InputError(
+                f"config.model.template_arguments.{name} is the switch of a thinking model. Set "
+                "config.model.thinking instead."
+            )
+        if name not in chat.variables:
+            raise InputError(
+                f"The chat template takes no {name!r} (config.model.template_arguments). "
+                f"{nearest(name, chat.variables)}"
+            )
+    try:
+        today = datetime.datetime.fromisoformat(date)
+    except ValueError:
+        raise InputError(
+            f"config.model.template_date={date!r} is not a date. Write it as {TODAY}."
+        ) from None
+    switches = [name for name in _SWITCHES if name in chat.variables]
+    variables = {**tokenizer.named, **dict.fromkeys(switches, thinking), **arguments}
+    return lambda messages: chat.render(messages, today, variables)
+
+
+def _check_thinking(program: str, bare: Frame, tokenizer: Tokenizer, thinking: bool) -> None:
+    switches = any(name in _compiled(program).variables for name in _SWITCHES)
+    _, begun, thoughts = bare.opening.rpartition("<think>")
+    if begun and "</think>" not in thoughts and not thinking:
+        raise InputError(
+            "This model always thinks before it answers: its chat template begins every answer "
+            "with <think>. Set config.model.thinking to True, or choose another model."
+        )
+    if thinking and not (begun or switches or "</think>" in program):
         raise InputError(
             "config.model.thinking=True, but this model's chat template has no thinking. Set it to "
             "False."
         )
-    else:
-        return ""
-    if len(tokenizer.encode("<think>")) != 1:
+    if begun and len(tokenizer.encode("<think>")) != 1:
         raise InputError(
             "The model's chat template has thoughts between <think> and </think>, but its "
             "vocabulary has no such tokens. Use the tokenizer files that belong to the model."
         )
-    return opening
 
 
-def _plain(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    if system:
+def _closing(frame: Frame, tokenizer: Tokenizer) -> tuple[str, str, int]:
+    """How the template closes an answer: text the model writes last, special tokens, the end token.
+
+    Raises: InputError if it does not close it with a token, so that no attempt would end."""
+    pieces = tokenizer.split(str(frame.later[0]))
+    end = next((p for p in pieces if isinstance(p, int) and p in tokenizer.end_ids), None)
+    if end is None:
+        # The file does not list it as an end: it is the first token that does not open a turn.
+        opening = tokenizer.split(str(frame.first[0]))
+        own = list(pieces)
+        while own and opening and own[-1] == opening[-1]:
+            own.pop(), opening.pop()
+        end = next((p for p in own if isinstance(p, int)), None)
+    if end is None:
+        known = ", ".join(text for text, i in tokenizer.special.items() if i in tokenizer.end_ids)
         raise InputError(
-            f"The template 'plain' has no place for the system text {system[:60]!r}. Put it into "
-            "the prompt format, or choose one of chatml, llama2, llama3, gemma."
+            "The model's chat template puts no end token behind an answer: between an answer and "
+            f"the next question it writes {frame.later[0]!r}, and the tokens that end an answer "
+            f"are {known or 'unnamed'}. Correct eos_token in tokenizer_config.json. "
+            f"{frames.WAYS_OUT}"
         )
-    return Template(
-        name="plain",
-        tokenizer=tokenizer,
-        prompt_format=prompt_format,
-        before=() if tokenizer.bos_id is None else (tokenizer.bos_id,),
-        lead="",
-        after=(),
-        trim=str,
-        instruction_ids=tokenizer.encode(instruction, continued=True),
-        turn_end_ids=[tokenizer.end_ids[0]],
-    )
-
-
-def _chatml(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    start, end = _special(tokenizer, "chatml", "<|im_start|>", "<|im_end|>")
-    system = system or _default_system(tokenizer.chat_template)
-    before = [start]
-    if system:
-        before = [
-            start,
-            *tokenizer.encode(f"system\n{system}"),
-            end,
-            *tokenizer.encode("\n"),
-            start,
-        ]
-    to_answer = [end, *tokenizer.encode("\n"), start, *tokenizer.encode("assistant\n")]
-    return Template(
-        name="chatml",
-        tokenizer=tokenizer,
-        prompt_format=prompt_format,
-        before=tuple(before),
-        lead="user\n",
-        after=tuple(to_answer),
-        trim=str,
-        instruction_ids=[
-            *tokenizer.encode("\n"),
-            start,
-            *tokenizer.encode(f"user\n{instruction}"),
-            *to_answer,
-        ],
-        turn_end_ids=[end],
-    )
-
-
-def _llama2(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    begin, end = _special(tokenizer, "llama2", "<s>", "</s>")
-    # [INST] and other marks are ordinary text, which a problem could hold too; the form has no
-    # special tokens for them.
-    return Template(
-        name="llama2",
-        tokenizer=tokenizer,
-        prompt_format=prompt_format,
-        before=(begin,),
-        lead="[INST] " + (f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""),
-        after=(),
-        trail=" [/INST]",
-        # The template strips system text and prompt together.
-        trim=str.rstrip if system else str.strip,
-        # Every turn begins like a row, so its text has the blank that Llama 2 puts first.
-        instruction_ids=[begin, *tokenizer.encode(f"[INST] {instruction.strip()} [/INST]")],
-        turn_end_ids=[end],
-        margin=" ",
-    )
-
-
-def _llama3(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    marks = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-    begin, header, header_end, end = _special(tokenizer, "llama3", *marks)
-
-    def role(name: str) -> list[int]:
-        return [header, *tokenizer.encode(name), header_end]
-
-    before = [begin]
-    dates = _LLAMA_DATES if "Cutting Knowledge Date" in tokenizer.chat_template else ""
-    if system or dates:
-        before += [*role("system"), *tokenizer.encode(f"\n\n{dates}{system.strip()}"), end]
-    to_answer = [end, *role("assistant"), *tokenizer.encode("\n\n")]
-    asked = [*role("user"), *tokenizer.encode(f"\n\n{instruction.strip()}")]
-    return Template(
-        name="llama3",
-        tokenizer=tokenizer,
-        prompt_format=prompt_format,
-        before=(*before, *role("user")),
-        lead="\n\n",
-        after=tuple(to_answer),
-        trim=str.strip,
-        instruction_ids=[*asked, *to_answer],
-        turn_end_ids=[end],
-    )
-
-
-def _gemma(tokenizer: Tokenizer, system: str, prompt_format: str, instruction: str) -> Template:
-    marks = ("<bos>", "<start_of_turn>", "<end_of_turn>")
-    begin, start, end = _special(tokenizer, "gemma", *marks)
-    newline = tokenizer.encode("\n")
-    to_answer = [end, *newline, start, *tokenizer.encode("model\n")]
-    return Template(
-        name="gemma",
-        tokenizer=tokenizer,
-        prompt_format=prompt_format,
-        before=(begin, start),
-        # There is no system role: Gemma 3 puts the text before the first question. Gemma 1 and 2
-        # refuse a system text; here they get it in the same way.
-        lead="user\n" + (f"{system}\n\n" if system else ""),
-        after=tuple(to_answer),
-        trim=str.strip,
-        instruction_ids=[
-            *newline,
-            start,
-            *tokenizer.encode(f"user\n{instruction.strip()}"),
-            *to_answer,
-        ],
-        turn_end_ids=[end],
-    )
-
-
-_FORMS = {
-    "plain": _plain,
-    "chatml": _chatml,
-    "llama2": _llama2,
-    "llama3": _llama3,
-    "gemma": _gemma,
-}
-NAMES = ("auto", *_FORMS)
-
-
-def _special(tokenizer: Tokenizer, name: str, *texts: str) -> list[int]:
-    """The ids of special tokens. Raises: InputError naming those that the vocabulary lacks."""
-    missing = [text for text in texts if tokenizer.token_id(text) is None]
-    if missing:
-        known = ", ".join(list(tokenizer.special)[:8]) or "none"
-        raise InputError(
-            f"The template {name!r} needs the special tokens {', '.join(missing)}, which this "
-            f"vocabulary lacks (it has: {known}). Set config.model.template to 'auto', or to "
-            "'plain' for a base model."
-        )
-    return [tokenizer.special[text] for text in texts]
-
-
-def _default_system(chat_template: str) -> str:
-    found = _DEFAULT_SYSTEM.search(chat_template)
-    if not found:
-        return ""
-    # Escapes of a Jinja literal: \n is a newline, any other character stands for itself.
-    return re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], found[1])
+    texts = {i: text for text, i in tokenizer.special.items()}
+    spelled = [p if isinstance(p, str) else texts[p] for p in pieces]
+    first = next(i for i, p in enumerate(pieces) if isinstance(p, int))
+    last = pieces.index(end)
+    return "".join(spelled[:first]), "".join(spelled[first : last + 1]), end

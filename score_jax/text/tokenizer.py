@@ -16,10 +16,10 @@ def load(source: str) -> Tokenizer:
     """Loads the tokenizer that `source` names.
 
     source: "characters"; a folder with tokenizer.json or tokenizer.model (as published on the hub);
-        a SentencePiece `.model` file; or a `.gguf` file.
+        a SentencePiece `.model` file; or a GGUF file, any of its parts or a folder with it.
     Raises: InputError if nothing is there, or it is incomplete or of an unknown kind."""
     # Imported here: the quickstart needs none of these libraries.
-    from score_jax.text.tokenizers import bytelevel, gguf_metadata, pieces
+    from score_jax.text.tokenizers import bytelevel, gguf_files, gguf_metadata, pieces
 
     if source == "characters":
         return characters()
@@ -28,7 +28,8 @@ def load(source: str) -> Tokenizer:
         return bytelevel.from_json(path / "tokenizer.json")
     if path.is_dir() and (path / "tokenizer.model").exists():
         return pieces.from_model(path / "tokenizer.model")
-    if path.is_dir():
+    gguf = gguf_files.find(path)
+    if path.is_dir() and not gguf:
         present = sorted(entry.name for entry in path.iterdir())
         raise InputError(
             f"No tokenizer in {path}: it has neither tokenizer.json nor tokenizer.model, only "
@@ -36,11 +37,12 @@ def load(source: str) -> Tokenizer:
         )
     if path.suffix == ".model" and path.exists():
         return pieces.from_model(path)
-    if path.suffix != ".gguf" or not path.exists():
+    if not gguf:
         raise InputError(
             f"No tokenizer at {source!r}. Name a folder with tokenizer.json or tokenizer.model, a "
             ".model file, a .gguf file, or the preset 'characters'."
         )
+    path = gguf
     metadata = gguf_metadata.read(path)
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":

@@ -111,8 +111,11 @@ class RunLog:
         """
         self._stamped |= values
 
-    def write_config(self, settings: Any, *, device: str) -> None:
-        """Writes config.json; call it after the checkpoint was checked against the settings."""
+    def write_config(self, settings: Any, *, device: str, **facts: Any) -> None:
+        """Writes config.json; call it after the checkpoint was checked against the settings.
+
+        facts: further keys of config.json.
+        """
         self._write(
             "config.json",
             {
@@ -120,6 +123,7 @@ class RunLog:
                 "versions": package_versions(),
                 "git_revision": git_revision(),
                 "device": device,
+                **facts,
                 **self._stamped,
             },
         )

@@ -52,6 +52,8 @@ _FREE = (
     "rewards.remember",
     "rewards.environment",
 )
+# Of these, what the evaluation before any training depends on.
+_OF_AN_EVALUATION = ("evaluation.", "problems.test")
 # What a run writes, besides compiled programs, which serve any settings.
 _OF_A_RUN = (
     "config.json",
@@ -97,7 +99,7 @@ def start_over(folder: Path, settings: Settings) -> None:
     """
     if not (folder / "config.json").exists() or any(folder.glob("checkpoints/*/*")):
         return
-    if not _differing(folder, settings, _FREE):
+    if not _differing(folder, settings, _FREE, _OF_AN_EVALUATION):
         return
     number = 1
     while (aside := folder / f"before-{number}").exists():

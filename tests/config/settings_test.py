@@ -342,3 +342,65 @@ def test_entries_of_a_mapping_are_added_on_the_command_line():
     wanted = {"problem": "question", "answer": "reward_model.ground_truth"}
     assert given.problems.fields == wanted
     assert given.problems.tests == {"more": SourceSettings("jsonl", "x")}
+
+
+def test_values_of_a_chat_template_are_of_any_plain_type():
+    config = to_config_dict(SETTINGS)
+    config.model.template_arguments = {"date_string": "1 May", "tools": False, "effort": 3}
+    found = resolve(config).model.template_arguments
+    assert found == {"date_string": "1 May", "tools": False, "effort": 3}
+    config.model.template_arguments = {"tools": ["a"]}
+    with pytest.raises(InputError, match=r"arguments\.tools=.*of type bool \| int \| float"):
+        resolve(config)
+
+
+OWN = {"problems__prompt": "", "problems__prompt_text": "Q: {problem}"}
+
+
+def test_a_prompt_is_named_or_a_text_with_its_instruction_never_both():
+    resolve(changed(**OWN, problems__instruction_text="Again."))
+    resolve(changed(**OWN, rollout__attempts=1, stages__stage2__bonus=0.0))
+    both = {"problems__prompt_text": "{problem}", "problems__instruction_text": "Again."}
+    assert_refused("config.problems.prompt='arithmetic'", "add --config.problems.prompt=", **both)
+    assert_refused("problems.instruction_text is a text", problems__instruction_text="Again.")
+    assert_refused("the config has no prompt", problems__prompt="")
+    assert_refused("nothing asks for the second attempt", **OWN)
+    assert_refused("nothing asks", **OWN, problems__instruction_text=("Once.", ""))
+    test = {"name": "jsonl", "prompt": "math", "prompt_text": "{problem}"}
+    assert_refused("config.problems.test has both a prompt, 'math'", problems__test=test)
+
+
+def test_an_instruction_is_one_text_or_one_for_each_later_attempt():
+    for said in ("Again.", ("Again.",), ("Again.", "Once more.")):
+        settings = resolve(changed(**OWN, problems__instruction_text=said, rollout__attempts=3))
+        assert settings.problems.instructions == ((said,) if isinstance(said, str) else said)
+        assert resolve(json.loads(json.dumps(jsonfiles.plain(settings)))) == settings
+    assert_refused(
+        "has 2 texts, and with 2 attempts there are 1 later ones",
+        **OWN,
+        problems__instruction_text=("Again.", "Once more."),
+    )
+    assert_refused("must be a text, or a tuple of texts", **OWN, problems__instruction_text=(1,))
+
+
+@pytest.mark.parametrize(
+    "typed, instructions",
+    [
+        ("Look again. (Is it right?)", ("Look again. (Is it right?)",)),
+        ("(Is it right?) Look again.", ("(Is it right?) Look again.",)),
+        ("('Again.', 'Once more.')", ("Again.", "Once more.")),
+    ],
+)
+def test_texts_of_a_prompt_are_given_on_the_command_line(typed, instructions):
+    path = Path(__file__).parents[2] / "configs" / "gsm8k_smollm2_135m.py"
+    settings = settings_of(
+        [
+            f"--config={path}",
+            "--config.problems.prompt=",
+            "--config.problems.prompt_text=Line one,\n{context}: {problem}",
+            f"--config.problems.instruction_text={typed}",
+            f"--config.rollout.attempts={len(instructions) + 1}",
+        ]
+    )
+    assert settings.problems.prompt_text == "Line one,\n{context}: {problem}"
+    assert settings.problems.instructions == instructions

@@ -1,11 +1,13 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from score_jax.config.settings import LoraSettings
-from score_jax.learner import adapter_files
+from score_jax.learner import adapter_files, lora
+from score_jax.model import weights
 from score_jax.problem import InputError
 from tests import fakes
 from tests.learner.lora_test import MODEL, SETTINGS, SHAPES, adapters
@@ -57,3 +59,34 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         adapter_files.save_adapters(
             tmp_path / "file" / "out", MODEL, adapters(), SETTINGS, source=""
         )
+
+
+def test_weights_in_one_tensor_get_one_adapter_that_adds_the_same(tmp_path):
+    model = fakes.model_of_family("phi3")
+    settings = LoraSettings(rank=2, alpha=6.0, targets="layers/(query|value|gate|up|down)")
+    shapes = jax.eval_shape(lambda: lora.init(jax.random.key(0), model, settings))
+    draw = np.random.default_rng(0)
+    ours = jax.tree.map(lambda x: draw.normal(size=x.shape).astype(np.float32), shapes)
+    base = fakes.params(model)
+    adapter_files.save_adapters(tmp_path, model, ours, settings, source="x")
+    weights.save(tmp_path / "base", model, base)
+    weights.save(tmp_path / "merged", model, lora.merge(base, ours, settings))
+    described = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert described["target_modules"] == ["down_proj", "gate_up_proj", "qkv_proj"]
+    assert described["rank_pattern"] == {"qkv_proj": 4, "gate_up_proj": 4}
+    factors = load_file(tmp_path / "adapter_model.safetensors")
+    before, after = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("base", "merged")
+    )
+    for name in after:
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        added = after[name] - before[name]
+        if not added.any():
+            assert f"{stem}.lora_A.weight" not in factors
+            continue
+        module = name.split(".")[-2]
+        rank = described["rank_pattern"].get(module, described["r"])
+        alpha = described["alpha_pattern"].get(module, described["lora_alpha"])
+        down, up = (factors[f"{stem}.lora_{x}.weight"] for x in "AB")
+        assert down.shape[0] == up.shape[1] == rank
+        np.testing.assert_allclose(alpha / rank * up @ down, added, rtol=0, atol=1e-5)

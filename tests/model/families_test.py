@@ -29,6 +29,19 @@ GEMMA3_ROPE: dict[str, Any] = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
 }
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_theta": 10_000.0,
+}
+LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [1.0, 2.0, 3.5, 6.0],
+    "original_max_position_embeddings": 16,
+    "rope_theta": 100.0,
+}
 SHAPES: dict[str, tuple[str, dict[str, Any], int]] = {
     "llama, grouped heads, untied": ("llama", {}, 13),
     "llama, tied": ("llama", {"tie_word_embeddings": True}, 7),
@@ -48,7 +61,107 @@ SHAPES: dict[str, tuple[str, dict[str, Any], int]] = {
         31,
     ),
     "llama, llama3 scaling": ("llama", {"rope_parameters": LLAMA3}, 64),
+    "llama, yarn": ("llama", {"rope_parameters": YARN}, 40),
+    "llama, yarn with another attention factor, not cut to whole pairs": (
+        "llama",
+        {
+            "rope_parameters": YARN
+            | {"attention_factor": 1.7, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False}
+        },
+        40,
+    ),
+    "llama, yarn with mscale": (
+        "llama",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.5}},
+        40,
+    ),
+    "llama, longrope within the first context": ("llama", {"rope_parameters": LONGROPE}, 16),
+    "llama, longrope beyond the first context": ("llama", {"rope_parameters": LONGROPE}, 60),
+    "llama, longrope with factors of its own": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"factor": 2.0}},
+        60,
+    ),
+    "llama, longrope with an attention factor": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"attention_factor": 1.3}},
+        60,
+    ),
+    "llama, dynamic scaling within the context": (
+        "llama",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 100.0}},
+        31,
+    ),
+    "llama, biases of attention and MLP": ("llama", {"attention_bias": True, "mlp_bias": True}, 13),
+    "mistral, windows crossed": ("mistral", {}, 15),
+    "mistral, tied, no window": (
+        "mistral",
+        {"sliding_window": None, "head_dim": 8, "tie_word_embeddings": True},
+        15,
+    ),
+    "mistral, yarn, windows crossed": (
+        "mistral",
+        {"rope_parameters": YARN, "sliding_window": 20, "head_dim": 8},
+        60,
+    ),
+    "phi3, partial rotation, windows crossed": ("phi3", {}, 15),
+    "phi3, tied, whole rotation, no window": (
+        "phi3",
+        {"rope_parameters": None, "sliding_window": None, "tie_word_embeddings": True},
+        15,
+    ),
+    "phi3, longrope of a part of each head, beyond the first context": (
+        "phi3",
+        {
+            "num_attention_heads": 2,
+            "original_max_position_embeddings": 16,
+            "rope_parameters": LONGROPE | {"partial_rotary_factor": 0.5},
+        },
+        60,
+    ),
+    "phi3, longrope within the first context": (
+        "phi3",
+        {
+            "num_attention_heads": 2,
+            "original_max_position_embeddings": 16,
+            "rope_parameters": LONGROPE | {"partial_rotary_factor": 0.5},
+        },
+        16,
+    ),
+    "olmo2, untied": ("olmo2", {}, 13),
+    "olmo2, tied, biases, linear scaling": (
+        "olmo2",
+        {
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0},
+        },
+        31,
+    ),
+    "granite, untied": ("granite", {}, 13),
+    "granite, tied, biases": (
+        "granite",
+        {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+        13,
+    ),
+    "smollm3, untied": ("smollm3", {}, 13),
+    "smollm3, tied, biases, every second layer does not rotate and slides": (
+        "smollm3",
+        {
+            "num_hidden_layers": 4,
+            "no_rope_layers": None,
+            "no_rope_layer_interval": 2,
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        17,
+    ),
+    "smollm3, yarn": ("smollm3", {"rope_parameters": YARN}, 40),
     "qwen2, untied": ("qwen2", {}, 13),
+    "qwen2, yarn": ("qwen2", {"rope_parameters": YARN}, 40),
     "qwen2, tied, all heads share one key": (
         "qwen2",
         {"tie_word_embeddings": True, "num_key_value_heads": 1},
@@ -65,6 +178,9 @@ SHAPES: dict[str, tuple[str, dict[str, Any], int]] = {
         {"tie_word_embeddings": True, "num_key_value_heads": 4},
         7,
     ),
+    "qwen3, attention bias": ("qwen3", {"attention_bias": True}, 13),
+    "gemma, attention bias": ("gemma", {"attention_bias": True}, 11),
+    "gemma2, attention bias": ("gemma2", {"attention_bias": True}, 11),
     "gemma, tied, all heads share one key": (
         "gemma",
         {"num_key_value_heads": 1, "tie_word_embeddings": True},
@@ -91,6 +207,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any], int]] = {
             "final_logit_softcapping": 3.0,
         },
         31,
+    ),
+    "gemma3, yarn on global layers": (
+        "gemma3_text",
+        {"rope_parameters": GEMMA3_ROPE | {"full_attention": YARN}},
+        40,
     ),
     "gemma3, row within the window": ("gemma3_text", {"sliding_window": 30}, 9),
 }
@@ -214,6 +335,58 @@ def test_a_hub_config_of_gemma_3_means_what_transformers_reads_from_it():
     assert rope.frequencies(config, local=True)[0] == 1.0
 
 
+def test_the_text_part_of_a_model_that_sees_images_is_loaded(tmp_path):
+    """Gemma 3 4B and up; their folders state what differs from defaults in text_config only."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    text = fake_checkpoints.huggingface_config(
+        "gemma3_text", rope_parameters=GEMMA3_ROPE, initializer_range=0.1
+    )
+    seeing = transformers.SiglipVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    config = transformers.Gemma3Config(
+        text_config=text.to_dict(), vision_config=seeing.to_dict(), mm_tokens_per_image=1
+    )
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    tokens_BT = fake_checkpoints.tokens(2, 31)
+    expected_BTV = fake_checkpoints.huggingface_logits(model, tokens_BT)
+    model_config, params = weights.load(fake_checkpoints.saved(model, tmp_path))
+    assert (model_config.family, model_config.tied) == ("gemma3_text", True)
+    assert dict(model_config.rope_scaling or ()) == {"rope_type": "linear", "factor": 8.0}
+    logits_BTV = jax.jit(transformer.logits, static_argnums=0)(model_config, params, tokens_BT)
+    np.testing.assert_allclose(logits_BTV, expected_BTV, atol=1e-4, rtol=0)
+
+
+def test_a_hub_config_of_gemma_3_4b_means_what_transformers_reads_from_it():
+    """As published; what the text part has by default in the class is not in the file."""
+    published: dict[str, Any] = {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "mm_tokens_per_image": 256,
+        "text_config": {
+            "hidden_size": 2560,
+            "intermediate_size": 10_240,
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+        "vision_config": {"model_type": "siglip_vision_model"},
+    }
+    transformers = pytest.importorskip("transformers")
+    read = transformers.Gemma3Config(**json.loads(json.dumps(published))).text_config.to_dict()
+    config = config_formats.from_huggingface(published)
+    assert config == config_formats.from_huggingface(read)
+    assert (config.heads, config.kv_heads, config.vocab_size) == (8, 4, 262_208)
+
+
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
 def test_missing_keys_of_a_config_mean_the_defaults_of_transformers(family):
     stated = {"model_type": family, "num_hidden_layers": 6}
@@ -305,23 +478,72 @@ def test_the_frequency_table_of_a_gguf_gives_the_scaling_of_llama_3():
     }
     frequency = 10_000.0 ** (-np.arange(32) / 32)
     table = rope.divisors(frequency, scaling)
-    found = gguf_shape.from_gguf(GGUF, rope_divisors=table).rope_scaling
+    found = gguf_shape.from_gguf(GGUF, rope_tables={"rope_freqs.weight": table}).rope_scaling
     assert dict(found or ()) == {k: v for k, v in scaling.items() if k != "rope_theta"}
     with pytest.raises(InputError, match=r"rope_freqs.weight are not those of Llama 3"):
-        gguf_shape.from_gguf(GGUF, rope_divisors=table**2)
+        gguf_shape.from_gguf(GGUF, rope_tables={"rope_freqs.weight": table**2})
 
 
 REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "mamba"}, "'mamba'.*known: llama"),
     "no architecture": ({"model_type": None}, "unknown architecture None"),
     "another activation": ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported"),
-    "biases": ({"attention_bias": True}, "attention_bias = True is not supported"),
+    "biases that the class does not read": (
+        {"model_type": "mistral", "attention_bias": True},
+        "attention_bias = True is not supported",
+    ),
+    "partial rotation that the class does not compute": (
+        {"partial_rotary_factor": 0.5},
+        "partial_rotary_factor = 0.5 is not supported for LlamaForCausalLM",
+    ),
+    "the same in rope_parameters": (
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor = 0.5 is not supported",
+    ),
+    "half a pair": (
+        {"model_type": "phi3", "partial_rotary_factor": 0.4},
+        "partial_rotary_factor = 0.4 rotates 3 of 8 values",
+    ),
+    "another base of sliding layers": (
+        {
+            "model_type": "qwen2",
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 1000.0},
+                "sliding_attention": {"rope_theta": 20.0},
+            },
+        },
+        "rope_parameters of sliding_attention layers that differ .* Qwen2ForCausalLM",
+    ),
+    "a window for some layers of a family that has it in all": (
+        {"model_type": "mistral", "layer_types": ["full_attention"] * 3},
+        "every layer of MistralForCausalLM has it",
+    ),
+    "too few layers that rotate": (
+        {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+        "no_rope_layers must have a 0 or 1 for each of 3 layers",
+    ),
+    "experts": ({"num_local_experts": 8}, "a mixture of 8 experts is not supported"),
     "no width": ({"hidden_size": None}, "hidden_size is missing"),
     "words for numbers": ({"vocab_size": "many"}, "vocab_size = 'many' must be one whole number"),
     "uneven groups": ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
     "odd heads": ({"head_dim": 7}, "width 7 cannot be rotated"),
-    "yarn": ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; known"),
-    "vision": ({"model_type": "gemma3"}, "'gemma3'.*known: .*gemma3_text"),
+    "an unknown scaling": ({"rope_scaling": {"type": "su"}}, "'su' is not supported; known"),
+    "a table of another width": (
+        {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0] * 4}},
+        r"'longrope' lacks short_factor \(4 numbers\)",
+    ),
+    "a factor that is none": (
+        {"rope_scaling": {"type": "yarn", "factor": 2.0, "attention_factor": "x"}},
+        "'yarn' lacks attention_factor",
+    ),
+    "images without a text part": ({"model_type": "gemma3"}, "text_config is missing"),
+    "Mixtral": ({"model_type": "mixtral"}, "a mixture of experts. The nearest .*: Mistral 7B"),
+    "Qwen3-MoE": ({"model_type": "qwen3_moe"}, "a mixture of experts. The nearest .*: Qwen3 8B"),
+    "Qwen3.5": ({"model_type": "qwen3_5_text"}, "not all attention. The nearest .*: Qwen3 of"),
+    "Gemma 4": ({"model_type": "gemma4"}, "another kind. The nearest .*: Gemma 3 4B"),
+    "LFM2": ({"model_type": "lfm2"}, "not all attention. The nearest .*: Qwen3 or SmolLM3"),
+    "GPT-OSS": ({"model_type": "gpt_oss"}, "a mixture of experts. The nearest .*: Qwen3 8B"),
+    "OLMo 3": ({"model_type": "olmo3"}, "two kinds of rotary .* The nearest .*: OLMo 2"),
     "a cap that Gemma 3 does not have": (
         {"model_type": "gemma3_text", "attn_logit_softcapping": 50.0},
         "attn_logit_softcapping = 50.0 is not supported",
@@ -367,7 +589,23 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     "half a scaling": ({"rope_scaling": {"rope_type": "linear"}}, "'linear' lacks factor"),
 }
 REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
-    "another architecture": ({"general.architecture": "rwkv"}, "unknown architecture 'rwkv'"),
+    "another architecture": ({"general.architecture": "t5"}, "unknown architecture 't5'"),
+    "Qwen3-MoE": ({"general.architecture": "qwen3moe"}, "a mixture of experts. The nearest"),
+    "GPT-OSS": ({"general.architecture": "gpt-oss"}, "a mixture of experts. The nearest"),
+    "Mixtral": ({"llama.expert_count": 8}, "a mixture of 8 experts is not supported"),
+    "an unknown scaling": ({"llama.rope.scaling.type": "su"}, "rotary scaling 'su' is not"),
+    "longrope without its tables": (
+        {"llama.rope.scaling.type": "longrope"},
+        "longrope needs the tensors rope_factors_short.weight",
+    ),
+    "half of yarn": (
+        {
+            "llama.rope.scaling.type": "yarn",
+            "llama.rope.scaling.factor": 4.0,
+            "llama.rope.scaling.yarn_ext_factor": 0.5,
+        },
+        "yarn_ext_factor = 0.5 is not supported",
+    ),
     "more tokens than rows": ({"llama.vocab_size": 2}, "has 3 tokens but its embedding 2 rows"),
     "partial rotation": (
         {"llama.attention.key_length": 6, "llama.rope.dimension_count": 4},

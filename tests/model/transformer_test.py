@@ -24,6 +24,8 @@ OF_FAMILY = {
     family: fakes.model_of_family(family, **(SHAPE | {"head_width": 8}))
     for family in fakes.OF_FAMILY
 }
+BIASES = dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias"), True)
+OF_FAMILY["llama, biases"] = fakes.model(kv_heads=2, **BIASES, **SHAPE)
 
 logits = jax.jit(transformer.logits, static_argnums=0)
 extend = jax.jit(transformer.extend, static_argnums=0)

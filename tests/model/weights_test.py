@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from score_jax.model import transformer, weights
 from score_jax.model.families import FAMILIES, ModelConfig
-from score_jax.model.files import locate, safetensors_file, stored, tensor_names
+from score_jax.model.files import huggingface, locate, safetensors_file, stored, tensor_names
 from score_jax.problem import InputError
 from tests import fakes
 from tests.model import fake_checkpoints
@@ -35,6 +35,9 @@ CONFIG = ModelConfig(
     mlp_width=10,
     max_positions=64,
 )
+
+
+BIASED = dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias"), True)
 
 
 def random_params(config: ModelConfig = CONFIG):
@@ -90,14 +93,16 @@ def test_a_model_saved_in_bfloat16_loads_as_float32(tmp_path):
     "config",
     [
         fakes.model(vocab_size=67, rope_scaling=(("rope_type", "linear"), ("factor", 2.0))),
+        fakes.model(vocab_size=67, **BIASED),
         *(fakes.model_of_family(family, vocab_size=67) for family in fakes.OF_FAMILY),
     ],
-    ids=["llama, linear scaling", *fakes.OF_FAMILY],
+    ids=["llama, linear scaling", "llama, biases", *fakes.OF_FAMILY],
 )
 def test_transformers_reads_what_we_save(config, tmp_path):
     transformers = pytest.importorskip("transformers")
     params = fakes.params(config)
-    weights.save(tmp_path, config, params, extra={"eos_token_id": 7})
+    # Without a padding id of its own, the default of some classes is beyond so few tokens.
+    weights.save(tmp_path, config, params, extra={"eos_token_id": 7, "pad_token_id": 0})
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32").eval()
     assert model.config.eos_token_id == 7
     tokens_BT = fake_checkpoints.tokens(2, 9, config.vocab_size)
@@ -112,6 +117,16 @@ IMPORTED = [
     *("gemma, tied, all heads share one key", "gemma2, tied, windows crossed"),
     "gemma2, no caps, untied, row as long as the window",
     "gemma3, five local layers to a global one, two rotary bases, linear scaling",
+    *("llama, yarn with mscale", "llama, longrope beyond the first context"),
+    *("llama, dynamic scaling within the context", "llama, biases of attention and MLP"),
+    "llama, yarn with another attention factor, not cut to whole pairs",
+    "llama, longrope with an attention factor",
+    *("mistral, windows crossed", "mistral, tied, no window", "qwen3, attention bias"),
+    *("phi3, partial rotation, windows crossed", "phi3, tied, whole rotation, no window"),
+    "phi3, longrope of a part of each head, beyond the first context",
+    *("olmo2, untied", "olmo2, tied, biases, linear scaling"),
+    *("granite, untied", "granite, tied, biases", "smollm3, untied"),
+    "smollm3, tied, biases, every second layer does not rotate and slides",
 ]
 # What servers such as vLLM look up by name, older ones rope_theta and rope_scaling, newer ones
 # rope_parameters.
@@ -130,7 +145,10 @@ def test_export_after_import_is_the_identity(name, tmp_path):
     family, changes, _ = SHAPES[name]
     model = fake_checkpoints.huggingface_model(family, **changes)
     config, params = weights.load(fake_checkpoints.saved(model, tmp_path / "in"))
-    weights.save(tmp_path / "out", config, params)
+    # Some classes have a default for it, so that it must be written, as --mode=export does.
+    weights.save(
+        tmp_path / "out", config, params, extra={"pad_token_id": model.config.pad_token_id}
+    )
     theirs, ours = (
         safetensors.numpy.load_file(tmp_path / side / "model.safetensors") for side in ("in", "out")
     )
@@ -140,7 +158,7 @@ def test_export_after_import_is_the_identity(name, tmp_path):
     before, after = (
         transformers.AutoConfig.from_pretrained(tmp_path / side).to_dict() for side in ("in", "out")
     )
-    uncomputed = {"_name_or_path", "initializer_range"}
+    uncomputed = {"_name_or_path", "initializer_range", "no_rope_layer_interval"}
     if not config.windows:
         uncomputed.add("max_window_layers")
     assert {k: after[k] for k in before.keys() - uncomputed} == {
@@ -167,7 +185,7 @@ def test_a_model_larger_than_a_file_is_saved_in_several_that_replace_each_other(
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     theirs = model.state_dict()["model.layers.1.mlp.gate_proj.weight"].numpy()
     np.testing.assert_array_equal(theirs, params["layers"]["gate"][1].T)
-    index = json.loads((folder / locate.INDEX).read_text())
+    index = json.loads((folder / huggingface.INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(x.nbytes for x in jax.tree.leaves(params))
 
     weights.save(folder, CONFIG, random_params())
@@ -256,10 +274,10 @@ def test_what_other_tools_leave_beside_the_weights_does_no_harm(folder):
     table = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)}
     rewrite(folder, lambda tensors: tensors.update(table))
     (folder / "pytorch_model.bin").write_bytes(b"\x80 not opened")
-    (folder / locate.INDEX).write_text('{"weight_map": {"a": "gone.safetensors"}}')
+    (folder / huggingface.INDEX).write_text('{"weight_map": {"a": "gone.safetensors"}}')
     assert_same(weights.load(str(folder))[1], expected)
     (folder / "model.safetensors").unlink()
-    (folder / locate.INDEX).unlink()
+    (folder / huggingface.INDEX).unlink()
     with pytest.raises(InputError, match=r"\.bin files are not read: save the model with safe_"):
         weights.load(str(folder))
 
@@ -319,6 +337,19 @@ def test_a_gguf_loads_with_its_rotary_pairs_put_back(tied, tmp_path, monkeypatch
     assert config == ModelConfig(**{**CONFIG.__dict__, "tied": tied})
     expected = {k: v for k, v in params.items() if not (tied and k == "head")}
     assert_same(loaded, expected)
+
+
+@pytest.mark.parametrize("name", ["M.GGUF", "blobs/0a1b2c", "alone/m.gguf"])
+def test_a_gguf_loads_whatever_it_is_called_and_from_a_folder_of_its_own(name, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write_gguf(tmp_path / "whole", CONFIG, random_params())
+    (tmp_path / "whole").rename(path)
+    assert_same(weights.load(str(path))[1], random_params())
+    if name == "alone/m.gguf":
+        (path.parent / "config.json").write_text("{}")  # of the model that it was made from
+        assert_same(weights.load(str(path.parent))[1], random_params())
+        assert locate.path_of(str(path.parent)) == path
 
 
 @pytest.mark.parametrize("family", fakes.OF_FAMILY)
@@ -527,7 +558,7 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"1 of them are not in the folder: {absent}"):
         weights.load(str(tmp_path))
     for wrong in ("{}", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'):
-        (tmp_path / locate.INDEX).write_text(wrong)
+        (tmp_path / huggingface.INDEX).write_text(wrong)
         with pytest.raises(InputError, match="not a JSON object with a weight_map"):
             weights.load(str(tmp_path))
 
@@ -577,6 +608,64 @@ def test_a_cache_without_weights_is_completed_from_the_network(folder, tmp_path,
 
     fake_hub(monkeypatch, fetch)
     assert locate.path_of("owner/tiny-model") == folder
+
+
+def test_a_cache_that_lacks_a_file_of_the_weights_is_completed_from_the_network(
+    folder, tmp_path, monkeypatch
+):
+    weights.save(tmp_path / "part", CONFIG, random_params(), shard_bytes=3000)
+    next((tmp_path / "part").glob("*-00002-of-*.safetensors")).unlink()
+    asked = []
+
+    def fetch(name, local_files_only, allow_patterns, ignore_patterns):
+        asked.append((allow_patterns, ignore_patterns))
+        return str(tmp_path / "part" if local_files_only else folder)
+
+    fake_hub(monkeypatch, fetch)
+    assert locate.path_of("owner/tiny-model") == folder
+    assert locate.path_of("owner/tiny-model", weights=False) == tmp_path / "part"
+    assert ["*.safetensors" in patterns for patterns, _ in asked] == [True, True, False]
+    assert asked[0][1] == ["consolidated*", "*/*.safetensors"]  # the same weights once more
+
+
+def test_a_models_small_files_say_its_shape_before_weights_are_fetched(folder, monkeypatch):
+    asked = []
+
+    def fetch(name, allow_patterns, **_):
+        asked.append("*.safetensors" in allow_patterns)
+        return str(folder)
+
+    fake_hub(monkeypatch, fetch)
+    (folder / "model.safetensors").rename(folder / "elsewhere")
+    assert weights.described("owner/tiny-model") == CONFIG
+    assert asked == [False]
+
+
+def test_adapters_of_the_hub_are_fetched_with_their_base(folder, tmp_path, monkeypatch):
+    described = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 2}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described))
+    safetensors.numpy.save_file({}, tmp_path / "adapter" / "adapter_model.safetensors")
+    asked = []
+
+    def fetch(name, local_files_only, allow_patterns, **_):
+        asked.append((name, "*.safetensors" in allow_patterns))
+        return str(folder if name == "owner/base" else tmp_path / "adapter")
+
+    fake_hub(monkeypatch, fetch)
+    assert weights.described("owner/adapter") == CONFIG
+    assert asked == [("owner/adapter", False), ("owner/base", False)]
+    asked.clear()
+    assert_same(weights.load("owner/adapter")[1], random_params())
+    assert asked == [("owner/adapter", True), ("owner/base", True)]
+
+
+def test_a_hub_id_that_holds_no_config_json_is_answered_with_how_to_get_a_gguf(
+    tmp_path, monkeypatch
+):
+    fake_hub(monkeypatch, lambda name, **_: str(tmp_path))
+    with pytest.raises(InputError, match=r"owner/m-GGUF has no config.json .*hf download owner/m"):
+        weights.described("owner/m-GGUF")
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_why(monkeypatch):

@@ -54,6 +54,18 @@ def test_typed_questions_are_answered_one_by_one_and_a_bad_one_is_no_end(model, 
     assert text.count("'hello' is not a question") == 1
 
 
+def test_what_is_sent_comes_first_as_the_model_gets_it(model):
+    stream = io.StringIO()
+    ask.at_terminal(*model, "3+4", stream=stream)
+    text = stream.getvalue()
+    assert text.index("sent: prompt") < text.index("sent: instruction") < text.index("Attempt 1")
+    assert "│ 3+4      = " in text[: text.index("sent: instruction")]
+    stream = io.StringIO()
+    console = rich.console.Console(file=stream, width=60)
+    ask.show_sent(console, {"prompt": "<|im_start|>user\nhi [red]\x1b[31m<|im_end|>"})
+    assert "<|im_start|>user" in stream.getvalue() and "hi [red]\ufffd[31m" in stream.getvalue()
+
+
 def test_changed_words_are_coloured_or_where_there_is_no_colour_in_brackets():
     attempts = [Attempt("so 3+4 is 8", 7, False), Attempt("so 3+4 is 7", 7, True)]
     plain = shown(attempts)

@@ -197,6 +197,38 @@ def test_a_gguf_leaves_its_vocabulary_as_files_that_transformers_reads(tmp_path)
         assert described["bos_token_id"] == ours.bos_id == theirs.bos_token_id
 
 
+@pytest.mark.parametrize("name", ["M.GGUF", "0a1b2c", "alone/m.gguf"])
+def test_a_gguf_leaves_its_vocabulary_whatever_it_is_called(tmp_path, name):
+    pieces_test.train(tmp_path / "tokenizer.model")
+    path = tmp_path / "gguf" / name
+    path.parent.mkdir(parents=True)
+    pieces_test.write_gguf(path, tmp_path / "tokenizer.model")
+    source = str(path.parent if name == "alone/m.gguf" else path)
+    ours = tokenizer.load(source)
+    said = export.write(experiment(source, text=ours), fakes.params(), tmp_path / "out")
+    assert f"made of the vocabulary in {path.name}: tokenizer.json" in said
+    exported = tokenizer.load(str(tmp_path / "out"))
+    assert exported.encode("half as many") == ours.encode("half as many")
+
+
+def test_a_run_from_adapters_exports_the_tokens_of_the_base_and_the_tokenizer_they_came_with(
+    source, tmp_path
+):
+    described = {"peft_type": "LORA", "base_model_name_or_path": str(source)}
+    jsonfiles.write(tmp_path / "adapter" / "adapter_config.json", described)
+    jsonfiles.write(source / "config.json", {"eos_token_id": 77, "bos_token_id": 78})
+    made = experiment(str(tmp_path / "adapter"))
+    export.write(made, fakes.params(), tmp_path / "out")
+    stated = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (stated["eos_token_id"], stated["bos_token_id"]) == (77, 78)
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
+        source / "tokenizer.json"
+    ).read_bytes()
+    (tmp_path / "adapter" / "tokenizer.json").write_text("{}")
+    export.write(made, fakes.params(), tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
+
+
 def test_a_vocabulary_that_files_cannot_hold_exactly_is_left_out_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_tokenizer, "write", lambda source, folder: [])
     (tmp_path / "m.gguf").touch()

@@ -188,7 +188,7 @@ def test_log_probs_equal_a_full_forward_pass(case):
 @pytest.mark.parametrize(
     "family",
     [  # Llama is what all other tests here run; Gemma's ways are all in Gemma 2
-        pytest.param(family, marks=[pytest.mark.slow] * (family in ("llama", "gemma")))
+        pytest.param(family, marks=[pytest.mark.slow] * (family in ("llama", "gemma", "mistral")))
         for family in fakes.OF_FAMILY
     ],
 )
@@ -386,7 +386,9 @@ def test_a_model_split_over_two_devices_draws_what_the_whole_one_does(case):
 @pytest.mark.parametrize(
     "family",
     [  # Gemma's ways are all in Gemma 2, Llama's in all tests above
-        pytest.param(family, marks=[pytest.mark.slow] * (family not in ("gemma2", "qwen2")))
+        pytest.param(
+            family, marks=[pytest.mark.slow] * (family not in ("gemma2", "qwen2", "olmo2"))
+        )
         for family in fakes.OF_FAMILY
     ],
 )

@@ -1,6 +1,8 @@
 import pytest
 
+from score_jax.problem import InputError
 from score_jax.rewards.answers.grade import grade_answer
+from score_jax.rewards.programs import extract
 from score_jax.text import prompts, templates, tokenizer
 
 
@@ -73,7 +75,7 @@ def test_the_worked_problems_end_as_the_instruction_asks_and_are_right():
 
 def test_both_programming_prompts_of_a_kind_have_one_instruction():
     # Or MBPP could not be trained on and HumanEval tested in one run.
-    for end in ("", "_text"):
+    for end in ("", "_text", "_chat"):
         assert prompts.PROMPTS[f"mbpp{end}"][1] == prompts.PROMPTS[f"humaneval{end}"][1]
 
 
@@ -107,3 +109,28 @@ def test_stop_sequences_belong_to_forms_without_turns_and_begin_where_a_token_do
     for name, stops in prompts.STOPS.items():
         assert name.endswith(("_text", "_fewshot")) and name in prompts.PROMPTS
         assert all(text == text.lstrip() for text in stops.before), "a line break may be in a token"
+
+
+def test_chat_code_prompts_ask_for_a_program_in_a_fenced_block():
+    for name, task in (("mbpp_chat", '"""\nDo.\n"""'), ("humaneval_chat", "Do.")):
+        prompt_format, instruction = prompts.PROMPTS[name]
+        assert prompt_format.replace("{problem}", "Do.").endswith(f"\n\n```python\n{task}\n```\n")
+        for text in (prompt_format, instruction, prompts.SELF_REFINE[name][1]):
+            assert "in one fenced code block" in text
+
+
+def test_an_answer_in_the_chat_form_is_graded():
+    answer = "Here it is:\n\n```python\nimport math\n\ndef add(a, b):\n    return a + b\n```\nDone."
+    assert extract.readings(answer)[0] == ("import math\n\ndef add(a, b):\n    return a + b\n",)
+
+
+def test_a_prompt_is_chosen_by_name_or_by_text():
+    assert prompts.chosen("math", "", ()) == (
+        prompts.PROMPTS["math"][0],
+        [prompts.MATH_INSTRUCTION],
+    )
+    assert prompts.chosen("", "Q: {problem}", ("A", "B")) == ("{problem}", ["A", "B"])
+    with pytest.raises(InputError, match=r"prompt='maths' is unknown\. Did you mean 'math'"):
+        prompts.chosen("maths", "", ())
+    with pytest.raises(InputError, match=r"prompt_text='Q' has no \{problem\}"):
+        prompts.chosen("", "Q", ())

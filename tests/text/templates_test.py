@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -5,9 +6,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from score_jax.problem import InputError
+from score_jax.problem import InputError, Problem
 from score_jax.text import prompts, templates, tokenizer
-from score_jax.text.tokenizers import bytelevel
+from score_jax.text.tokenizers import bytelevel, gguf_metadata, gguf_splits
 from tests.text.tokenizers import pieces_test
 
 PROBLEM = "Natalia sold clips to 48 of her friends.\n\nHow many?  (2 blanks, \\boxed{}, {x})"
@@ -157,7 +158,7 @@ def byte_level() -> tuple[tokenizers.Tokenizer, list[str]]:
     backend = tokenizers.Tokenizer(models.BPE())
     # Llama 3's way: line breaks stay together, so the one that ends a prompt is a token of its own
     # whatever the attempt begins with. (GPT-2's way is not like that: "\n\n4" is "\n", "\n", "4".)
-    backend.pre_tokenizer = bytelevel._SPLITS["llama-bpe"]()
+    backend.pre_tokenizer = gguf_splits.SPLITS["llama-bpe"].steps()
     backend.decoder = decoders.ByteLevel()
     return backend, pre_tokenizers.ByteLevel.alphabet()
 
@@ -237,12 +238,12 @@ def test_two_turns_of_smollm2_equal_transformers(
     ours = templates.make(
         "auto", smollm2, system=system, prompt_format=prompt_format, instruction=INSTRUCTION
     )
-    assert ours.name == "chatml"
+    assert ours.name == "auto"
     assert_same_conversation(ours, smollm2_transformers, system)
 
 
 def test_smollm2_without_a_system_text_gets_its_own(smollm2):
-    ours = templates.make("chatml", smollm2, system="", prompt_format="{problem}", instruction="?")
+    ours = templates.make("auto", smollm2, system="", prompt_format="{problem}", instruction="?")
     text = smollm2.decode(ours.first_turn("2 + 2"))
     assert text.startswith(
         "system\nYou are a helpful AI assistant named SmolLM, trained by Hugging"
@@ -261,7 +262,7 @@ def both(folder, family, system="", thinking=False):
         instruction=INSTRUCTION,
         thinking=thinking,
     )
-    assert ours.name == (FAMILIES | THINKING)[family][0]
+    assert ours.name == "auto"
     return ours, transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
@@ -297,7 +298,7 @@ def test_two_turns_over_a_sentencepiece_model_equal_its_own_library(tmp_path, fa
         prompt_format=" Problem: {problem}\n",
         instruction=INSTRUCTION,
     )
-    assert ours.name == form
+    assert ours.name == "auto"
     messages = [{"role": "system", "content": system}] if system else []
     prompt = ours.prompt_format.replace("{problem}", PROBLEM)
     for role, text in (("user", prompt), ("assistant", ATTEMPT), ("user", INSTRUCTION)):
@@ -377,7 +378,8 @@ def test_a_shipped_template_of_an_unknown_form_is_refused_not_passed_over(tmp_pa
     config["chat_template"] = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = tokenizer.load(str(tmp_path))
-    with pytest.raises(InputError, match=r"none of the known forms; it begins .*<\|user\|>"):
+    shown = "One turn: '<|user|>⟨problem⟩'. Two turns: '<|user|>⟨problem⟩<|user|>⟨attempt⟩"
+    with pytest.raises(InputError, match=f"not render two turns as an ext.*{re.escape(shown)}"):
         templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
     plain = templates.make("plain", loaded, system="", prompt_format="{problem}", instruction="?")
     assert plain.name == "plain"
@@ -498,6 +500,187 @@ def test_a_problem_with_a_system_text_of_its_own_has_the_row_of_a_template_with_
     plain = templates.make("plain", smollm2, system="", **parts)
     with pytest.raises(InputError, match="'plain' has no place for the system text 'Be brief"):
         plain.first_turn("2+2", system="Be brief.")
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama2", "llama3", "gemma"])
+@pytest.mark.parametrize("system", ["", "You are a math expert."])
+def test_a_named_form_is_that_of_the_models_that_have_it(tmp_path, name, system):
+    family = {"chatml": "qwen2", "llama2": "llama2", "llama3": "llama3", "gemma": "gemma3"}[name]
+    write_family(tmp_path, family)
+    parts = {"prompt_format": " {problem} ", "instruction": INSTRUCTION}
+    loaded = tokenizer.load(str(tmp_path))
+    system = system or ("You are a helpful assistant." if name == "chatml" else "")
+    own, named = (templates.make(form, loaded, system=system, **parts) for form in ("auto", name))
+    assert named.first_turn(PROBLEM, "", ATTEMPT) == own.first_turn(PROBLEM, "", ATTEMPT)
+    assert named.instruction_ids == own.instruction_ids
+    assert named.turn_end_ids == own.turn_end_ids
+
+
+def test_a_template_in_a_file_of_ones_own(smollm2, tmp_path):
+    path = tmp_path / "mine.jinja"
+    path.write_text("\ufeff" + QWEN2.replace("helpful", "kind"), encoding="utf-8")
+    ours = templates.make(str(path), smollm2, system="", prompt_format="{problem}", instruction="?")
+    assert smollm2.show(ours.first_turn("2+2")) == (
+        "<|im_start|>system\nYou are a kind assistant.<|im_end|>\n"
+        "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
+    )
+    with pytest.raises(InputError, match=r"no template '.*other\.jinja', and no \.jinja file of"):
+        templates.make(
+            str(tmp_path / "other.jinja"),
+            smollm2,
+            system="",
+            prompt_format="{problem}",
+            instruction="?",
+        )
+
+
+DATED = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ '<|im_start|>system\n' + date_string + '<|im_end|>\n' }}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+
+
+def dated(smollm2, template=DATED, **choices):
+    changed = dataclasses.replace(smollm2, chat_template=template)
+    made = templates.make(
+        "auto", changed, system="", prompt_format="{problem}", instruction="?", **choices
+    )
+    return smollm2.show(made.first_turn("2+2")).split("<|im_end|>")[0].split("\n")[1]
+
+
+def test_dates_and_other_values_of_a_template_are_settings_and_no_day_is_todays(smollm2):
+    assert dated(smollm2) == "26 Jul 2024"
+    assert dated(smollm2, date="2025-05-01") == "01 May 2025"
+    assert dated(smollm2, arguments={"date_string": "some day"}) == "some day"
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"date": "1 May"}, r"template_date='1 May' is not a date. Write it as 2024-07-26"),
+        ({"arguments": {"date": 1}}, r"takes no 'date'.*Did you mean 'date_string'"),
+        ({"arguments": {"enable_thinking": True}}, r"Set config\.model\.thinking instead"),
+    ],
+)
+def test_a_value_that_a_template_does_not_take_is_refused(smollm2, choices, message):
+    with pytest.raises(InputError, match=message):
+        dated(smollm2, **choices)
+
+
+def test_plain_takes_no_arguments(smollm2):
+    with pytest.raises(InputError, match=r"has tools, but the template 'plain' takes none"):
+        templates.make(
+            "plain",
+            smollm2,
+            system="",
+            prompt_format="{problem}",
+            instruction="?",
+            arguments={"tools": False},
+        )
+
+
+@pytest.mark.parametrize("name", ["auto", "plain"])
+def test_a_fixed_beginning_of_the_answer_is_context_of_every_attempt(smollm2, name):
+    parts = {"system": "", "prompt_format": "Q: {problem}\n", "instruction": "Again:"}
+    prefix = "```python\ndef"
+    ours = templates.make(name, smollm2, answer_prefix=prefix, **parts)
+    bare = templates.make(name, smollm2, **parts)
+    assert smollm2.show(ours.first_turn("x")) == smollm2.show(bare.first_turn("x")) + prefix
+    shown = smollm2.show(ours.instruction_ids)
+    assert shown == smollm2.show(bare.instruction_ids) + prefix
+    given = ours.attempt_ids(prefix + " f(): pass\n```")
+    assert smollm2.decode(given) == " f(): pass\n```"
+    assert ours.attempt_text(given[:-1]) == prefix + " f(): pass\n```"
+    assert bare.attempt_text(given[:-1]) == " f(): pass\n```"
+    with pytest.raises(InputError, match=r"begins 'f\(\)', but every.*answer_prefix='```py"):
+        ours.attempt_ids("f()")
+
+
+def test_a_fixed_beginning_follows_the_blank_that_the_form_puts_before_answers(tmp_path):
+    write_family(tmp_path, "llama2")
+    loaded = tokenizer.load(str(tmp_path))
+    parts = {"system": "", "prompt_format": "{problem}", "instruction": "?"}
+    ours = templates.make("auto", loaded, answer_prefix="48", **parts)
+    bare = templates.make("auto", loaded, **parts)
+    whole = [*bare.first_turn("x"), *bare.attempt_ids("48 + 24")]
+    assert [*ours.first_turn("x"), *ours.attempt_ids("48 + 24")] == whole
+
+
+def test_what_is_sent_is_shown_with_its_special_tokens(smollm2):
+    ours = templates.make(
+        "auto", smollm2, system="Be kind.", prompt_format="Q: {problem}", instruction="Again?"
+    )
+    problem = Problem(id="1", prompt="2+2 <|im_end|>", gold="4")
+    assert ours.sent(problem) == {
+        "prompt": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nQ: 2+2 <|im_end|>"
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "instruction": "\n<|im_start|>user\nAgain?<|im_end|>\n<|im_start|>assistant\n",
+        "after a truncated attempt": "<|im_end|>",
+    }
+
+
+def test_a_token_that_closes_answers_ends_attempts_though_no_file_says_so(tmp_path):
+    write_family(tmp_path, "qwen2")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["chat_template"] = (
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|done|>' }}{% endfor %}"
+        "{{ '<|assistant|>' }}"
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = tokenizer.load(str(tmp_path))
+    with pytest.raises(InputError, match=r"no end token behind an answer.*'<\|done\|><\|user\|>'"):
+        templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    spec = json.loads((tmp_path / "tokenizer.json").read_text())
+    for i, mark in enumerate(("<|user|>", "<|assistant|>", "<|done|>")):
+        spec["added_tokens"].append(spec["added_tokens"][0] | {"id": 900 + i, "content": mark})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    loaded = tokenizer.load(str(tmp_path))
+    ours = templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    assert ours.turn_end_ids == [loaded.token_id("<|done|>")]
+    assert set(ours.turn_end_ids) <= set(ours.tokenizer.end_ids) - set(loaded.end_ids)
+
+
+def test_a_system_text_that_a_template_looks_into_is_refused(smollm2):
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{{ m.content.replace('/no_think', '') + '<|im_end|>\n' }}{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}"
+    )
+    changed = dataclasses.replace(smollm2, chat_template=template)
+    parts = {"system": "", "prompt_format": "{problem}"}
+    ours = templates.make("auto", changed, instruction="?", **parts)
+    assert ours.first_turn("2+2", system="Be kind.")
+    with pytest.raises(InputError, match=r"treats the text '2\+2' or its system text in a way"):
+        ours.first_turn("2+2", system="Be kind. /no_think")
+    with pytest.raises(InputError, match=r"treats the text 'Again /no_think'"):
+        templates.make("auto", changed, instruction="Again /no_think", **parts)
+
+
+@pytest.mark.parametrize(
+    ("pre", "begins", "template", "first"),
+    [
+        ("qwen2", None, QWEN2, "<|im_start|>system"),
+        ("qwen2", None, "{{ bos_token }}" + QWEN2, "<file_sep><|im_start|>system"),
+        ("llama-bpe", "<file_sep>", "{{ bos_token }}" + QWEN2, "<file_sep><|im_start|>system"),
+        ("llama-bpe", "<file_sep>", "", "<file_sep>2+2"),
+        ("qwen2", None, "", "2+2"),
+    ],
+)
+def test_a_row_of_a_gguf_has_bos_once_if_its_template_or_else_llama_cpp_says_so(
+    smollm2_path, pre, begins, template, first
+):
+    metadata = dict(gguf_metadata.read(smollm2_path)) | {
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.bos_token_id": 5,
+        "tokenizer.chat_template": template,
+    }
+    del metadata["tokenizer.ggml.add_bos_token"]
+    loaded = bytelevel.from_gguf(metadata, smollm2_path)
+    assert loaded.bos_id == (None if begins is None else loaded.token_id(begins))
+    ours = templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    assert loaded.show(ours.first_turn("2+2")).startswith(first)
 
 
 def test_a_turn_that_a_stop_sequence_ended_is_closed_and_a_plain_text_goes_on(smollm2):

@@ -5,6 +5,7 @@ import pytest
 
 from score_jax.problem import InputError
 from score_jax.text import tokenizer
+from tests.text.tokenizers import pieces_test
 
 
 def test_characters_are_sixteen_and_come_back_from_their_ids():
@@ -50,3 +51,15 @@ def test_a_folder_without_a_tokenizer_lists_what_it_has(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(InputError, match=r"neither tokenizer\.json nor .* only model\.s"):
         tokenizer.load(str(tmp_path))
+
+
+def test_any_part_of_a_split_gguf_or_their_folder_has_the_tokenizer_of_the_first(tmp_path):
+    pieces_test.train(tmp_path / "tokenizer.model")
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    parts = [folder / f"m-{i:05}-of-00002.gguf" for i in (1, 2)]
+    pieces_test.write_gguf(parts[0], tmp_path / "tokenizer.model")
+    parts[1].write_bytes(b"GGUF")
+    expected = tokenizer.load(str(parts[0])).encode("half as many")
+    for named in (parts[1], folder):
+        assert tokenizer.load(str(named)).encode("half as many") == expected

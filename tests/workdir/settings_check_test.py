@@ -121,6 +121,15 @@ def test_the_best_step_is_the_newest_of_those_with_the_best_last_attempt(tmp_pat
     assert saved.best_step("stage1") == 100
 
 
+def test_the_last_of_ten_attempts_is_the_tenth(tmp_path):
+    saved = Checkpoints(tmp_path, tiny_settings(), {})
+    for step, last in ((10, 0.1), (20, 0.7)):
+        metrics = {f"accuracy_attempt{i}": 0.5 for i in range(1, 10)}
+        metrics |= {"accuracy_attempt9": 0.9 - last, "accuracy_attempt10": last}
+        jsonfiles.write(tmp_path / "evaluations" / f"stage1-{step}.json", metrics)
+    assert saved.best_step("stage1") == 20
+
+
 def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     settings_check.check_shared(tmp_path)

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from score_jax.problem import InputError, Problem
+from score_jax.text.prompts import AS_IT_IS
 
 _OWN = ("problem", "answer", "id", "grader", "solution")
-_AS_IT_IS = "{problem}"  # the prompt format of messages
 TAG_CHARACTERS = 200  # longer texts (solutions) are no tags
 # What others call a problem and its answer, the likeliest first.
 _ALIASES = {
@@ -95,7 +95,7 @@ class _Row:
             gold=self._checked("answer", self._plain("answer", answer)),
             grader=grader,
             tags=self._tags(),
-            prompt_format=_AS_IT_IS if messages else "",
+            prompt_format=AS_IT_IS if messages else "",
             messages=messages,
             reference=self._text("solution", "") if grader == "program" else "",
             fields=self.row,
@@ -146,14 +146,10 @@ class _Row:
         return default if value is None else self._plain(ours, value)
 
     def _plain(self, ours: str, value: Any) -> str:
-        """Text as it is, a number without an exponent: 12.0 is "12", 1e-7 is "0.0000001"."""
-        if isinstance(value, str):
-            return value
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if whole or (isinstance(value, float | decimal.Decimal) and math.isfinite(value)):
-            text = format(decimal.Decimal(str(value)), "f")
-            return text.rstrip("0").rstrip(".") if "." in text else text
-        return self._refuse(ours, f"must be text or a number, got {kind(value)}")
+        text = plain(value)
+        if text is None:
+            return self._refuse(ours, f"must be text or a number, got {kind(value)}")
+        return text
 
     def _checked(self, ours: str, text: str) -> str:
         if not text.strip():
@@ -200,6 +196,17 @@ class _Row:
             if name not in used and short and not isinstance(value, bool):
                 tags.setdefault(name, str(value))
         return tags
+
+
+def plain(value: Any) -> str | None:
+    """Text as it is, a number without an exponent: 12.0 is "12", 1e-7 is "0.0000001"; else None."""
+    if isinstance(value, str):
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole or (isinstance(value, float | decimal.Decimal) and math.isfinite(value)):
+        text = format(decimal.Decimal(str(value)), "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return None
 
 
 def value_at(row: Mapping[str, Any], name: str) -> Any:

@@ -1,7 +1,7 @@
 """GGUF files: metadata, and tensors dequantised by rows.
 
-The `gguf` package knows the quantised formats and dequantises; gguf_metadata.py reads the file's
-directory. Not handled: files split in several parts; they are refused by name.
+The `gguf` package knows the quantised formats and dequantises; gguf_metadata.py reads a file's
+directory. The tensors of a split model are gathered from its parts.
 """
 
 import functools
@@ -15,20 +15,45 @@ from gguf.quants import quant_shape_to_byte_shape
 
 from score_jax.model.files import stored
 from score_jax.problem import InputError
-from score_jax.text.tokenizers import gguf_metadata
+from score_jax.text.tokenizers import gguf_files, gguf_metadata
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, stored.StoredTensor]]:
-    """The file's metadata as plain values, and its tensors by name.
+    """The metadata as plain values, and the tensors by name, of a file or of the first of several.
 
-    Raises: InputError when the file is incomplete, not GGUF, or quantised in an unknown way.
+    Raises: InputError when a file is incomplete, not GGUF, no model, or quantised in an unknown
+        way, or a part is missing.
     """
     metadata, entries = gguf_metadata.directory(path)
-    if metadata.get("split.count", 1) > 1:
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
         raise InputError(
-            f"{path} is one of {metadata['split.count']} parts. Join them first: "
-            "llama-gguf-split --merge FIRST_PART WHOLE.gguf"
+            f"{path} is a GGUF file of type {kind!r} (general.type), not a model. Name the model's "
+            "own .gguf file; an adapter must be merged into it first, by llama-export-lora."
         )
+    count = metadata.get("split.count", 1)
+    files = gguf_files.parts(path, count)
+    tensors = _tensors(path, entries)
+    for part in files[1:]:
+        if part.is_file():
+            tensors |= _tensors(part, gguf_metadata.directory(part)[1])
+    # Every part states how many tensors there are in all: a missing part that held none is no loss.
+    expected = metadata.get("split.tensors.count")
+    if count > 1 and len(tensors) != expected:
+        absent = [part.name for part in files if not part.is_file()]
+        raise InputError(
+            f"{path} is the first of {count} parts, which should hold {expected} tensors in all "
+            f"and hold {len(tensors)}. "
+            + (
+                f"Not in {path.parent}: {stored.listed(absent)}. Fetch these."
+                if absent
+                else "They are not parts of one model: fetch them again."
+            )
+        )
+    return metadata, tensors
+
+
+def _tensors(path: Path, entries: list[gguf_metadata.Entry]) -> dict[str, stored.StoredTensor]:
     tensors, size = {}, path.stat().st_size
     for name, shape, number, start in entries:
         try:
@@ -47,7 +72,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, stored.StoredTensor]]:
             raise gguf_metadata.incomplete(path, f"tensor {name} ends at byte {end}")
         read_rows = functools.partial(_read_rows, path, start, kind, shape, byte_shape[1:])
         tensors[name] = stored.StoredTensor(name, shape, read_rows)
-    return metadata, tensors
+    return tensors
 
 
 def _read_rows(

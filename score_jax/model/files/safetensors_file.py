@@ -4,7 +4,7 @@ The format is eight bytes (length of the header, little endian), a JSON header t
 tensor's dtype, shape and position, and the values. It is read and written here and not by its
 library for three reasons: numpy has no bfloat16; reading in blocks of rows needs little host
 memory; and a writer that takes tensors one by one never holds the model twice. Not handled: 8-bit
-floats, integers, packed 4-bit types; they are refused by name.
+floats, integers, packed 4-bit types; such tensors say so, and huggingface.py refuses them.
 """
 
 import functools
@@ -19,6 +19,7 @@ import numpy as np
 
 from score_jax.model.files import stored
 from score_jax.problem import InputError
+from score_jax.text.tokenizers import gguf_metadata
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -32,7 +33,8 @@ MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
 def read(path: Path) -> dict[str, stored.StoredTensor]:
     """The file's tensors by name; their values are read later, by rows.
 
-    Raises: InputError when the file is incomplete, is not safetensors, or has an unknown dtype.
+    A tensor of an unknown dtype says so in its `fault`: it may be one that nobody needs.
+    Raises: InputError when the file is incomplete or is not safetensors.
     """
     header, start = _read_header(path)
     size = path.stat().st_size
@@ -47,10 +49,9 @@ def read(path: Path) -> dict[str, stored.StoredTensor]:
             raise _damaged(path, f"its header's entry of {name} is not valid") from None
         dtype = DTYPES.get(kind)
         if dtype is None:
-            raise InputError(
-                f"{path}: tensor {name} has dtype {kind}, which is not supported; "
-                f"known: {', '.join(DTYPES)}. Convert the checkpoint to one of these."
-            )
+            fault = f"{name} in {path.name} has dtype {kind}; known: {', '.join(DTYPES)}"
+            tensors[name] = stored.StoredTensor(name, shape, _unreadable, fault)
+            continue
         if first < 0 or last - first != dtype.itemsize * int(np.prod(shape)):
             problem = f"tensor {name} has shape {list(shape)} of {kind} but {last - first} bytes"
             raise _damaged(path, problem)
@@ -99,6 +100,7 @@ def write(
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header, and the byte at which the values start."""
+    gguf_metadata.refuse_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -121,6 +123,10 @@ def _read_rows(
     row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
     data = stored.read_bytes(path, start + first * row_bytes, (last - first) * row_bytes)
     return data.view(dtype).reshape(last - first, *shape[1:])
+
+
+def _unreadable(first: int, last: int) -> np.ndarray:
+    raise AssertionError("a tensor with a fault was not refused")
 
 
 def _damaged(path: Path, problem: str) -> InputError:

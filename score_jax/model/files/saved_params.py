@@ -15,7 +15,7 @@ Not handled: a run with LoRA over a preset, whose random weights are in no file.
 
 import contextlib
 import dataclasses
-import json
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from score_jax import jsonfiles
 from score_jax.config.settings import LoraSettings, ModelSettings
 from score_jax.model import lowrank
 from score_jax.model.families import PRESET, ModelConfig
-from score_jax.model.files import locate, tensor_names
+from score_jax.model.files import adapters, locate, stored, tensor_names
 from score_jax.model.files.tensor_names import Place
 from score_jax.problem import InputError
 from score_jax.structs import Params
@@ -54,7 +55,7 @@ def restore(path: Path, shapes: Params) -> Params:
         if saved.pop(name, None) != leaf.shape:
             raise unreadable(path, ValueError(f"{name} should be {list(leaf.shape)}"))
     if saved:
-        raise unreadable(path, ValueError(f"it also has {locate.listed(list(saved))}"))
+        raise unreadable(path, ValueError(f"it also has {stored.listed(list(saved))}"))
     arguments = ocp.args.PyTreeRestore(
         item=item,
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
@@ -93,8 +94,9 @@ class Checkpoint:
     path: Path  # DIR/checkpoints/STAGE/STEP
     model: ModelSettings  # the run's own: what it started from, and how
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The params that the checkpoint holds, by path such as "layers/query"."""
+    @functools.cached_property
+    def saved(self) -> dict[str, tuple[int, ...]]:
+        """The params that the checkpoint holds, by path such as "layers/query"; read once."""
         try:
             return _shapes(self.path)
         except FAULTS as error:
@@ -116,7 +118,7 @@ class Checkpoint:
 
     def merged(self, place: Place, weight: np.ndarray) -> np.ndarray:
         """The weight of all layers with its adapters added in place, if it has any."""
-        if f"{place.name}/down" not in self.shapes():
+        if f"{place.name}/down" not in self.saved:
             return weight
         down, up = (self.read(f"{place.name}/{side}", np.float32) for side in ("down", "up"))
         scale = self.model.lora.alpha / self.model.lora.rank
@@ -126,7 +128,7 @@ class Checkpoint:
 
     def check(self, config: ModelConfig) -> None:
         """Raises: InputError naming every parameter that is not as a model of that shape has it."""
-        found = self.shapes()
+        found = self.saved
         places = {place.path: place for place in tensor_names.places(config)}
         if self.model.lora.rank:
             unfit = [name for name in found if f"layers/{name.split('/')[0]}" not in places]
@@ -144,7 +146,7 @@ class Checkpoint:
         if unfit:
             raise InputError(
                 f"{self.path} does not hold the weights of {self.model.source}, from which its "
-                f"run says that it started: {locate.listed(unfit)}. Put back what was there."
+                f"run says that it started: {stored.listed(unfit)}. Put back what was there."
             )
 
     def _damaged(self, error: Exception) -> InputError:
@@ -197,6 +199,8 @@ def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str =
 def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
     """What a source goes back to (files or a preset), and what its tokenizer is read from.
 
+    Adapters go back to their base, and have a tokenizer of their own if its file is with them.
+
     tokenizer: in place of the one that belongs to the source.
     """
     if not source.startswith(PRESET):
@@ -204,6 +208,9 @@ def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
         if run := find(path):
             with of_run(run):
                 return origin(run.model.source, tokenizer or run.model.tokenizer)
+        if path.is_dir() and (adapter := adapters.find(path)):
+            with adapter.of_base():
+                return origin(adapter.base, tokenizer or adapter.tokenizer)
         source = str(path)
     return source, tokenizer or source
 
@@ -232,7 +239,7 @@ def latest_step(folder: Path) -> int | None:
 def _settings(described: Path) -> dict[str, Any] | None:
     """The settings that a run's config.json holds; None where it is another config.json."""
     try:
-        value = json.loads(described.read_text())
+        value = jsonfiles.read(described)
     except (OSError, ValueError):
         return None
     return value.get("settings") if isinstance(value, dict) else None

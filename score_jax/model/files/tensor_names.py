@@ -1,7 +1,8 @@
 """The name and layout of each parameter in Hugging Face and GGUF files, per family.
 
 A new family is a row of PLACES (and of families.FAMILIES). Files store linear weights as
-[outputs, inputs]; ours are [inputs, outputs], with the heads as axes of their own.
+[outputs, inputs]; ours are [inputs, outputs], with the heads as axes of their own. Parameters of
+one name lie in one tensor, their outputs below each other in the order of the table (Phi-3).
 """
 
 import dataclasses
@@ -64,31 +65,65 @@ LLAMA = (
     _layer("up", "mlp.up_proj.weight", "ffn_up.weight", "DF", 1),
     _layer("down", "mlp.down_proj.weight", "ffn_down.weight", "FD", 1),
 )
-# All families but Llama store rotary pairs half a head apart in GGUF, too.
+# Only families whose conversion is Llama's store rotary pairs side by side in GGUF.
 _PLAIN = tuple(dataclasses.replace(place, interleaved=False) for place in LLAMA)
-_BIASES = (
-    _layer("query_bias", "self_attn.q_proj.bias", "attn_q.bias", "HE", flat=True),
-    _layer("key_bias", "self_attn.k_proj.bias", "attn_k.bias", "KE", flat=True),
-    _layer("value_bias", "self_attn.v_proj.bias", "attn_v.bias", "KE", flat=True),
-)
+# By the fields of ModelConfig that say whether the model has them.
+BIASES = {
+    "qkv_bias": (
+        _layer("query_bias", "self_attn.q_proj.bias", "attn_q.bias", "HE", flat=True),
+        _layer("key_bias", "self_attn.k_proj.bias", "attn_k.bias", "KE", flat=True),
+        _layer("value_bias", "self_attn.v_proj.bias", "attn_v.bias", "KE", flat=True),
+    ),
+    "output_bias": (_layer("output_bias", "self_attn.o_proj.bias", "attn_output.bias", "D"),),
+    "mlp_bias": (
+        _layer("gate_bias", "mlp.gate_proj.bias", "ffn_gate.bias", "F"),
+        _layer("up_bias", "mlp.up_proj.bias", "ffn_up.bias", "F"),
+        _layer("down_bias", "mlp.down_proj.bias", "ffn_down.bias", "D"),
+    ),
+}
 _QK_NORMS = (
     _layer("query_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", "E"),
     _layer("key_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", "E"),
 )
 # With norms before and after the MLP, Hugging Face's post_attention_layernorm is another norm.
-_FOUR_NORMS = (
-    *(place for place in _PLAIN if place.path != "layers/mlp_norm"),
+_MLP_NORM = _layer("mlp_norm", "pre_feedforward_layernorm.weight", "ffn_norm.weight", "D")
+_POST_NORMS = (
     _layer(
         "attention_post_norm", "post_attention_layernorm.weight", "post_attention_norm.weight", "D"
     ),
-    _layer("mlp_norm", "pre_feedforward_layernorm.weight", "ffn_norm.weight", "D"),
     _layer("mlp_post_norm", "post_feedforward_layernorm.weight", "post_ffw_norm.weight", "D"),
+)
+_WIDE_QK_NORMS = (
+    _layer("wide_query_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", "HE", flat=True),
+    _layer("wide_key_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", "KE", flat=True),
+)
+
+
+def _without(*paths: str) -> tuple[Place, ...]:
+    return tuple(place for place in _PLAIN if place.name not in paths)
+
+
+_FOUR_NORMS = (*_without("mlp_norm"), _MLP_NORM, *_POST_NORMS)
+_FUSED = {
+    **dict.fromkeys(("query", "key", "value"), ("self_attn.qkv_proj.weight", "attn_qkv.weight")),
+    **dict.fromkeys(("gate", "up"), ("mlp.gate_up_proj.weight", "ffn_up.weight")),
+}
+_FUSED_PLACES = tuple(
+    _layer(place.name, *_FUSED[place.name], place.axes, place.inputs)
+    if place.name in _FUSED
+    else place
+    for place in _PLAIN
 )
 
 PLACES = {
     "llama": LLAMA,
-    "qwen2": (*_PLAIN, *_BIASES),
+    "mistral": LLAMA,
+    "qwen2": _PLAIN,
     "qwen3": (*_PLAIN, *_QK_NORMS),
+    "phi3": _FUSED_PLACES,
+    "olmo2": (*_without("attention_norm", "mlp_norm"), *_POST_NORMS, *_WIDE_QK_NORMS),
+    "granite": LLAMA,
+    "smollm3": LLAMA,
     "gemma": _PLAIN,
     "gemma2": _FOUR_NORMS,
     "gemma3_text": (*_FOUR_NORMS, *_QK_NORMS),
@@ -97,13 +132,45 @@ PLACES = {
 
 def places(config: ModelConfig) -> list[Place]:
     """The parameters that a model of this shape has."""
-    return [p for p in PLACES[config.family] if not (config.tied and p.path == "head")]
+    table = PLACES[config.family]
+    interleaved = any(place.interleaved for place in table)
+    biases = [p for field, rows in BIASES.items() if getattr(config, field) for p in rows]
+    # A bias of queries or keys is stored in the order of their weights' rows.
+    biases = [
+        dataclasses.replace(p, interleaved=interleaved and p.name in ("query_bias", "key_bias"))
+        for p in biases
+    ]
+    return [p for p in (*table, *biases) if not (config.tied and p.path == "head")]
 
 
-def names(place: Place, template: str, config: ModelConfig) -> Iterator[str]:
+def template(place: Place, gguf: bool) -> str:
+    """The name of a parameter's tensors, with {layer} where they are one per layer."""
+    return place.gguf if gguf else place.huggingface
+
+
+def stored_shapes(config: ModelConfig, gguf: bool) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a file, by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place in places(config):
+        rows, *columns = stored_shape(place, config)
+        for name in names(place, template(place, gguf), config):
+            above = shapes[name][0] if name in shapes else 0
+            shapes[name] = (above + rows, *columns)
+    return shapes
+
+
+def rows(place: Place, config: ModelConfig, gguf: bool) -> tuple[int, int]:
+    """The first of a parameter's rows in each of its tensors, and the row after its last."""
+    shared = [p for p in places(config) if template(p, gguf) == template(place, gguf)]
+    above = shared[: [p.path for p in shared].index(place.path)]
+    first = sum(stored_shape(p, config)[0] for p in above)
+    return first, first + stored_shape(place, config)[0]
+
+
+def names(place: Place, name: str, config: ModelConfig) -> Iterator[str]:
     """The tensors that make up a parameter, in the order in which they are stacked."""
     for layer in range(config.layers if place.stacked else 1):
-        yield template.format(layer=layer)
+        yield name.format(layer=layer)
 
 
 def shape(place: Place, config: ModelConfig) -> tuple[int, ...]:
@@ -145,5 +212,5 @@ def deinterleaved(place: Place, config: ModelConfig) -> np.ndarray:
     (2, 3) of the file become (0, 2) and (1, 3). Source: `permute` of llama.cpp's conversion.
     """
     half = config.head_width // 2
-    rows, _ = stored_shape(place, config)
+    rows = stored_shape(place, config)[0]
     return np.arange(rows).reshape(-1, 2, half).swapaxes(1, 2).reshape(-1)

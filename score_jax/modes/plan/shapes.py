@@ -7,7 +7,6 @@ model/published.py, and a stand-in for the tokenizer estimates how many tokens a
 """
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from score_jax.experiment import Experiment, template_of
 from score_jax.learner.step import TrainState
 from score_jax.model import families, weights
 from score_jax.model.families import PRESET, ModelConfig
-from score_jax.model.files import config_formats, locate, saved_params
+from score_jax.model.files import adapters, config_formats, huggingface, locate, saved_params
 from score_jax.model.published import PUBLISHED
 from score_jax.problem import InputError, nearest
 from score_jax.structs import Params
@@ -94,10 +93,13 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
     if run := saved_params.find(path):
         with saved_params.of_run(run):
             return _model(run.model.source, own_tokenizer or run.model.tokenizer)
-    described = path / "config.json"
-    if described.exists() and not list(path.glob("*.safetensors")):
-        return config_formats.from_huggingface(json.loads(described.read_text()), str(path)), None
-    return locate.open_at(path).config, tokenizer.load(own_tokenizer or source)
+    if path.is_dir() and (adapter := adapters.find(path)):
+        with adapter.of_base():
+            return _model(adapter.base, own_tokenizer or adapter.tokenizer)
+    path = locate.path_of(str(path))
+    if path.is_dir() and not huggingface.complete(path):
+        return locate.config_of(path), None
+    return locate.open_at(path).config, tokenizer.load(own_tokenizer or str(path))
 
 
 def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Template:
@@ -106,7 +108,7 @@ def _template(s: Settings, model: ModelConfig, text: Tokenizer | None) -> Templa
     # `stand_in` counts the tokens that the model's own template would add with the text.
     s = dataclasses.replace(
         s,
-        model=dataclasses.replace(s.model, template="plain", thinking=False),
+        model=dataclasses.replace(s.model, template="plain", thinking=False, template_arguments={}),
         problems=dataclasses.replace(s.problems, system=""),
     )
     return template_of(s, stand_in(model))

@@ -19,6 +19,7 @@ from score_jax.workdir import alarms, runlog
 
 POINTS = 300  # of a curve, per stage
 TRANSCRIPT_CHARACTERS = 40_000_000  # on the page, of all evaluations together
+_LOADED = {"stage": None, "step": 0, "within": False}  # the place of weights before training
 _PARTS = ("rollout", "grade", "update")  # of a step's time
 
 
@@ -132,12 +133,16 @@ def _evaluations(
     test: the name of a further test set; empty: of the main one.
     `stage` is the stage of the recipe, None for the weights that training began with. `step` counts
     from the beginning of the run. `within` is true unless the evaluation is at the stage's end.
+    If there are none of these, that of --mode=evaluate is shown, of weights as they were loaded.
     """
     found = []
-    for path in (folder / "evaluations").glob("*.json"):
-        of_test = f".{test}" if test else ""
-        name = path.stem.removesuffix(of_test)
-        place = _place(name, plan) if path.stem.endswith(of_test) else None
+    of_test = f".{test}" if test else ""
+    paths = (folder / "evaluations").glob(f"*{of_test}.json")
+    placed = {path: _place(path.stem.removesuffix(of_test), plan) for path in paths}
+    latest = folder / "evaluations" / f"latest{of_test}.json"
+    if not any(placed.values()) and latest in placed:
+        placed[latest] = _LOADED
+    for path, place in placed.items():
         if place is None:
             continue  # `latest`, of another recipe, or of another test set
         try:
@@ -147,7 +152,7 @@ def _evaluations(
             raise InputError(
                 f"{path} is not an evaluation ({error}). Remove it and run the same command again."
             ) from error
-        found.append({"name": name, **place, **metrics})
+        found.append({"name": path.stem.removesuffix(of_test), **place, **metrics})
     return sorted(found, key=lambda e: (e["step"], e["within"]))
 
 
@@ -160,7 +165,7 @@ def _place(name: str, plan: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         stem, _, step = name.rpartition("-")
         if stem == stage["name"] and step.isdecimal():
             return {"stage": stem, "step": stage["before"] + int(step), "within": True}
-    return {"stage": None, "step": 0, "within": False} if name == "base" else None
+    return _LOADED if name == "base" else None
 
 
 def _alarms(

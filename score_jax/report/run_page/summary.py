@@ -12,6 +12,8 @@ from typing import Any
 from score_jax import jsonfiles
 from score_jax.problem import InputError
 
+NONE = "no evaluations were run"
+
 
 def write(
     workdir: str | os.PathLike[str],
@@ -31,16 +33,8 @@ def write(
       tests: names of further test sets; their evaluations are in `tests`, by set and stage.
     Raises: InputError if an evaluation cannot be read.
     """
-    names = ["base", *(name for name in stages if name != "base")]
-    folder = Path(workdir) / "evaluations"
-
-    def found(end: str) -> dict[str, Any]:
-        paths = {name: folder / f"{name}{end}" for name in names}
-        return {name: _read(path) for name, path in paths.items() if path.exists()}
-
     summary = {
-        "stages": found(".json"),
-        **({"tests": {test: found(f".{test}.json") for test in tests}} if tests else {}),
+        **evaluations(workdir, stages, tests),
         "wall_sec": wall_sec,
         "versions": dict(versions),
         **({"compiles": dict(compiles)} if compiles else {}),
@@ -49,25 +43,33 @@ def write(
     return summary
 
 
+def evaluations(
+    workdir: str | os.PathLike[str], stages: Sequence[str], tests: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The evaluations of a run, as `stages` and `tests` of its summary. Raises as `write`."""
+    names = ["base", *(name for name in stages if name != "base")]
+    folder = Path(workdir) / "evaluations"
+
+    def found(end: str) -> dict[str, Any]:
+        paths = {name: folder / f"{name}{end}" for name in names}
+        return {name: _read(path) for name, path in paths.items() if path.exists()}
+
+    of_tests = {"tests": {test: found(f".{test}.json") for test in tests}} if tests else {}
+    return {"stages": found(".json"), **of_tests}
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """The stages as rows of plain text: each share with its 95 % interval below it, and n.
 
     Those of further test sets follow, as STAGE.SET.
     """
-    stages: dict[str, Mapping[str, Any]] = dict(summary["stages"])
-    for test, of_stage in summary.get("tests", {}).items():
-        stages |= {f"{stage}.{test}": metrics for stage, metrics in of_stage.items()}
+    stages = _named(summary)
     if not stages:
-        return "no evaluations were run"
+        return NONE
     columns = _columns(stages)
     rows = [["stage", *columns.values(), "n"]]
     for name, metrics in stages.items():
-        shares, intervals = [], []
-        for key in columns:
-            style = "+.3f" if key.startswith("delta") else ".3f"
-            low_high = metrics["interval"].get(key)
-            shares.append(format(metrics[key], style) if key in metrics else "-")
-            intervals.append(f"[{low_high[0]:{style}}, {low_high[1]:{style}}]" if low_high else "")
+        shares, intervals = zip(*(_share(metrics, key) for key in columns), strict=True)
         rows.append([name, *shares, str(metrics["n"])])
         rows.append(["", *intervals, ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -92,6 +94,35 @@ def table(summary: Mapping[str, Any]) -> str:
     if any(metrics.get("sandbox") == "none" for metrics in stages.values()):
         note += "\nsandbox: none (model-written programs ran with all rights of the user)"
     return "\n".join([lines[0], rule, *lines[1:], rule, note])
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The same rows as a table of Markdown, each interval behind its share."""
+    stages = _named(summary)
+    if not stages:
+        return NONE
+    columns = _columns(stages)
+    rows = [["stage", "n", *columns.values()], ["---"] * (len(columns) + 2)]
+    for name, metrics in stages.items():
+        shares = [" ".join(_share(metrics, key)).strip() for key in columns]
+        rows.append([name, str(metrics["n"]), *shares])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _named(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The evaluations by stage, those of further test sets as STAGE.SET."""
+    stages = dict(summary["stages"])
+    for test, of_stage in summary.get("tests", {}).items():
+        stages |= {f"{stage}.{test}": metrics for stage, metrics in of_stage.items()}
+    return stages
+
+
+def _share(metrics: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """A metric and its interval, as they are printed; "-" and "" where there are none."""
+    style = "+.3f" if key.startswith("delta") else ".3f"
+    low_high = metrics["interval"].get(key)
+    interval = f"[{low_high[0]:{style}}, {low_high[1]:{style}}]" if low_high else ""
+    return format(metrics[key], style) if key in metrics else "-", interval
 
 
 def _with_interval(metrics: Mapping[str, Any], key: str) -> str:

@@ -1,8 +1,7 @@
 """Tokenizers run by the `tokenizers` package: any tokenizer.json, and byte-level BPE inside a GGUF.
 
 A GGUF holds the vocabulary and merges, but only the name of its pre-tokenizer ("smollm"), which
-splits text before merging. `_SPLITS` has the pre-tokenizers of some names, with all their steps.
-llama.cpp knows about sixty names; the others are not handled.
+splits text before merging; gguf_splits.py has those.
 """
 
 import functools
@@ -12,51 +11,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizers import sidecar, token_bytes
-from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
+from score_jax.text.tokenizers import gguf_splits, sidecar, token_bytes
+from score_jax.text.tokenizers.base import MARKERS, Strips, Tokenizer, complete, is_mark
 
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
-
-
-def _by_pattern(pattern: str) -> pre_tokenizers.PreTokenizer:
-    split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
-    return pre_tokenizers.Sequence([split, _bytes(use_regex=False)])
-
-
-def _bytes(use_regex: bool) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
-
-
-# tokenizer.ggml.pre -> how text is split. use_regex=True is GPT-2's own pattern.
-_SPLITS = {
-    "gpt-2": lambda: _bytes(use_regex=True),
-    # Digits are split first, so blanks before a number are separate: "\n\n7" is "\n\n", "7".
-    "smollm": lambda: pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), _bytes(use_regex=True)]
-    ),
-    "llama-bpe": lambda: _by_pattern(_LLAMA3),
-    "llama3": lambda: _by_pattern(_LLAMA3),
-    "qwen2": lambda: _by_pattern(_QWEN2),
-}
 
 
 def from_json(path: pathlib.Path) -> Tokenizer:
     """Loads a tokenizer.json and the files beside it."""
-    backend = _parsed(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
+    text = path.read_text(encoding="utf-8-sig")  # the package takes no byte order mark
+    backend = _parsed(path, lambda: tokenizers.Tokenizer.from_str(text))
     beside = sidecar.read(path.parent)
     first = backend.encode("a", add_special_tokens=False)
     continued = None
     if first.tokens and first.tokens[0][:1] in ("▁", "Ġ"):
-        spec = _parsed(path, lambda: json.loads(path.read_text(encoding="utf-8")))
-        continued = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(spec)))
+        continued = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(json.loads(text))))
     # The settings say whether rows begin with bos; else the file's own post-processing does.
     bos = backend.token_to_id(beside.bos or "")
     if beside.add_bos is None:
@@ -71,7 +43,17 @@ def from_json(path: pathlib.Path) -> Tokenizer:
         pad=backend.token_to_id(beside.pad or ""),
         bos=bos,
         chat_template=beside.chat_template,
+        named=beside.named,
+        restarts=continued is None or _restarts(backend, first.ids),
         path=path,
+    )
+
+
+def _restarts(backend: tokenizers.Tokenizer, first: list[int]) -> bool:
+    """Whether "a" behind a special token is encoded as at the start: Llama 2's way."""
+    special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
+    return (
+        not special or backend.encode(f"{special[0]}a", add_special_tokens=False).ids[1:] == first
     )
 
 
@@ -83,10 +65,9 @@ def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
         backend,
         ends=[metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")],
         pad=metadata.get("tokenizer.ggml.padding_token_id"),
-        bos=metadata.get("tokenizer.ggml.bos_token_id")
-        if metadata.get("tokenizer.ggml.add_bos_token")
-        else None,
+        bos=gguf_splits.begins(metadata),
         chat_template=metadata.get("tokenizer.chat_template", ""),
+        named=gguf_splits.named(metadata),
         path=path,
     )
 
@@ -100,12 +81,13 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
             f"{path} says it has a byte-level BPE vocabulary but lacks "
             f"{' and '.join('tokenizer.ggml.' + key for key in missing)}. Convert the model again."
         )
-    split = stated.get("pre", "gpt-2")
-    if split not in _SPLITS:
+    name = stated.get("pre", "gpt-2")
+    if name not in gguf_splits.SPLITS:
         raise InputError(
-            f"{path} has the unknown pre-tokenizer {split!r} (tokenizer.ggml.pre). Known: "
-            f"{', '.join(sorted(_SPLITS))}. Use a folder with tokenizer.json instead."
+            f"{path} has the unknown pre-tokenizer {name!r} (tokenizer.ggml.pre). Known: "
+            f"{', '.join(sorted(gguf_splits.SPLITS))}. Use a folder with tokenizer.json instead."
         )
+    split = gguf_splits.SPLITS[name]
     tokens = stated["tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in stated["merges"]]
     backend = _parsed(
@@ -114,15 +96,14 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
             models.BPE(
                 vocab={token: i for i, token in enumerate(tokens)},
                 merges=merges,
-                # Words that the vocabulary has whole become one token, whatever the merges.
-                ignore_merges=split in ("llama-bpe", "llama3"),
+                ignore_merges=split.whole_words,
             )
         ),
     )
-    backend.pre_tokenizer = _SPLITS[split]()
+    backend.pre_tokenizer = split.steps()
     backend.decoder = decoders.ByteLevel()
-    if split == "qwen2":
-        backend.normalizer = normalizers.NFC()
+    if split.normalizer:
+        backend.normalizer = split.normalizer()
     kinds = dict(zip(tokens, stated.get("token_type", ()), strict=False))
     backend.add_special_tokens([token for token, kind in kinds.items() if kind == _CONTROL])
     backend.add_tokens(
@@ -141,11 +122,10 @@ def _complete(
     for side in (backend, continued):
         side.no_truncation()
         side.no_padding()
-        side.add_special_tokens([text for text in MARKERS if side.token_to_id(text) is not None])
+        side.add_special_tokens(_marks(side))
         side.encode_special_tokens = True  # special tokens in a text are encoded as characters
-    special = {
-        token.content: i for i, token in backend.get_added_tokens_decoder().items() if token.special
-    }
+    added = backend.get_added_tokens_decoder().items()
+    special = {token.content: i for i, token in added if token.special}
     hidden = frozenset(special.values())
     return complete(
         encode=functools.partial(_encode, backend, continued, hidden),
@@ -153,9 +133,24 @@ def _complete(
         decode=functools.partial(backend.decode, skip_special_tokens=True),
         vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
         special=special,
+        strips={
+            i: Strips(t.lstrip, t.rstrip) for i, t in added if t.special and (t.lstrip or t.rstrip)
+        },
         token_bytes=functools.partial(token_bytes.of_backend, backend),
         **stated,
     )
+
+
+def _marks(backend: tokenizers.Tokenizer) -> list[tokenizers.AddedToken]:
+    """The tokens that frame turns and that the file does not list as special."""
+    added = {t.content: t for t in backend.get_added_tokens_decoder().values()}
+    found = [
+        tokenizers.AddedToken(text, lstrip=t.lstrip, rstrip=t.rstrip, normalized=t.normalized)
+        for text, t in added.items()
+        if is_mark(text) and not t.special
+    ]
+    whole = [x for x in MARKERS if x not in added and backend.token_to_id(x) is not None]
+    return found + [tokenizers.AddedToken(text, normalized=False) for text in whole]
 
 
 def _encode(

@@ -19,6 +19,7 @@ from score_jax.problem import InputError
 _STRING, _ARRAY = 8, 9
 # The format's number of a type -> struct's letter; 8 and 9 are _STRING and _ARRAY.
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _ALIGNMENT = 32  # of the tensors' bytes, where the metadata do not state another
 
 
@@ -46,6 +47,7 @@ def directory(path: str | pathlib.Path) -> tuple[dict[str, Any], list[Entry]]:
         with path.open("rb") as file:
             head = file.read(24)
             if head[:4] != b"GGUF"[: len(head)]:
+                refuse_pointer(path)
                 raise InputError(
                     f"{path} is not a GGUF file: it begins with {head[:4]!r} instead of b'GGUF'. "
                     "Name a .gguf file, or a folder with the model's files."
@@ -64,6 +66,17 @@ def directory(path: str | pathlib.Path) -> tuple[dict[str, Any], list[Entry]]:
         raise InputError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
     except (UnicodeDecodeError, _Damaged) as error:
         raise incomplete(path, str(error)) from error
+
+
+def refuse_pointer(path: pathlib.Path) -> None:
+    """Raises: InputError if what lies there is what Git LFS leaves in a large file's place."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise InputError(
+                f"{path} is not the file itself but a Git LFS pointer to it: the repository was "
+                "cloned without its large files. Run 'git lfs pull' there, or download the file "
+                "from the hub."
+            )
 
 
 def incomplete(path: pathlib.Path, problem: str) -> InputError:

@@ -20,8 +20,8 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import decoders, models, normalizers
 
 from score_jax.problem import InputError
-from score_jax.text.tokenizers import sidecar, token_bytes
-from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete
+from score_jax.text.tokenizers import gguf_splits, sidecar, token_bytes
+from score_jax.text.tokenizers.base import MARKERS, Tokenizer, complete, is_mark
 
 # The message classes are made when the module is imported, so type checkers cannot see them.
 _Model: Any = proto.ModelProto  # type: ignore[attr-defined]
@@ -50,6 +50,12 @@ def from_model(path: pathlib.Path) -> Tokenizer:
         pad=ids.get(beside.pad or model.trainer_spec.pad_piece),
         bos=None if beside.add_bos is False else bos,
         chat_template=beside.chat_template,
+        named={
+            "bos_token": model.trainer_spec.bos_piece,
+            "eos_token": model.trainer_spec.eos_piece,
+            "unk_token": model.trainer_spec.unk_piece,
+            **beside.named,
+        },
         path=path,
     )
 
@@ -57,13 +63,13 @@ def from_model(path: pathlib.Path) -> Tokenizer:
 def from_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Tokenizer:
     """The SentencePiece model that a GGUF's metadata describes."""
     stated = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
-    bos = stated.get("bos_token_id") if stated.get("add_bos_token", True) else None
     return _complete(
         _model_of_gguf(metadata, path),
         ends=[stated.get("eos_token_id"), stated.get("eot_token_id")],
         pad=stated.get("padding_token_id"),
-        bos=bos,
+        bos=gguf_splits.begins(metadata),
         chat_template=metadata.get("tokenizer.chat_template", ""),
+        named=gguf_splits.named(metadata),
         path=path,
     )
 
@@ -106,7 +112,7 @@ def backend_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> tokenize
         ]
     )
     for piece in model.pieces:
-        special = piece.type in (_Piece.CONTROL, _Piece.UNKNOWN) or piece.piece in MARKERS
+        special = piece.type in (_Piece.CONTROL, _Piece.UNKNOWN) or _is_mark(piece)
         if special or piece.type == _Piece.USER_DEFINED:
             # Runs of blanks are found after blanks became "▁", the others in the original text.
             token = tokenizers.AddedToken(
@@ -144,10 +150,15 @@ def _model_of_gguf(metadata: Mapping[str, Any], path: pathlib.Path) -> Any:
     return model
 
 
+def _is_mark(piece: Any) -> bool:
+    added = piece.type == _Piece.USER_DEFINED
+    return piece.piece in MARKERS or (added and is_mark(piece.piece))
+
+
 def _complete(model: Any, *, path: pathlib.Path, **stated: Any) -> Tokenizer:
     for piece in model.pieces:
         # Control pieces are never found in a text; user-defined ones are (Gemma's turn marks).
-        if piece.piece in MARKERS:
+        if _is_mark(piece):
             piece.type = _Piece.CONTROL
     special = {
         piece.piece: i for i, piece in enumerate(model.pieces) if piece.type == _Piece.CONTROL

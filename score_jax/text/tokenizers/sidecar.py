@@ -1,8 +1,9 @@
 """What the small files beside a tokenizer say: begin, end and padding tokens, chat template.
 
 These files are read if they exist: tokenizer_config.json, special_tokens_map.json,
-generation_config.json, config.json and chat_template.jinja. If several state a value, the first in
-this order wins (but chat_template.jinja before tokenizer_config.json, as in transformers).
+generation_config.json, config.json, chat_template.jinja and chat_template.json. If several state a
+value, the first in this order wins (but chat_template.jinja before tokenizer_config.json, as in
+transformers). A byte order mark, which editors on Windows write, is passed over.
 """
 
 import dataclasses
@@ -12,6 +13,16 @@ from typing import Any
 
 from score_jax.problem import InputError
 
+_NAMES = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sidecar:
@@ -20,6 +31,7 @@ class Sidecar:
     bos: str | None
     eos: str | None
     pad: str | None
+    named: dict[str, str]  # all of _NAMES that are stated
     end_ids: tuple[int, ...]  # in the order of eos_token_id
     add_bos: bool | None  # whether rows begin with bos; None if not stated
     chat_template: str
@@ -33,8 +45,8 @@ def read(folder: pathlib.Path) -> Sidecar:
     }
     ends = _json(folder / "config.json") | _json(folder / "generation_config.json")
     end_ids = ends.get("eos_token_id")
-    if not isinstance(end_ids, list):
-        end_ids = [] if end_ids is None else [end_ids]
+    end_ids = end_ids if isinstance(end_ids, list) else [end_ids]
+    end_ids = [end for end in end_ids if end is not None]
     if not all(type(end) is int for end in end_ids):
         raise InputError(
             f"{folder}: eos_token_id is {end_ids} in generation_config.json or config.json, but "
@@ -52,10 +64,12 @@ def read(folder: pathlib.Path) -> Sidecar:
             )
         return text
 
+    named = {name: text for name in _NAMES if (text := token(name)) is not None}
     return Sidecar(
-        bos=token("bos_token"),
-        eos=token("eos_token"),
-        pad=token("pad_token"),
+        bos=named.get("bos_token"),
+        eos=named.get("eos_token"),
+        pad=named.get("pad_token"),
+        named=named,
         end_ids=tuple(end_ids),
         add_bos=config.get("add_bos_token"),
         chat_template=_chat_template(folder, config.get("chat_template")),
@@ -65,10 +79,17 @@ def read(folder: pathlib.Path) -> Sidecar:
 def _chat_template(folder: pathlib.Path, stated: Any) -> str:
     jinja = folder / "chat_template.jinja"
     if jinja.exists():
-        return jinja.read_text(encoding="utf-8")
+        return jinja.read_text(encoding="utf-8-sig")
+    if stated is None:  # processors of models that also see keep it in a file of its own
+        stated = _json(folder / "chat_template.json").get("chat_template")
     if isinstance(stated, list):  # several with names; conversations use "default"
-        named = [entry for entry in stated if isinstance(entry, dict)]
-        stated = next((e.get("template") for e in named if e.get("name") == "default"), None)
+        of = {e["name"]: e.get("template") for e in stated if isinstance(e, dict) and "name" in e}
+        if len(of) > 1 and "default" not in of:
+            raise InputError(
+                f"{folder}: tokenizer_config.json has the chat templates {', '.join(of)} and none "
+                "named default. Write the one you want into chat_template.jinja beside it."
+            )
+        stated = of.get("default", next(iter(of.values()), None))
     if stated is not None and not isinstance(stated, str):
         raise InputError(
             f"{folder}: chat_template in tokenizer_config.json is not text. Download it again."
@@ -80,7 +101,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}). Download it again.") from error
     if not isinstance(value, dict):

@@ -137,6 +137,15 @@ def test_a_run_reads_one_parameter_after_the_other(run, monkeypatch):
     assert asked[:4] == ["embedding", (5, 16), "final_norm", (16,)]
 
 
+def test_a_run_with_adapters_reads_what_its_checkpoint_holds_once(source, tmp_path, monkeypatch):
+    adapters = lora.init(jax.random.key(0), MODEL, LORA)
+    run = write_run(tmp_path / "run", adapters, ("stage1", 1), lora=LORA, source=str(source))
+    asked, read = [], saved_params._shapes
+    monkeypatch.setattr(saved_params, "_shapes", lambda path: asked.append(path) or read(path))
+    weights.load(str(run))
+    assert asked == [run / "checkpoints" / "stage1" / "1"]
+
+
 # Bad input
 
 

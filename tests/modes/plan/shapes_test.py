@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from score_jax import jsonfiles
 from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
 from score_jax.learner import step
@@ -20,6 +21,7 @@ from score_jax.problem import InputError
 from score_jax.runtime import sharding
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS
+from tests import fakes
 from tests.modes.plan import flagships
 
 MESH = jax.sharding.AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
@@ -52,12 +54,21 @@ def folder(tmp_path) -> str:
 
 
 def test_published_shapes_have_the_parameters_that_are_published():
-    billions = {"gemma-2-2b": 2.61, "gemma-2-9b": 9.24, "Llama-3.1-8B": 8.03}
+    billions = {
+        "gemma-2-2b": 2.61,
+        "gemma-2-9b": 9.24,
+        "Llama-3.1-8B": 8.03,
+        "Mistral-7B-Instruct-v0.3": 7.25,
+        "SmolLM3-3B": 3.08,
+        "gemma-3-4b-it": 3.88,
+        "gemma-3-4b-pt": 3.88,  # without the part that sees
+    }
     for name, described in PUBLISHED.items():
         model = config_formats.from_huggingface(described, name)
         leaves = jax.tree.leaves(weights.shapes(model, MESH, "float32"))
         count = sum(int(np.prod(x.shape)) for x in leaves)
-        known = billions[name.split("/")[1].removesuffix("-it").removesuffix("-Instruct")]
+        short = name.split("/")[1]
+        known = billions.get(short) or billions[short.removesuffix("-it").removesuffix("-Instruct")]
         assert round(count / 1e9, 2) == known, name
 
 
@@ -71,6 +82,28 @@ def test_a_folder_with_config_json_alone_is_enough(folder):
     assert made.experiment.model.vocab_size == 4096
     assert made.state.params["layers"]["up"].shape == (1, 16, 32)
     assert made.state.params["layers"]["up"].sharding.shard_shape((1, 16, 32)) == (1, 8, 16)
+
+
+def test_prompts_of_adapters_are_counted_by_the_tokenizer_they_came_with(tmp_path, monkeypatch):
+    weights.save(tmp_path / "base", fakes.MODEL, fakes.params())
+    adapter = tmp_path / "adapter"
+    described = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
+    jsonfiles.write(adapter / "adapter_config.json", described)
+    monkeypatch.setattr(shapes.tokenizer, "load", lambda source: source)
+    assert shapes._model(str(adapter), "") == (fakes.MODEL, str(tmp_path / "base"))
+    (adapter / "tokenizer.json").touch()
+    assert shapes._model(str(adapter), "") == (fakes.MODEL, str(adapter))
+    assert shapes._model(str(adapter), "other") == (fakes.MODEL, "other")
+
+
+def test_adapters_are_planned_as_what_they_are_merged_into(folder, tmp_path):
+    described = {"peft_type": "LORA", "base_model_name_or_path": folder}
+    jsonfiles.write(tmp_path / "adapter" / "adapter_config.json", described)
+    adapter = str(tmp_path / "adapter")
+    assert of_source(adapter).experiment.model == of_source(folder).experiment.model
+    jsonfiles.write(tmp_path / "adapter" / "adapter_config.json", described | {"peft_type": "IA3"})
+    with pytest.raises(InputError, match="peft_type = 'IA3' are not merged"):
+        of_source(adapter)
 
 
 def test_without_a_tokenizer_the_template_is_plain_and_the_prompt_is_still_checked(folder):

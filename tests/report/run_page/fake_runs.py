@@ -40,6 +40,7 @@ def write(
         "seed": 7,
     }
     config = {"settings": settings, "versions": {"jax": "0"}, "git_revision": None, "device": "cpu"}
+    config["sent"] = {"prompt": "<|im_start|>user\n7+8=<|im_end|>", "instruction": "<b>?"}
     jsonfiles.write(folder / "config.json", config)
     jsonfiles.write_lines(folder / "metrics.jsonl", steps_of(stages))
     for name in stages:

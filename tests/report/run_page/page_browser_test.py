@@ -136,6 +136,8 @@ def test_every_section_is_drawn(shown):
     assert shown.tab.locator("#flips rect.bar").count() == 3 * 20
     assert "update 40%" in shown.text("#speed")
     assert "samples_per_problem" in shown.text("#settings")
+    sent = shown.tab.locator("#settings .sent pre").all_text_contents()
+    assert sent == ["<|im_start|>user\n7+8=<|im_end|>", "<b>?"]
 
 
 def test_further_test_sets_have_tables_of_their_own(browser, tmp_path):

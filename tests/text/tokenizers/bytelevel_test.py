@@ -168,6 +168,81 @@ def test_a_cut_tokenizer_json_is_refused(folder):
         tokenizer.load(str(folder))
 
 
+def test_a_byte_order_mark_before_any_file_is_passed_over(folder):
+    plain = tokenizer.load(str(folder))
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    for path in folder.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    marked = tokenizer.load(str(folder))
+    assert marked.encode("What is 7?") == plain.encode("What is 7?")
+    assert marked.end_ids == (1, 2, *plain.end_ids[1:])
+    assert marked.chat_template == "{{ messages }}"
+
+
+@pytest.mark.parametrize(("stated", "ends"), [([2, None], [2]), ([None], []), (None, []), (2, [2])])
+def test_null_among_the_end_ids_is_no_token(folder, stated, ends):
+    plain = tokenizer.load(str(folder))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+    assert tokenizer.load(str(folder)).end_ids == tuple(dict.fromkeys([1, *ends, *plain.end_ids]))
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ([{"name": "tool_use", "template": "A"}, {"name": "default", "template": "B"}], "B"),
+        ([{"name": "rag", "template": "A"}], "A"),
+        ("C", "C"),
+    ],
+)
+def test_a_chat_template_is_text_or_one_of_several_with_names(folder, stated, found):
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": stated}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.json").write_text('{"chat_template": "D"}')
+    assert tokenizer.load(str(folder)).chat_template == found
+    del config["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert tokenizer.load(str(folder)).chat_template == "D"
+    (folder / "chat_template.jinja").write_text("E")
+    assert tokenizer.load(str(folder)).chat_template == "E"
+
+
+def test_several_chat_templates_without_a_default_are_refused(folder):
+    named = [{"name": name, "template": name} for name in ("rag", "tool_use")]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    with pytest.raises(InputError, match=r"templates rag, tool_use and none named default"):
+        tokenizer.load(str(folder))
+
+
+def test_named_tokens_reach_the_chat_template(folder):
+    (folder / "special_tokens_map.json").write_text('{"bos_token": "<s>", "unk_token": null}')
+    assert tokenizer.load(str(folder)).named == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def test_tokens_that_frame_turns_are_special_and_keep_what_they_swallow(folder):
+    texts = ("<|user|>", "<｜User｜>", "[INST]")
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    for i, text in enumerate(texts):
+        one = spec["added_tokens"][-1] | {"id": 302 + i, "content": text, "rstrip": i == 0}
+        spec["added_tokens"].append(one)
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    loaded = tokenizer.load(str(folder))
+    assert loaded.token_id("<tool>") is None
+    assert [loaded.token_id(text) for text in texts] == [302, 303, 304]
+    assert loaded.strips == {302: (False, True)}
+    assert not set(loaded.encode("".join(texts))) & {302, 303, 304}
+
+
+def test_a_row_has_special_tokens_from_own_text_only(folder):
+    loaded = tokenizer.load(str(folder))
+    end = loaded.token_id("<|im_end|>")
+    row = loaded.encode_row([("<s>user ", True), ("<|im_end|>", False), ("<|im_end|> model", True)])
+    assert row == [0, *loaded.encode("user <|im_end|>"), end, *loaded.encode(" model")]
+    assert loaded.show(row) == "<s>user <|im_end|><|im_end|> model"
+    pickled = pickle.loads(pickle.dumps(loaded))
+    assert pickled.encode_row([("<s>user", True)]) == loaded.encode_row([("<s>user", True)])
+
+
 def test_a_cut_settings_file_is_refused(folder):
     (folder / "tokenizer_config.json").write_text('{"eos_token": ')
     with pytest.raises(InputError, match=r"tokenizer_config\.json cannot be read as JSON"):
@@ -203,8 +278,8 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder):
 
 
 def test_an_unknown_way_of_cutting_lists_the_known(smollm2_path):
-    metadata = dict(gguf_metadata.read(smollm2_path)) | {"tokenizer.ggml.pre": "tekken"}
-    with pytest.raises(InputError, match=r"'tekken'.*gpt-2, llama-bpe, llama3, qwen2, smollm"):
+    metadata = dict(gguf_metadata.read(smollm2_path)) | {"tokenizer.ggml.pre": "viking"}
+    with pytest.raises(InputError, match=r"'viking'.*gpt-2, gpt-4o, llama-bpe, .*qwen2, .*smollm"):
         bytelevel.from_gguf(metadata, smollm2_path)
 
 
@@ -213,18 +288,3 @@ def test_a_gguf_without_merges_is_refused(smollm2_path):
     del metadata["tokenizer.ggml.merges"]
     with pytest.raises(InputError, match=r"lacks tokenizer\.ggml\.merges"):
         bytelevel.from_gguf(metadata, smollm2_path)
-
-
-@pytest.mark.parametrize(
-    ("cut", "pieces"),
-    [
-        ("gpt-2", ["ab", "  ", " 1234", "!", "\n\n"]),
-        ("llama-bpe", ["ab", "  ", " ", "123", "4", "!\n\n"]),
-        ("qwen2", ["ab", "  ", " ", "1", "2", "3", "4", "!\n\n"]),
-        ("smollm", ["ab", "   ", "1", "2", "3", "4", "!", "\n\n"]),
-    ],
-)
-def test_each_way_of_cutting_cuts_as_its_models_do(cut, pieces):
-    words = [piece for piece, _ in bytelevel._SPLITS[cut]().pre_tokenize_str("ab   1234!\n\n")]
-    assert decoders.ByteLevel().decode(words) == "ab   1234!\n\n"
-    assert [decoders.ByteLevel().decode([word]) for word in words] == pieces

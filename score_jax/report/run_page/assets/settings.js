@@ -1,5 +1,5 @@
 "use strict";
-// The settings of the run, with the stages side by side.
+// The settings of the run, with the stages side by side, and the texts that the model gets.
 
 function showSettings(config) {
   const { settings } = config;
@@ -23,6 +23,7 @@ function showSettings(config) {
   const loose = Object.entries(settings).filter(([, value]) => !isGroup(value));
   const run = [...loose, ["device", config.device], ["git revision", config.git_revision]];
   byId("settings-body").append(
+    ...sentTexts(config.sent),
     make("div", { className: "stages" }, table),
     make(
       "div",
@@ -32,6 +33,17 @@ function showSettings(config) {
       group("versions", Object.entries(config.versions ?? {})),
     ),
   );
+}
+
+/** The first test problem's prompt and the instruction as the model gets them. */
+function sentTexts(sent) {
+  if (!sent) return [];
+  const texts = Object.entries(sent).flatMap(([name, text]) => [
+    make("dt", { textContent: name }),
+    make("dd", {}, verbatim(text, (shown) => [shown])),
+  ]);
+  const head = make("h3", { textContent: "Sent to the model, special tokens included (first test problem)" });
+  return [make("div", { className: "sent" }, head, make("dl", {}, ...texts))];
 }
 
 const isGroup = (value) => value !== null && typeof value === "object" && !Array.isArray(value);

@@ -1,0 +1,212 @@
+"""How to use an export, for its model card: both prompts, and commands that send them.
+
+    section(experiment, name, base, adapters)   -> Markdown
+    fenced(text, kind)                          -> text in a fence that it cannot close
+
+The commands are for others' programs: vLLM's server, a client that asks it twice, and lm-eval for
+first attempts. They send what a run sends, with one difference: a server renders the conversation
+again from its texts, and a run continues from the sampled ids.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from score_jax.config.settings import Settings
+from score_jax.experiment import Experiment
+from score_jax.text import prompt_text, prompts
+from score_jax.text.prompt_text import Piece
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM reserves memory for
+
+
+def section(experiment: Experiment, name: str, base: str, adapters: bool = False) -> str:
+    """The card's last part. base: of adapters, the model under them."""
+    s = experiment.settings
+    pieces, instructions = _prompts(s)
+    shown = "".join(f"{{{p.text}}}" if p.is_field else p.text for p in pieces)
+    beside = "" if "/" in name else f", started beside the folder `{name}`"
+    parts = [
+        "## Prompts",
+        *([f"System text:\n\n{fenced(s.problems.system)}"] if s.problems.system else []),
+        f"First turn, with {_listed(pieces)} in place of the braces:\n\n{fenced(shown)}",
+        *(f"Then, as the next turn of the user:\n\n{fenced(text)}" for text in instructions),
+        "## Use",
+        f"A server{beside}:\n\n{fenced(_serve(s, experiment, name, base, adapters), 'bash')}",
+        "Both attempts of it. The model was trained on the first answer exactly as it was sampled; "
+        f"here it is sent back as text:\n\n{fenced(client(experiment, name), 'python')}",
+    ]
+    if not adapters:
+        parts.append(
+            "First attempts with lm-eval, on a file `problems.jsonl` whose rows have "
+            f"{_listed(pieces)} and `answer`. It takes the last number of an answer, which is not "
+            "the grader of the table above. In `first_attempt.yaml`:\n\n"
+            f"{fenced(lm_eval_task(experiment), 'yaml')}\n\n"
+            f"{fenced(lm_eval_command(experiment, name), 'bash')}"
+        )
+    return "\n\n".join(parts)
+
+
+def client(experiment: Experiment, name: str, url: str = "http://localhost:8000") -> str:
+    """A Python program that asks a server of vLLM for both attempts."""
+    s = experiment.settings
+    pieces, instructions = _prompts(s)
+    fields = list(dict.fromkeys(_variable(p.text) for p in pieces if p.is_field))
+    prompt = " + ".join(_variable(p.text) if p.is_field else repr(p.text) for p in pieces)
+    values = ", ".join(f'{field}="…"' for field in fields)
+    sampling: dict[str, Any] = {
+        "model": name,
+        "max_tokens": s.rollout.max_attempt_tokens,
+        # The server would else take the base model's own defaults.
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+    }
+    if "enable_thinking" in experiment.template.tokenizer.chat_template:
+        sampling["chat_template_kwargs"] = {"enable_thinking": s.model.thinking}
+    head = f"""import requests
+
+INSTRUCTIONS = {list(instructions)!r}
+SAMPLING = {sampling!r}
+
+
+def prompt({", ".join(fields)}):
+    return {prompt}
+
+"""
+    if not _is_chat(experiment):
+        ended = _end_text(experiment)
+        return f"""{head}
+def ask(text):
+    body = {{"prompt": text, **SAMPLING}}
+    said = requests.post("{url}/v1/completions", json=body, timeout=600)
+    said.raise_for_status()
+    return said.json()["choices"][0]["text"]
+
+
+text = prompt({values})
+print(attempt := ask(text))
+for instruction in INSTRUCTIONS:
+    text += attempt + {ended!r} + instruction
+    print(attempt := ask(text))"""
+    system = [{"role": "system", "content": s.problems.system}] if s.problems.system else []
+    return f"""{head}
+def ask(messages):
+    body = {{"messages": messages, **SAMPLING}}
+    said = requests.post("{url}/v1/chat/completions", json=body, timeout=600)
+    said.raise_for_status()
+    return said.json()["choices"][0]["message"]["content"]
+
+
+messages = {system!r} + [{{"role": "user", "content": prompt({values})}}]
+print(attempt := ask(messages))
+for instruction in INSTRUCTIONS:
+    messages.append({{"role": "assistant", "content": attempt}})
+    messages.append({{"role": "user", "content": instruction}})
+    print(attempt := ask(messages))"""
+
+
+def lm_eval_task(experiment: Experiment) -> str:
+    """A task of lm-eval for first attempts, as YAML; strings are JSON, which is YAML too."""
+    s = experiment.settings
+    pieces, _ = _prompts(s)
+    fields = s.problems.fields
+    asked = "".join(
+        f"{{{{{fields.get(p.text, p.text)}}}}}"
+        if p.is_field
+        else f"{{% raw %}}{p.text}{{% endraw %}}"
+        for p in pieces
+    )
+    return f"""task: first_attempt
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: problems.jsonl}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: {json.dumps(asked)}
+doc_to_target: {json.dumps(f"{{{{{fields.get('answer', 'answer')}}}}}")}
+generation_kwargs:
+  until: [{json.dumps(_end_text(experiment))}]
+  do_sample: false
+  max_gen_toks: {s.rollout.max_attempt_tokens}
+filter_list:
+  - name: last_number
+    filter:
+      - {{function: regex, group_select: -1, regex_pattern: "(-?[0-9]+(?:[.][0-9]+)?)"}}
+      - {{function: take_first}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}"""
+
+
+def lm_eval_command(experiment: Experiment, name: str) -> str:
+    """The command that runs this task; a chat template brings its own token of the beginning."""
+    s, text = experiment.settings, experiment.template.tokenizer
+    chat = _is_chat(experiment)
+    bos = not chat and text.bos_id is not None
+    more = "    --apply_chat_template \\\n" if chat else ""
+    if chat and s.problems.system:
+        more += f"    --system_instruction {_quoted(s.problems.system)} \\\n"
+    return (
+        f"lm_eval run --model hf --model_args pretrained={name},dtype={s.model.dtype},"
+        f"add_bos_token={bos} \\\n{more}"
+        "    --include_path . --tasks first_attempt --log_samples --output_path lm_eval"
+    )
+
+
+def fenced(text: str, kind: str = "text") -> str:
+    """A block of Markdown; its fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{kind}\n{text}\n{fence}"
+
+
+def _prompts(s: Settings) -> tuple[Sequence[Piece], list[str]]:
+    """The first turn of a run in pieces, and its instruction, or those of each later attempt."""
+    problems = s.problems
+    prompt_format, instructions = prompts.chosen(
+        problems.prompt, problems.prompt_text, problems.instructions
+    )
+    if s.rollout.attempts == 1:
+        instructions = []
+    elif len(instructions) == 1:
+        instructions *= s.rollout.attempts - 1
+    if problems.prompt_text:
+        return prompt_text.pieces(problems.prompt_text), instructions
+    before, after = prompt_format.split(prompts.AS_IT_IS)
+    pieces = [Piece(before), Piece(prompt_text.PROBLEM, True), Piece(after)]
+    return [piece for piece in pieces if piece.text], instructions
+
+
+def _serve(s: Settings, experiment: Experiment, name: str, base: str, adapters: bool) -> str:
+    """vLLM's server, with room for the longest episode."""
+    shared = f"--dtype {s.model.dtype} --max-model-len {experiment.columns}"
+    if not adapters:
+        return f"vllm serve {name} {shared}"
+    rank = next((rank for rank in _RANKS if rank >= s.model.lora.rank), s.model.lora.rank)
+    return (
+        f"vllm serve {base} {shared} --enable-lora --max-lora-rank {rank} "
+        f"--lora-modules {name}={name}"
+    )
+
+
+def _is_chat(experiment: Experiment) -> bool:
+    chat_template = experiment.template.tokenizer.chat_template
+    return bool(chat_template) and experiment.settings.model.template != "plain"
+
+
+def _end_text(experiment: Experiment) -> str:
+    """The end token of an attempt, as text."""
+    text = experiment.template.tokenizer
+    named = {i: name for name, i in text.special.items()}
+    return named.get(text.end_ids[0]) or text.decode([text.end_ids[0]])
+
+
+def _variable(field: str) -> str:
+    return re.sub(r"\W", "_", field)
+
+
+def _listed(pieces: Sequence[Piece]) -> str:
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(p.text for p in pieces if p.is_field))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

@@ -1,0 +1,88 @@
+"""--mode=evaluate and --mode=try before anything is trained."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from score_jax import loop
+from score_jax.evaluation.evaluate import evaluate
+from score_jax.modes import ask
+from score_jax.modes import evaluate as mode
+from score_jax.report.run_page import contents
+from tests.loop_test import tiny_settings
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def without_base(**changes):
+    """The quickstart without its stage base: what is loaded is the base model."""
+    settings = tiny_settings(recipe=("stage1", "stage2"), **changes)
+    return dataclasses.replace(settings, compile=dataclasses.replace(settings.compile, cache=False))
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, quick_compile) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    mode.evaluate_latest(without_base(), folder)
+    return folder
+
+
+def test_weights_that_nobody_trained_get_a_summary_and_a_page(evaluated):
+    summary = read(evaluated / "report" / "summary.json")
+    assert list(summary["stages"]) == ["base"] and summary["stages"]["base"]["n"] == 16
+    assert summary["versions"]["jax"] and summary["wall_sec"] > 0
+    for name in ("base", "latest"):
+        assert read(evaluated / "evaluations" / f"{name}.json") == summary["stages"]["base"]
+        rows = (evaluated / "transcripts" / f"{name}.jsonl").read_text().splitlines()
+        assert len(rows) == 16
+    assert '"name":"base"' in (evaluated / "report" / "index.html").read_text()
+    shown = contents.of(evaluated)["transcripts"]["evaluations"]
+    assert [(e["name"], len(e["rows"])) for e in shown] == [("base", 16)]
+    assert read(evaluated / "config.json")["settings"]["recipe"] == ["stage1", "stage2"]
+
+
+def test_a_model_that_is_yet_to_be_made_stays_the_latest(tmp_path):
+    settings = tiny_settings()
+    mode.evaluate_latest(settings, tmp_path)
+    assert list(read(tmp_path / "report" / "summary.json")["stages"]) == ["latest"]
+    assert [e["name"] for e in contents.of(tmp_path)["evaluations"]] == ["latest"]
+    assert not (tmp_path / "evaluations" / "base.json").exists()
+
+
+def test_training_takes_the_evaluation_over_and_other_settings_set_it_aside(evaluated, monkeypatch):
+    asked = []
+
+    def counted(experiment, params, problems, **more):
+        asked.append(len(problems))
+        return evaluate(experiment, params, problems, **more)
+
+    monkeypatch.setattr(loop, "evaluate", counted)
+    before = (evaluated / "transcripts" / "base.jsonl").read_text()
+    calls = iter([False, True])
+    stop = lambda: next(calls, True)  # noqa: E731 (stops after the first step)
+    assert loop.train(without_base(), str(evaluated), stop=stop) == loop.STOPPED
+    assert not asked and (evaluated / "transcripts" / "base.jsonl").read_text() == before
+
+
+def test_an_evaluation_of_other_problems_sets_the_one_before_aside(tmp_path):
+    mode.evaluate_latest(without_base(), tmp_path)
+    fewer = without_base(evaluation=dataclasses.replace(without_base().evaluation, problems=8))
+    mode.evaluate_latest(fewer, tmp_path)
+    counts = [
+        read(folder / "evaluations" / "base.json")["n"]
+        for folder in (tmp_path, tmp_path / "before-1")
+    ]
+    assert counts == [8, 16]
+
+
+def test_a_question_is_put_to_weights_that_nobody_trained(tmp_path, capsys):
+    ask.ask_latest(without_base(), tmp_path / "new", "7+8+5")
+    said = capsys.readouterr().out
+    assert "preset:quickstart as loaded, not trained here" in said
+    assert "Attempt 1" in said and "Attempt 2" in said
