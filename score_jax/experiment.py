@@ -417,15 +417,12 @@ def _check(experiment: Experiment) -> int:
                 f"or config.problems.prompt to one of {', '.join(VERDICTS)}."
             )
     devices = sharding.batch_size(experiment.mesh)
-    for name, count in (
-        ("config.rollout.problems_per_step", rollout.problems_per_step),
-        ("config.evaluation.batch", settings.evaluation.batch),
-    ):
-        if count % devices:
-            raise InputError(
-                f"{name}={count} cannot be split over {devices} devices (mesh data x fsdp): each "
-                f"must hold the same number of problems. Set it to a multiple of {devices}."
-            )
+    if rollout.problems_per_step % devices:
+        raise InputError(
+            f"config.rollout.problems_per_step={rollout.problems_per_step} cannot be split over "
+            f"{devices} devices (mesh data x fsdp): each must hold the same number of problems. "
+            f"Set it to a multiple of {devices}."
+        )
     return longest
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from score_jax import batches, jsonfiles
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.evaluation.evaluate import evaluate
+from score_jax.evaluation.evaluate import evaluate, kept_in
+from score_jax.evaluation.queue import Countdown
 from score_jax.learner import step
 from score_jax.report.run_page import page, plots, summary
 from score_jax.rl import adaptive
@@ -209,7 +210,7 @@ def _evaluate(
         of_set = f"{name}.{test}" if test else name
         if test and _is_evaluated(run, of_set):
             continue
-        kept = run.kept(of_set, problems, weights=name)
+        kept = kept_in(run.folder, of_set, run.experiment, problems, weights=name)
         with run.phase("evaluation", test):
             result = evaluate(
                 run.experiment,

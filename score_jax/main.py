@@ -24,7 +24,7 @@ from score_jax.problem import InputError, nearest
 from score_jax.rewards.sandbox.scarce import MachineGone
 from score_jax.runtime import heap
 
-DONE, BAD_INPUT, MACHINE_GONE = 0, 2, 74  # exit statuses
+DONE, BAD_INPUT, MACHINE_GONE, STOPPED = 0, 2, 74, 75  # exit statuses
 
 USAGE = """SCoRe: trains a language model to correct its own first answer.
 
@@ -145,16 +145,27 @@ def _train(settings: Settings, given: flags.FlagValues) -> int:
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
+    stop = _stop_on_signals()
     from score_jax.modes import evaluate
 
-    evaluate.evaluate_latest(settings, Path(given.workdir))
-    return DONE
+    return _unless_stopped(lambda: evaluate.evaluate_latest(settings, Path(given.workdir), stop))
 
 
 def _scale(settings: Settings, given: flags.FlagValues) -> int:
+    stop = _stop_on_signals()
     from score_jax.modes import scale
 
-    scale.scale_latest(settings, Path(given.workdir))
+    return _unless_stopped(lambda: scale.scale_latest(settings, Path(given.workdir), stop))
+
+
+def _unless_stopped(work: Callable[[], None]) -> int:
+    from score_jax.runtime.hosts import Interrupted
+
+    try:
+        work()
+    except Interrupted:
+        print("score_jax: stopped by a signal; what is done is kept, and re-running goes on.")
+        return STOPPED
     return DONE
 
 

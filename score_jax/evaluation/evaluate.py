@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -92,19 +93,22 @@ def evaluate(
     return Evaluation(metrics, transcripts)
 
 
-def identity(experiment: Experiment, problems: Sequence[Problem], weights: str) -> dict[str, str]:
-    """What the records of an evaluation depend on, for queue.Kept.
+def kept_in(
+    folder: Path, name: str, experiment: Experiment, problems: Sequence[Problem], weights: str
+) -> Kept:
+    """What is done of an evaluation, in the work directory; remove it once the results are written.
 
-    weights: what tells these weights from others of the run.
+    name: as in evaluations/NAME.json. weights: what tells these weights from others of the run.
     """
     s = jsonfiles.plain(experiment.settings)
-    how = {name: s[name] for name in ("model", "rewards", "evaluation", "rollout", "seed")}
-    how["evaluation"] = {**how["evaluation"], "batch": None, "every": None}
+    how = {key: s[key] for key in ("model", "rewards", "evaluation", "rollout", "seed")}
+    how["evaluation"] |= {"batch": None, "every": None}
     prompts = experiment.evaluation_prompts(problems)
     golds = [[problem.id, problem.gold] for problem in problems]
     digest = hashlib.sha256(json.dumps([how, golds], sort_keys=True).encode())
     digest.update(prompts.tokens.tobytes())
-    return {"weights": weights, "digest": digest.hexdigest()[:16]}
+    of = {"weights": weights, "digest": digest.hexdigest()[:16]}
+    return Kept(folder / "evaluations" / f"{name}.part.jsonl", of)
 
 
 def _metrics(experiment: Experiment, transcripts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Kept:
         of: what the records depend on; those of anything else are dropped.
         """
         self._path, self._of = path, json.loads(json.dumps(of or {}))
-        self._found: dict[str, Records] = hosts.lead_says(self._read) if path else {}
+        self._found: dict[str, Records] = hosts.lead_says(self.read) if path else {}
         if path and hosts.is_lead():
             lines = [
                 {"part": part, "item": item, "record": record}
@@ -53,9 +53,9 @@ class Kept:
             path.parent.mkdir(parents=True, exist_ok=True)
             jsonfiles.write_lines(path, [{"of": self._of}, *lines])
 
-    def _read(self) -> dict[str, Records]:
-        assert self._path
-        if not self._path.exists():
+    def read(self) -> dict[str, Records]:
+        """The records of each part in the file; none of anything else."""
+        if not self._path or not self._path.exists():
             return {}
         found: dict[str, Records] = {}
         first, *lines = self._path.read_text(encoding="ascii").splitlines() or [""]

@@ -7,12 +7,14 @@ first, and takes over. If the recipe trains its base model, the loaded weights a
 stay `latest`, on the page too.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from score_jax import jsonfiles
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.evaluation.evaluate import evaluate
+from score_jax.evaluation.evaluate import evaluate, kept_in
+from score_jax.evaluation.queue import Countdown
 from score_jax.report.run_page import page, plots, summary
 from score_jax.runtime import hosts
 from score_jax.workdir import settings_check
@@ -21,11 +23,16 @@ from score_jax.workdir.runlog import package_versions
 LATEST = "latest"
 
 
-def evaluate_latest(settings: Settings, folder: Path) -> None:
-    """Evaluates the newest checkpoint (or the loaded weights, if there is none); prints a table."""
+def evaluate_latest(
+    settings: Settings, folder: Path, stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Evaluates the newest checkpoint (or the loaded weights, if there is none); prints a table.
+
+    Raises: Interrupted if `stop` said so; the same call later goes on.
+    """
     settings_check.check_same_settings(folder, settings)
     hosts.lead_says(lambda: settings_check.start_over(folder, settings))
-    with runs.opened(settings, folder) as run:
+    with runs.opened(settings, folder, stop=hosts.agree(stop)) as run:
         stage, at_step, params = run.newest_params()
         trained = run.trained_so_far(stage, at_step)
         own_base = settings.recipe[0] == "base"
@@ -34,12 +41,22 @@ def evaluate_latest(settings: Settings, folder: Path) -> None:
         # The loaded weights are the reference too: no second copy of them is made.
         reference = None if trained or own_base else weights
         for test, problems in {"": run.test_problems, **run.further_tests}.items():
-            result = evaluate(run.experiment, weights, problems, reference=reference)
-            for name in names:
-                of_set = f"{name}.{test}" if test else name
+            of_sets = [f"{name}.{test}" if test else name for name in names]
+            kept = kept_in(folder, of_sets[0], run.experiment, problems, weights=trained)
+            result = evaluate(
+                run.experiment,
+                weights,
+                problems,
+                reference=reference,
+                stop=run.stop,
+                kept=kept,
+                countdown=Countdown(run.log.say, f"evaluating {of_sets[-1]}"),
+            )
+            for of_set in of_sets:
                 run.log.write_transcripts(of_set, result.transcripts)
                 run.log.write_evaluation(of_set, result.metrics)
-            found[f"{LATEST}.{test}" if test else LATEST] = result.metrics
+            kept.remove()
+            found[of_sets[0]] = result.metrics
         run.log.say(f"{trained or 'the loaded weights'}:\n{summary.table({'stages': found})}")
         if not trained:
             run.log.write_config(jsonfiles.plain(settings), device=hosts.devices())

@@ -99,5 +99,5 @@ def of_records(found: Sequence[Mapping[str, Any]], pad_id: int) -> Episode:
         attempt_BT[b, : length_B[b]] = row["attempt"]
     truncated_BA = np.array([row["truncated"] for row in found], bool)
     logp_BT = np.zeros(tokens_BT.shape, np.float32)
-    found = (tokens_BT, attempt_BT, logp_BT, length_B, truncated_BA)
-    return Episode(*found)  # type: ignore[arg-type]  # of numpy
+    arrays: Any = (tokens_BT, attempt_BT, logp_BT, length_B, truncated_BA)  # of numpy
+    return Episode(*arrays)

@@ -228,35 +228,23 @@ def test_prompt_without_tokens_is_refused():
         start(make([5, 5, 0, 5]))
 
 
-def test_evaluation_goes_in_order_and_tells_how_many_rows_count():
-    problems = make([1 + n % 16 for n in range(10)])
-    found = list(
-        pipeline.evaluation_batches(problems, encode, batch=4, max_prompt_tokens=16, pad_id=PAD)
-    )
-    assert [n_valid for _, n_valid in found] == [4, 4, 2]
-    assert {batch.tokens.shape for batch, _ in found} == {(4, 16)}
-    assert [p for batch, n_valid in found for p in batch.problems[:n_valid]] == problems
-    assert found[-1][0].index.tolist() == [8, 9, 9, 9]
-    assert found[-1][0].length.tolist() == [9, 10, 10, 10]
-
-
-def test_evaluation_of_fewer_problems_than_a_batch_fills_it():
-    [(batch, n_valid)] = pipeline.evaluation_batches(
-        make([3]), encode, batch=4, max_prompt_tokens=16, pad_id=PAD
-    )
-    assert n_valid == 1 and batch.index.tolist() == [0, 0, 0, 0]
+def test_prompts_of_an_evaluation_are_in_order_and_as_wide_as_the_longest():
+    problems = make([1 + n % 7 for n in range(10)])
+    found = pipeline.evaluation_prompts(problems, encode, max_prompt_tokens=16, pad_id=PAD)
+    assert found.tokens.shape == (10, 7)
+    assert list(found.problems) == problems
+    assert found.index.tolist() == list(range(10))
+    assert found.length.tolist() == [1 + n % 7 for n in range(10)]
 
 
 def test_evaluation_refuses_too_long_prompts_at_the_call():
     with pytest.raises(InputError, match=r"2 of 3 evaluation prompts.*to at least 30"):
-        pipeline.evaluation_batches(
-            make([17, 5, 30]), encode, batch=2, max_prompt_tokens=16, pad_id=PAD
-        )
+        pipeline.evaluation_prompts(make([17, 5, 30]), encode, max_prompt_tokens=16, pad_id=PAD)
 
 
 def test_evaluation_of_nothing_is_refused():
     with pytest.raises(InputError, match="empty"):
-        pipeline.evaluation_batches([], encode, batch=2, max_prompt_tokens=16, pad_id=PAD)
+        pipeline.evaluation_prompts([], encode, max_prompt_tokens=16, pad_id=PAD)
 
 
 def test_each_prompt_is_encoded_once():

@@ -9,8 +9,10 @@ import pytest
 from score_jax import experiment
 from score_jax.data.sets import arithmetic
 from score_jax.evaluation import evaluate
+from score_jax.evaluation.queue import Kept
 from score_jax.experiment import Experiment
 from score_jax.problem import InputError
+from score_jax.rollout import contexts
 from tests import fakes
 from tests.loop_test import tiny_settings
 
@@ -41,18 +43,24 @@ def test_more_attempts_than_in_training_and_averages_over_samples():
         assert row["attempts"][0]["text"] == other["attempts"][0]["text"]
 
 
-def test_self_refine_rewrites_behind_a_critique_that_is_not_graded():
+def test_self_refine_rewrites_after_a_critique_that_is_not_graded(tmp_path):
     with (
         mock.patch.dict(experiment.SELF_REFINE, TEXTS),
         mock.patch.dict(evaluate.SELF_REFINE, TEXTS),
     ):
         made = opened(protocol="self_refine")
         params = fakes.params(made.model)
-        found = evaluate.evaluate(made, params, PROBLEMS)
-        prompts, _ = next(iter(made.evaluation_batches(PROBLEMS, 8)))
-        rows = evaluate._greedy(made, params, prompts)
+        kept = Kept(tmp_path / "kept.jsonl")
+        with mock.patch.object(evaluate.shading, "rows_of", lambda problems: 1):
+            found = evaluate.evaluate(made, params, PROBLEMS, kept=kept)
+        parts = kept.read()
+    first, rest = (
+        contexts.of_records([records[n] for n in range(12)], made.template.tokenizer.pad_id)
+        for records in (parts["first attempts"], parts["critiques"])
+    )
+    rows = contexts.around_a_critique(first, rest)
     text = made.template.tokenizer
-    for b in range(8):
+    for b in range(12):
         row_T, mark_T = np.asarray(rows.tokens)[b], np.asarray(rows.attempt)[b]
         whole = text.decode(row_T[: int(rows.length[b])].tolist())
         first, second = (text.decode(row_T[mark_T == a].tolist()) for a in (1, 2))

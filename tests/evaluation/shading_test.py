@@ -38,7 +38,7 @@ def test_a_character_cut_off_in_its_middle_stays_a_piece():
 
 
 def test_an_evaluation_has_them_for_its_first_rows_and_they_are_the_model_s(monkeypatch):
-    monkeypatch.setattr(shading, "ROWS", 3)
+    monkeypatch.setattr(shading, "rows_of", lambda problems: 3)
     settings = tiny_settings()
     experiment = Experiment.open(settings)
     params = experiment.initial_params()
@@ -73,3 +73,7 @@ def by_hand(experiment: Experiment, params, row) -> list[list[float]]:
     logits_1TV = transformer.logits(experiment.model, params, np.array([ids]))
     logp_TV = np.asarray(jax.nn.log_softmax(logits_1TV[0]))
     return [[float(logp_TV[t - 1, ids[t]]) for t in range(*span)] for span in spans]
+
+
+def test_few_rows_are_shaded():
+    assert [shading.rows_of(n) for n in (1, 64, 500, 5000)] == [1, 1, 7, 16]

@@ -1,0 +1,135 @@
+"""Records of an evaluation are kept as they are made; what is done is not done again."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import grading
+from score_jax.data.sets import arithmetic
+from score_jax.evaluation import evaluate, queue
+from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
+from score_jax.experiment import GREEDY, Experiment
+from score_jax.runtime.hosts import Interrupted
+from tests import fakes
+from tests.loop_test import tiny_settings
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+PROBLEMS = arithmetic.problems("test", count=20)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Experiment:
+    return Experiment.open(tiny_settings())
+
+
+def stops_after(calls: int):
+    """A question that is answered with yes from that call on."""
+    left = iter([False] * calls)
+    return lambda: next(left, True)
+
+
+def test_a_stopped_evaluation_goes_on_and_grades_nothing_twice(opened, tmp_path, monkeypatch):
+    graded: list[str] = []
+    grade = grading.grade
+
+    def noting(experiment, own, **how):
+        graded.extend(problem.id for problem in own.problems)
+        return grade(experiment, own, **how)
+
+    params = fakes.params(opened.model)
+    whole = evaluate.evaluate(opened, params, PROBLEMS)
+    monkeypatch.setattr(grading, "grade", noting)
+
+    def go(stop):
+        kept = evaluate.kept_in(tmp_path, "base", opened, PROBLEMS, weights="base")
+        found = evaluate.evaluate(opened, params, PROBLEMS, kept=kept, stop=stop)
+        kept.remove()
+        return found
+
+    for calls in (0, 2):
+        with pytest.raises(Interrupted):
+            go(stops_after(calls))
+    file = tmp_path / "evaluations" / "base.part.jsonl"
+    assert 0 < len(graded) < len(PROBLEMS)
+    assert len(file.read_text().splitlines()) == 1 + len(graded)
+    found = go(lambda: False)
+    assert sorted(graded) == sorted(problem.id for problem in PROBLEMS)
+    assert found.transcripts == whole.transcripts and found.metrics == whole.metrics
+    assert not file.exists()
+
+
+def test_a_torn_line_and_what_follows_it_are_done_again(tmp_path):
+    path = tmp_path / "x.part.jsonl"
+    kept = Kept(path, {"weights": "base"})
+    kept.add("greedy", [3, 1], [{"a": 1}, {"a": 2}])
+    with open(path, "a") as file:
+        file.write('{"part": "greedy", "item": 7, "rec')
+    again = Kept(path, {"weights": "base"})
+    assert again.of("greedy") == {3: {"a": 1}, 1: {"a": 2}} and again.of("sampled") == {}
+    again.add("greedy", [7], ["whole"])
+    assert Kept(path, {"weights": "base"}).of("greedy")[7] == "whole"
+
+
+def test_records_of_other_weights_are_dropped(tmp_path):
+    path = tmp_path / "x.part.jsonl"
+    Kept(path, {"weights": "base"}).add("greedy", [0], [1])
+    assert Kept(path, {"weights": "stage1"}).of("greedy") == {}
+    assert json.loads(path.read_text()) == {"of": {"weights": "stage1"}}
+    path.write_text("not JSON\n")
+    assert Kept(path, {"weights": "stage1"}).of("greedy") == {}
+
+
+def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path):
+    def first_line(problems, weights="base"):
+        evaluate.kept_in(tmp_path, "x", opened, problems, weights)
+        return (tmp_path / "evaluations" / "x.part.jsonl").read_text()
+
+    base = first_line(PROBLEMS)
+    assert first_line(PROBLEMS) == base
+    assert len({base, first_line(PROBLEMS[1:]), first_line(PROBLEMS, "stage1")}) == 3
+
+
+def test_records_are_made_of_at_least_so_many_rows_at_a_time(opened):
+    sizes = []
+
+    def make(own):
+        sizes.append(len(own.problems))
+        return [problem.id for problem in own.problems]
+
+    found = of_every_sample(
+        opened,
+        fakes.params(opened.model),
+        opened.evaluation_prompts(PROBLEMS),
+        make,
+        settings=opened.episode_settings(policy=GREEDY, samples=1),
+        key=jax.random.key(0),
+        rows=4,
+        together=8,
+    )
+    assert found == [problem.id for problem in PROBLEMS]
+    assert sum(sizes) == 20 and all(size >= 8 for size in sizes[:-1]) and len(sizes) >= 2
+
+
+def test_the_rest_is_told_every_few_seconds(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    countdown = Countdown(said.append, "evaluating base", every_sec=10.0)
+    for at, done in ((3.0, 4), (8.0, 14), (13.0, 24), (14.0, 26), (33.0, 64), (90.0, 500)):
+        now[0] = at
+        countdown.show(done, 500)
+    assert said == ["evaluating base 24/500, 3:58 left", "evaluating base 64/500, 3:38 left"]
+
+
+def test_samples_of_a_problem_come_in_their_order(opened):
+    found = of_every_sample(
+        opened,
+        fakes.params(opened.model),
+        opened.evaluation_prompts(PROBLEMS[:3]),
+        lambda own: own.row_N,
+        settings=opened.episode_settings(samples=4),
+        key=jax.random.key(0),
+        rows=5,
+    )
+    np.testing.assert_array_equal(found, np.arange(12))
