@@ -317,8 +317,8 @@ def stops_of(settings: Settings) -> stops.Stops:
     """
     problems = settings.problems
     wanted = stops.Stops(problems.stop_before, problems.stop_after)
-    sets = (problems, problems.test, *problems.mixture.values(), *problems.tests.values())
-    for prompt in dict.fromkeys(one.prompt for one in sets):
+    sets = (problems.test, *problems.mixture.values(), *problems.tests.values())
+    for prompt in dict.fromkeys([problems.prompt, *(one.prompt for one in sets)]):
         if problems.prompt_stops and prompt in STOPS:
             wanted += STOPS[prompt]
     return wanted
