@@ -115,7 +115,7 @@ def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):
         assert (one.stdout, one.stderr) == (other.stdout, other.stderr)
         assert said in one.stdout + one.stderr
     # A mode, which imports all of the package.
-    tried = started([*command, config, "--workdir=run", "--mode=try"], tmp_path, **where)
+    tried = started([*command, config, "--workdir=run", "--mode=export"], tmp_path, **where)
     assert tried.returncode == 2 and "has no checkpoint" in tried.stderr
 
 
@@ -145,7 +145,7 @@ def test_a_shipped_config_trains_in_an_empty_directory(installed, anywhere, tmp_
 
 def test_shipped_configs_share_their_settings(anywhere, tmp_path):
     """One imports another, as `from configs import gsm8k`, though no package has that name."""
-    done = anywhere("--config=configs/gsm8k_qwen3_06b.py", "--mode=try")
+    done = anywhere("--config=configs/gsm8k_qwen3_06b.py", "--mode=export")
     assert done.returncode == 2 and "run has no checkpoint" in done.stderr
     # A config of one's own may import a shipped one.
     (tmp_path / "mine.py").write_text(

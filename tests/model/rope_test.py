@@ -31,7 +31,7 @@ logits = jax.jit(transformer.logits, static_argnums=0)
     ],
     ids=lambda s: f"{s['rope_type']} {len(s)} {s.get('factor')}",
 )
-@pytest.mark.parametrize("length", [8, 131_072, 300_000])
+@pytest.mark.parametrize("length", [8, 16, 17, 131_072, 300_000])
 def test_frequencies_and_amplitudes_equal_those_of_transformers(scaling, length):
     transformers = pytest.importorskip("transformers")
     functions = pytest.importorskip("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
