@@ -52,6 +52,7 @@ _TESTS_OF_NO_FILE = {
     "launch/tpu_worker_test.py",
     "learner/mesh_test.py",
     "model/real_weights_test.py",
+    "modes/evaluate_killed_test.py",
     "modes/lm_eval_test.py",
     "report/run_page/page_browser_test.py",
     "rewards/sandbox/attacks_test.py",

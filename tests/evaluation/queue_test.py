@@ -1,5 +1,6 @@
 """Records of an evaluation are kept as they are made; what is done is not done again."""
 
+import dataclasses
 import json
 
 import jax
@@ -16,12 +17,14 @@ from tests import fakes
 from tests.loop_test import tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-PROBLEMS = arithmetic.problems("test", count=20)
+PROBLEMS = arithmetic.problems("test", count=40)
 
 
 @pytest.fixture(scope="module")
 def opened() -> Experiment:
-    return Experiment.open(tiny_settings())
+    settings = tiny_settings()
+    evaluation = dataclasses.replace(settings.evaluation, batch=4)
+    return Experiment.open(dataclasses.replace(settings, evaluation=evaluation))
 
 
 def stops_after(calls: int):
@@ -106,10 +109,10 @@ def test_records_are_made_of_at_least_so_many_rows_at_a_time(opened):
         settings=opened.episode_settings(policy=GREEDY, samples=1),
         key=jax.random.key(0),
         rows=4,
-        together=8,
+        together=12,
     )
     assert found == [problem.id for problem in PROBLEMS]
-    assert sum(sizes) == 20 and all(size >= 8 for size in sizes[:-1]) and len(sizes) >= 2
+    assert sum(sizes) == 40 and all(size >= 12 for size in sizes[:-1]) and len(sizes) >= 2
 
 
 def test_the_rest_is_told_every_few_seconds(monkeypatch):

@@ -12,13 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROWS = 96
-# Grades slowly, and notes the problems that it is asked for.
+# Grades slowly, and notes what it is asked for; a run first asks it about a row of empty texts.
 REWARD = """import time
 
 def paid(problem, texts, gold):
     time.sleep(0.05)
     with open({log!r}, "a") as file:
-        file.write(problem + chr(10))
+        file.write(problem.id + chr(10))
     return [float(len(text) % 2) for text in texts]
 """
 
@@ -73,7 +73,7 @@ def test_killed_at_three_moments_it_ends_with_the_same_rows(tmp_path):
     problems = [row["problem"] for row in transcripts(tmp_path / "whole")]
     kept_problems = [problems[row["item"]] for row in kept[1:]]
     last = (tmp_path / "killed.log").read_text().splitlines()[noted:]
-    assert len(last) <= ROWS - len(kept_problems)
+    assert len(last) <= 1 + ROWS - len(kept_problems)
 
 
 @pytest.mark.slow
@@ -88,6 +88,6 @@ def test_a_signal_stops_it_with_75_and_loses_nothing(tmp_path):
     assert begun.returncode == 75 and "re-running goes on" in said
     kept = part.read_text().splitlines()
     noted = (tmp_path / "stopped.log").read_text().splitlines()
-    assert len(kept) == 1 + len(noted)
+    assert len(kept) == len(noted)
     subprocess.run(asked, cwd=ROOT, check=True)
-    assert len((tmp_path / "stopped.log").read_text().splitlines()) == ROWS
+    assert len((tmp_path / "stopped.log").read_text().splitlines()) == 2 + ROWS
