@@ -32,18 +32,32 @@ from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.rollout import episode
 from score_jax.rollout.settings import EpisodeSettings
-from score_jax.rollout.slots import DONE, State, idle_state, keep_writing, load, write
+from score_jax.rollout.slots import (
+    DONE,
+    WAITING,
+    WRITING,
+    State,
+    idle_state,
+    keep_writing,
+    load,
+    move_together,
+    write,
+)
 from score_jax.runtime import hosts, sharding
 from score_jax.structs import Episode, Params, PromptBatch
 
 LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
 _FEWEST_STEPS, _MOST_STEPS = 16, 256
 _STEP = 32  # widths of prompts are multiples of it
+_MANY = 16  # slots; with fewer, a step takes no less time
 _ONE_WIDTH = 128  # of sets of shorter prompts; a second program would not pay
 
 
 class Slots(flax.struct.PyTreeNode):
-    """The slots, and what their rows are addressed and limited by; R rows, one for each slot."""
+    """The slots, and what their rows are addressed and limited by; R rows, one for each slot.
+
+    After `move` there are fewer slots than rows.
+    """
 
     state: State
     keys_R2: jax.Array  # as words: the keys of attempt 1 and of later ones
@@ -66,7 +80,8 @@ class Stream:
       params: as in transformer.py; laid out for decoding once.
       prompts: all Q problems.
       key: with problem index, sample and column, addresses every draw.
-      settings: as of `episode.run`; `slots` and `shrink` are not read.
+      settings: as of `episode.run`; `slots` is not read, and `shrink` says whether the last rows
+        move into a quarter of the slots.
       rows: rows decoded together, on all devices; rounded up to a multiple of the shards.
       items: which of the Q * G samples are wanted, in this order; None: all.
       limit_QGA: as of `episode.run`.
@@ -88,8 +103,9 @@ class Stream:
         self._items = np.asarray(range(samples) if items is None else items, np.int64)
         self._shards = sharding.batch_size(mesh) if mesh else 1
         slots = max(1, -(-min(rows, len(self._items)) // self._shards))
-        turn_rows = min(settings.turn_rows or max(1, slots // 16), slots)
+        turn_rows = min(settings.turn_rows or max(1, slots // 32), slots)
         self._settings = dataclasses.replace(settings, slots=slots, turn_rows=turn_rows, shrink=0)
+        self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
         self._prompts, self._mesh = prompts, mesh
         self._widths = widths(np.asarray(prompts.length))
         self._params = _laid_out(params, settings=self._settings, mesh=mesh)
@@ -114,7 +130,7 @@ class Stream:
             step_sec = (time.perf_counter() - began) / max(1, self.work["decode_steps"] - before)
             fit = int(np.clip(LOOK_SEC / step_sec, _FEWEST_STEPS, _MOST_STEPS))
             steps = hosts.lead_says(functools.partial(int, fit))
-            held = self._filled(held, item_R)
+            held = self._together(self._filled(held, item_R), item_R)
         if ended and len(ended.item_M):
             yield ended
 
@@ -155,18 +171,33 @@ class Stream:
         tokens_WP[:, :used] = tokens_QP[problem_W, :used]
         return tokens_WP, length_W, self._keys_B2[item_W], self._limit_BA[item_W]
 
+    def _together(self, held: "Held", item_R: np.ndarray) -> "Held":
+        """Moves the last rows into fewer slots, once they are few."""
+        most = int((item_R.reshape(self._shards, -1) >= 0).sum(axis=1).max())
+        if self._begun < len(self._items) or not most <= self._fewer:
+            return held
+        self._settings = dataclasses.replace(
+            self._settings, slots=self._fewer, turn_rows=min(self._settings.turn_rows, self._fewer)
+        )
+        self._fewer = 0
+        return move(self._params, held, (), (), settings=self._settings, mesh=self._mesh)
+
     def _decoded(self, held: "Held", steps: int) -> "Held":
         s = self._settings
-        idle = s.turn_rows if self._begun < len(self._items) else s.slots
+        idle = s.turn_rows if self._begun < len(self._items) else s.slots - self._fewer
         how_long = np.array([idle, steps], np.int32)
         return decode(self._params, held, (), (how_long,), settings=s, mesh=self._mesh)
 
     def _ended(self, state: State, item_R: np.ndarray) -> Ended:
         """The rows that have ended; their slots are idle from now on."""
-        (status_N, rows), own_N = hosts.own_rows((state.status, state.rows))
+        slots, own_S = hosts.own_rows((state.status, state.row))
+        rows, own_N = hosts.own_rows(state.rows)
         work, _ = hosts.own_rows(state.work)
         self.work = {name: int(np.sum(count)) for name, count in vars(work).items()}
-        over_R = np.array(hosts.in_order(own_N, (status_N == DONE).tolist())) & (item_R >= 0)
+        status_S, row_S = np.array(hosts.in_order(own_S, np.stack(slots, axis=1).tolist())).T
+        first_S = np.arange(len(row_S)) // self._settings.slots * (len(item_R) // self._shards)
+        over_R = item_R >= 0
+        over_R[(first_S + row_S)[(status_S == WRITING) | (status_S == WAITING)]] = False
         (mine_N,) = np.nonzero(over_R[own_N])
         mine_N = mine_N[np.argsort(item_R[own_N[mine_N]])]
         item_M, item_N = np.sort(item_R[over_R]), item_R[own_N[mine_N]]
@@ -323,3 +354,10 @@ def decode(params: Params, held: Slots, how_long: jax.Array, *, settings: Episod
     turns = episode.turn_arounds(params, settings.turn_rows, settings=settings)
     body = functools.partial(episode.burst_then_turn, may_write, token, turns)
     return held.replace(state=jax.lax.while_loop(goes_on, body, held.state))
+
+
+@_program
+def move(params: Params, held: Slots, *, settings: EpisodeSettings) -> Slots:
+    """The rows that are still being written, in `settings.slots` slots."""
+    del params
+    return held.replace(state=move_together(held.state, settings.slots))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.rollout import episode
+from score_jax.rollout import episode, stream
 from score_jax.rollout.stream import Stream, widths
 from score_jax.structs import Episode
 from tests.rollout import episode_test
@@ -15,10 +15,10 @@ from tests.rollout.episode_test import CASES, KEY, PARAMS, PLAIN, PROBLEMS, mesh
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
-def collected(stream: Stream) -> dict[int, Episode]:
+def collected(made: Stream) -> dict[int, Episode]:
     """Every row by its number; each comes once."""
     found: dict[int, Episode] = {}
-    for ended in stream:
+    for ended in made:
         assert list(ended.item_M) == sorted(ended.item_M) and len(ended.item_M)
         np.testing.assert_array_equal(ended.item_N, ended.item_M)  # one process
         for n, item in enumerate(ended.item_N):
@@ -49,16 +49,16 @@ def assert_same(found: dict[int, Episode], right: Episode, items) -> None:
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_rows_are_those_of_one_program(name, rows):
     settings = CASES[name]
-    stream = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=settings, rows=rows)
+    made = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=settings, rows=rows)
     items = range(PROBLEMS * settings.samples)
-    assert len(stream) == len(items)
-    assert_same(collected(stream), expected(settings), items)
+    assert len(made) == len(items)
+    assert_same(collected(made), expected(settings), items)
 
 
 def test_only_wanted_items_are_decoded_in_their_order():
     items = [20, 3, 7, 0]
-    stream = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, rows=1, items=items)
-    found = collected(stream)
+    made = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, rows=1, items=items)
+    found = collected(made)
     assert list(found) == items
     assert_same(found, expected(PLAIN), items)
 
@@ -66,7 +66,7 @@ def test_only_wanted_items_are_decoded_in_their_order():
 def test_limits_and_siblings_hold():
     settings = dataclasses.replace(PLAIN, samples=4, siblings=2)
     limit_QGA = np.random.default_rng(0).integers(1, 6, (PROBLEMS, 4, 2))
-    stream = Stream(
+    made = Stream(
         PARAMS,
         prompts(),
         jax.random.key(KEY),
@@ -75,13 +75,13 @@ def test_limits_and_siblings_hold():
         limit_QGA=limit_QGA,
     )
     right = expected(settings, limit_QGA=limit_QGA)
-    assert_same(collected(stream), right, range(PROBLEMS * 4))
+    assert_same(collected(made), right, range(PROBLEMS * 4))
 
 
 @pytest.mark.parametrize("sizes", [(4, 1, 1), (2, 2, 1), (2, 1, 2)])
 def test_shards_serve_their_own_slots(sizes):
     mesh = mesh_of(*sizes)
-    stream = Stream(
+    made = Stream(
         episode_test.on(mesh, PARAMS),
         prompts(),
         jax.random.key(KEY),
@@ -89,15 +89,34 @@ def test_shards_serve_their_own_slots(sizes):
         rows=8,
         mesh=mesh,
     )
-    assert_same(collected(stream), expected(PLAIN), range(PROBLEMS * PLAIN.samples))
+    assert_same(collected(made), expected(PLAIN), range(PROBLEMS * PLAIN.samples))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 1), (2, 1, 2)])
+def test_the_last_rows_move_into_fewer_slots(sizes, monkeypatch):
+    monkeypatch.setattr(stream, "_MANY", 4)
+    settings = dataclasses.replace(PLAIN, shrink=1, attempts=3)
+    limit_QGA = np.random.default_rng(0).integers(1, 6, (PROBLEMS, 3, 3))
+    mesh = mesh_of(*sizes)
+    made = Stream(
+        episode_test.on(mesh, PARAMS),
+        prompts(),
+        jax.random.key(KEY),
+        settings=settings,
+        rows=16,
+        mesh=mesh,
+        limit_QGA=limit_QGA,
+    )
+    assert_same(collected(made), expected(settings, limit_QGA=limit_QGA), range(PROBLEMS * 3))
+    assert made.work["slot_steps"] < 16 // sizes[0] * made.work["decode_steps"]
 
 
 def test_work_is_counted():
-    stream = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, rows=4)
-    found = collected(stream)
+    made = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=PLAIN, rows=4)
+    found = collected(made)
     written = sum(int((row.attempt > 0).sum()) for row in found.values())
-    assert stream.work["live_slot_steps"] == written
-    assert stream.work["slot_steps"] == 4 * stream.work["decode_steps"]
+    assert made.work["live_slot_steps"] == written
+    assert made.work["slot_steps"] == 4 * made.work["decode_steps"]
 
 
 def test_long_sets_are_fed_in_two_widths():
