@@ -265,7 +265,7 @@ class Experiment:
             pad_id=self.template.tokenizer.pad_id,
         )
 
-    @property
+    @functools.cached_property
     def instructions(self) -> tuple[tuple[int, ...], ...]:
         """The ids between two attempts: one tuple for all, or one for each later attempt."""
         texts = self.settings.problems.instructions[1:]
