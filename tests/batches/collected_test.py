@@ -58,8 +58,6 @@ def test_in_a_chat_form_a_document_closes_a_turn_that_a_stop_sequence_ended():
     chat = dataclasses.replace(plain, name="chatml")
     row = Row((7,), ((5, 6), (4, 11)), (False, False), (1.0, 1.0))
     for template, turn in ((plain, [12]), (chat, [11, 12])):
-        packed = documents.pack(
-            [row], template, lambda _: template.instruction_ids, columns=9, max_attempt_tokens=2
-        )
+        packed = documents.pack([row], template, {2: [12]}.get, columns=9, max_attempt_tokens=2)
         expected = [7, 5, 6, *turn, 4, 11]
         assert packed.tokens[0, : packed.length[0]].tolist() == expected
