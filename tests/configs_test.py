@@ -27,7 +27,11 @@ from tests.rewards.sandbox import sandboxes
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = needs_real_data
-CHAT = "{{ bos_token }}<start_of_turn>user\n<end_of_turn>"  # as much of Gemma's as is looked at
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant'"
+    " else m.role) + '\\n' + m.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
 SPECIAL = ["<end_of_turn>", "<bos>", "<start_of_turn>"]
 
 

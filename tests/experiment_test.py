@@ -216,9 +216,14 @@ def test_texts_of_ones_own_are_the_prompt_and_the_instruction():
     assert made.template.first_turn("1+2=") == encode("1+2=")
 
 
-def test_several_instructions_stand_before_the_later_attempts_in_their_order():
+def test_each_later_attempt_may_have_an_instruction_of_its_own():
     made = Experiment.open(with_prompt(instruction_text=("?", "+?")))
-    assert made.instructions == tuple(tuple(made.template.tokenizer.encode(t)) for t in ("?", "+?"))
+    encode = made.template.tokenizer.encode
+    assert made.instructions == tuple(tuple(encode(text)) for text in ("?", "+?"))
+    assert made.episode_settings().instructions == made.instructions
+    one = Experiment.open(with_prompt(instruction_text="?"))
+    assert one.episode_settings().instructions == ()
+    assert one.episode_settings().instruction == tuple(encode("?"))
 
 
 def test_a_prompt_that_cannot_be_is_refused_before_weights_are_looked_for(tmp_path, monkeypatch):

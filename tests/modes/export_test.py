@@ -28,7 +28,11 @@ from tests.text.tokenizers import pieces_test
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIAL = ["<end_of_turn>", "<bos>", "<start_of_turn>"]
-CHAT = "{{ bos_token }}<start_of_turn>user\n<end_of_turn>"
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant'"
+    " else m.role) + '\\n' + m.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_published_shapes_have_the_parameters_that_are_published():
 
 
 def test_a_hub_id_that_is_not_known_is_answered_with_what_to_do():
-    with pytest.raises(InputError, match=r"Save its config\.json.*Known: google/gemma-2-2b"):
+    with pytest.raises(InputError, match=r"Save its config\.json.*Known: .*google/gemma-2-2b"):
         of_source("google/gemma-2-3b")
 
 

@@ -26,6 +26,7 @@ HANGING = Job("while True: pass", ("assert f(1) == 1",))
 
 @pytest.fixture(autouse=True)
 def _fresh():
+    start.close()  # another file's, in the same process
     yield
     start.configure.__globals__["_default"] = ("auto", False, start.Packages())
     start.close()
