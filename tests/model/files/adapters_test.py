@@ -179,7 +179,7 @@ def test_adapters_that_name_each_other_are_refused(tmp_path):
     for read in (weights.load, weights.described, saved_params.origin):
         with pytest.raises(InputError, match=message):
             read(str(tmp_path / "one"))
-    with pytest.raises(InputError, match="three is an adapter of .* leads back to"):
+    with pytest.raises(InputError, match=r"three is an adapter of .* leads back to"):
         weights.load(source)
 
 
