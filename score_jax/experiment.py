@@ -166,14 +166,27 @@ class Experiment:
     @functools.cached_property
     def _automaton(self) -> stops.Automaton | None:
         wanted, text = stops_of(self.settings), self.template.tokenizer
+        if not wanted:
+            return None
+        spelled_V = text.token_bytes()
+        ends = [spelled_V[i].decode(errors="replace") for i in text.end_ids if i < len(spelled_V)]
+        most = self.settings.rollout.max_attempt_tokens
         for stop in wanted.before + wanted.after:
-            if spelled := [name for name in text.special if name in stop]:
+            if held := [name for name in (*text.special, *ends) if name and name in stop]:
                 raise InputError(
-                    f"The stop sequence {stop!r} holds {spelled[0]!r}, which is a special token of "
+                    f"The stop sequence {stop!r} holds {held[0]!r}, which is a special token of "
                     "this model and never text, so it would end nothing. Remove it: attempts end "
                     "at the model's end tokens as they are."
                 )
-        return stops.compile(wanted, text.token_bytes()) if wanted else None
+            spells = set(b"".join(spelled_V))  # none: --mode=plan without a tokenizer
+            longest = most * max(map(len, spelled_V))
+            if spells and (set(stop.encode()) - spells or len(stop.encode()) > longest):
+                raise InputError(
+                    f"The stop sequence {stop[:80]!r} would end nothing: no attempt of "
+                    f"config.rollout.max_attempt_tokens={most} tokens of this model can hold it. "
+                    "Remove it, or shorten it to the text's beginning."
+                )
+        return stops.compile(wanted, spelled_V)
 
     def _shrink(self) -> int:
         """The default of rollout.shrink: only where it saves more than its compiles cost.
@@ -267,7 +280,7 @@ class Experiment:
         slots = self.settings.rollout.slots * sharding.batch_size(self.mesh)
         return min(rows, slots) if slots else rows
 
-    @property
+    @functools.cached_property
     def instructions(self) -> tuple[tuple[int, ...], ...]:
         """The ids between two attempts: one tuple for all, or one for each later attempt."""
         texts = self.settings.problems.instructions[1:]

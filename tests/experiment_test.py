@@ -185,6 +185,9 @@ def test_forbidden_ids_must_be_tokens_and_leave_an_end(monkeypatch, ids):
     "stops, message",
     [
         ({"stop_before": ("=<end>",)}, "'=<end>' holds '<end>', which is a special token of this"),
+        ({"stop_after": ("=.",)}, "'=.' holds '.', which is a special token of this model"),
+        ({"stop_after": ("x",)}, "'x' would end nothing: no attempt of .*max_attempt_tokens=7 "),
+        ({"stop_before": ("12345678",)}, "'12345678' would end nothing: .* or shorten it"),
         ({"stop_before": ("1",), "stop_after": ("1",)}, "'1' is in stop_before and in stop_after"),
     ],
 )

@@ -12,6 +12,7 @@ from score_jax import batches, loop
 from score_jax.batches import Episodes, collected
 from score_jax.config.build import resolve
 from score_jax.config.settings import CheckpointSettings, Settings
+from score_jax.model import transformer
 from score_jax.problem import Grade, InputError
 from score_jax.rewards import selective
 from score_jax.rl import adaptive
@@ -215,6 +216,55 @@ def test_offline_rows_go_on_behind_the_references_first_attempts(tmp_path):
     texts = graded.own.texts[offline]
     assert [row[0] for row in other] == [row[0] for row in texts]
     assert [row[1] for row in other] != [row[1] for row in texts]
+
+
+def with_instructions(settings: Settings, said: tuple[str, ...]) -> Settings:
+    """The settings with a prompt text, these instructions, and Stage II alone, partly offline."""
+    own = {"prompt": "", "prompt_text": "{problem}", "instruction_text": said}
+    return dataclasses.replace(
+        settings,
+        problems=dataclasses.replace(settings.problems, **own),
+        rollout=dataclasses.replace(settings.rollout, attempts=3, problems_per_step=16),
+        recipe=("stage2",),
+        stages={"stage2": dataclasses.replace(settings.stages["stage2"], offline_share=0.5)},
+    )
+
+
+def test_three_attempts_follow_two_instructions_in_training_and_evaluation(tmp_path):
+    settings = with_instructions(tiny("score"), ("?", "+?"))
+    run = run_of(settings, tmp_path)
+    episodes = Episodes(run, run.stages[0], run.experiment.initial_reference())
+    sampled = episodes.dispatch(fakes.params(run.experiment.model), 1).sampled
+    rows = jax.device_get(sampled)
+    text = run.experiment.template.tokenizer
+    own = {2: text.encode("?"), 3: text.encode("+?")}
+    turn_end = run.experiment.template.turn_end_ids
+    for b, mark_T in enumerate(rows.attempt):
+        assert set(mark_T) == ({0, 1, 2, 3} if b < 16 else {0, 2, 3})  # others: offline
+        for a, ids in own.items():
+            begin = int(np.argmax(mark_T == a))
+            closed = [*turn_end, *ids] if rows.truncated[b, a - 2] else ids
+            assert rows.tokens[b, begin - len(closed) : begin].tolist() == closed
+            if a == 3:
+                assert mark_T[begin - len(closed) - 1] == 2
+    assert loop.train(settings, str(tmp_path / "run")) == loop.DONE
+    for row in metrics_of(tmp_path / "run"):
+        assert row["logp_gap"] < 1e-4 and "reward/attempt3" in row
+    lines = (tmp_path / "run" / "transcripts" / "stage2.jsonl").read_text().splitlines()
+    trained = run_of(settings, tmp_path / "run")
+    params = trained.params_of("stage2")
+    for line in map(json.loads, lines):
+        texts = [attempt["text"] for attempt in line["attempts"]]
+        cut = [attempt["truncated"] for attempt in line["attempts"]]
+        assert len(texts) == 3
+        # Each attempt is what greedy decoding of one attempt gives after its own instruction.
+        row = trained.experiment.template.first_turn(line["problem"])
+        for a, (said, was_cut) in enumerate(zip(texts, cut, strict=True), start=1):
+            row += own.get(a, [])
+            logits = transformer.logits(trained.experiment.model, params, np.array([row]))
+            first = int(np.argmax(logits[0, -1]))
+            assert text.decode([first]) == (said[:1] or ".")
+            row += text.encode(said) + (turn_end if was_cut else text.encode("."))
 
 
 def test_an_adaptive_kl_coefficient_is_part_of_the_checkpoint(tmp_path):

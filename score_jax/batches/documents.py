@@ -41,6 +41,7 @@ class Documents:
         batch = documents.pack(
             self._documents(number),
             template=experiment.template,
+            before=experiment.episode_settings().before,
             columns=experiment.columns,
             max_attempt_tokens=self._run.settings.rollout.max_attempt_tokens,
         )

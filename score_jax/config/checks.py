@@ -100,7 +100,7 @@ def _check_prompt(s: Settings) -> None:
     if len(texts) > 1 and len(texts) != later:
         raise InputError(
             f"config.problems.instruction_text has {len(texts)} texts, and with {later + 1} "
-            f"attempts there are {later} later ones. Give one text for all, or {later}."
+            f"attempts the number of later ones is {later}. Give one text for all, or {later}."
         )
     for path, source in {
         "test": problems.test,

@@ -137,6 +137,12 @@ def _source(
     )
     if source.solutions:
         found = [dataclasses.replace(one, gold=golds.taken_out(one.gold)) for one in found]
+    if len(settings.instructions) > 1 and any(one.first_attempt for one in found):
+        raise InputError(
+            f"{path}: the set {source.name!r} gives first attempts, and the policy samples from "
+            "the second on, while config.problems.instruction_text has one text for each attempt "
+            "that is sampled. Give one text for all."
+        )
     text = source.prompt_text or ("" if source.prompt else settings.prompt_text)
     if text:
         at = path if source.prompt_text else "config.problems"

@@ -17,7 +17,7 @@ layers recomputed: 953 MiB of temporaries instead of 184).
 
 We do not use qwix, which adds adapters by intercepting jax functions while a Flax module runs: here
 adapters are an argument like any other, and the code is this file and three lines of
-`transformer.linear`.
+`block.linear`.
 
 Left out: dropout, biases, adapters of the embedding and of an untied head.
 

@@ -175,7 +175,7 @@ def _written(layer: LayerCache, k_BNKE: jax.Array, v_BNKE: jax.Array, write) -> 
 def _attend(
     layer: LayerCache, q_BNHE: jax.Array, visible_BNS: jax.Array, softcap: float
 ) -> jax.Array:
-    """Softmax attention of grouped heads, out_BNHE; `transformer.rotate` has scaled the queries.
+    """Softmax attention of grouped heads, out_BNHE; `block.rotate` has scaled the queries.
 
     Source: grouped-query attention, arXiv 2305.13245.
     """

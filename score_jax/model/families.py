@@ -37,7 +37,7 @@ class ModelConfig:
     # Tokens of the longest row of a run, where the frequencies depend on it (rope.for_rows);
     # 0: whole rows use their own columns, and a cache refuses.
     longest_row: int = 0
-    activation: str = "silu"  # of the MLP's gate: a key of transformer.ACTIVATIONS
+    activation: str = "silu"  # of the MLP's gate: a key of block.ACTIVATIONS
     scaled_embedding: bool = False  # embeddings are multiplied by the square root of the width
     embedding_multiplier: float = 1.0  # of embeddings
     residual_multiplier: float = 1.0  # of what attention and MLP add to the residual stream

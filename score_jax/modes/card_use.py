@@ -4,8 +4,9 @@
     fenced(text, kind)                          -> text in a fence that it cannot close
 
 The commands are for others' programs: vLLM's server, a client that asks it twice, and lm-eval for
-first attempts. They send what a run sends, with one difference: a server renders the conversation
-again from its texts, and a run continues from the sampled ids.
+first attempts. They send what a run sends, with two differences: a server renders the conversation
+again from its texts, where a run continues from the sampled ids; and it cuts at a stop sequence,
+where a run cuts between tokens.
 """
 
 import json
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from score_jax.config.settings import Settings
-from score_jax.experiment import Experiment
+from score_jax.experiment import Experiment, stops_of
 from score_jax.text import prompt_text, prompts
 from score_jax.text.prompt_text import Piece
 
@@ -32,6 +33,7 @@ def section(experiment: Experiment, name: str, base: str, adapters: bool = False
         *([f"System text:\n\n{fenced(s.problems.system)}"] if s.problems.system else []),
         f"First turn, with {_listed(pieces)} in place of the braces:\n\n{fenced(shown)}",
         *(f"Then, as the next turn of the user:\n\n{fenced(text)}" for text in instructions),
+        *_attempts(s),
         "## Use",
         f"A server{beside}:\n\n{fenced(_serve(s, experiment, name, base, adapters), 'bash')}",
         "Both attempts of it. The model was trained on the first answer exactly as it was sampled; "
@@ -41,7 +43,7 @@ def section(experiment: Experiment, name: str, base: str, adapters: bool = False
         parts.append(
             "First attempts with lm-eval, on a file `problems.jsonl` whose rows have "
             f"{_listed(pieces)} and `answer`. It takes the last number of an answer, which is not "
-            "the grader of the table above. In `first_attempt.yaml`:\n\n"
+            f"the grader of the table above. {_lm_eval_cuts(s)}In `first_attempt.yaml`:\n\n"
             f"{fenced(lm_eval_task(experiment), 'yaml')}\n\n"
             f"{fenced(lm_eval_command(experiment, name), 'bash')}"
         )
@@ -63,9 +65,19 @@ def client(experiment: Experiment, name: str, url: str = "http://localhost:8000"
         "top_p": 1.0,
         "repetition_penalty": 1.0,
     }
+    stops, begins = stops_of(s), s.model.answer_prefix
+    if stops:
+        sampling["stop"] = [*stops.before, *stops.after]
+        sampling["include_stop_str_in_output"] = bool(stops.after)
+    chat = _is_chat(experiment)
+    if chat and begins:
+        sampling |= {"add_generation_prompt": False, "continue_final_message": True}
     if "enable_thinking" in experiment.template.tokenizer.chat_template:
         sampling["chat_template_kwargs"] = {"enable_thinking": s.model.thinking}
-    head = f"""import requests
+    ended = repr(_end_text(experiment))
+    if stops:  # after a stop sequence the instruction continues the text
+        ended = f'"" if choice.get("stop_reason") in SAMPLING["stop"] else {ended}'
+    shared = f"""import requests
 
 INSTRUCTIONS = {list(instructions)!r}
 SAMPLING = {sampling!r}
@@ -74,29 +86,40 @@ SAMPLING = {sampling!r}
 def prompt({", ".join(fields)}):
     return {prompt}
 
-"""
-    if not _is_chat(experiment):
-        ended = _end_text(experiment)
-        return f"""{head}
-def ask(text):
-    body = {{"prompt": text, **SAMPLING}}
-    said = requests.post("{url}/v1/completions", json=body, timeout=600)
+
+def answer(path, body):
+    said = requests.post("{url}/v1/" + path, json=body | SAMPLING, timeout=600)
     said.raise_for_status()
-    return said.json()["choices"][0]["text"]
+    choice = said.json()["choices"][0]
+    attempt = choice{'["message"]["content"]' if chat else '["text"]'}
+"""
+    if stops.before and stops.after:  # the server keeps either all of them or none
+        shared += f"""    if choice.get("stop_reason") in {list(stops.before)!r}:
+        attempt = attempt.removesuffix(choice["stop_reason"])
+"""
+    said = f"{begins!r} + attempt" if begins else "attempt"
+    if not chat:
+        return f"""{shared}    return {said}, {ended}
+
+
+def ask(text):
+    return answer("completions", {{"prompt": text{f" + {begins!r}" if begins else ""}}})
 
 
 text = prompt({values})
-print(attempt := ask(text))
+attempt, end = ask(text)
+print(attempt)
 for instruction in INSTRUCTIONS:
-    text += attempt + {ended!r} + instruction
-    print(attempt := ask(text))"""
+    text += attempt + end + instruction
+    attempt, end = ask(text)
+    print(attempt)"""
     system = [{"role": "system", "content": s.problems.system}] if s.problems.system else []
-    return f"""{head}
+    begun = f' + [{{"role": "assistant", "content": {begins!r}}}]' if begins else ""
+    return f"""{shared}    return {said}
+
+
 def ask(messages):
-    body = {{"messages": messages, **SAMPLING}}
-    said = requests.post("{url}/v1/chat/completions", json=body, timeout=600)
-    said.raise_for_status()
-    return said.json()["choices"][0]["message"]["content"]
+    return answer("chat/completions", {{"messages": messages{begun}}})
 
 
 messages = {system!r} + [{{"role": "user", "content": prompt({values})}}]
@@ -111,22 +134,24 @@ def lm_eval_task(experiment: Experiment) -> str:
     """A task of lm-eval for first attempts, as YAML; strings are JSON, which is YAML too."""
     s = experiment.settings
     pieces, _ = _prompts(s)
-    fields = s.problems.fields
+    fields, stops = s.problems.fields, stops_of(s)
     asked = "".join(
-        f"{{{{{fields.get(p.text, p.text)}}}}}"
-        if p.is_field
-        else f"{{% raw %}}{p.text}{{% endraw %}}"
-        for p in pieces
+        f"{{{{{fields.get(p.text, p.text)}}}}}" if p.is_field else _raw(p.text) for p in pieces
     )
+    begins, begun = s.model.answer_prefix, ""
+    if begins and _is_chat(experiment):
+        begun = f"\ngen_prefix: {json.dumps(_raw(begins))}"
+    elif begins:  # lm-eval would put a blank before its gen_prefix
+        asked += _raw(begins)
     return f"""task: first_attempt
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: problems.jsonl}}}}
 test_split: test
 output_type: generate_until
 doc_to_text: {json.dumps(asked)}
-doc_to_target: {json.dumps(f"{{{{{fields.get('answer', 'answer')}}}}}")}
+doc_to_target: {json.dumps(f"{{{{{fields.get('answer', 'answer')}}}}}")}{begun}
 generation_kwargs:
-  until: [{json.dumps(_end_text(experiment))}]
+  until: {json.dumps([_end_text(experiment), *stops.before, *stops.after])}
   do_sample: false
   max_gen_toks: {s.rollout.max_attempt_tokens}
 filter_list:
@@ -151,6 +176,31 @@ def lm_eval_command(experiment: Experiment, name: str) -> str:
         f"add_bos_token={bos} \\\n{more}"
         "    --include_path . --tasks first_attempt --log_samples --output_path lm_eval"
     )
+
+
+def _attempts(s: Settings) -> list[str]:
+    """How an attempt begins and ends, where settings say so."""
+    stops, begins = stops_of(s), s.model.answer_prefix
+    parts = []
+    if begins:
+        parts.append(f"Each attempt is begun for the model, with:\n\n{fenced(begins)}")
+    for texts, where in ((stops.before, "before"), (stops.after, "behind")):
+        if texts:
+            listed = json.dumps(texts, ensure_ascii=False)
+            parts.append(f"An attempt also ends {where} one of:\n\n{fenced(listed, 'json')}")
+    return parts
+
+
+def _lm_eval_cuts(s: Settings) -> str:
+    """What of an attempt lm-eval leaves out, as a sentence."""
+    lost = ["the beginning that is given"] if s.model.answer_prefix else []
+    lost += ["the texts behind which it ends"] if stops_of(s).after else []
+    return f"Its answers lack {' and '.join(lost)}. " if lost else ""
+
+
+def _raw(text: str) -> str:
+    """The text for Jinja, which leaves it as it is."""
+    return f"{{% raw %}}{text}{{% endraw %}}"
 
 
 def fenced(text: str, kind: str = "text") -> str:

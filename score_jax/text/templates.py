@@ -210,7 +210,7 @@ def make(
         return template
     render = _rendering(program, tokenizer, thinking, arguments or {}, date)
     bare, framed = frames.both(render)
-    _check_thinking(program, bare, tokenizer, thinking)
+    _check_thinking(program, bare, thinking)
     frame = framed if system and framed else bare
     after, closed, end = _closing(frame, tokenizer)
     turn_end = tokenizer.encode_row([(closed, True)])
@@ -275,7 +275,7 @@ def _rendering(
     return lambda messages: chat.render(messages, today, variables)
 
 
-def _check_thinking(program: str, bare: Frame, tokenizer: Tokenizer, thinking: bool) -> None:
+def _check_thinking(program: str, bare: Frame, thinking: bool) -> None:
     switches = any(name in _compiled(program).variables for name in _SWITCHES)
     _, begun, thoughts = bare.opening.rpartition("<think>")
     if begun and "</think>" not in thoughts and not thinking:
@@ -287,11 +287,6 @@ def _check_thinking(program: str, bare: Frame, tokenizer: Tokenizer, thinking: b
         raise InputError(
             "config.model.thinking=True, but this model's chat template has no thinking. Set it to "
             "False."
-        )
-    if begun and len(tokenizer.encode("<think>")) != 1:
-        raise InputError(
-            "The model's chat template has thoughts between <think> and </think>, but its "
-            "vocabulary has no such tokens. Use the tokenizer files that belong to the model."
         )
 
 

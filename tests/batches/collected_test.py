@@ -39,7 +39,11 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
         columns = graded.own.rows.tokens.shape[1]
         limit = settings.rollout.max_attempt_tokens
         packed = documents.pack(
-            rows, run.experiment.template, columns=columns, max_attempt_tokens=limit
+            rows,
+            run.experiment.template,
+            run.experiment.episode_settings().before,
+            columns=columns,
+            max_attempt_tokens=limit,
         )
     first = [one.attempts[0].ids for one in found]
     assert () in first and any(first)
@@ -54,6 +58,6 @@ def test_in_a_chat_form_a_document_closes_a_turn_that_a_stop_sequence_ended():
     chat = dataclasses.replace(plain, name="chatml")
     row = Row((7,), ((5, 6), (4, 11)), (False, False), (1.0, 1.0))
     for template, turn in ((plain, [12]), (chat, [11, 12])):
-        packed = documents.pack([row], template, columns=9, max_attempt_tokens=2)
+        packed = documents.pack([row], template, {2: [12]}.get, columns=9, max_attempt_tokens=2)
         expected = [7, 5, 6, *turn, 4, 11]
         assert packed.tokens[0, : packed.length[0]].tolist() == expected

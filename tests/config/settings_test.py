@@ -376,7 +376,7 @@ def test_an_instruction_is_one_text_or_one_for_each_later_attempt():
         assert settings.problems.instructions == ((said,) if isinstance(said, str) else said)
         assert resolve(json.loads(json.dumps(jsonfiles.plain(settings)))) == settings
     assert_refused(
-        "has 2 texts, and with 2 attempts there are 1 later ones",
+        "has 2 texts, and with 2 attempts the number of later ones is 1",
         **OWN,
         problems__instruction_text=("Again.", "Once more."),
     )

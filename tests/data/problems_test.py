@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -327,3 +328,13 @@ def test_programs_are_trained_on_mbpp_and_tested_on_humaneval():
     )
     assert len(problems.for_training(settings, 0).problems) == 464
     assert len(problems.for_evaluation(settings, 0)) == 164
+
+
+def test_given_first_attempts_go_with_one_instruction_only(monkeypatch):
+    given = Problem("r/1", "Write f.", "{}", first_attempt="def f(): 1")
+    monkeypatch.setitem(problems.PROBLEM_SETS, "mbpp_repair", lambda *_: [given])
+    one = ProblemSettings("mbpp_repair", prompt_text="{problem}", instruction_text="Again.")
+    assert problems.for_training(one, 0).problems[0].asked == "Write f."
+    two = dataclasses.replace(one, instruction_text=("Again.", "Once more."))
+    with pytest.raises(InputError, match="'mbpp_repair' gives first attempts, and the policy"):
+        problems.for_training(two, 0)

@@ -593,7 +593,10 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     "Qwen3-MoE": ({"general.architecture": "qwen3moe"}, "a mixture of experts. The nearest"),
     "GPT-OSS": ({"general.architecture": "gpt-oss"}, "a mixture of experts. The nearest"),
     "Mixtral": ({"llama.expert_count": 8}, "a mixture of 8 experts is not supported"),
-    "an unknown scaling": ({"llama.rope.scaling.type": "su"}, "rotary scaling 'su' is not"),
+    "an unknown scaling": (
+        {"llama.rope.scaling.type": "su"},
+        "rotary scaling 'su' .* yarn, longrope",
+    ),
     "longrope without its tables": (
         {"llama.rope.scaling.type": "longrope"},
         "longrope needs the tensors rope_factors_short.weight",

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.model import lowrank, transformer
+from score_jax.model import block, lowrank
 from score_jax.model.lowrank import LowRank
 
 
@@ -26,7 +26,7 @@ def test_applied_equals_the_slow_product_with_the_sum(name):
     up_RO = np.asarray(w.up, np.float64).reshape(rank, -1)
     whole_IO = np.asarray(w.base, np.float64).reshape(6, -1) + w.scale * down_IR @ up_RO
     expected = np.asarray(X_BND, np.float64).reshape(-1, 6) @ whole_IO
-    found = transformer.linear(x, w, inputs)
+    found = block.linear(x, w, inputs)
     assert found.shape == (2, 3, *w.base.shape[inputs:])
     np.testing.assert_allclose(np.ravel(found), np.ravel(expected), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from score_jax.model import block, rope, transformer, weights
 from score_jax.model import cache as kv
-from score_jax.model import rope, transformer, weights
 from score_jax.model.files import config_formats
 from tests import fakes
 from tests.model import fake_checkpoints
@@ -96,9 +96,9 @@ def test_a_cache_refuses_a_model_that_does_not_know_its_longest_row(scaling):
     model = config_formats.from_huggingface(described)
     position_11 = np.zeros((1, 1), np.int32)
     with pytest.raises(ValueError, match=r"depends on a run's longest row.*rope.for_rows"):
-        transformer.rotary_angles(model, position_11)
+        block.rotary_angles(model, position_11)
     with pytest.raises(ValueError, match="which is 8 here, and there are 9 columns"):
-        transformer.rotary_angles(rope.for_rows(model, 8), position_11, columns=9)
+        block.rotary_angles(rope.for_rows(model, 8), position_11, columns=9)
 
 
 def test_models_whose_frequencies_are_fixed_do_not_depend_on_the_longest_row():

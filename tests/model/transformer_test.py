@@ -201,17 +201,3 @@ def test_a_tied_head_is_the_transposed_embedding_and_an_untied_one_its_own():
     model, hidden_11D = fakes.model(**SHAPE), jnp.array([[[1.0, 10.0]]])
     assert_close(transformer.project(model, tied, hidden_11D), [[[21.0, 53.0]]])
     assert_close(transformer.project(model, untied, hidden_11D), [[[1.0, 19.0]]])
-
-
-def test_rms_norm_by_hand():
-    x_11D = jnp.array([[[3.0, 4.0]]])  # mean square 12.5
-    out_11D = transformer.rms_norm(x_11D, jnp.array([1.0, 2.0]), 3.5)
-    assert_close(out_11D, [[[0.75, 2.0]]])
-    assert transformer.rms_norm(x_11D.astype(jnp.bfloat16), jnp.ones(2), 0.0).dtype == jnp.bfloat16
-
-
-def test_a_head_is_rotated_by_its_position():
-    model = fakes.model(heads=1, kv_heads=1, head_width=2)
-    angles = transformer.rotary_angles(model, jnp.array([[0, 1, 5]]))
-    out_BNHE = transformer.rotate(jnp.tile(jnp.array([2.0, 0.0]), (1, 3, 1, 1)), angles)
-    assert_close(out_BNHE[0, :, 0], [[2 * np.cos(p), 2 * np.sin(p)] for p in (0, 1, 5)])

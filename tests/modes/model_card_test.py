@@ -114,12 +114,15 @@ class Server(http.server.BaseHTTPRequestHandler):
     """Answers as vLLM would, and keeps what it was sent."""
 
     sent: list = []  # noqa: RUF012
+    stopped: list = []  # noqa: RUF012  # of each answer, the stop sequence that ended it, if any
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.sent.append((self.path, body))
         text = f"answer {len(self.sent)}"
-        choice = {"message": {"content": text}, "text": text}
+        stop = self.stopped[len(self.sent) - 1] if self.stopped else None
+        text += stop or ""
+        choice = {"message": {"content": text}, "text": text, "stop_reason": stop}
         said = json.dumps({"choices": [choice]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(said)))
@@ -136,9 +139,9 @@ def run_client():
     server = http.server.HTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def run(card: str) -> list:
+    def run(card: str, *stopped: str | None) -> list:
         (program,) = blocks(section(card, "Use"), "python")
-        Server.sent = []
+        Server.sent, Server.stopped = [], list(stopped)
         exec(program.replace("localhost:8000", f"127.0.0.1:{server.server_port}"), {})
         return Server.sent
 
@@ -180,6 +183,48 @@ def test_a_base_model_is_sent_the_texts_of_one_row(made, run_client):
     assert first[0] == "/v1/completions"
     ended = "answer 1<end_of_turn>\n\nThere might be an error"
     assert second[1]["prompt"].startswith(first[1]["prompt"] + ended)
+
+
+STOPS = (
+    "--config.problems.stop_before=('Problem:', '\\n\\n#')",
+    "--config.problems.stop_after=('correct.',)",
+    "--config.model.answer_prefix=```{{ x }}\n",
+)
+
+
+def test_a_chat_client_begins_attempts_and_ends_them_as_a_run_does(made, run_client):
+    card = made(*OWN, *STOPS)
+    (first, second) = run_client(card, "Problem:", "correct.")
+    for _, body in (first, second):
+        assert body["stop"] == ["Problem:", "\n\n#", "correct."]
+        assert body["include_stop_str_in_output"] is True
+        assert (body["add_generation_prompt"], body["continue_final_message"]) == (False, True)
+        assert body["messages"][-1] == {"role": "assistant", "content": "```{{ x }}\n"}
+    said = [m["content"] for m in second[1]["messages"] if m["role"] == "assistant"]
+    assert said == ["```{{ x }}\nanswer 1", "```{{ x }}\n"]  # "Problem:" is not the attempt's
+    assert '["Problem:", "\\n\\n#"]' in section(card, "Prompts")
+    yaml = pytest.importorskip("yaml")
+    task = yaml.safe_load(blocks(section(card, "Use"), "yaml")[0])
+    ends = ["<end_of_turn>", "Problem:", "\n\n#", "correct."]
+    assert task["generation_kwargs"]["until"] == ends
+    jinja2 = pytest.importorskip("jinja2")
+    environment = jinja2.Environment(keep_trailing_newline=True)  # as lm-eval has it
+    assert environment.from_string(task["gen_prefix"]).render() == "```{{ x }}\n"
+    lost = "Its answers lack the beginning that is given and the texts behind which it ends. "
+    assert lost in section(card, "Use")
+
+
+def test_a_base_models_instruction_continues_what_a_stop_sequence_ended(made, run_client):
+    card = made(*OWN, *STOPS, "--config.model.template=plain", "--config.rollout.attempts=3")
+    first, second, third = run_client(card, "correct.", None, None)
+    asked = first[1]["prompt"]
+    assert asked.endswith('"…"```{{ x }}\n')
+    again = "Look 'again' at ``it``.```{{ x }}\n"
+    assert second[1]["prompt"] == f"{asked}answer 1correct.{again}"
+    assert third[1]["prompt"] == f"{second[1]['prompt']}answer 2<end_of_turn>{again}"
+    assert not {"add_generation_prompt", "continue_final_message"} & first[1].keys()
+    (task,) = blocks(section(card, "Use"), "yaml")
+    assert "gen_prefix" not in task and "``{{ x }}\\n{% endraw %}" in task
 
 
 def test_the_commands_of_a_card_name_the_export_and_its_settings(made, tmp_path):

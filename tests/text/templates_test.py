@@ -357,14 +357,22 @@ def test_thinking_is_refused_where_the_model_has_no_choice(tmp_path, family, thi
         both(tmp_path, family, thinking=thinking)
 
 
-def test_thoughts_need_their_tokens(tmp_path):
-    write_family(tmp_path, "qwen3")
+def test_thoughts_without_tokens_of_their_own_are_text(tmp_path):
+    """A vocabulary need not have them: the template writes them as transformers encodes them."""
+    _, theirs = both(tmp_path, "qwen3")
     spec = json.loads((tmp_path / "tokenizer.json").read_text())
     spec["added_tokens"] = [t for t in spec["added_tokens"] if "think" not in t["content"]]
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     loaded = tokenizer.load(str(tmp_path))
-    with pytest.raises(InputError, match=r"between <think> and </think>.*no such tokens"):
-        templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    ours = templates.make("auto", loaded, system="", prompt_format="{problem}", instruction="?")
+    theirs = type(theirs).from_pretrained(str(tmp_path))
+    turn = [{"role": "user", "content": PROBLEM}]
+    ids = theirs.apply_chat_template(
+        turn, add_generation_prompt=True, enable_thinking=False, return_dict=False
+    )
+    assert ours.first_turn(PROBLEM) == ids
+    assert loaded.decode(ids).endswith("<think>\n\n</think>\n\n")
+    assert len(loaded.encode("<think>")) > 1
 
 
 def test_a_default_system_text_is_read_as_jinja_reads_it(tmp_path):

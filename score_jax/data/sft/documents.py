@@ -52,13 +52,19 @@ def own(
 
 
 def pack(
-    rows: Sequence[Row], template: Template, *, columns: int, max_attempt_tokens: int
+    rows: Sequence[Row],
+    template: Template,
+    before: Callable[[int], Sequence[int]],
+    *,
+    columns: int,
+    max_attempt_tokens: int,
 ) -> Batch:
     """Documents as a Batch, laid out as if they had been sampled.
 
     An attempt's reward is its weight in the loss.
 
     Args:
+      before: gives the instruction before attempt 2, 3, …
       columns: T, tokens in a row.
     Raises: InputError if a document is longer than a row, or an attempt than max_attempt_tokens.
     """
@@ -72,7 +78,7 @@ def pack(
         for a, written in enumerate(row.attempts, start=1):
             if a > 1:
                 closing = template.closing_ids(row.attempts[a - 2], row.truncated[a - 2])
-                turn = [*closing, *template.instruction_ids]
+                turn = [*closing, *before(a)]
                 ids += turn
                 marks += [0] * len(turn)
             if len(written) > max_attempt_tokens:

@@ -103,15 +103,7 @@ def find(path: Path) -> Adapter | None:
     """
     if not (path / CONFIG).is_file():
         return None
-    try:
-        described = jsonfiles.read(path / CONFIG)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / CONFIG} is not JSON ({error}). Fetch the file again.") from None
-    if not isinstance(described, dict) or not described.get("base_model_name_or_path"):
-        raise InputError(
-            f"{path / CONFIG} does not say what was adapted (base_model_name_or_path). Add the "
-            "base model's folder or hub id."
-        )
+    described = _described(path)
     if any((path / name).exists() for name in (huggingface.WEIGHTS, huggingface.INDEX)):
         raise InputError(
             f"{path} holds a model and an adapter, and it is not clear whether the adapter is "
@@ -124,7 +116,31 @@ def find(path: Path) -> Adapter | None:
                 f"{path / CONFIG}: adapters with {key} = {described[key]!r} are not merged here. "
                 f"{MERGE_THERE}"
             )
-    return Adapter(path, described, _base(path, str(described["base_model_name_or_path"])))
+    base = _base(path, str(described["base_model_name_or_path"]))
+    at, passed = Path(base), [path.resolve()]
+    while (at / CONFIG).is_file():  # an adapter of an adapter
+        if at.resolve() in passed:
+            raise InputError(
+                f"{path} is an adapter of {base}, and going from base to base "
+                f"(base_model_name_or_path in {CONFIG}) leads back to {at}: no model is at the "
+                "end. Name the base model's folder or hub id in one of them."
+            )
+        passed.append(at.resolve())
+        at = Path(_base(at, str(_described(at)["base_model_name_or_path"])))
+    return Adapter(path, described, base)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    try:
+        described = jsonfiles.read(path / CONFIG)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / CONFIG} is not JSON ({error}). Fetch the file again.") from None
+    if not isinstance(described, dict) or not described.get("base_model_name_or_path"):
+        raise InputError(
+            f"{path / CONFIG} does not say what was adapted (base_model_name_or_path). Add the "
+            "base model's folder or hub id."
+        )
+    return described
 
 
 def _base(path: Path, named: str) -> str:

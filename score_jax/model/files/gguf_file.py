@@ -17,6 +17,12 @@ from score_jax.model.files import stored
 from score_jax.problem import InputError
 from score_jax.text.tokenizers import gguf_files, gguf_metadata
 
+_ADVICE = {  # by what a file is instead of a model
+    "adapter": "; an adapter must be merged into it first, by llama-export-lora",
+    "mmproj": "; this one is its part for images or sound, which is not used",
+    "imatrix": "; this one holds statistics for quantising it",
+}
+
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, stored.StoredTensor]]:
     """The metadata as plain values, and the tensors by name, of a file or of the first of several.
@@ -28,8 +34,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, stored.StoredTensor]]:
     kind = metadata.get("general.type", "model")
     if kind != "model":
         raise InputError(
-            f"{path} is a GGUF file of type {kind!r} (general.type), not a model. Name the model's "
-            "own .gguf file; an adapter must be merged into it first, by llama-export-lora."
+            f"{path} is a GGUF file of type {kind!r} (general.type), not a language model. Name "
+            f"the model's own .gguf file{_ADVICE.get(kind, '')}."
         )
     count = metadata.get("split.count", 1)
     files = gguf_files.parts(path, count)

@@ -12,7 +12,6 @@ import numpy as np
 from score_jax.model import rope
 from score_jax.model.families import ModelConfig, Scaling
 from score_jax.model.files.read_numbers import Numbers
-from score_jax.model.files.rope_formats import unknown
 from score_jax.model.rope import ORIGINAL
 from score_jax.problem import InputError
 
@@ -42,7 +41,10 @@ def from_gguf(
     lengthened = real("rope.scaling.attn_factor", "", 1.0)
     original = number("rope.scaling.original_context_length", config.max_positions)
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise unknown(kind, where)
+        raise InputError(
+            f"{where}: rotary scaling {kind!r} (rope.scaling.type) is not one of GGUF files: none, "
+            "linear, yarn, longrope. Load the checkpoint from its Hugging Face folder instead."
+        )
     if kind == "none":
         factor = 1.0
     if kind == "yarn":

@@ -169,7 +169,7 @@ def complete(
     pad: None if the file has none; then the first end id pads. (Rows have lengths, so the choice
         has no effect.)
     named, strips, restarts: as in Tokenizer.
-    Raises: InputError if there is no end token."""
+    Raises: InputError if there is no end token, or bos is not in the vocabulary."""
     stated = [end for end in ends if end is not None and 0 <= end < vocab_size]
     known = [special[text] for text in ENDS if text in special]
     end_ids = tuple(dict.fromkeys(stated + known))
@@ -177,6 +177,11 @@ def complete(
         raise InputError(
             f"{path} has no token that ends an answer, so every attempt would be truncated. Add "
             "eos_token to tokenizer_config.json beside it (or eos_token_id to the GGUF)."
+        )
+    if bos is not None and not 0 <= bos < vocab_size:
+        raise InputError(
+            f"{path} says that every row begins with the token {bos}, but its vocabulary has the "
+            f"ids 0 to {vocab_size - 1}. Fetch the tokenizer's files again."
         )
     return Tokenizer(
         encode_start=encode,

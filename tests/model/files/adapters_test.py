@@ -172,6 +172,17 @@ def test_a_missing_or_unfit_base_is_named_with_the_adapter(base, tmp_path):
         weights.load(source)
 
 
+def test_adapters_that_name_each_other_are_refused(tmp_path):
+    for name, base in (("one", "two"), ("two", "three"), ("three", "two")):
+        source = write(tmp_path / name, {}, base_model_name_or_path=str(tmp_path / base))
+    message = r"one is an adapter of \S+two, .* leads back to \S+two: no model is at the end"
+    for read in (weights.load, weights.described, saved_params.origin):
+        with pytest.raises(InputError, match=message):
+            read(str(tmp_path / "one"))
+    with pytest.raises(InputError, match=r"three is an adapter of .* leads back to"):
+        weights.load(source)
+
+
 def test_an_adapter_beside_a_model_is_not_guessed_about(base, tmp_path):
     write(tmp_path / "base", factors(f"{LAYERS}.0.{Q}", 16, 16), base_model_name_or_path="x/y")
     with pytest.raises(InputError, match=r"holds a model and an adapter.*Move adapter_config.json"):

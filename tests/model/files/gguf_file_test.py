@@ -142,15 +142,23 @@ def test_a_part_that_is_cut_off_is_named(split):
         gguf_file.read(split)
 
 
-@pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix"])
-def test_a_gguf_that_is_no_model_says_what_it_is(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("adapter", "; an adapter must be merged into it first, by llama-export-lora"),
+        ("mmproj", "; this one is its part for images or sound"),
+        ("imatrix", "; this one holds statistics for quantising it"),
+        ("vocab", ""),
+    ],
+)
+def test_a_gguf_that_is_no_model_says_what_it_is(tmp_path, kind, advice):
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
     writer.add_type(kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(InputError, match=rf"GGUF file of type '{kind}' .*llama-export-lora"):
+    with pytest.raises(InputError, match=rf"GGUF file of type '{kind}' .*own .gguf file{advice}"):
         gguf_file.read(tmp_path / "m.gguf")
 
 

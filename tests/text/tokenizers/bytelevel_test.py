@@ -1,5 +1,6 @@
 import itertools
 import json
+import pathlib
 import pickle
 import time
 
@@ -275,6 +276,13 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder):
     path.write_text(path.read_text().replace("<|im_end|>", "<|other|>"))
     with pytest.raises(InputError, match="has no token that ends an answer"):
         tokenizer.load(str(folder))
+
+
+def test_a_beginning_token_outside_the_vocabulary_is_refused(smollm2_path):
+    metadata = {**gguf_metadata.read(smollm2_path), "tokenizer.ggml.bos_token_id": 10**6}
+    metadata["tokenizer.ggml.add_bos_token"] = True
+    with pytest.raises(InputError, match=r"begins with the token 1000000, but .* ids 0 to 49151"):
+        bytelevel.from_gguf(metadata, pathlib.Path(smollm2_path))
 
 
 def test_an_unknown_way_of_cutting_lists_the_known(smollm2_path):
