@@ -20,7 +20,7 @@ from score_jax.bench.workloads import Workload
 from score_jax.config.settings import MemorySettings, StageSettings
 from score_jax.learner import micro_batches, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.step import LearnerSettings
+from score_jax.learner.settings import LearnerSettings
 from score_jax.runtime import sharding, topology
 from score_jax.structs import Batch
 

@@ -36,7 +36,6 @@ SHAPES = {
 }
 
 _logits = jax.jit(transformer.logits, static_argnums=0)
-_loss_gradient = jax.jit(step.loss_gradient, static_argnames=("choices", "settings"))
 
 
 @functools.cache
@@ -61,7 +60,7 @@ def learner(lora: LoraSettings = SETTINGS, **changes):
 
 
 def gradient(params, reference, base=None, **settings):
-    return _loss_gradient(
+    return fakes.loss_gradient(
         params,
         reference,
         BATCH,
@@ -183,8 +182,8 @@ def test_no_gradient_of_the_base_is_computed():
         frozen = {"reference": {}, "base": base} if rank else {"reference": base}
         lowered = step.lower(state, batch=BATCH, stage=STAGE, **frozen)
         flops[rank] = lowered.cost_analysis()["flops"]
-    # Reference 1, forward 1, backward by inputs 1, and by weights 1, which is gone.
-    assert flops[1] < 0.9 * flops[0]
+    # Forward 1, backward by inputs 1, and by weights 1, which is gone.
+    assert flops[1] < 0.8 * flops[0]
 
 
 @pytest.mark.slow
