@@ -1,9 +1,9 @@
 """A frozen weight W and a trained difference of low rank: W + scale * A B.
 
 A `LowRank` takes the place of W in params. `transformer.linear` computes x W + scale * (x A) B, so
-that the gradient of A and B never needs the gradient of W. `transformer.for_decoding` merges it
-into one weight, because a decode step would pay for two more products. The factors keep the axes of
-W, so every kind of weight fits:
+that the gradient of A and B never needs the gradient of W. In float32 `transformer.for_decoding`
+merges it into one weight, because a decode step would pay for two more products. The factors keep
+the axes of W, so every kind of weight fits:
 
     query   W [D,H,E]   A [D,rank]     B [rank,H,E]
     output  W [H,E,D]   A [H,E,rank]   B [rank,D]
