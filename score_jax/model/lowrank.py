@@ -27,6 +27,21 @@ class LowRank(flax.struct.PyTreeNode):
     scale: float = flax.struct.field(pytree_node=False)
 
 
+@jax.custom_vjp
+def unrounded(x_NI: jax.Array, w_IO: jax.Array) -> jax.Array:
+    """The float32 product of matrices of another dtype; gradients are computed in that dtype."""
+    return jnp.matmul(x_NI, w_IO, preferred_element_type=jnp.float32)
+
+
+def _backward(kept, gradient_NO):
+    x_NI, w_IO = kept
+    gradient_NO = gradient_NO.astype(x_NI.dtype)  # or these would be float32 products
+    return gradient_NO @ w_IO.T, x_NI.T @ gradient_NO
+
+
+unrounded.defvjp(lambda x, w: (unrounded(x, w), (x, w)), _backward)
+
+
 def merged(params: Params) -> Params:
     """One layer's params with every LowRank merged into one weight, in W's dtype.
 
