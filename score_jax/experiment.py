@@ -23,7 +23,8 @@ from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import pipeline
 from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.step import LearnerSettings, TrainState
+from score_jax.learner.settings import LearnerSettings
+from score_jax.learner.step import TrainState
 from score_jax.model import families, rope, transformer, weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import PRESET, ModelConfig
@@ -130,7 +131,7 @@ class Experiment:
 
     def weights(self, params: Params) -> Params:
         """What the model computes with when `params` are trained: they, or the base under them."""
-        return lora.attach(self.base, params, self.settings.model.lora) if self.base else params
+        return lora.weights(params, self.base, self.settings.model.lora)
 
     def merged(self, params: Params) -> Params:
         """Plain weights that compute what `weights(params)` does, up to rounding; for export."""

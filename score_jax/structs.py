@@ -47,6 +47,17 @@ class Episode(flax.struct.PyTreeNode):
     truncated: jax.Array  # [B, A] bool; the attempt hit its limit before an end token
 
 
+class SampledLogProbs(flax.struct.PyTreeNode):
+    """Log-probs of the tokens that the policy wrote, gathered to the front of their rows.
+
+    All by one program of the learner (learner/sampled_logprobs.py), float32; 0 where there is none.
+    """
+
+    reference: jax.Array  # [B, N] under the reference
+    policy: jax.Array | None = None  # [B, N] under the policy; None: the sampler's serve
+    hidden: jax.Array | None = None  # [B, N, D] of the reference, if the KL's estimator needs them
+
+
 class Batch(flax.struct.PyTreeNode):
     """What one update learns from."""
 
@@ -58,6 +69,7 @@ class Batch(flax.struct.PyTreeNode):
     truncated: jax.Array  # [B, A] bool
     # [B, A] float32: 1 for attempts whose verdict is true; None without selective revision
     true_verdict: jax.Array | None = None
+    logprobs: SampledLogProbs | None = None  # of the KL terms; None: not computed yet
 
 
 Params = Any  # nested dict of arrays; model/transformer.py describes it

@@ -4,6 +4,7 @@ Token 0 ends an attempt, and pads rows. Prompts and instructions hold no end tok
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
+from score_jax.learner import sampled_logprobs, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.micro_batches import Split
-from score_jax.learner.step import LearnerSettings
+from score_jax.learner.settings import LearnerSettings
 from score_jax.model import transformer
 from score_jax.model.families import FAMILIES, ModelConfig
 from score_jax.rl.policy import Policy
@@ -109,16 +111,35 @@ def learner_settings(
     split: Split = Split(),  # noqa: B008 (frozen)
     lora: LoraSettings = LoraSettings(),  # noqa: B008 (frozen)
     siblings: int = 1,
+    dtype: str = "float32",
 ) -> LearnerSettings:
     """What an update of the tiny model is compiled for."""
     return LearnerSettings(
-        likelihood=LikelihoodSettings(config, policy, chunk=chunk, remat=remat),
+        likelihood=LikelihoodSettings(config, policy, dtype, chunk=chunk, remat=remat),
         optimizer=optimizer,
         samples=samples,
         max_attempt_tokens=max_attempt_tokens,
         split=split,
         lora=lora,
         siblings=siblings,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("choices", "settings"))
+def loss_gradient(params, reference, batch, coefficients, *, choices, settings, base=None):
+    """`step.loss_gradient` with the log-probs of its KL terms, in one program."""
+    hidden = choices.kl_estimator == "exact"
+    if reference is not None:
+        known = sampled_logprobs.of(params, reference, batch, settings, base=base, hidden=hidden)
+        batch = batch.replace(logprobs=known)
+    return step.loss_gradient(
+        params,
+        batch,
+        coefficients,
+        choices=choices,
+        settings=settings,
+        base=base,
+        reference=reference if hidden else None,
     )
 
 

@@ -23,14 +23,14 @@ import numpy as np
 from score_jax import grading
 from score_jax.data import pipeline
 from score_jax.grading import OwnRows, changed
-from score_jax.learner import step
+from score_jax.learner import sampled_logprobs, step
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
 from score_jax.rewards import selective
 from score_jax.rollout import contexts, episode
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts, sharding
-from score_jax.structs import Batch, Episode, Params, PromptBatch
+from score_jax.structs import Batch, Episode, Params, PromptBatch, SampledLogProbs
 
 _FIRST = 2**30  # folded into a step's key for first attempts of the reference
 
@@ -43,6 +43,7 @@ class Dispatched:
     prompts: PromptBatch  # of all problems: first ours, then offline ones
     given: list[str]  # texts of the first attempts of the last problems, offline
     number: int  # of the step
+    logprobs: SampledLogProbs | None = None  # of the KL terms; None in a stage without any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Episodes:
     ):
         """Args:
 
-        reference: writes offline first attempts.
+        reference: of the KL terms; it also writes offline first attempts.
         attempts: 0 takes the stage's own number.
         """
         self._run, self._stage, self._reference = run, stage, reference
@@ -117,16 +118,19 @@ class Episodes:
                 index=np.zeros(problems, np.int32),
                 problems=(),
             )
-            sampled = self._sample(state.params, prompts, 0, tokens=1).sampled
-            zero_BA = np.zeros(sampled.truncated.shape, np.float32)
-            batch = self._batch(sampled, zero_BA, zero_BA, np.zeros(len(zero_BA), bool))
+            dispatched = self._read(state.params, self._sample(state.params, prompts, 0, tokens=1))
+            zero_BA = np.zeros(dispatched.sampled.truncated.shape, np.float32)
+            batch = self._batch(dispatched, zero_BA, zero_BA, np.zeros(len(zero_BA), bool))
             base = self._run.experiment.base
             settings = self._stage.settings
             step.lower(state, self._reference, batch, stage=settings, base=base).compile()
 
     def dispatch(self, params: Params, number: int) -> Dispatched:
-        """Queues the rollout of step `number` on the device; takes the next problems."""
-        return self._sample(params, next(self._prompts), number)
+        """Queues the rollout of step `number` on the device; takes the next problems.
+
+        The log-probs of the KL terms are queued behind it, and so run while it is graded.
+        """
+        return self._read(params, self._sample(params, next(self._prompts), number))
 
     def batch(self, dispatched: Dispatched, began: float = 0.0) -> tuple[Batch, dict[str, float]]:
         """Waits for the rollout and grades it: the batch of the update, and what was measured.
@@ -135,7 +139,7 @@ class Episodes:
         """
         graded = self.graded(dispatched, began)
         found = (graded.reward_BA, graded.true_BA, graded.failed_B)
-        return self._batch(graded.sampled, *found), graded.measured
+        return self._batch(dispatched, *found), graded.measured
 
     def graded(self, dispatched: Dispatched, began: float = 0.0) -> Graded:
         """Waits for the rollout and grades it. Call it when the device has nothing older to do.
@@ -186,6 +190,23 @@ class Episodes:
         rows = sharding.rows(self._run.experiment.mesh)
         joined = jax.tree.map(lambda *x: jax.device_put(jnp.concatenate(x), rows), *parts)
         return Dispatched(joined, prompts, given, number)
+
+    def _read(self, params: Params, dispatched: Dispatched) -> Dispatched:
+        """With the log-probs of the KL terms, if the stage has any."""
+        stage, experiment = self._stage.settings, self._run.experiment
+        if self._reference is None or stage.objective != "rl":
+            return dispatched
+        rows = dispatched.sampled
+        with self._run.phase("update", "log-probs", self._stage.name, rows.tokens.shape[1]):
+            found = sampled_logprobs.of(
+                params,
+                self._reference,
+                rows,
+                experiment.learner_settings(stage),
+                base=experiment.base,
+                hidden=step.needs_hidden(stage),
+            )
+        return dataclasses.replace(dispatched, logprobs=found)
 
     def _rollout(self, settings, params: Params, prompts: PromptBatch, key, tokens: int) -> Episode:
         limit_QGA = None
@@ -293,10 +314,14 @@ class Episodes:
                 self._run.log.say(text)
 
     def _batch(
-        self, sampled: Episode, reward_BA: np.ndarray, true_BA: np.ndarray, failed_B: np.ndarray
+        self,
+        dispatched: Dispatched,
+        reward_BA: np.ndarray,
+        true_BA: np.ndarray,
+        failed_B: np.ndarray,
     ) -> Batch:
         rows, marks = sharding.rows(self._run.experiment.mesh), self._run.experiment.marks
-        truncated = sampled.truncated
+        sampled, truncated = dispatched.sampled, dispatched.sampled.truncated
         if self._stage.settings.truncation == "mask" and failed_B.any():
             failed_BA = np.broadcast_to(failed_B[:, None], reward_BA.shape)
             truncated = truncated | sharding.place(failed_BA, rows)
@@ -308,6 +333,7 @@ class Episodes:
             reward=sharding.place(reward_BA, rows),
             truncated=truncated,
             true_verdict=sharding.place(true_BA, rows) if marks else None,
+            logprobs=dispatched.logprobs,
         )
 
 

@@ -24,6 +24,7 @@ from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import Work
 from score_jax.runtime import peaks, topology
+from score_jax.structs import Params
 
 
 def measure(work: Workload, reps: int) -> dict[str, Any]:
@@ -137,7 +138,8 @@ def decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     params, cache = _held(work, slots)
     # Without this option XLA counts a byte more than once if a TPU prefetches it on the chip.
     options = {"xla_vf_vmem_memory_space_assignment": False} if sharding else {}
-    found = timing.cost(lower_step(s, slots, columns, sharding).compile(options))
+    lowered = lower_step(s, work.params, slots, columns, sharding)
+    found = timing.cost(lowered.compile(options))
     weights, held = _size(params), _size(cache)
     width = jnp.dtype(s.dtype).itemsize
     least_bytes = (weights + held) * width
@@ -158,9 +160,10 @@ def decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     }
 
 
-def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
+def lower_step(s: EpisodeSettings, params: Params, slots: int, columns: int, sharding=None):
     """One decode step alone (logits, draw, layers), lowered for `slots` rows of `columns` tokens.
 
+    params: those of the workload, or their shapes.
     sharding: of all arguments, to compile for devices that are not here.
     """
 
@@ -170,8 +173,7 @@ def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
         hidden_BD, cache = transformer.step(s.model, params, cache, token_B, length_B, slot, live_B)
         return token_B, logp_B, hidden_BD, cache
 
-    def shapes():
-        params = transformer.init(s.model, jax.random.key(0))
+    def shapes(params):
         return (
             transformer.for_decoding(s.model, params, s.dtype, untied=s.untied),
             kv.empty(s.model, slots, columns, s.dtype, s.cache_layout),
@@ -182,7 +184,7 @@ def lower_step(s: EpisodeSettings, slots: int, columns: int, sharding=None):
             jnp.int32(0),
         )
 
-    arguments = jax.eval_shape(shapes)
+    arguments = jax.eval_shape(shapes, params)
     if sharding is None:
         return jax.jit(step, donate_argnums=1).lower(*arguments)
     # The compiler chooses the memory layout of arrays, as it does inside the rollout's loop.

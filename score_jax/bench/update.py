@@ -1,12 +1,14 @@
 """Updates: tokens per second of a whole train step, its memory, and what takes the memory.
 
-One step of Stage I's objective: the reference's log-probs, forward and backward of the policy, KL
-in the reward, clipped Adam. Rows are those of the workload's rollout, filled with random tokens.
+One step of Stage I's objective: the log-probs of the KL, forward and backward of the policy, KL in
+the reward, clipped Adam. `log_probs_share` is the log-probs' share of it; a run computes them while
+it grades. Rows are those of the workload's rollout, filled with random tokens.
 """
 
 import dataclasses
 import functools
 import resource
+import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +20,9 @@ import numpy as np
 from score_jax.bench import flops, temporaries, timing
 from score_jax.bench.workloads import Workload
 from score_jax.config.settings import MemorySettings, StageSettings
-from score_jax.learner import micro_batches, step
+from score_jax.learner import micro_batches, sampled_logprobs, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
-from score_jax.learner.step import LearnerSettings
+from score_jax.learner.settings import LearnerSettings
 from score_jax.runtime import sharding, topology
 from score_jax.structs import Batch
 
@@ -48,15 +50,19 @@ def measure(work: Workload, reps: int, against: Variant | None = None) -> dict[s
     rows, columns = batch.tokens.shape
     compile_sec, programs, calls = {}, {}, {}
     for name, variant in variants.items():
-        lowered, calls[name] = _update(work, variant, batch)
+        lowered, calls[name], log_probs = _update(work, variant, batch)
+        if name == "ours":
+            calls["log_probs"] = log_probs
         compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
     seconds = timing.interleaved(calls, reps)
     speed = timing.rate(rows * columns, seconds["ours"])
+    middle = {name: statistics.median(seconds[name]) for name in ("ours", "log_probs")}
     model_flops = flops.of_update(work.settings.model, batch)
     flops_per_sec = model_flops * speed["tokens_per_sec"] / (rows * columns)
     result = {
         "workload": work.name,
         **speed,
+        "log_probs_share": middle["log_probs"] / middle["ours"],
         "compile_sec": compile_sec["ours"],
         "peak_memory_bytes": timing.peak_memory_bytes(programs["ours"]),
         "peak_process_bytes": _peak_process_bytes(),
@@ -85,7 +91,7 @@ def memory_of(work: Workload, name: str = "") -> dict[str, Any]:
     name: a topology; compiles for one chip of it. Empty: compiles for the device here.
     """
     chip = topology.one_chip(name) if name else None
-    lowered, _ = _update(work, Variant(work.memory), episodes(work), shapes=True, chip=chip)
+    lowered, *_ = _update(work, Variant(work.memory), episodes(work), shapes=True, chip=chip)
     compile_sec, program = timing.seconds_of(lowered.compile)
     memory = program.memory_analysis()
     return {
@@ -127,10 +133,11 @@ def _update(
     *,
     shapes: bool = False,
     chip: jax.sharding.SingleDeviceSharding | None = None,
-) -> tuple[Any, Callable[[], Any]]:
-    """The lowered update, and a function that runs it on a state of its own.
+) -> tuple[Any, Callable[[], Any], Callable[[], Any]]:
+    """The lowered update, a function that runs it on a state of its own, with the log-probs of its
+    KL, and one that runs these alone.
 
-    shapes: lower for shapes alone, on `chip`; the function then does nothing.
+    shapes: lower for shapes alone, on `chip`; the functions then do nothing.
     """
     s = work.settings
     settings = LearnerSettings(
@@ -158,7 +165,8 @@ def _update(
         state, reference, batch, base = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip), given
         )
-        return step.lower(state, reference, batch, stage=STAGE, base=base), lambda: None
+        lowered = step.lower(state, reference, batch, stage=STAGE, base=base)
+        return lowered, lambda: None, lambda: None
     state = started(jax.tree.map(jnp.copy, trained))
     lowered = step.lower(state, reference, batch, stage=STAGE, base=work.base)
 
@@ -167,7 +175,12 @@ def _update(
         state, metrics = step.train_step(state, reference, batch, stage=STAGE, base=work.base)
         return state, metrics
 
-    return lowered, call
+    def log_probs():
+        if reference is None:
+            return None
+        return sampled_logprobs.of(state.params, reference, batch, settings, base=work.base)
+
+    return lowered, call, log_probs
 
 
 def _peak_process_bytes() -> int:

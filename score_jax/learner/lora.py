@@ -113,6 +113,11 @@ def attach(base: Params, adapters: Params, settings: LoraSettings) -> Params:
     return {**base, "layers": layers}
 
 
+def weights(params: Params, base: Params | None, settings: LoraSettings) -> Params:
+    """What the model computes with: the params themselves, or the base with them as adapters."""
+    return params if base is None else attach(base, params, settings)
+
+
 def merge(base: Params, adapters: Params, settings: LoraSettings) -> Params:
     """Plain params that compute the same up to rounding; copies no weight without an adapter."""
     params = attach(base, adapters, settings)

@@ -2,8 +2,9 @@
 
     train_step(state, reference, batch, *, stage, base=None) -> state, metrics
 
-One on-policy step of REINFORCE with per-attempt rewards: log-probs, KL, shaped rewards, advantages,
-loss. The stage's numbers are traced, so Stage I and Stage II run the same compiled program; only
+One on-policy step of REINFORCE with per-attempt rewards: KL, shaped rewards, advantages, loss. The
+KL's log-probs are a program of their own (sampled_logprobs.py), which the loop queues before it
+grades. The stage's numbers are traced, so Stage I and Stage II run the same compiled program; only
 its named choices (baseline, KL estimator, normalizer) are compiled in. SFT is this step with reward
 1, no baseline and no reference. With LoRA the params of state and reference are adapters of the
 same frozen `base`.
@@ -17,28 +18,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from score_jax.config.settings import LoraSettings, OptimizerSettings, StageSettings
-from score_jax.learner import lora, optimizer
+from score_jax.config.settings import StageSettings
+from score_jax.learner import lora, optimizer, sampled_logprobs
 from score_jax.learner.loss import token_logprobs
-from score_jax.learner.loss.token_logprobs import LikelihoodSettings, Written
-from score_jax.learner.micro_batches import Split, accumulate
+from score_jax.learner.loss.token_logprobs import Written
+from score_jax.learner.micro_batches import accumulate
+from score_jax.learner.settings import LearnerSettings
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, standardize
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
-from score_jax.structs import Batch, Params
-
-
-@dataclasses.dataclass(frozen=True)
-class LearnerSettings:
-    """The settings that an update is compiled for."""
-
-    likelihood: LikelihoodSettings
-    optimizer: OptimizerSettings
-    samples: int  # G, rows of one problem; they are adjacent
-    max_attempt_tokens: int
-    split: Split = Split()  # noqa: RUF009 (frozen)
-    lora: LoraSettings = LoraSettings()  # noqa: RUF009 (frozen)
-    siblings: int = 1  # adjacent samples that share their first attempt
+from score_jax.structs import Batch, Params, SampledLogProbs
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -111,14 +100,15 @@ def train_step(
 
     Args:
       reference: the frozen policy of the KL terms; None for a stage without any (SFT).
-      batch: the `samples` rows of one problem are adjacent.
+      batch: the `samples` rows of one problem are adjacent. Log-probs for the KL terms that it does
+        not hold are computed first.
       base: with LoRA, the frozen weights that the adapters of state and reference belong to; a
         reference `{}` is then these weights themselves.
 
     Returns: the new state, and metrics on the device by the names of metrics.jsonl.
     """
-    coefficients, choices = Coefficients.of(stage), Choices.of(stage)
-    return _train_step(state, reference, base, batch, coefficients, choices=choices)
+    batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
+    return _train_step(*_arguments(state, reference, batch, stage, base), choices=Choices.of(stage))
 
 
 def lower(
@@ -130,15 +120,49 @@ def lower(
     base: Params | None = None,
 ):
     """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it."""
-    coefficients, choices = Coefficients.of(stage), Choices.of(stage)
-    return _train_step.lower(state, reference, base, batch, coefficients, choices=choices)
+    batch = _with_logprobs(_shapes, state, reference, batch, stage, base)
+    arguments = _arguments(state, reference, batch, stage, base)
+    return _train_step.lower(*arguments, choices=Choices.of(stage))
+
+
+def _with_logprobs(compute, state: TrainState, reference, batch: Batch, stage, base) -> Batch:
+    if reference is None or batch.logprobs is not None:
+        return batch
+    hidden = needs_hidden(stage)
+    found = compute(state.params, reference, batch, state.settings, base=base, hidden=hidden)
+    return batch.replace(logprobs=found)
+
+
+def _shapes(params, reference, batch: Batch, settings: LearnerSettings, *, base, hidden: bool):
+    """What `sampled_logprobs.of` returns, as shapes that are split as the batch is."""
+    made = functools.partial(sampled_logprobs.of, settings=settings, hidden=hidden)
+    found = jax.eval_shape(made, params, reference, batch, base=base)
+    by_row = getattr(batch.tokens, "sharding", None)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row), found)
+
+
+def needs_hidden(stage: StageSettings) -> bool:
+    """Whether the KL terms read the reference's hidden states."""
+    return stage.kl_estimator == "exact"
+
+
+def _arguments(state, reference, batch: Batch, stage: StageSettings, base):
+    """Of the compiled update, to which the reference matters only where its head is read."""
+    read = reference if needs_hidden(stage) else None
+    return state, read, base, batch, Coefficients.of(stage)
 
 
 @functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
 def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients, *, choices):
     s = state.settings
     gradient, metrics = loss_gradient(
-        state.params, reference, batch, coefficients, choices=choices, settings=s, base=base
+        state.params,
+        batch,
+        coefficients,
+        choices=choices,
+        settings=s,
+        base=base,
+        reference=reference,
     )
     direction, opt_state = optimizer.make(s.optimizer).update(
         gradient, state.opt_state, state.params
@@ -151,15 +175,19 @@ def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients
 
 def loss_gradient(
     params: Params,
-    reference: Params | None,
     batch: Batch,
     coefficients: Coefficients,
     *,
     choices: Choices,
     settings: LearnerSettings,
     base: Params | None = None,
+    reference: Params | None = None,
 ) -> tuple[Params, dict[str, jax.Array]]:
     """Gradient of the loss at `params`, and the metrics of the batch. Arguments as `train_step`'s.
+
+    Args:
+      batch: without `logprobs` the loss has no KL terms.
+      reference: read for the KL over the whole vocabulary only.
 
     Source: the estimator of SCoRe, arXiv 2409.12917, with RLOO's baseline, arXiv 2402.14740.
     """
@@ -167,11 +195,9 @@ def loss_gradient(
     attempts = batch.reward.shape[1]
     where = token_logprobs.written(batch.attempt, attempts * s.max_attempt_tokens)
     behaviour_BN = where.take(batch.logp)
-    reference_BN, reference_BND = behaviour_BN, None
-    if reference is not None:
-        reference = _weights(reference, base, s)
-        reference_BN, reference_BND = _of_reference(reference, batch, where, s)
-    kl_BN = jnp.where(where.mask, kl.k1(behaviour_BN, reference_BN), 0.0)
+    known = batch.logprobs or SampledLogProbs(reference=behaviour_BN)
+    policy_BN = behaviour_BN if known.policy is None else known.policy
+    kl_BN = jnp.where(where.mask, kl.k1(policy_BN, known.reference), 0.0)
     kl_BA = kl.per_attempt(kl_BN, where.attempt, attempts)
 
     shaping = Shaping.of(coefficients, attempts)
@@ -180,14 +206,13 @@ def loss_gradient(
         advantage=_per_token(advantage_BA, where.attempt),
         behaviour=behaviour_BN,
         importance_cap=jnp.full_like(behaviour_BN, coefficients.importance_cap),
-        reference=reference_BN,
+        reference=known.reference,
         kl_coefficient=_per_token(jnp.broadcast_to(shaping.kl_weight, kl_BA.shape), where.attempt),
     )
 
-    if choices.kl_estimator != "exact":
-        reference, reference_BND = None, None
-    part = _loss_of_part(params, base, reference, s, choices)
-    rows = (batch.tokens, where, terms, reference_BND)
+    frozen = None if reference is None else lora.weights(reference, base, s.lora)
+    part = _loss_of_part(params, base, frozen, s, choices)
+    rows = (batch.tokens, where, terms, known.hidden)
     (loss, gradient), (logp_BN, entropy_BN) = accumulate(part, rows, batch.length, s.split)
     divisor = losses.normalizer(where.mask, choices.normalizer, s.max_attempt_tokens)
     metrics = {
@@ -229,7 +254,7 @@ def _loss_of_part(params, base, reference, settings: LearnerSettings, choices: C
 
     def loss_sum(params, tokens_BT, where, terms, reference_BND):
         s = settings.likelihood
-        weights = _weights(params, base, settings)
+        weights = lora.weights(params, base, settings.lora)
         hidden_BND = token_logprobs.hidden_before(weights, tokens_BT, where, s)
         return token_logprobs.loss(
             weights,
@@ -249,28 +274,6 @@ def _loss_of_part(params, base, reference, settings: LearnerSettings, choices: C
         return (loss, gradient), found
 
     return part
-
-
-def _weights(params, base, settings: LearnerSettings) -> Params:
-    """The model's weights: the params themselves, or the base with the params as adapters."""
-    return params if base is None else lora.attach(base, params, settings.lora)
-
-
-def _of_reference(reference, batch: Batch, where, settings: LearnerSettings):
-    """Log-probs of the written tokens under the reference, and its hidden states before them.
-
-    Computed in the parts of the split. XLA drops what the stage does not use.
-    """
-
-    def part(x):
-        tokens_BT, where = x
-        s = settings.likelihood
-        hidden_BND = token_logprobs.hidden_before(reference, tokens_BT, where, s)
-        logp_BN, _ = token_logprobs.read(reference, hidden_BND, where.take(tokens_BT), where, s)
-        return (), (logp_BN, hidden_BND)
-
-    _, found = accumulate(part, (batch.tokens, where), batch.length, settings.split)
-    return found
 
 
 def _per_token(value_BA: jax.Array, attempt_BN: jax.Array) -> jax.Array:

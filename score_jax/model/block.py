@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from score_jax.model import rope
+from score_jax.model import lowrank, rope
 from score_jax.model.families import ModelConfig
 from score_jax.model.lowrank import LowRank
 
@@ -53,17 +53,26 @@ def rms_norm(
     return (x32 * (weight_D.astype(jnp.float32) + offset)).astype(x.dtype)
 
 
-def linear(x: jax.Array, w: jax.Array | LowRank, inputs: int = 1) -> jax.Array:
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def linear(
+    x: jax.Array, w: jax.Array | LowRank, inputs: int = 1, product: Product = jnp.matmul
+) -> jax.Array:
     """x [B, N, *inputs] times w [*inputs, *outputs]; sums over the first `inputs` axes of w.
 
     Computed as one two-dimensional matmul: written with separate batch and head axes, the backward
     pass takes XLA:CPU twice as long.
     """
     if isinstance(w, LowRank):
-        difference = linear(linear(x, w.down, inputs), w.up)
-        return linear(x, w.base, inputs) + w.scale * difference
+        if x.dtype != jnp.float32:
+            # A product rounded to bfloat16 has no digits left for a small difference, which would
+            # be lost in the sum: both are added before they are rounded.
+            product = lowrank.unrounded
+        difference = linear(linear(x, w.down, inputs), w.up, product=product)
+        return (linear(x, w.base, inputs, product) + w.scale * difference).astype(x.dtype)
     contracted = math.prod(w.shape[:inputs])
-    out = x.reshape(-1, contracted) @ w.reshape(contracted, -1)
+    out = product(x.reshape(-1, contracted), w.reshape(contracted, -1))
     return out.reshape(*x.shape[:2], *w.shape[inputs:])
 
 

@@ -161,16 +161,22 @@ def hidden(
 def for_decoding(
     config: ModelConfig, params: Params, dtype: str, *, untied: bool = False
 ) -> Params:
-    """The decoding layout: `layers` as a list of L dicts of plain weights, merged and cast.
+    """The decoding layout: `layers` as a list of L dicts of weights, cast.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
     would copy them first. Call this once per rollout, outside the token loop.
+
+    In float32, adapters are merged: a step then computes no product more. Another dtype would round
+    away much of the difference that they make (a merged bfloat16 weight moves only if it changes by
+    more than 1 part in 512), so there they are applied as the learner applies them.
 
     untied: gives a tied model a head too, a transposed copy of its embedding. XLA:CPU reads it
       twice as fast for few rows; elsewhere it only costs memory.
     """
     layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
-    params = {**params, "layers": [lowrank.merged(layer) for layer in layers]}
+    if dtype == "float32":
+        layers = [lowrank.merged(layer) for layer in layers]
+    params = {**params, "layers": layers}
     if untied and config.tied:
         params["head"] = params["embedding"].T
     return jax.tree.map(lambda x: x.astype(dtype), params)

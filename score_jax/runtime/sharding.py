@@ -128,11 +128,18 @@ def params_shardings(mesh: AnyMesh, axes: dict[str, tuple[str | None, ...]], par
 def decoding_shardings(mesh: Mesh, axes: dict[str, tuple[str | None, ...]], params):
     """As params_shardings, for decoding: layers are not stacked, and only `tensor` splits weights.
 
-    If weights were split over `fsdp`, a decode step would gather them at every token.
+    If weights were split over `fsdp`, a decode step would gather them at every token. The factors
+    `down` and `up` of a weight are split as its inputs and outputs are.
     """
 
     def leaf(path, x):
-        names = axes[path[-1].key][-x.ndim :]
+        *_, name = (key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+        factor, names = getattr(path[-1], "name", ""), axes[name]
+        if factor == "down":
+            names = (*names[1 : x.ndim], None)
+        elif factor == "up":
+            names = (None, *names[1 - x.ndim :])
+        names = names[-x.ndim :]
         split = tuple(name if name and RULES.get(name) == "tensor" else None for name in names)
         return of_axes(mesh, split, x.shape)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from score_jax import run as runs
+from score_jax.batches import episodes as episodes_module
 from score_jax.batches.episodes import Episodes
-from score_jax.config.settings import FunctionSettings, RewardSettings, Settings
+from score_jax.config.settings import FunctionSettings, LoraSettings, RewardSettings, Settings
 from score_jax.learner import step
 from score_jax.rewards.workers import pool
 from tests.recipes_test import stage_of, tiny, with_stages
@@ -116,3 +117,26 @@ def test_text_that_leaves_an_attempt_is_neither_graded_nor_learned(tmp_path, off
     ids = {text: run.experiment.template.tokenizer.encode(text)[0] for text in "1+5"}
     assert ids["5"] in learned and not {ids["1"], ids["+"]} & {*learned.tolist()}
     assert float(metrics["logp_gap"]) < 2e-6
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_in_bfloat16_a_step_from_the_reference_has_no_kl_and_its_log_probs_do_not_wait_for_grades(
+    tmp_path, monkeypatch, rank
+):
+    settings = tiny("score")
+    model = dataclasses.replace(settings.model, dtype="bfloat16", lora=LoraSettings(rank=rank))
+    settings = with_stages(dataclasses.replace(settings, model=model))
+    with runs.opened(settings, tmp_path / "run", train=True) as run:
+        stage, experiment = stage_of(run, "stage1"), run.experiment
+        params, reference = experiment.initial_params(), experiment.initial_reference()
+        episodes = Episodes(run, stage, reference)
+        episodes.prepare(experiment.first_state(stage.settings, experiment.initial_params()))
+        dispatched = episodes.dispatch(params, 1)
+        assert dispatched.logprobs is not None
+        monkeypatch.setattr(episodes_module.sampled_logprobs, "of", None)  # nor are they read again
+        batch, _ = episodes.batch(dispatched)
+        state = experiment.first_state(stage.settings, params)
+        base = experiment.base
+        _, metrics = step.train_step(state, reference, batch, stage=stage.settings, base=base)
+    assert metrics["kl/attempt1"] == 0.0 and metrics["kl/attempt2"] == 0.0
+    assert 0.0 < metrics["logp_gap"] < 0.1

@@ -13,6 +13,7 @@ from score_jax.config.settings import LoraSettings
 from score_jax.learner import lora, step
 from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
+from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.problem import InputError
 from score_jax.runtime import sharding
@@ -36,7 +37,6 @@ SHAPES = {
 }
 
 _logits = jax.jit(transformer.logits, static_argnums=0)
-_loss_gradient = jax.jit(step.loss_gradient, static_argnames=("choices", "settings"))
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def learner(lora: LoraSettings = SETTINGS, **changes):
 
 
 def gradient(params, reference, base=None, **settings):
-    return _loss_gradient(
+    return fakes.loss_gradient(
         params,
         reference,
         BATCH,
@@ -107,6 +107,45 @@ def test_merged_equals_applied_and_decoding_merges():
     np.testing.assert_allclose(
         merged["layers"]["output"], base()["layers"]["output"] + by_hand, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_in_bfloat16_sampler_and_learner_show_what_a_small_update_changes(seed):
+    model = fakes.model(
+        vocab_size=40, layers=2, width=64, heads=4, kv_heads=2, head_width=16, mlp_width=96
+    )
+    settings, draw = LoraSettings(rank=4, alpha=8.0), np.random.default_rng(seed)
+    base = jax.tree.map(lambda x: x.astype("bfloat16"), fakes.params(model, seed))
+    fresh = lora.init(jax.random.key(seed), model, settings)
+    tokens_BT = draw.integers(0, 40, (16, 48)).astype(np.int32)
+
+    def small(path, x):  # as after a few steps of Adam
+        up = path[-1].key == "up"
+        return jnp.float32(1e-3 * np.sign(draw.normal(size=x.shape))) if up else x
+
+    trained = jax.tree_util.tree_map_with_path(small, fresh)
+
+    def shift(dtype: str, *, decoding: bool):
+        """What the adapters change of every log-prob."""
+
+        @jax.jit
+        def log_probs(adapters):
+            weights = lora.attach(base, adapters, settings)
+            if not decoding:
+                weights = jax.tree.map(lambda x: x.astype(dtype), weights)
+                return jax.nn.log_softmax(transformer.logits(model, weights, tokens_BT))
+            weights = transformer.for_decoding(model, weights, dtype)
+            cache = kv.empty(model, *tokens_BT.shape, dtype)
+            start_B = jnp.zeros(len(tokens_BT), jnp.int32)
+            hidden_BTD, _ = transformer.extend(model, weights, cache, tokens_BT, start_B)
+            return jax.nn.log_softmax(transformer.project(model, weights, hidden_BTD))
+
+        return np.asarray(log_probs(trained) - log_probs(fresh), np.float64)
+
+    exact = shift("float32", decoding=False)
+    found = (shift("bfloat16", decoding=decoding) for decoding in (False, True))
+    learner, sampler = (np.vdot(x, exact) / np.vdot(exact, exact) for x in found)
+    assert learner > 0.95 and sampler > 0.95 * learner
 
 
 def test_targets_are_whole_paths():
@@ -183,8 +222,8 @@ def test_no_gradient_of_the_base_is_computed():
         frozen = {"reference": {}, "base": base} if rank else {"reference": base}
         lowered = step.lower(state, batch=BATCH, stage=STAGE, **frozen)
         flops[rank] = lowered.cost_analysis()["flops"]
-    # Reference 1, forward 1, backward by inputs 1, and by weights 1, which is gone.
-    assert flops[1] < 0.9 * flops[0]
+    # Forward 1, backward by inputs 1, and by weights 1, which is gone.
+    assert flops[1] < 0.8 * flops[0]
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.learner import step
 from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
@@ -22,13 +21,6 @@ WHOLE = Policy()
 BATCH = fakes.batch(problems=8, max_attempt_tokens=12, seed=3)
 
 
-@functools.partial(jax.jit, static_argnames=("choices", "settings"))
-def gradient(params, reference, batch, coefficients, *, choices, settings):
-    return step.loss_gradient(
-        params, reference, batch, coefficients, choices=choices, settings=settings
-    )
-
-
 def arguments(
     family: str,
     estimator: str,
@@ -36,7 +28,7 @@ def arguments(
     policy: Policy = WHOLE,
     vocab_size: int = 6,  # which does not divide by 4 or 8
 ):
-    """Those of `gradient`, on a mesh of these sizes or on one device."""
+    """Those of `fakes.loss_gradient`, on a mesh of these sizes or on one device."""
     model = fakes.model_of_family(family, vocab_size=vocab_size)
     settings = fakes.learner_settings(model, policy=policy, chunk=8, max_attempt_tokens=12)
     values = (fakes.params(model), fakes.params(model, seed=1), BATCH)
@@ -56,7 +48,7 @@ def arguments(
 @functools.cache
 def on_one_device(family: str, estimator: str, policy: Policy):
     values, static = arguments(family, estimator, None, policy)
-    return gradient(*values, **static)
+    return fakes.loss_gradient(*values, **static)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ def on_one_device(family: str, estimator: str, policy: Policy):
 )
 def test_the_gradient_is_that_of_one_device(family, estimator, sizes, policy):
     values, static = arguments(family, estimator, sizes, policy)
-    ours, theirs = gradient(*values, **static), on_one_device(family, estimator, policy)
+    ours, theirs = fakes.loss_gradient(*values, **static), on_one_device(family, estimator, policy)
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         scale = np.max(np.abs(y)) + 1e-6
         np.testing.assert_allclose(x / scale, y / scale, atol=1e-5)
@@ -85,7 +77,7 @@ def test_gradients_are_summed_and_never_activations_and_no_device_gets_the_whole
     values, static = arguments("llama", "k1", (2, 4, 1), vocab_size=40)
     split = dataclasses.replace(static["settings"].split, widths=1)
     static["settings"] = dataclasses.replace(static["settings"], split=split)
-    text = gradient.lower(*values, **static).compile().as_text()
+    text = fakes.loss_gradient.lower(*values, **static).compile().as_text()
     sent = re.findall(r"= (.*) (all-[a-z-]+|reduce-scatter|collective-permute)\((.*)", text)
     assert {kind for _, kind, _ in sent} >= {"all-gather", "all-reduce", "all-to-all"}
     columns, head = BATCH.tokens.shape[1], values[0]["head"].shape

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from score_jax.config.settings import StageSettings
-from score_jax.learner import step
+from score_jax.learner import sampled_logprobs, step
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
@@ -38,12 +38,9 @@ def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
-_loss_gradient = jax.jit(step.loss_gradient, static_argnames=("choices", "settings"))
-
-
 def gradient(stage: StageSettings, batch, reference="another", **settings):
     """The step's gradient at fakes.params() as one vector, and its metrics."""
-    found, metrics = _loss_gradient(
+    found, metrics = fakes.loss_gradient(
         fakes.params(),
         fakes.params(seed=1) if reference == "another" else reference,
         batch,
@@ -80,7 +77,7 @@ def test_a_true_verdict_has_its_own_reward_at_any_bonus_and_discount():
 @functools.partial(jax.jit, static_argnames=("choices", "settings"))
 def _gradients(params, reference, batches, coefficients, *, choices, settings):
     def one(batch):
-        return step.loss_gradient(
+        return fakes.loss_gradient(
             params, reference, batch, coefficients, choices=choices, settings=settings
         )[0]
 
@@ -194,9 +191,7 @@ def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_re
     policy = fakes.params()
     where = token_logprobs.written(BATCH.attempt, 6)
     # The log-probs as the learner rounds them; a sampler's differ in the last digit.
-    logp_BN, _ = jax.jit(step._of_reference, static_argnums=3)(
-        policy, BATCH, where, fakes.learner_settings()
-    )
+    logp_BN = sampled_logprobs.of(policy, policy, BATCH, fakes.learner_settings()).reference
     logp_BT = np.zeros_like(BATCH.logp)
     for row, column_N in enumerate(where.column):
         logp_BT[row, column_N[where.mask[row]]] = logp_BN[row][where.mask[row]]
@@ -306,7 +301,8 @@ def test_metrics_describe_the_policys_tokens():
 def test_importance_weights_are_the_ratio_to_the_sampler_up_to_their_cap():
     stage = dataclasses.replace(STAGE2, **NO_KL)
     where = token_logprobs.written(BATCH.attempt, 6)
-    logp_BN, _ = step._of_reference(fakes.params(), BATCH, where, fakes.learner_settings())
+    params, settings = fakes.params(), fakes.learner_settings()
+    logp_BN = sampled_logprobs.of(params, params, BATCH, settings).reference
     logp_BT = np.zeros_like(BATCH.logp)
     for row, column_N in enumerate(where.column):
         logp_BT[row, column_N[where.mask[row]]] = logp_BN[row][where.mask[row]]
@@ -326,7 +322,7 @@ REMATS = ["none", "products", "full"]
 
 def assert_gradient_is_the_naive_forms(family: str, split: Split, remat: str):
     model = fakes.model_of_family(family)
-    found, metrics = _loss_gradient(
+    found, metrics = fakes.loss_gradient(
         fakes.params(model),
         fakes.params(model, seed=1),
         LONG,

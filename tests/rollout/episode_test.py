@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from score_jax.config.settings import LoraSettings
+from score_jax.learner import lora
 from score_jax.learner.loss import token_logprobs
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
@@ -413,6 +415,35 @@ def collectives_in_loops(hlo: str) -> list[str]:
             left |= set(re.findall(r"%?([\w.-]+)", named[name])) & set(named)
     sends = r".* (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(.*"
     return [line for name in found for line in re.findall(sends, named[name])]
+
+
+# Adapters that change the model much, of frozen weights in bfloat16.
+LORA = LoraSettings(rank=2, alpha=4.0)
+
+
+def adapted(mesh: Mesh | None, *, changed: bool = True):
+    base = on(mesh, jax.tree.map(lambda x: x.astype("bfloat16"), PARAMS))
+    draw = np.random.default_rng(1)
+    fresh = lora.init(jax.random.key(0), MODEL, LORA, mesh)
+    trained = jax.tree.map(lambda x: x + 0.2 * changed * draw.normal(size=x.shape), fresh)
+    return lora.attach(base, trained, LORA)
+
+
+@pytest.mark.parametrize("sizes", [None, (1, 2, 1), (1, 2, 2)], ids=str)
+def test_in_bfloat16_a_rollout_applies_adapters_as_the_learner_does(sizes):
+    settings = dataclasses.replace(PLAIN, dtype="bfloat16")
+    mesh = sizes and mesh_of(*sizes)
+    key = jax.random.key(KEY)
+    rows = jax.device_get(episode.run(adapted(mesh), prompts(), key, settings=settings, mesh=mesh))
+    where = token_logprobs.written(rows.attempt, 10)
+    likelihood = token_logprobs.LikelihoodSettings(MODEL, Policy(), "bfloat16")
+
+    def gap(params) -> float:
+        logp_BN, _ = token_logprobs.log_probs(params, rows.tokens, where, likelihood)
+        return float(np.mean(np.abs(logp_BN - where.take(rows.logp))[where.mask]))
+
+    assert gap(adapted(None)) < 0.01
+    assert gap(adapted(None, changed=False)) > 0.1
 
 
 @pytest.mark.parametrize("data, fsdp, tensor", [(2, 4, 1), (2, 2, 2)])

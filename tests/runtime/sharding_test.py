@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from score_jax.config.settings import LoraSettings
+from score_jax.learner import lora
 from score_jax.model import transformer
 from score_jax.problem import InputError
 from score_jax.runtime import sharding
@@ -111,3 +113,18 @@ def test_rows_are_split_and_copies_are_whole():
     shards = jax.device_put(x_BT, sharding.rows(mesh)).addressable_shards
     assert {shard.data.shape for shard in shards} == {(2, 3)}
     assert jax.device_put(x_BT, sharding.replicated(mesh)).is_fully_replicated
+
+
+def test_factors_of_adapters_are_split_for_decoding_as_their_weights_are():
+    mesh, settings = sharding.make_mesh(2, 2, 2), LoraSettings(rank=3)
+    params = fakes.params(MODEL)
+    params = lora.attach(params, lora.init(jax.random.key(0), MODEL, settings), settings)
+    laid_out = transformer.for_decoding(MODEL, params, "bfloat16")
+    found = sharding.decoding_shardings(mesh, transformer.AXES, laid_out)["layers"][1]
+    spec = jax.tree.map(lambda x: x.spec, found)
+    assert spec["query"].base == jax.P(None, "tensor", None)
+    assert spec["query"].down == jax.P(None, None)
+    assert spec["query"].up == jax.P(None, "tensor", None)
+    assert spec["output"].down == jax.P("tensor", None, None)
+    assert spec["output"].up == jax.P(None, None)
+    assert spec["down"].down == jax.P("tensor", None) and spec["down"].up == jax.P(None, None)
