@@ -61,7 +61,8 @@ def equal_expressions(gold: str, answer: str) -> bool:
     if isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr):
         if ours == theirs and not ours.has(sympy.nan, sympy.zoo):
             return True  # sympy has brought both to one form
-        agree = _agree_at_points(ours, theirs, DIGITS + max(len(gold), len(answer)))
+        digits = DIGITS + -(-max(len(gold), len(answer)) // 32) * 32  # the same for most answers
+        agree = _agree_at_points(ours, theirs, digits)
         if agree is not None:
             return agree
     elif isinstance(ours, sympy.Expr) or isinstance(theirs, sympy.Expr):
@@ -116,12 +117,7 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
     complex_meant = ours.has(sympy.I) or theirs.has(sympy.I)
     agreed = 0
     for point in range(len(_SIGNS) if names else 1):
-        value_of = {}
-        for place, name in enumerate(names):
-            prime = _PRIMES[(place + 3 * point) % len(_PRIMES)]
-            sign = _SIGNS[point][place % 3]
-            value_of[name] = sympy.Rational(sign * (prime + 7 * place), 8 + 3 * point)
-        left, right = (_value(one, value_of, digits) for one in (ours, theirs))
+        left, right = (_value(one, tuple(names), point, digits) for one in (ours, theirs))
         if left is None or right is None:
             continue
         if not left.is_real and not right.is_real and not complex_meant:
@@ -135,8 +131,14 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
     return True if agreed >= (2 if names else 1) else None
 
 
-def _value(expression: Any, value_of: dict[str, Any], digits: int) -> Any:
-    """The value of the expression at a point; None if it is not a number."""
+@functools.lru_cache(maxsize=4096)  # a gold is compared with the answers of many samples
+def _value(expression: Any, names: tuple[str, ...], point: int, digits: int) -> Any:
+    """The value of the expression where the letters have the point's values; None if it has none."""
+    value_of = {}
+    for place, name in enumerate(names):
+        prime = _PRIMES[(place + 3 * point) % len(_PRIMES)]
+        sign = _SIGNS[point][place % 3]
+        value_of[name] = sympy.Rational(sign * (prime + 7 * place), 8 + 3 * point)
     with contextlib.suppress(ArithmeticError, TypeError, ValueError, AttributeError, KeyError):
         places = {symbol: value_of[symbol.name] for symbol in expression.free_symbols}
         value = expression.xreplace(places).evalf(digits)
