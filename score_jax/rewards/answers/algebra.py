@@ -133,7 +133,7 @@ def _agree_at_points(ours: Any, theirs: Any, digits: int) -> bool | None:
 
 @functools.lru_cache(maxsize=4096)  # a gold is compared with the answers of many samples
 def _value(expression: Any, names: tuple[str, ...], point: int, digits: int) -> Any:
-    """The value of the expression where the letters have the point's values; None if it has none."""
+    """The value of an expression where its letters have the point's values; None if it has none."""
     value_of = {}
     for place, name in enumerate(names):
         prime = _PRIMES[(place + 3 * point) % len(_PRIMES)]
