@@ -102,7 +102,8 @@ class Stream:
         samples = len(prompts.tokens) * settings.samples
         self._items = np.asarray(range(samples) if items is None else items, np.int64)
         self._shards = sharding.batch_size(mesh) if mesh else 1
-        slots = max(1, -(-min(rows, len(self._items)) // self._shards))
+        # Not fewer where few items are left: that would be another shape to compile.
+        slots = max(1, -(-min(rows, samples) // self._shards))
         turn_rows = min(settings.turn_rows or max(1, slots // 32), slots)
         self._settings = dataclasses.replace(settings, slots=slots, turn_rows=turn_rows, shrink=0)
         self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
@@ -252,8 +253,11 @@ def _empty(
     return episode.by_shard(of_shard, {}, (), (), _HELD, settings=settings, mesh=mesh)
 
 
-def _program(work):
-    """Compiles `work(params, held, by_row …, everywhere …)` for every shard; held is donated."""
+def _program(work, donates: bool = True):
+    """Compiles `work(params, held, by_row …, everywhere …)` for every shard.
+
+    donates: whether the result is as large as `held`, and takes its memory.
+    """
 
     def of_shard(params, held: Held, *arguments, settings: EpisodeSettings) -> Held:
         return _apart(work(params, _together(held), *arguments, settings=settings))
@@ -266,7 +270,8 @@ def _program(work):
         )
 
     compiled.__name__ = work.__name__  # in messages about compiling
-    return jax.jit(compiled, static_argnames=("settings", "mesh"), donate_argnames="held")
+    donated = ("held",) if donates else ()
+    return jax.jit(compiled, static_argnames=("settings", "mesh"), donate_argnames=donated)
 
 
 # Between calls: the slots without their cache, scalars as [shards]; and the cache, of which each
@@ -356,7 +361,7 @@ def decode(params: Params, held: Slots, how_long: jax.Array, *, settings: Episod
     return held.replace(state=jax.lax.while_loop(goes_on, body, held.state))
 
 
-@_program
+@functools.partial(_program, donates=False)
 def move(params: Params, held: Slots, *, settings: EpisodeSettings) -> Slots:
     """The rows that are still being written, in `settings.slots` slots."""
     del params

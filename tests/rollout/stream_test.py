@@ -92,6 +92,7 @@ def test_shards_serve_their_own_slots(sizes):
     assert_same(collected(made), expected(PLAIN), range(PROBLEMS * PLAIN.samples))
 
 
+@pytest.mark.filterwarnings("error:Some donated buffers")
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 1), (2, 1, 2)])
 def test_the_last_rows_move_into_fewer_slots(sizes, monkeypatch):
     monkeypatch.setattr(stream, "_MANY", 4)
