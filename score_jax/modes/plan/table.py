@@ -92,7 +92,8 @@ def bounds(
             f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
             f"  step      {max(compute, send) + turn * turns:8.1f} s, without grading",
             f"FLOPs a chip of the compiled update: {found[UPDATE].cost.flops:.2e}, one turn of the "
-            "loops over the vocabulary",
+            "loops over the vocabulary; the reference's pass is a program of its own, not compiled "
+            "here",
         ]
     )
 

@@ -91,7 +91,8 @@ def test_a_small_config_is_compiled_for_four_chips(capsys, monkeypatch):
         assert line in said
     # No chip does another's work: what it computes is its share of the whole.
     least, found = map(float, re.findall(r"(\d\.\d+e\+\d+)", said))
-    assert 0.9 * least < found < 1.3 * least
+    # The reference's pass, a quarter or a fifth, is another program.
+    assert 0.9 * 3 / 4 * least < found < 1.3 * 4 / 5 * least
     assert said.endswith("It fits v5e-4.\n")
 
 
