@@ -7,6 +7,7 @@ Not handled: os._exit and unflushed output at a crash, as the process continues 
 """
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -63,10 +64,9 @@ def _execute(prelude: str, program: str) -> None:
 
 def _feed(descriptor: int, data: bytes) -> None:
     try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-    except OSError:
-        pass  # the program has not read all of it
+        with contextlib.suppress(OSError):  # the program ended before it had read all of it
+            while data:
+                data = data[os.write(descriptor, data) :]
     finally:
         os.close(descriptor)
 
