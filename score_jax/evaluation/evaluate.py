@@ -73,6 +73,7 @@ def evaluate(
         experiment,
         params,
         rows=experiment.evaluation_rows(s.evaluation.batch),
+        together=s.evaluation.batch if grading.in_batches(experiment) else 1,
         kept=kept,
         stop=stop,
         countdown=countdown,
@@ -101,7 +102,8 @@ def kept_in(
     name: as in evaluations/NAME.json. weights: what tells these weights from others of the run.
     """
     s = jsonfiles.plain(experiment.settings)
-    how = {key: s[key] for key in ("model", "rewards", "evaluation", "rollout", "seed")}
+    groups = ("model", "problems", "rewards", "evaluation", "rollout", "seed")
+    how = {key: s[key] for key in groups}
     how["evaluation"] |= {"batch": None, "every": None}
     prompts = experiment.evaluation_prompts(problems)
     golds = [[problem.id, problem.gold] for problem in problems]
@@ -149,8 +151,7 @@ def _correct(
     """Attempts with the run's instruction between them."""
     key = jax.random.key(experiment.settings.seed)  # greedy decoding draws nothing
     make = functools.partial(_graded, experiment, shaded=shaded)
-    together = experiment.settings.evaluation.batch if grading.in_batches(experiment) else 1
-    return queue(prompts, make, settings=settings, key=key, part="greedy", together=together)
+    return queue(prompts, make, settings=settings, key=key, part="greedy")
 
 
 def _self_refine(

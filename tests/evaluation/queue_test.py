@@ -85,13 +85,20 @@ def test_records_of_other_weights_are_dropped(tmp_path):
 
 
 def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path):
-    def first_line(problems, weights="base"):
-        evaluate.kept_in(tmp_path, "x", opened, problems, weights)
+    def first_line(problems, weights="base", experiment=opened):
+        evaluate.kept_in(tmp_path, "x", experiment, problems, weights)
         return (tmp_path / "evaluations" / "x.part.jsonl").read_text()
 
     base = first_line(PROBLEMS)
     assert first_line(PROBLEMS) == base
-    assert len({base, first_line(PROBLEMS[1:]), first_line(PROBLEMS, "stage1")}) == 3
+    asked = dataclasses.replace(
+        opened.settings.problems, prompt="", prompt_text="{problem}", instruction_text="+?"
+    )
+    other = dataclasses.replace(
+        opened, settings=dataclasses.replace(opened.settings, problems=asked)
+    )
+    others = (first_line(PROBLEMS[1:]), first_line(PROBLEMS, "stage1"))
+    assert len({base, *others, first_line(PROBLEMS, experiment=other)}) == 4
 
 
 def test_records_are_made_of_at_least_so_many_rows_at_a_time(opened):
