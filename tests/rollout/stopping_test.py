@@ -19,6 +19,7 @@ from score_jax.structs import Episode, PromptBatch
 from score_jax.text import stops
 from score_jax.text.stops import Stops
 from tests import fakes
+from tests.rollout import episode_test
 from tests.rollout.episode_test import KEY, MODEL, PARAMS, PROBLEMS, mesh_of, on, prompts
 from tests.text.stops_test import kept
 
@@ -98,19 +99,7 @@ def log_probs(logits_V: np.ndarray, policy: Policy) -> np.ndarray:
     x_V[never] = -np.inf
     if not policy.temperature:
         return np.where(np.arange(len(x_V)) == x_V.argmax(), 0.0, -np.inf)
-    x_V /= policy.temperature
-    order = np.argsort(-x_V)
-    if policy.top_k:
-        x_V[order[policy.top_k :]] = -np.inf
-    p_V = np.exp(x_V - x_V.max())
-    p_V /= p_V.sum()
-    mass = 0.0
-    for token in order:
-        if mass >= policy.top_p:
-            p_V[token] = 0.0
-        mass += p_V[token]
-    with np.errstate(divide="ignore"):
-        return np.log(p_V / p_V.sum())
+    return episode_test.slow_log_probs(x_V, policy)
 
 
 @dataclasses.dataclass
