@@ -283,12 +283,18 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
             offset_N < fed_W[:, None], start_W[:, None] + offset_N, columns
         )  # padding is dropped
         fed_tokens = jnp.sum(jnp.where(slot_W < slots, fed_W, 0))
-        return _begin(state, slot_W, length_W, hidden_WD, turned).replace(
+        return state.replace(
             rows=episodes.replace(
                 tokens=episodes.tokens.at[row_W[:, None], column_WN].set(tokens_WN, mode="drop"),
                 length=episodes.length.at[row_W].set(length_W, mode="drop"),
             ),
+            status=state.status.at[slot_W].set(WRITING, mode="drop"),
+            length=state.length.at[slot_W].set(length_W, mode="drop"),
             attempt=state.attempt.at[slot_W].add(1, mode="drop"),
+            count=state.count.at[slot_W].set(0, mode="drop"),
+            hidden=state.hidden.at[slot_W].set(hidden_WD, mode="drop"),
+            cache=_settled(kv.put(state.cache, slot_W, turned)),
+            end=state.end.at[slot_W].set(state.ring, mode="drop"),
             work=state.work.replace(fed_tokens=state.work.fed_tokens + fed_tokens),
             stopping=stopping.begin(state.stopping, slot_W),
         )
@@ -347,22 +353,16 @@ def load(state: State, slot_W, *, row_W, length_W, hidden_WD, cache: kv.Cache) -
     cache, length_W, hidden_WD: the prompts, contiguous and as wide as the ring.
     """
     turned = kv.to_ring(cache, length_W, state.ring)
-    return _begin(state, slot_W, length_W, hidden_WD, turned).replace(
-        row=state.row.at[slot_W].set(row_W, mode="drop"),
-        attempt=state.attempt.at[slot_W].set(1, mode="drop"),
-        stopping=stopping.begin(state.stopping, slot_W, new_row=True),
-    )
-
-
-def _begin(state: State, slot_W, length_W, hidden_WD, turned: kv.Cache) -> State:
-    """These slots write from now on, after rows of these lengths that end at the ring's slot."""
     return state.replace(
+        row=state.row.at[slot_W].set(row_W, mode="drop"),
         status=state.status.at[slot_W].set(WRITING, mode="drop"),
         length=state.length.at[slot_W].set(length_W, mode="drop"),
+        attempt=state.attempt.at[slot_W].set(1, mode="drop"),
         count=state.count.at[slot_W].set(0, mode="drop"),
         hidden=state.hidden.at[slot_W].set(hidden_WD, mode="drop"),
         cache=_settled(kv.put(state.cache, slot_W, turned)),
         end=state.end.at[slot_W].set(state.ring, mode="drop"),
+        stopping=stopping.begin(state.stopping, slot_W, new_row=True),
     )
 
 
