@@ -53,9 +53,10 @@ await() {
   wait "$1"
 }
 
-# 75: saved after a signal. 76: hung, ended by the watchdog. 134: ended by jax as another process died.
+# 74: no disk space or processes left. 75: saved after a signal. 76: hung, ended by the watchdog. 134:
+# ended by jax as another process died.
 restartable() {
-  [[ "$1" == 75 || "$1" == 76 || "$1" == 134 ]]
+  [[ "$1" == 74 || "$1" == 75 || "$1" == 76 || "$1" == 134 ]]
 }
 
 # Arguments after a launcher's own options are passed to score_jax.main unchanged. Two are required, and

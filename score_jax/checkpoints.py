@@ -7,15 +7,18 @@ One checkpoint holds all that the loop cannot compute again: params, optimizer s
 in the data, counters. A step's folder gets its name when it is complete. Where a run resumes:
 
   1. the newest checkpoint of the last stage that has one;
-  2. the beginning.
+  2. if that one is damaged (copied in part, cut off by storage), the one before it;
+  3. the beginning.
 
 With several processes all of them call the same methods at the same points: each saves and restores
 its own shards, and process 0 looks which checkpoints there are.
 """
 
 import contextlib
+import functools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -55,6 +58,7 @@ class Checkpoints:
         """
         self._folder, self._settings, self._shapes = folder, settings, shapes
         self._deadline = deadline
+        self._damaged: set[Path] = set()  # of these none is the newest
 
     def position(self) -> tuple[int, int]:
         """(index of the stage to resume in, its newest saved step); (0, 0) for a new run."""
@@ -62,7 +66,7 @@ class Checkpoints:
 
     def latest_step(self, stage: str) -> int | None:
         """The newest complete checkpoint of a stage, or None."""
-        return hosts.lead_says(lambda: saved_params.latest_step(self._of(stage)))
+        return hosts.lead_says(lambda: self._latest_step(stage))
 
     def best_step(self, stage: str) -> int | None:
         """The step whose evaluation within the stage had the highest last accuracy, or None.
@@ -86,6 +90,27 @@ class Checkpoints:
         with self._deadline():
             return saved_params.restore(self._of(stage) / str(at_step), self._shapes)
 
+    def skip(self, path: Path) -> bool:
+        """Passes over a damaged checkpoint, from which later ones are not made.
+
+        Returns: False if it is not the newest, or none is before it.
+        """
+        index, at_step = self.position()
+        if path != self._of(self._settings.recipe[index]) / str(at_step):
+            return False
+        self._damaged.add(path)
+        return self.position() != (0, 0)
+
+    def set_aside_damaged(self) -> bool:
+        """Renames what was passed over to STEP.damaged, so that the step can be saved again.
+
+        Returns: whether there was any.
+        """
+        passed, self._damaged = self._damaged, set()
+        for path in sorted(passed):
+            hosts.lead_says(functools.partial(_set_aside, path))
+        return bool(passed)
+
     def of_stage(self, stage: str) -> "StageCheckpoints":
         """A stage's checkpoints, to be used as a context manager."""
         keep = self._settings.checkpoint.keep
@@ -94,9 +119,13 @@ class Checkpoints:
     def _of(self, stage: str) -> Path:
         return self._folder / saved_params.CHECKPOINTS / stage
 
+    def _latest_step(self, stage: str) -> int | None:
+        passed = {path.name for path in self._damaged if path.parent == self._of(stage)}
+        return saved_params.latest_step(self._of(stage), passed)
+
     def _position(self) -> tuple[int, int]:
         for i, stage in reversed(list(enumerate(self._settings.recipe))):
-            saved = saved_params.latest_step(self._of(stage))
+            saved = self._latest_step(stage)
             if saved is not None:
                 return i, saved
         return 0, 0
@@ -122,6 +151,10 @@ class StageCheckpoints:
     def __exit__(self, *_: object) -> None:
         with self._deadline():
             self._manager.close()
+
+    def reload(self) -> None:
+        """Looks again which steps there are."""
+        self._manager.reload()
 
     def save(self, state: TrainState, extra: dict[str, Any], best: int | None = None) -> None:
         """Saves the state and JSON-able `extra` under the state's step, in the background.
@@ -161,7 +194,7 @@ class StageCheckpoints:
                     ),
                 )
         except saved_params.FAULTS as error:
-            raise saved_params.unreadable(self.folder / str(step), error) from error
+            raise saved_params.Damaged(self.folder / str(step), error) from error
         return like.replace(**restored["state"]), restored["extra"]
 
 
@@ -181,6 +214,12 @@ class _NewestAndBest:
 
 def _tree(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+
+
+def _set_aside(path: Path) -> None:
+    aside = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
 
 
 def _best_step(folder: Path, stage: str) -> int | None:

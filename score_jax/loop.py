@@ -29,7 +29,7 @@ from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Params
-from score_jax.workdir import alarms, settings_check
+from score_jax.workdir import alarms, lock, settings_check
 from score_jax.workdir.runlog import package_versions, read_metrics
 
 DONE, STOPPED = 0, 75  # exit statuses; 75: saved after a signal, run the same command again
@@ -49,47 +49,59 @@ def train(
     Raises: InputError for settings, files or a work directory that do not fit.
     """
     path = Path(folder)
-    if hosts.lead_says(lambda: _begin(path, settings, base_from)):
+    if hosts.lead_says(lambda: _is_done(path, settings)):
         return DONE
-    with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
-        sent = run.experiment.sent(run.test_problems[0])
-        run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), sent=sent)
-        settings_check.check_shared(path)
-        at, at_step = run.checkpoints.position()
-        where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
-        recipe = " → ".join(settings.recipe)
-        run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
-        try:
-            _all_stages(run)
-        except Interrupted:
-            run.log.say(f"stopped by a signal and saved in {path}; re-running resumes.")
-            return STOPPED
-        compiled = {
-            "compiled": run.watch.misses,
-            "from_cache": run.watch.hits,
-            "late": len(run.watch.late),
-        }
-        if hosts.is_lead():
-            wall_sec, versions = run.log.wall_sec, package_versions()
-            tests = list(run.further_tests)
-            result = summary.write(path, settings.recipe, wall_sec, versions, compiled, tests)
-            run.log.say(summary.table(result))
-            run.report(page.write, plots.write)
-            run.log.say(f"The run page: {path / 'report' / 'index.html'}")
+    with lock.held(path):
+        hosts.lead_says(lambda: _prepare(path, settings, base_from))
+        with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
+            try:
+                _train(run)
+            except Interrupted:
+                run.log.say(f"stopped by a signal and saved in {path}; re-running resumes.")
+                return STOPPED
     return DONE
 
 
-def _begin(path: Path, settings: Settings, base_from: str) -> bool:
-    """Checks the work directory before anything is loaded; whether the run is finished already."""
+def _is_done(path: Path, settings: Settings) -> bool:
+    """Whether the run is finished already, which is said. Raises: InputError for other settings."""
     settings_check.check_same_settings(path, settings)
-    settings_check.start_over(path, settings)
-    if base_from:
-        settings_check.take_base(path, Path(base_from), settings)
     if not settings_check.is_complete(path, settings):
         return False
     print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
     print(f"{path}: all stages are done; nothing to do.")
     return True
+
+
+def _prepare(path: Path, settings: Settings, base_from: str) -> None:
+    """Puts the work directory in order before anything is loaded."""
+    settings_check.start_over(path, settings)
+    if base_from:
+        settings_check.take_base(path, Path(base_from), settings)
+
+
+def _train(run: Run) -> None:
+    """The whole recipe and its report. Raises: Interrupted, after saving, if asked to stop."""
+    path, settings = run.folder, run.settings
+    sent = run.experiment.sent(run.test_problems[0])
+    run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), sent=sent)
+    settings_check.check_shared(path)
+    at, at_step = run.checkpoints.position()
+    where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
+    recipe = " → ".join(settings.recipe)
+    run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
+    run.falling_back(_all_stages)
+    compiled = {
+        "compiled": run.watch.misses,
+        "from_cache": run.watch.hits,
+        "late": len(run.watch.late),
+    }
+    if hosts.is_lead():
+        wall_sec, versions = run.log.wall_sec, package_versions()
+        tests = list(run.further_tests)
+        result = summary.write(path, settings.recipe, wall_sec, versions, compiled, tests)
+        run.log.say(summary.table(result))
+        run.report(page.write, plots.write)
+        run.log.say(f"The run page: {path / 'report' / 'index.html'}")
 
 
 def _all_stages(run: Run) -> None:
@@ -151,6 +163,8 @@ def _stage(
         else:
             state = experiment.first_state(settings, start())
         del start
+        if run.checkpoints.set_aside_damaged():  # the one before them has been read
+            saved.reload()
         run.log.start_stage(name, steps=settings.steps, steps_before=stage.steps_before)
         source.prepare(state)
         every = run.settings.evaluation.every

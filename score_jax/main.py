@@ -1,30 +1,29 @@
 """Command line: `python -m score_jax.main --config=configs/NAME.py --workdir=DIR [--mode=M]`.
 
 Reads the flags, makes the settings and calls one mode. Exit status: 0 done; 2 bad settings or
-input, with one message on standard error; 74 the machine lacks processes or file handles; 75
-stopped by a signal after saving; 76 ended by the watchdog because a step hung. After 74, 75 and 76
-re-running the same command resumes.
+input, with one message on standard error; 74 the machine lacks disk space, processes or file
+handles; 75 stopped by a signal after saving; 76 ended by the watchdog because a step hung. After
+74, 75 and 76 re-running the same command resumes.
 """
 
 import importlib.metadata
 import os
 import platform
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from absl import flags
 
 import score_jax
 from score_jax.config import command_line
 from score_jax.config.settings import Settings
-from score_jax.problem import InputError, nearest
-from score_jax.rewards.sandbox.scarce import MachineGone
+from score_jax.problem import InputError, MachineGone, nearest
 from score_jax.runtime import heap
+from score_jax.runtime.signals import Signals
+from score_jax.workdir import storage
 
-DONE, BAD_INPUT, MACHINE_GONE, STOPPED = 0, 2, 74, 75  # exit statuses
+DONE, BAD_INPUT, STOPPED = 0, 2, 75  # exit statuses; that of MachineGone is its own
 
 USAGE = """SCoRe: trains a language model to correct its own first answer.
 
@@ -32,14 +31,19 @@ USAGE = """SCoRe: trains a language model to correct its own first answer.
 
 `python -m score_jax.main` is the same. Every setting of a config can be overridden by its path,
 e.g. --config.stages.stage2.bonus=5. Re-running the same command resumes a run.
-Exit status: 0 done; 2 bad settings or input; 74 the machine lacks processes or file handles;
-75 stopped by a signal after saving; 76 ended by the
+Exit status: 0 done; 2 bad settings or input; 74 the machine lacks disk space, processes or
+file handles; 75 stopped by a signal after saving; 76 ended by the
 watchdog because a step hung. After 74, 75 and 76, re-running resumes.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status."""
+    with Signals() as signals:
+        return _run(argv, signals)
+
+
+def _run(argv: Sequence[str], signals: Signals) -> int:
     given = _flags()
     try:
         settings = _settings(given, argv)
@@ -56,20 +60,36 @@ def main(argv: Sequence[str]) -> int:
                 raise InputError(
                     f"--{name} is for --mode={mode_of_it}; leave it out, or add that mode."
                 )
-        _join_others(given)
-        return mode(settings, given)
+        _join_others(given, signals)
+        return mode(settings, given, signals)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
         return BAD_INPUT
-    except MachineGone as error:
-        print(f"score_jax: {error} Re-running resumes.", file=sys.stderr)
-        return MACHINE_GONE
+    except KeyboardInterrupt:
+        print(
+            f"score_jax: stopped by {signals.came or 'Ctrl-C'} before there was anything to save; "
+            "the same command starts again.",
+            file=sys.stderr,
+        )
+        return STOPPED
+    except Exception as error:
+        lost = storage.lost(error, Path(given.workdir or "."))
+        if lost is None:
+            raise
+        print(f"score_jax: {lost} Re-running resumes.", file=sys.stderr)
+        return MachineGone.status
 
 
 def console() -> None:
     """The `score-jax` command."""
     heap.keep_pages()
-    sys.exit(main(sys.argv))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # "?" for what a terminal's encoding lacks, such as Δ
+    status = main(sys.argv)
+    if status == MachineGone.status:
+        sys.stdout.flush()
+        os._exit(status)  # what still wants to write in the background would fail with tracebacks
+    sys.exit(status)
 
 
 def _flags() -> flags.FlagValues:
@@ -118,8 +138,10 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
 
 
 def _check_folders(given: flags.FlagValues) -> None:
-    """Refuses the address of a bucket, which would be taken for a folder. Raises: InputError."""
+    """Expands `~`, and refuses what is no folder: the address of a bucket. Raises: InputError."""
     for name in ("workdir", "base_from", "export_dir"):
+        if (given[name].value or "").startswith("~"):  # no shell expands it after a "="
+            given[name].value = os.path.expanduser(given[name].value)
         if "://" in (given[name].value or ""):
             raise InputError(
                 f"--{name}={given[name].value} is not a folder, and a run needs one. Mount the "
@@ -128,34 +150,40 @@ def _check_folders(given: flags.FlagValues) -> None:
             )
 
 
-def _join_others(given: flags.FlagValues) -> None:
+def _join_others(given: flags.FlagValues, signals: Signals) -> None:
     """Joins the other processes of this run, if it has several. Raises: InputError."""
     from score_jax.runtime import hosts
 
     hosts.join(given.coordinator, given.processes, given.process)
-    # Joining makes jax handle SIGTERM as a notice of preemption; a mode may handle it itself.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signals.handle()  # joining makes jax handle SIGTERM, as a notice of preemption
 
 
-def _train(settings: Settings, given: flags.FlagValues) -> int:
-    stop = _stop_on_signals()  # first: importing takes seconds
+def _train(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax import loop
+
+    stop = _stop_of(signals)
 
     return loop.train(settings, given.workdir, base_from=given.base_from, stop=stop)
 
 
-def _evaluate(settings: Settings, given: flags.FlagValues) -> int:
-    stop = _stop_on_signals()
+def _evaluate(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import evaluate
 
+    stop = _stop_of(signals)
     return _unless_stopped(lambda: evaluate.evaluate_latest(settings, Path(given.workdir), stop))
 
 
-def _scale(settings: Settings, given: flags.FlagValues) -> int:
-    stop = _stop_on_signals()
+def _scale(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import scale
 
+    stop = _stop_of(signals)
     return _unless_stopped(lambda: scale.scale_latest(settings, Path(given.workdir), stop))
+
+
+def _stop_of(signals: Signals) -> Callable[[], bool]:
+    import jax
+
+    return signals.noted() if jax.process_count() > 1 else signals.asked
 
 
 def _unless_stopped(work: Callable[[], None]) -> int:
@@ -169,7 +197,7 @@ def _unless_stopped(work: Callable[[], None]) -> int:
     return DONE
 
 
-def _export(settings: Settings, given: flags.FlagValues) -> int:
+def _export(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import export
 
     export.export_latest(
@@ -183,14 +211,14 @@ def _export(settings: Settings, given: flags.FlagValues) -> int:
     return DONE
 
 
-def _try(settings: Settings, given: flags.FlagValues) -> int:
+def _try(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import ask
 
     ask.ask_latest(settings, Path(given.workdir), given.question)
     return DONE
 
 
-def _plan(settings: Settings, given: flags.FlagValues) -> int:
+def _plan(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     if not given.topology:
         raise InputError(
             "--topology=SLICE is missing: the TPU slice to plan for, such as v5e:4x4 (16 chips), "
@@ -204,7 +232,7 @@ def _plan(settings: Settings, given: flags.FlagValues) -> int:
 
 
 # Modes import jax where they start, so that a mistyped flag is reported without that wait.
-MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
+MODES: dict[str, Callable[[Settings, flags.FlagValues, Signals], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "scale": _scale,
@@ -212,20 +240,6 @@ MODES: dict[str, Callable[[Settings, flags.FlagValues], int]] = {
     "try": _try,
     "plan": _plan,
 }
-
-
-def _stop_on_signals() -> Callable[[], bool]:
-    """Tells whether SIGTERM or SIGUSR1 came. A second one ends the process as usual."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        seen.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, note)
-    return lambda: bool(seen)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Apart from structs.py, so that a grading worker process starts without loading j
 
 import dataclasses
 import difflib
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,15 @@ class Grade:
 
 class InputError(ValueError):
     """Bad settings or input files: what happened, why it matters, how to fix it; exit status 2."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT}  # of an OSError: a disk or a quota is full
+
+
+class MachineGone(OSError):
+    """The machine no longer gives what a run needs; it is not the input's fault; exit status 74."""
+
+    status = 74
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -22,6 +22,7 @@ from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
 from score_jax.experiment import Experiment, template_of_source
+from score_jax.model.files import saved_params
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
 from score_jax.runtime import compiles, hosts
@@ -30,6 +31,8 @@ from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
 from score_jax.workdir import settings_check
 from score_jax.workdir.runlog import RunLog
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,11 +184,24 @@ class Run:
 
         Without a checkpoint: the first stage, step 0 and the loaded weights.
         """
-        index, at_step = self.checkpoints.position()
-        stage = self.stages[index]
-        if not index and not at_step:
-            return stage, 0, self.experiment.initial_params()
-        return stage, at_step, self.checkpoints.params(stage.name, at_step)
+        return self.falling_back(_newest_params)
+
+    def falling_back(self, use: Callable[["Run"], T]) -> T:
+        """`use(self)`; where the newest checkpoint cannot be read, once more with the one before.
+
+        Raises: InputError for the newest one, if none can be read.
+        """
+        first: InputError | None = None
+        while True:
+            try:
+                return use(self)
+            except saved_params.Damaged as error:
+                first = first or error
+                if not self.checkpoints.skip(error.path):
+                    raise first from None
+                index, at_step = self.checkpoints.position()
+                where = f"{self.stages[index].name}, step {at_step}"
+                self.log.say(f"{error.path} is damaged ({error.why}); going back to {where}.")
 
     def trained_so_far(self, stage: Stage, at_step: int) -> str:
         """What `newest_params` has been through, in words; empty for the loaded weights."""
@@ -198,19 +214,30 @@ class Run:
         return None if stage == "base" else self.checkpoints.params("base")
 
 
+def _newest_params(run: Run) -> tuple[Stage, int, Params]:
+    index, at_step = run.checkpoints.position()
+    stage = run.stages[index]
+    if not index and not at_step:
+        return stage, 0, run.experiment.initial_params()
+    return stage, at_step, run.checkpoints.params(stage.name, at_step)
+
+
 @contextlib.contextmanager
 def opened(
     settings: Settings,
     folder: Path,
     *,
     train: bool = False,
+    writes: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Run]:
     """A run with its log, and with its compiled programs kept in the work directory.
 
-    train: whether it trains; then it is logged to Weights & Biases too, if the settings say so.
+    Args:
+      train: whether it trains; then it is logged to Weights & Biases too, if the settings say so.
+      writes: whether it may write in the work directory.
     """
-    with _logged(settings, folder, train=train) as (log, watch):
+    with _logged(settings, folder, train=train, writes=writes) as (log, watch):
         yield Run.start(settings, folder, log, watch, train=train, stop=stop)
 
 
@@ -236,17 +263,17 @@ def newest(
             f"{folder} has no checkpoint: nothing has been trained there yet. Train first (the "
             "same command without --mode), or name the --workdir of a run."
         )
-    with _logged(settings, folder) as (log, watch):
+    with _logged(settings, folder, writes=False) as (log, watch):
         run = Run(settings, folder, log, watch, Experiment.open(settings), None, [])
         yield run, *run.newest_params()
 
 
 @contextlib.contextmanager
 def _logged(
-    settings: Settings, folder: Path, *, train: bool = False
+    settings: Settings, folder: Path, *, train: bool = False, writes: bool = True
 ) -> Iterator[tuple[RunLog, Watch]]:
     wandb = settings.logging.wandb if train else ""
-    with RunLog(folder, primary=hosts.is_lead(), wandb=wandb) as log:
+    with RunLog(folder, primary=hosts.is_lead(), writes=writes, wandb=wandb) as log:
         compiles.keep_in(folder / "compile_cache" if settings.compile.cache else None)
         with Watch(after_warmup=settings.compile.after_warmup, say=log.say) as watch:
             yield log, watch

@@ -260,16 +260,45 @@ def test_a_work_directory_of_other_settings_is_refused_untouched(whole):
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
-def test_a_damaged_checkpoint_is_named(whole, tmp_path):
+def damage(checkpoint: Path) -> None:
+    """Cuts the largest file in half, as a copy that was broken off leaves it."""
+    largest = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(whole, tmp_path, capsys):
+    settings = tiny_settings()
+    with pytest.raises(Crash):  # in stage1, after step 3
+        loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
+    checkpoints = tmp_path / "checkpoints"
+    damage(checkpoints / "stage1" / "2")
+    ask.ask_latest(settings, tmp_path, "1+2")
+    assert "as loaded" not in capsys.readouterr().out
+    assert (checkpoints / "stage1" / "2").exists()  # reading a run changes nothing in it
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    said = capsys.readouterr().out
+    assert "stage1/2 is damaged" in said and "going back to base, step 3" in said
+    assert {p.name for p in (checkpoints / "stage1").iterdir()} == {"2", "2.damaged", "4"}
+    assert metrics_of(tmp_path) == metrics_of(whole)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_params(tmp_path, settings),
+        final_params(whole, settings),
+    )
+
+
+def test_where_all_checkpoints_are_damaged_the_newest_is_named_and_all_stay(whole, tmp_path):
     settings = tiny_settings()
     with pytest.raises(Crash):
         loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
-    victim = tmp_path / "checkpoints" / "stage1" / "2"
-    for path in victim.rglob("*"):
+    for path in (tmp_path / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(InputError, match="stage1/2 cannot be read"):
-        loop.train(settings, str(tmp_path))
+    before = sorted(tmp_path.rglob("checkpoints/*/*"))
+    for _ in range(2):
+        with pytest.raises(InputError, match="stage1/2 cannot be read"):
+            loop.train(settings, str(tmp_path))
+    assert sorted(tmp_path.rglob("checkpoints/*/*")) == before
 
 
 def written_problems(path: Path, count: int) -> str:

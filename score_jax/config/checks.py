@@ -34,6 +34,10 @@ def check(s: Settings) -> None:
             f"config.recipe={s.recipe}: a stage named 'base' trains the base model, so it must be "
             "the first. Move it, or rename it."
         )
+    if not 0 <= s.seed < 2**32:
+        raise InputError(
+            f"config.seed={s.seed} must be from 0 to {2**32 - 1}, as random keys are made of it."
+        )
     _check_prompt(s)
     for name, source in s.problems.mixture.items():
         if not source.name:

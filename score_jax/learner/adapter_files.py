@@ -17,7 +17,7 @@ from score_jax.learner import lora
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import safetensors_file, tensor_names
 from score_jax.model.files.tensor_names import Place
-from score_jax.problem import InputError
+from score_jax.problem import FULL, InputError
 from score_jax.structs import Params
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -77,9 +77,11 @@ def save_adapters(
         safetensors_file.write(folder / WEIGHTS, shapes, np.float32, values.__getitem__)
         jsonfiles.write(folder / CONFIG, described)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise InputError(
             f"{folder}: the adapters cannot be written there ({error.strerror or error}). "
-            "Free disk space or choose another folder."
+            "Choose another folder."
         ) from None
 
 

@@ -34,7 +34,7 @@ from score_jax.model.files import (
     tensor_names,
 )
 from score_jax.model.files.tensor_names import Place
-from score_jax.problem import InputError
+from score_jax.problem import FULL, InputError
 from score_jax.runtime import sharding
 from score_jax.structs import Params
 
@@ -169,9 +169,11 @@ def save(
                     path.unlink()
         jsonfiles.write(folder / "config.json", described | dict(extra or {}))
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise InputError(
             f"{folder}: the model cannot be written there ({error.strerror or error}). "
-            "Free space or choose another folder."
+            "Choose another folder."
         ) from None
 
 

@@ -14,10 +14,10 @@ from score_jax import jsonfiles
 from score_jax import run as runs
 from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
-from score_jax.evaluation.queue import Countdown
+from score_jax.evaluation.queue import Countdown, Kept
 from score_jax.report.run_page import page, plots, summary
 from score_jax.runtime import hosts
-from score_jax.workdir import settings_check
+from score_jax.workdir import lock, settings_check
 from score_jax.workdir.runlog import package_versions
 
 LATEST = "latest"
@@ -28,40 +28,51 @@ def evaluate_latest(
 ) -> None:
     """Evaluates the newest checkpoint (or the loaded weights, if there is none); prints a table.
 
+    In a folder that cannot be written the table is all.
     Raises: Interrupted if `stop` said so; the same call later goes on.
     """
     settings_check.check_same_settings(folder, settings)
-    hosts.lead_says(lambda: settings_check.start_over(folder, settings))
-    with runs.opened(settings, folder, stop=hosts.agree(stop)) as run:
-        stage, at_step, params = run.newest_params()
-        trained = run.trained_so_far(stage, at_step)
-        own_base = settings.recipe[0] == "base"
-        names = [LATEST] if trained or own_base else [LATEST, "base"]
-        weights, found = run.experiment.weights(params), {}
-        # The loaded weights are the reference too: no second copy of them is made.
-        reference = None if trained or own_base else weights
-        for test, problems in {"": run.test_problems, **run.further_tests}.items():
-            of_sets = [f"{name}.{test}" if test else name for name in names]
-            kept = kept_in(folder, of_sets[0], run.experiment, problems, weights=trained)
-            result = evaluate(
-                run.experiment,
-                weights,
-                problems,
-                reference=reference,
-                stop=run.stop,
-                kept=kept,
-                countdown=Countdown(run.log.say, f"evaluating {of_sets[-1]}"),
-            )
-            for of_set in of_sets:
-                run.log.write_transcripts(of_set, result.transcripts)
-                run.log.write_evaluation(of_set, result.metrics)
-            kept.remove()
-            found[of_sets[0]] = result.metrics
-        run.log.say(f"{trained or 'the loaded weights'}:\n{summary.table({'stages': found})}")
-        if not trained:
-            run.log.write_config(jsonfiles.plain(settings), device=hosts.devices())
-            if hosts.is_lead():
-                tests, wall_sec = list(run.further_tests), run.log.wall_sec
-                summary.write(folder, [names[-1]], wall_sec, package_versions(), tests=tests)
-            run.report(page.write, plots.write)
-            run.log.say(f"The run page: {folder / 'report' / 'index.html'}")
+    with lock.held(folder, read_only=True) as writes:
+        if writes:
+            hosts.lead_says(lambda: settings_check.start_over(folder, settings))
+        with runs.opened(settings, folder, stop=hosts.agree(stop), writes=writes) as run:
+            _evaluate_latest(run, writes=writes)
+
+
+def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
+    stage, at_step, params = run.newest_params()
+    trained = run.trained_so_far(stage, at_step)
+    own_base = run.settings.recipe[0] == "base"
+    names = [LATEST] if trained or own_base else [LATEST, "base"]
+    weights, found = run.experiment.weights(params), {}
+    # The loaded weights are the reference too: no second copy of them is made.
+    reference = None if trained or own_base else weights
+    for test, problems in {"": run.test_problems, **run.further_tests}.items():
+        of_sets = [f"{name}.{test}" if test else name for name in names]
+        kept = Kept(None)
+        if writes:
+            kept = kept_in(run.folder, of_sets[0], run.experiment, problems, weights=trained)
+        result = evaluate(
+            run.experiment,
+            weights,
+            problems,
+            reference=reference,
+            stop=run.stop,
+            kept=kept,
+            countdown=Countdown(run.log.say, f"evaluating {of_sets[-1]}"),
+        )
+        for of_set in of_sets:
+            run.log.write_transcripts(of_set, result.transcripts)
+            run.log.write_evaluation(of_set, result.metrics)
+        kept.remove()
+        found[of_sets[0]] = result.metrics
+    run.log.say(f"{trained or 'the loaded weights'}:\n{summary.table({'stages': found})}")
+    if not writes:
+        run.log.say(f"{run.folder} cannot be written, so this is only shown.")
+    elif not trained:
+        run.log.write_config(jsonfiles.plain(run.settings), device=hosts.devices())
+        if hosts.is_lead():
+            tests, wall_sec = list(run.further_tests), run.log.wall_sec
+            summary.write(run.folder, [names[-1]], wall_sec, package_versions(), tests=tests)
+        run.report(page.write, plots.write)
+        run.log.say(f"The run page: {run.folder / 'report' / 'index.html'}")

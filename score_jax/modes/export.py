@@ -20,7 +20,7 @@ from score_jax.learner import adapter_files
 from score_jax.model import weights
 from score_jax.model.files import saved_params
 from score_jax.modes import model_card, push
-from score_jax.problem import InputError
+from score_jax.problem import FULL, InputError
 from score_jax.structs import Params
 from score_jax.text.tokenizers import gguf_files, gguf_tokenizer
 
@@ -144,9 +144,11 @@ def _write_tokenizer(named: str, folder: Path) -> str:
         for name, path in copied.items():
             shutil.copyfile(path, folder / name)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise InputError(
             f"{folder}: the tokenizer's files cannot be written, as they are in {origin} "
-            f"({error.strerror or error}). Free space or choose another --export_dir."
+            f"({error.strerror or error}). Choose another --export_dir."
         ) from None
     return f"Tokenizer, copied: {', '.join(copied)}."
 

@@ -26,7 +26,7 @@ from score_jax.config.settings import (
 from score_jax.model.families import PRESET
 from score_jax.model.files import saved_params
 from score_jax.modes import card_use
-from score_jax.problem import InputError
+from score_jax.problem import FULL, InputError
 from score_jax.report.run_page import summary
 from score_jax.run import Run
 from score_jax.text.tokenizers import gguf_metadata
@@ -78,6 +78,8 @@ def write(
     try:
         jsonfiles.write_text(folder / NAME, "\n\n".join(parts) + "\n")
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise InputError(
             f"{folder / NAME} cannot be written ({error.strerror or error}). Free space or choose "
             "another --export_dir."

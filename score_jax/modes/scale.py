@@ -11,7 +11,7 @@ from score_jax.evaluation.evaluate import kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.report.comparison import figures
 from score_jax.runtime import hosts
-from score_jax.workdir import settings_check
+from score_jax.workdir import lock, settings_check
 
 
 def scale_latest(
@@ -23,7 +23,7 @@ def scale_latest(
     Raises: Interrupted if `stop` said so; the same call later goes on.
     """
     settings_check.check_same_settings(folder, settings)
-    with runs.opened(settings, folder, stop=hosts.agree(stop)) as run:
+    with lock.held(folder), runs.opened(settings, folder, stop=hosts.agree(stop)) as run:
         stage, at_step, params = run.newest_params()
         name = stage.name if at_step or stage.index else "base"
         sampled_from = f"{name}, step {at_step}, {settings.scaling}"

@@ -22,8 +22,10 @@ from pathlib import Path
 from types import TracebackType
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
+from score_jax.runtime import program_cache, signals
+
+_COMPILE = "compile"
 _BUILT = "/jax/core/compile/backend_compile_duration"
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 _LOGGER = "jax._src.interpreters.pxla"  # logs "Compiling NAME with global shapes and types [...]"
@@ -58,7 +60,7 @@ def keep_in(folder: Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # XLA's own caches would put the folder's path into the key: a moved folder would be useless.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    compilation_cache.reset_cache()  # jax reads the folder's name only once
+    program_cache.install()
 
 
 class Watch:
@@ -132,6 +134,7 @@ class Watch:
 
     def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _BUILT:
+            signals.ended(_COMPILE)
             # jax reports a cache hit before the duration of reading it.
             known = sum(program.from_cache for program in self.programs)
             self.programs.append(Program(*self._message, duration_secs, self._hits > known))
@@ -142,4 +145,5 @@ class Watch:
     def _on_log(self, record: logging.LogRecord) -> bool:
         if match := _MESSAGE.match(record.getMessage()):
             self._message = (match.group(1), match.group(2))
+            signals.begun(_COMPILE)
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled

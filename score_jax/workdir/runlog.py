@@ -61,25 +61,27 @@ class RunLog:
         workdir: str | os.PathLike[str],
         *,
         primary: bool = True,
+        writes: bool = True,
         stream: TextIO | None = None,
         wandb: str = "",
     ):
         """Makes the work directory and checks that it is writable.
 
         Args:
+          writes: False only shows progress, and leaves the work directory alone.
           stream: progress is written there; standard output by default.
           wandb: a Weights & Biases project to log to as well; empty for none.
         Raises: InputError if the directory cannot be made or written, or wandb is not installed.
         """
         self.workdir = Path(workdir)
-        self._primary = primary
+        self._primary = primary and writes
         self._progress = Progress(stream) if primary else None
         self._start_sec = time.monotonic()
         self._stage, self._steps_before = "", 0
         self._stamped: dict[str, Any] = {}
         self._events: EventFile | None = None
         self._wandb = WandbRun(wandb, self.workdir) if wandb and primary else None
-        if primary:
+        if self._primary:
             _check_writable(self.workdir)
             _drop_torn_tail(self.workdir / "metrics.jsonl")
 
@@ -172,7 +174,7 @@ class RunLog:
 
         Numbers may be Python's, numpy's or jax's. Numbers that are not finite are written as null.
         """
-        if self._progress is None:
+        if self._progress is None or not self._primary:
             return
         row = jsonfiles.plain(
             {

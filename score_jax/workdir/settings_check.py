@@ -84,7 +84,16 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
                 "Choose another --workdir."
             )
         return
+    longer = tuple(f"stages.{name}.steps" for name in settings.recipe)
     if begun and (differing := _differing(folder, settings, _FREE)):
+        if not _differing(folder, settings, (*_FREE, *longer)):
+            last = settings.recipe[-1]
+            raise InputError(
+                f"{folder} is a run with other numbers of steps, which its learning rates follow, "
+                f"so it cannot be made longer. To train on from what it ends with, name another "
+                f"--workdir, and set --config.model.source={folder} "
+                f"--config.recipe=\"('{last}',)\". Differing: {differing}"
+            )
         raise InputError(
             f"{folder} belongs to a run with other settings, and resuming would mix the two. "
             f"Use the same settings or another --workdir. Differing: {differing}"
@@ -105,7 +114,7 @@ def start_over(folder: Path, settings: Settings) -> None:
     while (aside := folder / f"before-{number}").exists():
         number += 1
     aside.mkdir()
-    for name in _OF_A_RUN:
+    for name in reversed(_OF_A_RUN):  # config.json last: until then, a killed start is repeated
         if (folder / name).exists():
             (folder / name).rename(aside / name)
 
@@ -115,10 +124,10 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
 
     So runs of several recipes and one seed share a base model that is trained once. Its last
     checkpoint, its steps in metrics.jsonl and its compiled programs are copied; the base model is
-    evaluated again. Does nothing if the run in `folder` has started.
+    evaluated again. Does nothing if the run in `folder` has a checkpoint.
     Raises: InputError if `other` has no finished stage `base`, or made it with other settings.
     """
-    if (folder / "config.json").exists():
+    if any(folder.glob("checkpoints/*/*")):
         return
     if "base" not in settings.recipe:
         raise InputError(
@@ -141,11 +150,18 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
             f"--base_from={other} trained its base model with other settings. Differing: "
             f"{differing}"
         )
-    shutil.copytree(made, folder / "checkpoints" / "base" / last)
     rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
     jsonfiles.write_lines(folder / "metrics.jsonl", rows)
     if (other / "compile_cache").exists():
         shutil.copytree(other / "compile_cache", folder / "compile_cache", dirs_exist_ok=True)
+    # The checkpoint appears last and whole, beside its settings: whatever ends this before, the
+    # next start copies again.
+    part, target = folder / "base_from.part", folder / "checkpoints" / "base" / last
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(made, part)
+    jsonfiles.write(folder / "config.json", {"settings": jsonfiles.plain(settings)})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(target)
 
 
 def check_shared(folder: Path) -> None:

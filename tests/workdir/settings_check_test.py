@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -16,6 +17,7 @@ from score_jax.run import Run
 from score_jax.workdir import settings_check
 from tests.loop_test import metrics_of, tiny_settings
 
+ROOT = pathlib.Path(__file__)
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
@@ -65,6 +67,51 @@ def test_a_run_begins_behind_the_base_model_of_another(finished, tmp_path):
     assert (tmp_path / "evaluations" / "base.json").exists()
     # Once begun, the run is its own.
     assert loop.train(settings, str(tmp_path), base_from="nowhere") == loop.DONE
+
+
+class Died(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(shutil, "copytree"), (settings_check.jsonfiles, "write"), (type(ROOT), "rename")],
+)
+def test_a_start_behind_another_base_model_that_died_is_made_again(
+    finished, tmp_path, monkeypatch, owner, name
+):
+    settings = changed(tiny_settings(recipe=("base", "stage2")), "stage2", steps=1)
+    real = getattr(owner, name)
+
+    def dies(*arguments, **options):
+        if name == "copytree":  # in the middle
+            real(*arguments, **options)
+            next(p for p in pathlib.Path(arguments[1]).rglob("*") if p.is_file()).unlink()
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, dies)
+        with pytest.raises(Died):
+            settings_check.take_base(tmp_path, finished, settings)
+    settings_check.check_same_settings(tmp_path, settings)
+    settings_check.take_base(tmp_path, finished, settings)
+    made = tmp_path / "checkpoints" / "base" / "3"
+    theirs = finished / "checkpoints" / "base" / "3"
+    files = [p.relative_to(theirs) for p in theirs.rglob("*") if p.is_file()]
+    assert files and all((made / p).read_bytes() == (theirs / p).read_bytes() for p in files)
+    # Weights that cannot be loaded, or a kill before the first step, are after this: it goes on.
+    settings_check.check_same_settings(tmp_path, settings)
+    settings_check.take_base(tmp_path, finished, settings)
+    assert metrics_of(tmp_path) == metrics_of(finished)
+
+
+def test_more_steps_than_a_run_had_are_refused_with_the_way_to_train_on(finished):
+    longer = changed(tiny_settings(recipe=("base",)), "base", steps=9)
+    with pytest.raises(InputError) as refused:
+        settings_check.check_same_settings(finished, longer)
+    said = str(refused.value)
+    assert f"--config.model.source={finished} --config.recipe=\"('base',)\"" in said
+    assert "stages.base.steps: 3 there, 9 now" in said
 
 
 def test_how_much_later_stages_sample_is_no_matter_of_the_base_model(finished, tmp_path):

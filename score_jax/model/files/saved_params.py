@@ -16,7 +16,7 @@ Not handled: a run with LoRA over a preset, whose random weights are in no file.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,14 @@ def restore(path: Path, shapes: Params) -> Params:
     try:
         saved = _shapes(path)
     except FAULTS as error:
-        raise unreadable(path, error) from error
+        raise Damaged(path, error) from error
     # Orbax would pad or cut an array that has another shape.
     for keys, leaf in _leaves(item["params"]):
         name = "/".join(keys)
         if saved.pop(name, None) != leaf.shape:
-            raise unreadable(path, ValueError(f"{name} should be {list(leaf.shape)}"))
+            raise Damaged(path, ValueError(f"{name} should be {list(leaf.shape)}"))
     if saved:
-        raise unreadable(path, ValueError(f"it also has {stored.listed(list(saved))}"))
+        raise Damaged(path, ValueError(f"it also has {stored.listed(list(saved))}"))
     arguments = ocp.args.PyTreeRestore(
         item=item,
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
@@ -65,7 +65,7 @@ def restore(path: Path, shapes: Params) -> Params:
         restored = ocp.PyTreeCheckpointHandler().restore(_state(path), args=arguments)
         return restored["params"]
     except FAULTS as error:
-        raise unreadable(path, error) from error
+        raise Damaged(path, error) from error
 
 
 def _state(path: Path) -> Path:
@@ -78,13 +78,16 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return {"/".join(keys): tuple(leaf.shape) for keys, leaf in _leaves(tree)}
 
 
-def unreadable(path: Path, error: Exception) -> InputError:
-    """What is raised for a checkpoint that cannot be restored into a run's state."""
-    return InputError(
-        f"the checkpoint {path} cannot be read as this model's state: {str(error)[:500]}. If it "
-        "was saved with other settings, use them or another --workdir; if it is damaged, delete "
-        "that folder and run the same command again."
-    )
+class Damaged(InputError):
+    """A checkpoint that cannot be restored into a run's state."""
+
+    def __init__(self, path: Path, error: Exception):
+        self.path, self.why = path, " ".join(str(error).split())[:200]
+        super().__init__(
+            f"the checkpoint {path} cannot be read as this model's state: {str(error)[:500]}. If "
+            "it was saved with other settings, use them or another --workdir; if it is damaged, "
+            "delete that folder and run the same command again."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,12 +230,13 @@ def of_run(run: Checkpoint) -> Iterator[None]:
         ) from error
 
 
-def latest_step(folder: Path) -> int | None:
-    """The newest complete checkpoint's step in DIR/checkpoints/STAGE, or None."""
+def latest_step(folder: Path, but: Collection[str] = ()) -> int | None:
+    """The newest complete checkpoint's step in DIR/checkpoints/STAGE, or None; none of `but`."""
     steps = []
     with contextlib.suppress(FileNotFoundError):
         # A step's folder gets its name when it is complete.
-        steps = [int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
+        found = (p for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
+        steps = [int(p.name) for p in found if p.name not in but]
     return max(steps, default=None)
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from score_jax.problem import MachineGone
+
 SCARCE = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 PATIENCE_SEC = 30.0
 FIRST_WAIT_SEC, LONGEST_WAIT_SEC = 0.05, 2.0
@@ -15,10 +17,6 @@ _ADVICE = (
 )
 
 T = TypeVar("T")
-
-
-class MachineGone(OSError):
-    """The machine no longer gives what running programs needs; it is not the input's fault."""
 
 
 def gone(why: object) -> MachineGone:

@@ -1,0 +1,59 @@
+"""Storage that fails is told from everything else, however libraries wrap the error."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from score_jax.problem import MachineGone
+from score_jax.workdir import storage
+
+
+def wrapped(error: Exception, text: str = "saving failed") -> Exception:
+    try:
+        try:
+            raise error
+        except Exception as cause:
+            raise ValueError(text) from cause
+    except ValueError as outer:
+        return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "no space"),
+        OSError(errno.EDQUOT, "quota"),
+        ValueError(f"Error writing d/1: [OS error 28: ENOSPC {os.strerror(errno.ENOSPC)}]"),
+    ],
+)
+def test_a_full_disk_is_named_with_its_folder_and_bytes(error, tmp_path):
+    for found in (error, wrapped(error)):
+        lost = storage.lost(found, tmp_path)
+        assert isinstance(lost, MachineGone)
+        assert f"no space is left in {tmp_path} (" in str(lost) and "bytes are free)" in str(lost)
+
+
+def test_another_folder_than_the_work_directory_is_named(tmp_path):
+    elsewhere = tmp_path / "export"
+    elsewhere.mkdir()
+    error = OSError(errno.ENOSPC, "no space", str(elsewhere / "model.safetensors"))
+    assert f"left in {elsewhere} (" in str(storage.lost(error, tmp_path / "run"))
+    inside = OSError(errno.ENOSPC, "no space", str(tmp_path / "run" / "deep" / "file"))
+    assert f"left in {tmp_path / 'run'}" in str(storage.lost(inside, tmp_path / "run"))
+
+
+def test_storage_out_of_reach_and_a_folder_that_moved_are_told(tmp_path):
+    lost = storage.lost(OSError(errno.ENOTCONN, "x", str(tmp_path / "f")), tmp_path)
+    assert "See that it is mounted" in str(lost)
+    missing = FileNotFoundError(errno.ENOENT, "x", str(tmp_path / "gone" / "metrics.jsonl"))
+    assert "no longer there" in str(storage.lost(missing, tmp_path / "gone"))
+    assert storage.lost(missing, tmp_path) is None
+
+
+def test_the_machines_other_lacks_keep_their_words_and_bugs_stay_bugs():
+    gone = MachineGone("no processes are left.")
+    assert storage.lost(wrapped(gone), Path("/")) is gone
+    for error in (ValueError("RESOURCE_EXHAUSTED: Out of memory"), KeyError("x"), OSError("x")):
+        assert storage.lost(error, Path("/")) is None
