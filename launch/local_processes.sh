@@ -4,7 +4,7 @@
 # As on N hosts, every process runs the same command with its own devices, and process 0 writes.
 # Arguments go to score_jax.main, e.g. --config=configs/quickstart.py --workdir=runs/two. A process
 # has one CPU device, or four with XLA_FLAGS=--xla_force_host_platform_device_count=4.
-# After SIGTERM, SIGUSR1 or Ctrl-C all processes save, and the exit status is 75.
+# After SIGTERM, SIGUSR1, Ctrl-C or a closed terminal all processes save, and the exit status is 75.
 # PORT= sets the port of process 0; default: a free one. --dry-run prints the commands.
 # PYTHON= sets the interpreter for .venv, if there is no .venv yet.
 set -euo pipefail
@@ -54,6 +54,7 @@ pass_on() {
   kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended already
 }
 trap 'pass_on USR1' USR1
+trap 'pass_on HUP' HUP
 trap 'pass_on TERM' TERM INT # background processes of a shell ignore INT
 
 for ((process = 0; process < processes; process++)); do

@@ -1,5 +1,7 @@
 """The command line: what a user types wrong, and what is said about it."""
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -21,12 +23,8 @@ QUICKSTART = "--config=configs/quickstart.py"
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
-    """Paths on the command line are relative to the root; signal handlers are put back."""
+    """Paths on the command line are relative to the root."""
     monkeypatch.chdir(ROOT)
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def run(*arguments: str) -> int:
@@ -60,6 +58,8 @@ def run(*arguments: str) -> int:
             "no --config.problems.tests.aime. Give it whole: --config.problems.tests.aime=",
         ),
         ((QUICKSTART, "--workdir=W", "--config.seed=one"), "seed"),
+        ((QUICKSTART, "--workdir=W", "--config.seed=-1"), "config.seed=-1 must be from 0"),
+        ((QUICKSTART, "--workdir=W", f"--config.seed={2**32}"), "must be from 0 to 4294967295"),
         ((QUICKSTART, "--workdir=W", "--config.memory.micro_batches=3"), "256 rows"),
         ((QUICKSTART, "--workdir=W", "extra"), "unexpected arguments: extra"),
         ((QUICKSTART, "--workdir=W", "--question=1+2"), "--question is for --mode=try"),
@@ -124,13 +124,70 @@ def test_version_and_help_are_printed_without_a_config(flag, shown, capsys):
 
 
 def test_a_machine_that_gives_out_ends_with_74_and_one_message(monkeypatch, capsys, tmp_path):
-    def lacks(settings, given):
+    def lacks(settings, given, signals):
         raise scarce.gone("no processes are left")
 
     monkeypatch.setitem(main.MODES, "train", lacks)
     assert run(QUICKSTART, f"--workdir={tmp_path}") == 74
     said = capsys.readouterr().err
     assert "no processes are left" in said and said.count("\n") == 1 and "Re-running" in said
+
+
+def test_a_full_disk_ends_with_74_and_one_message(monkeypatch, capsys, tmp_path):
+    def full(settings, given, signals):
+        raise ValueError("saving failed") from OSError(errno.ENOSPC, "no space", "x")
+
+    monkeypatch.setitem(main.MODES, "train", full)
+    assert run(QUICKSTART, f"--workdir={tmp_path}") == 74
+    said = capsys.readouterr().err
+    assert "bytes are free" in said and said.count("\n") == 1 and "Re-running" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_there_is_anything_to_save_ends_with_75(
+    monkeypatch, capsys, tmp_path, number
+):
+    before = signal.getsignal(number)
+
+    def signalled(settings, given, signals):
+        os.kill(os.getpid(), number)
+        raise AssertionError("it went on")
+
+    monkeypatch.setitem(main.MODES, "plan", signalled)
+    assert run(QUICKSTART, f"--workdir={tmp_path}", "--mode=plan") == 75
+    said = capsys.readouterr().err
+    assert f"stopped by {number.name}" in said and said.count("\n") == 1
+    assert signal.getsignal(number) == before
+
+
+def test_a_tilde_is_the_home_folder_in_every_folder_of_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = {}
+
+    def look(settings, given, signals):
+        seen.update({name: given[name].value for name in ("workdir", "base_from", "export_dir")})
+        return 0
+
+    monkeypatch.setitem(main.MODES, "train", look)
+    arguments = ("--workdir=~/x", "--base_from=~/y", "--export_dir=~/z")
+    assert run(QUICKSTART, *arguments) == 0
+    assert seen == {
+        "workdir": f"{tmp_path}/x",
+        "base_from": f"{tmp_path}/y",
+        "export_dir": f"{tmp_path}/z",
+    }
+
+
+def test_what_a_terminal_cannot_write_is_replaced(monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", written)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    monkeypatch.setattr(main, "main", lambda argv: print("Δ of ü"))
+    monkeypatch.setattr(main.heap, "keep_pages", lambda: None)
+    with pytest.raises(SystemExit):
+        main.console()
+    written.seek(0)
+    assert written.read() == "? of ü\n"
 
 
 def test_the_command_exits_with_2_and_no_traceback():

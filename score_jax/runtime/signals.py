@@ -23,7 +23,7 @@ from types import FrameType
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _INHERITED = (signal.SIGINT, signal.SIGHUP)  # ignored by shells for what shall outlive them
 # A terminal that closes sends SIGHUP itself, and its shell once more: that is one request.
-ONE_REQUEST_SEC = 0.1
+ONE_REQUEST_SEC = 0.25
 
 _under_way: list[str] = []
 

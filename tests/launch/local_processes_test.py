@@ -12,6 +12,7 @@ STAND_IN = """#!/usr/bin/env bash
 [[ "$1" == -c ]] && { echo 4321; exit; }  # asked for a free port
 trap 'exit 75' TERM
 trap 'exit 76' USR1
+trap 'exit 77' HUP
 echo "ready: $*"
 [[ "$*" == *--fail* && "$*" == *--process=1* ]] && exit 3
 [[ "$*" == *--fail* ]] && exit 75
@@ -55,9 +56,15 @@ def test_what_the_program_would_refuse_is_refused_once(arguments, said, tmp_path
     assert done.returncode == 2 and said in done.stderr and not done.stdout
 
 
-# Of the stand-in: 75 where it was told to save by TERM, 76 by USR1.
+# Of the stand-in: 75 where it was told to save by TERM, 76 by USR1, 77 by HUP.
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGUSR1, 76)]
+    ("number", "status"),
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 75),
+        (signal.SIGUSR1, 76),
+        (signal.SIGHUP, 77),
+    ],
 )
 def test_signals_are_passed_on(number, status, tmp_path):
     _, script = launcher(tmp_path)

@@ -53,7 +53,8 @@ def run(tools: Tools, job: dict[str, str], *arguments: str, **more: str):
 
 
 @pytest.mark.parametrize(
-    ("status", "again"), [(0, False), (2, False), (74, True), (75, True), (76, True), (134, True), (1, False)]
+    ("status", "again"),
+    [(0, False), (2, False), (74, True), (75, True), (76, True), (134, True), (1, False)],
 )
 def test_what_can_go_on_goes_back_into_the_queue_and_nothing_else(tools, job, status, again):
     tools.answer("srun", "", status=status)

@@ -207,6 +207,26 @@ def test_a_run_without_a_checkpoint_is_started_again_with_other_settings(tmp_pat
     assert json.loads((tmp_path / "evaluations" / "base.json").read_text())["n"] == 16
 
 
+def test_setting_a_run_aside_that_was_killed_on_the_way_is_ended_by_the_next_start(
+    tmp_path, monkeypatch
+):
+    settings = tiny_settings()
+    leave_a_failed_run(tmp_path, settings)
+    other, moved, real = dataclasses.replace(settings, seed=1), [], pathlib.Path.rename
+
+    def rename(path, target):
+        if moved:
+            raise Died
+        moved.append(path)
+        return real(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(pathlib.Path, "rename", rename)
+        settings_check.start_over(tmp_path, other)
+    settings_check.start_over(tmp_path, other)
+    assert {path.name for path in tmp_path.iterdir()} == {"before-1", "before-2"}
+
+
 def test_a_checkpoint_binds_a_folder_to_its_settings(tmp_path):
     settings = tiny_settings()
     leave_a_failed_run(tmp_path, settings)

@@ -1,0 +1,180 @@
+"""A run that is killed anywhere, and started again by the same command, ends as an unbroken one.
+
+By default one kill of each kind over one recipe. The slow tests kill in every phase of every
+recipe and at random moments, and send every signal in the middle of each.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from tests.crashes import KILLED, Crashes, Kill
+from tests.loop_test import metrics_of
+
+FEW = (
+    "--config.stages.base.steps=3",
+    "--config.stages.base.documents_per_step=8",
+    "--config.rollout.problems_per_step=8",
+    "--config.rollout.samples_per_problem=2",
+    "--config.rollout.turn_rows=4",
+    "--config.evaluation.problems=16",
+    "--config.evaluation.batch=8",
+    "--config.evaluation.every=2",
+    "--config.checkpoint.every=2",
+    "--config.checkpoint.keep=2",
+)
+TWO_STAGES = ("--config.stages.stage1.steps=4", "--config.stages.stage2.steps=2")
+
+
+def own_problems(folder: Path, count: int, name: str = "own") -> str:
+    """A file of problems with levels."""
+    rows = [
+        {"id": str(i), "problem": f"{i % 9}+{i // 9}", "answer": str(i % 9), "level": i % 3}
+        for i in range(count)
+    ]
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def recipe(name: str, folder: Path) -> list[str]:
+    """Arguments of a short run."""
+    quickstart = "--config=configs/quickstart.py"
+    if name == "collect":
+        stages = [f"--config.stages.star{i}.steps=2" for i in (1, 2, 3)]
+        stages += [f"--config.stages.star{i}.collect.steps=2" for i in (1, 2, 3)]
+        return [f"{quickstart}:star_plus", *FEW, *stages]
+    own = own_problems(folder, 20)
+    more = {
+        "score": [],
+        # 20 problems of which a step takes 8: the third step begins the second epoch.
+        "epochs": [
+            *("--config.problems.name=jsonl", f"--config.problems.path={own}"),
+            "--config.memory.micro_batches=4",
+        ],
+        "curriculum": [
+            *("--config.problems.name=jsonl", f"--config.problems.path={own}"),
+            *("--config.problems.fields.tags=('level',)", "--config.problems.curriculum_steps=4"),
+        ],
+    }[name]
+    return [quickstart, *FEW, *TWO_STAGES, *more]
+
+
+@pytest.fixture(scope="module")
+def crashes(tmp_path_factory) -> Iterator[Crashes]:
+    with Crashes(tmp_path_factory.mktemp("crashes") / "log") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, crashes):
+    """What makes an unbroken run of a recipe, once: its folder and arguments."""
+    made: dict[str, tuple[Path, list[str]]] = {}
+
+    def run(name: str) -> tuple[Path, list[str]]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            argv = recipe(name, folder)
+            assert crashes.run([*argv, f"--workdir={folder / 'run'}"]) == 0, crashes.log.read_text()
+            made[name] = folder / "run", argv
+        return made[name]
+
+    return run
+
+
+def until_done(crashes: Crashes, argv: list[str], kills: list[Kill]) -> int:
+    """Runs with one kill after the other, and at last with none; how many of them were reached."""
+    reached = 0
+    for kill in kills:
+        status = crashes.run(argv, kill)
+        assert status in (0, -kill.number, 75), crashes.log.read_text()[-3000:]
+        reached += status != 0
+    assert crashes.run(argv) == 0, crashes.log.read_text()[-3000:]
+    return reached
+
+
+def assert_equal(ours: Path, theirs: Path) -> None:
+    """Params, moments, metrics, transcripts, evaluations and collected documents, bit for bit."""
+    assert metrics_of(ours) == metrics_of(theirs)
+    for folder in ("transcripts", "evaluations", "collected"):
+        names = {p.name for p in (theirs / folder).glob("*")}
+        assert {p.name for p in (ours / folder).glob("*")} == names
+        for name in names:
+            assert (ours / folder / name).read_bytes() == (theirs / folder / name).read_bytes()
+    kept = {p.relative_to(theirs) for p in theirs.glob("checkpoints/*/*")}
+    assert {p.relative_to(ours) for p in ours.glob("checkpoints/*/*")} == kept
+    for path in kept:
+        mine, other = (
+            ocp.PyTreeCheckpointHandler().restore(folder / path / "state")
+            for folder in (ours, theirs)
+        )
+        flat, wanted = (dict(leaves(tree)) for tree in (mine, other))
+        assert flat.keys() == wanted.keys()
+        for key, value in flat.items():
+            np.testing.assert_array_equal(value, wanted[key], err_msg=f"{path}: {key}")
+    assert not list(ours.glob("**/*.part*"))
+    assert not (ours / "lock.json").exists()
+
+
+def leaves(tree, *keys):
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(value, *keys, key)
+    elif tree is not None:
+        yield keys, np.asarray(tree)
+
+
+def with_cache(whole_run: Path, folder: Path) -> Path:
+    """A work directory that has nothing but the compiled programs of another run."""
+    folder.mkdir(parents=True)
+    shutil.copytree(whole_run / "compile_cache", folder / "compile_cache")
+    return folder
+
+
+PHASES = {
+    "pretraining": Kill("score_jax.learner.step:train_step", 2, "after"),
+    "writing config.json": Kill("score_jax.jsonfiles:os.replace", 1),
+    "half of config.json": Kill("pathlib:Path.write_text", 2, "half"),
+    "prefill": Kill("score_jax.rollout.episode:run", 1, later_sec=0.005),
+    "decode": Kill("score_jax.rollout.episode:run", 2, later_sec=0.03),
+    "grading": Kill("score_jax.grading:grade", 3),
+    "update": Kill("score_jax.learner.step:train_step", 5, later_sec=0.01),
+    "log": Kill("score_jax.workdir.runlog:RunLog.log", 6, "after"),
+    "save": Kill("score_jax.checkpoints:StageCheckpoints.save", 2, later_sec=0.02),
+    "evaluation": Kill("score_jax.evaluation.queue:Kept.add", 2, "after"),
+    "transcripts": Kill("score_jax.workdir.runlog:RunLog.write_transcripts", 2, "after"),
+    "hand-over": Kill("score_jax.loop:_start_of", 2, "after"),
+    "page": Kill("score_jax.report.run_page.page:write", 2),
+    "plots": Kill("score_jax.report.run_page.plots:write", 1),
+    "summary": Kill("score_jax.report.run_page.summary:write", 1, "after"),
+}
+COMPILING = {
+    "compile": Kill("jax._src.compiler:backend_compile_and_load", 9, later_sec=0.05),
+    "half a compiled program": Kill("pathlib:Path.write_bytes", 7, "half"),
+    "a compiled program": Kill("score_jax.runtime.program_cache:WholeFiles.put", 12, "after"),
+}
+DEFAULT = ("half of config.json", "update", "save", "evaluation", "hand-over", "summary")
+
+
+def test_kills_of_every_kind_change_nothing(tmp_path, crashes, whole):
+    theirs, argv = whole("score")
+    ours = with_cache(theirs, tmp_path / "run")
+    argv = [*argv, f"--workdir={ours}"]
+    kills = [PHASES[name] for name in DEFAULT]
+    assert until_done(crashes, argv, kills) == len(kills)
+    assert_equal(ours, theirs)
+
+
+def test_a_kill_while_a_program_is_compiled_or_kept_leaves_no_half(tmp_path, crashes, whole):
+    theirs, argv = whole("score")
+    ours = tmp_path / "run"
+    argv = [*argv, f"--workdir={ours}"]
+    for name in ("half a compiled program",):
+        assert crashes.run(argv, COMPILING[name]) == KILLED
+    assert until_done(crashes, argv, []) == 0
+    assert_equal(ours, theirs)
