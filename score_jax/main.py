@@ -64,6 +64,7 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         return mode(settings, given, signals)
     except InputError as error:
         print(f"score_jax: {error}", file=sys.stderr)
+        _leave_word(str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
         print(
@@ -74,10 +75,19 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         return STOPPED
     except Exception as error:
         lost = storage.lost(error, Path(given.workdir or "."))
+        _leave_word(str(lost or f"{type(error).__name__}: {error}"))
         if lost is None:
             raise
         print(f"score_jax: {lost} Re-running resumes.", file=sys.stderr)
         return MachineGone.status
+
+
+def _leave_word(reason: str) -> None:
+    """Tells the other processes of the run, if there are any."""
+    if "jax" in sys.modules:  # else there is only this one
+        from score_jax.runtime import hosts
+
+        hosts.leave_word(reason)
 
 
 def console() -> None:
@@ -86,10 +96,12 @@ def console() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # "?" for what a terminal's encoding lacks, such as Δ
     status = main(sys.argv)
-    if status == MachineGone.status:
-        sys.stdout.flush()
-        os._exit(status)  # what still wants to write in the background would fail with tracebacks
-    sys.exit(status)
+    if status in (DONE, STOPPED):
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # What still writes in the background, or waits for other processes, would fail with tracebacks.
+    os._exit(status)
 
 
 def _flags() -> flags.FlagValues:

@@ -182,7 +182,7 @@ def test_what_a_terminal_cannot_write_is_replaced(monkeypatch):
     written = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", written)
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
-    monkeypatch.setattr(main, "main", lambda argv: print("Δ of ü"))
+    monkeypatch.setattr(main, "main", lambda argv: print("Δ of ü") or 0)
     monkeypatch.setattr(main.heap, "keep_pages", lambda: None)
     with pytest.raises(SystemExit):
         main.console()

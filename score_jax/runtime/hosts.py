@@ -1,6 +1,7 @@
 """The processes of one run: how they find each other, and how they exchange values.
 
     join()                      at the start; does nothing if there is only one process
+    leave_word(reason)          before a process ends by an error: the others end too, and say why
     is_lead()                   process 0 writes the files of a run
     exchange(value)             every process's value, on every process
     lead_says(find)             what `find` returns on the lead, on every process
@@ -15,12 +16,20 @@ whether a file exists) it sends to the others as JSON through the coordination s
 jax.distributed, not through devices. That compiles nothing, and a process that waits for another
 waits on the host, where the watchdog (watchdog.py) can report for which. With one process each of
 these returns its argument or the local answer.
+
+A process that fails leaves word there, and the others end at once. One that is killed cannot: jax
+ends the others HEARTBEAT_SEC later, with a message that names its task.
 """
 
+import contextlib
 import importlib.util
 import itertools
 import json
 import os
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,15 +39,19 @@ import numpy as np
 from jax._src import distributed  # the only way to the coordination service's key-value store
 from jax.experimental import multihost_utils
 
-from score_jax.problem import InputError
+from score_jax.problem import InputError, MachineGone
 
 T = TypeVar("T")
 
 HEARTBEAT_SEC = 60  # a process without a heartbeat for so long counts as dead; then all exit
 LEAVE_SEC = 30  # how long a process that exits waits for the others to exit too
+WORD_SEC = 3.0  # how long a process that has left word waits: with process 0 the service ends
+_OWN_WORD_SEC = 1.0
+_WORD = "score_jax/ended"
 _LOOK_SEC = 5  # a wait for another process is split into waits of this length, to notice signals
 
 _turns = itertools.count()
+_ending = threading.Event()
 _waiting_for: list[str] = []  # innermost last; for the watchdog's message
 
 
@@ -74,6 +87,39 @@ def join(
             "same command on every host, each with --coordinator=HOST:PORT (of process 0; the port "
             "must be free and reachable), --processes=N and its own --process, 0 to N-1."
         ) from error
+
+    threading.Thread(target=_listen, daemon=True).start()
+
+
+def leave_word(reason: str) -> None:
+    """Tells the other processes that this one ends and why; they end too. Does nothing alone."""
+    if _store() is None or jax.process_count() == 1:
+        return
+    _ending.set()
+    word = f"process {jax.process_index()} on {socket.gethostname()} has ended: {reason}"
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was first
+        _store().key_value_set(_WORD, word)
+        time.sleep(WORD_SEC)
+
+
+def _listen() -> None:
+    """Ends this process when another one leaves word, wherever it waits then."""
+    while True:
+        try:
+            word = _store().blocking_key_value_get(_WORD, 1000 * _LOOK_SEC)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" in str(error):
+                continue
+            return  # the service has ended, which jax reports itself
+        # What all of them have found, such as bad input, each of them says itself.
+        if not _ending.wait(_OWN_WORD_SEC):
+            print(
+                f"score_jax: {word} This process ({jax.process_index()}) ends too.",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(MachineGone.status)
+        return
 
 
 def addresses(

@@ -95,9 +95,9 @@ class Signals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
+        self.came = self.came or signal.Signals(number).name  # the thread may be late
         if self._raises:
             self._raises = False
-            self.came = self.came or signal.Signals(number).name
             raise Stopped(self.came)
 
     def _listen(self, read: int) -> None:
@@ -110,7 +110,7 @@ class Signals:
         now = time.monotonic()
         name = signal.Signals(number).name
         if not self._came_sec:
-            self.came, self._came_sec = name, now
+            self.came, self._came_sec = self.came or name, now
             if _under_way:
                 print(
                     f"score_jax: {name}: stopping after this {_under_way[0]}; a second signal ends "

@@ -69,4 +69,8 @@ class Watchdog:
             flush=True,
         )
         faulthandler.dump_traceback(all_threads=True)
+        hosts.leave_word(
+            f"the phase '{name}' ({self._where}) hung"
+            + (f" while it waited for {waiting}." if waiting else ".")
+        )
         os._exit(HUNG)
