@@ -74,6 +74,7 @@ def _is_done(path: Path, settings: Settings) -> bool:
 
 def _prepare(path: Path, settings: Settings, base_from: str) -> None:
     """Puts the work directory in order before anything is loaded."""
+    settings_check.sweep(path)
     settings_check.start_over(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)

@@ -6,6 +6,7 @@ handles; 75 stopped by a signal after saving; 76 ended by the watchdog because a
 74, 75 and 76 re-running the same command resumes.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -99,7 +100,8 @@ def console() -> None:
     if status in (DONE, STOPPED):
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # the log's disk may be the full one
+            stream.flush()
     # What still writes in the background, or waits for other processes, would fail with tracebacks.
     os._exit(status)
 

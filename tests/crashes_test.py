@@ -4,8 +4,12 @@ By default one kill of each kind over one recipe. The slow tests kill in every p
 recipe and at random moments, and send every signal in the middle of each.
 """
 
+import dataclasses
 import json
+import os
+import random
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,7 +121,7 @@ def assert_equal(ours: Path, theirs: Path) -> None:
         assert flat.keys() == wanted.keys()
         for key, value in flat.items():
             np.testing.assert_array_equal(value, wanted[key], err_msg=f"{path}: {key}")
-    assert not list(ours.glob("**/*.part*"))
+    assert not [p for p in ours.rglob("*") if ".part" in p.name]
     assert not (ours / "lock.json").exists()
 
 
@@ -158,6 +162,12 @@ COMPILING = {
     "half a compiled program": Kill("pathlib:Path.write_bytes", 7, "half"),
     "a compiled program": Kill("score_jax.runtime.program_cache:WholeFiles.put", 12, "after"),
 }
+COLLECTING = (
+    Kill("score_jax.batches.collected:_dialogues", 2),
+    Kill("score_jax.batches.collected:_dialogues", 2, "after"),
+    Kill("score_jax.batches.collected:documents_of", 2, "after"),
+)
+RECIPES = ("score", "collect", "epochs", "curriculum")
 DEFAULT = ("half of config.json", "update", "save", "evaluation", "hand-over", "summary")
 
 
@@ -170,11 +180,100 @@ def test_kills_of_every_kind_change_nothing(tmp_path, crashes, whole):
     assert_equal(ours, theirs)
 
 
-def test_a_kill_while_a_program_is_compiled_or_kept_leaves_no_half(tmp_path, crashes, whole):
+def test_a_kill_while_a_program_is_kept_leaves_no_half(tmp_path, crashes, whole):
     theirs, argv = whole("score")
     ours = tmp_path / "run"
     argv = [*argv, f"--workdir={ours}"]
-    for name in ("half a compiled program",):
-        assert crashes.run(argv, COMPILING[name]) == KILLED
+    assert crashes.run(argv, COMPILING["half a compiled program"]) == KILLED
     assert until_done(crashes, argv, []) == 0
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_kill_in_every_phase_changes_nothing(tmp_path, crashes, whole, name):
+    theirs, argv = whole(name)
+    ours = with_cache(theirs, tmp_path / "run")
+    kills = [*PHASES.values(), *(COLLECTING if name == "collect" else ())]
+    reached = until_done(crashes, [*argv, f"--workdir={ours}"], kills)
+    print(f"{name}: {reached} kills survived")
+    assert reached >= len(kills) - 4  # the last ones may come after the end
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "2"))))
+def test_kills_at_random_moments_change_nothing(tmp_path, crashes, whole, seed):
+    draw = random.Random(seed)
+    name = RECIPES[seed % len(RECIPES)]
+    theirs, argv = whole(name)
+    ours = with_cache(theirs, tmp_path / "run")
+    argv = [*argv, f"--workdir={ours}"]
+    survived = 0
+    while (status := crashes.run(argv, Kill(sec=draw.uniform(1.0, 8.0)))) == KILLED:
+        survived += 1
+    print(f"{name}, seed {seed}: {survived} kills survived")
+    assert status == 0, crashes.log.read_text()[-3000:]
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", COMPILING)
+def test_a_kill_while_programs_are_compiled_changes_nothing(tmp_path, crashes, whole, name):
+    theirs, argv = whole("score")
+    ours = tmp_path / "run"
+    argv = [*argv, f"--workdir={ours}"]
+    kills = [dataclasses.replace(COMPILING[name], call=call) for call in (2, 9, 30)]
+    assert until_done(crashes, argv, kills) == len(kills)
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_kill_while_a_base_model_is_copied_changes_nothing(tmp_path, crashes, whole):
+    theirs, argv = whole("score")
+    made = tmp_path / "whole"
+    argv = [*argv, f"--base_from={theirs}"]
+    assert crashes.run([*argv, f"--workdir={made}"]) == 0
+    ours = tmp_path / "run"
+    kills = [
+        Kill("shutil:copytree", 1),
+        Kill("shutil:copytree", 2, "after"),
+        Kill("shutil:copy2", 1, "after"),
+        Kill("pathlib:Path.rename", 1),
+        Kill("pathlib:Path.rename", 1, "after"),
+        Kill("score_jax.workdir.runlog:RunLog.write_config", 1),
+    ]
+    assert until_done(crashes, [*argv, f"--workdir={ours}"], kills) == len(kills)
+    assert_equal(ours, made)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", RECIPES)
+def test_signals_in_the_middle_of_everything_save_and_change_nothing(
+    tmp_path, crashes, whole, name
+):
+    theirs, argv = whole(name)
+    ours = with_cache(theirs, tmp_path / "run")
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    places = [
+        Kill("score_jax.learner.step:train_step", 2),
+        Kill("score_jax.evaluation.queue:Kept.add", 1),
+        Kill("score_jax.grading:grade", 2),
+        Kill("score_jax.checkpoints:StageCheckpoints.save", 1, "after"),
+        *(COLLECTING if name == "collect" else ()),
+    ]
+    sent = [
+        dataclasses.replace(place, number=kinds[i % 4], later_sec=0.0)
+        for i, place in enumerate(places)
+    ]
+    before = crashes.log.stat().st_size
+    stopped = until_done(crashes, [*argv, f"--workdir={ours}"], sent)
+    said = crashes.log.read_text()[before:]
+    assert stopped >= 3 and said.count("re-running resumes.") == stopped
+    assert "Traceback" not in said
     assert_equal(ours, theirs)

@@ -35,6 +35,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "configs_test.py",
+    "crashes_test.py",
     "docs_test.py",
     "notebook_test.py",
     "own_task_test.py",

@@ -1,6 +1,7 @@
 """Checks and prepares a work directory before a run writes in it.
 
     check_same_settings(folder, settings)     refuses a folder that has other settings
+    sweep(folder)                             removes what a killed run was writing
     start_over(folder, settings)              sets aside a run without a checkpoint
     take_base(folder, other, settings)        copies the trained base model of another run
     check_shared(folder)                      refuses a folder that some process cannot see
@@ -98,6 +99,22 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
             f"{folder} belongs to a run with other settings, and resuming would mix the two. "
             f"Use the same settings or another --workdir. Differing: {differing}"
         )
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed run was writing: nobody reads it, and compiled programs are large.
+
+    Call it while the folder is locked. `try` may then lose a program, which it compiles again.
+    """
+    left = [*folder.glob(".*.part"), *folder.glob("*/.*.part")]
+    for kind, suffix in (("evaluations", ".json"), ("collected", ".jsonl")):
+        for part in folder.glob(f"{kind}/*.part.jsonl"):
+            name = part.name.removesuffix(".part.jsonl")
+            # The latest checkpoint is evaluated again and again.
+            if name.split(".")[0] != "latest" and part.with_name(name + suffix).exists():
+                left.append(part)
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def start_over(folder: Path, settings: Settings) -> None:
