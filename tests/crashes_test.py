@@ -4,12 +4,14 @@ By default one kill of each kind over one recipe. The slow tests kill in every p
 recipe and at random moments, and send every signal in the middle of each.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -276,4 +278,83 @@ def test_signals_in_the_middle_of_everything_save_and_change_nothing(
     said = crashes.log.read_text()[before:]
     assert stopped >= 3 and said.count("re-running resumes.") == stopped
     assert "Traceback" not in said
+    assert_equal(ours, theirs)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of its files in pages of 4096, as a tmpfs counts them."""
+    return sum(-(-p.stat().st_size // 4096) * 4096 + 4096 for p in folder.rglob("*"))
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
+    """A mount, which only root can make."""
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("mounting needs root")
+    folder.mkdir(exist_ok=True)
+    if subprocess.run(["mount", *arguments, str(folder)], check=False).returncode:
+        pytest.skip("this machine does not let root mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, crashes, whole):
+    theirs, argv = whole("score")
+    cache = size_of(theirs / "compile_cache")
+    rest = size_of(theirs) - cache
+    small = f"size={cache + 2**16}"
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", small, "tmpfs") as disk:
+        ours = with_cache(theirs, disk / "run")
+        argv = [*argv, f"--workdir={ours}"]
+        statuses = []
+        for part in range(1, 16):
+            larger = f"remount,size={cache + 2**16 + rest * part // 12}"
+            subprocess.run(["mount", "-o", larger, str(disk)], check=True)
+            before = crashes.log.stat().st_size
+            statuses.append(crashes.run(argv))
+            said = crashes.log.read_text()[before:]
+            assert "Traceback" not in said, said
+            if statuses[-1] == 0:
+                break
+            assert said.count(f"no space is left in {ours} (") == 1, said
+        print("exit statuses:", statuses)
+        assert statuses[-1] == 0 and set(statuses[:-1]) == {74} and len(statuses) > 3
+        assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_folder_that_cannot_be_written_is_asked_evaluated_and_exported(tmp_path, crashes, whole):
+    theirs, argv = whole("score")
+    before = {p: p.stat().st_mtime_ns for p in theirs.rglob("*")}
+    argv = [*argv, f"--workdir={theirs}"]
+    with mounted(theirs, "--bind", str(theirs)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", theirs], check=True)
+        for mode in (
+            ["--mode=try", "--question=3+8+6"],
+            ["--mode=evaluate"],
+            ["--mode=export", f"--export_dir={tmp_path / 'exported'}"],
+            ["--config.checkpoint.every=3"],  # it is finished, and says so
+        ):
+            assert crashes.run([*argv, *mode]) == 0, crashes.log.read_text()[-3000:]
+        assert crashes.run([*argv, "--mode=scale"]) == 2
+    assert (tmp_path / "exported" / "model.safetensors").exists()
+    assert {p: p.stat().st_mtime_ns for p in theirs.rglob("*")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_folder_that_moved_and_a_clock_that_jumped_change_nothing(tmp_path, crashes, whole):
+    theirs, argv = whole("score")
+    first = with_cache(theirs, tmp_path / "first")
+    assert crashes.run([*argv, f"--workdir={first}"], PHASES["update"]) == KILLED
+    ours = first.rename(tmp_path / "second")
+    for path in ours.rglob("*"):  # as files of a clock that ran ahead
+        os.utime(path, (2**32, 2**32))
+    assert crashes.run([*argv, f"--workdir={ours}"], PHASES["hand-over"]) == KILLED
+    assert until_done(crashes, [*argv, f"--workdir={ours}"], []) == 0
     assert_equal(ours, theirs)
