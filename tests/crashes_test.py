@@ -37,11 +37,11 @@ FEW = (
 TWO_STAGES = ("--config.stages.stage1.steps=4", "--config.stages.stage2.steps=2")
 
 
-def own_problems(folder: Path, count: int, name: str = "own") -> str:
+def own_problems(folder: Path, count: int, name: str = "own", first: int = 0) -> str:
     """A file of problems with levels."""
     rows = [
         {"id": str(i), "problem": f"{i % 9}+{i // 9}", "answer": str(i % 9), "level": i % 3}
-        for i in range(count)
+        for i in range(first, first + count)
     ]
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -55,13 +55,17 @@ def recipe(name: str, folder: Path) -> list[str]:
         stages = [f"--config.stages.star{i}.steps=2" for i in (1, 2, 3)]
         stages += [f"--config.stages.star{i}.collect.steps=2" for i in (1, 2, 3)]
         return [f"{quickstart}:star_plus", *FEW, *stages]
-    own = own_problems(folder, 20)
+    own, more_of_them = own_problems(folder, 20), own_problems(folder, 30, "more", first=20)
     more = {
         "score": [],
         # 20 problems of which a step takes 8: the third step begins the second epoch.
         "epochs": [
             *("--config.problems.name=jsonl", f"--config.problems.path={own}"),
             "--config.memory.micro_batches=4",
+        ],
+        "mixture": [
+            *("--config.problems.name=jsonl", f"--config.problems.path={own}"),
+            f"--config.problems.mixture.more={{'name': 'jsonl', 'path': '{more_of_them}'}}",
         ],
         "curriculum": [
             *("--config.problems.name=jsonl", f"--config.problems.path={own}"),
@@ -169,7 +173,7 @@ COLLECTING = (
     Kill("score_jax.batches.collected:_dialogues", 2, "after"),
     Kill("score_jax.batches.collected:documents_of", 2, "after"),
 )
-RECIPES = ("score", "collect", "epochs", "curriculum")
+RECIPES = ("score", "collect", "epochs", "curriculum", "mixture")
 DEFAULT = ("half of config.json", "update", "save", "evaluation", "hand-over", "summary")
 
 

@@ -41,6 +41,7 @@ _TESTS_OF_NO_FILE = {
     "own_task_test.py",
     "package_test.py",
     "recipes_test.py",
+    "several_processes_test.py",
     "splits_test.py",
     "structure_test.py",
     "config/choices_test.py",
