@@ -19,6 +19,7 @@ import functools
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,8 +37,23 @@ from score_jax.structs import Params
 
 Deadline = Callable[[], AbstractContextManager]  # entered while storage or a process is waited for
 
-# Orbax logs every save at INFO, on a terminal that shows progress.
+# Orbax logs every save at INFO, on a terminal that shows progress; and for a save that fails in the
+# background one error four times with its stack, though it is raised to who waits for the save.
 logging.getLogger("absl").setLevel(logging.WARNING)
+logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
+
+
+def _unless_late(print_error: Callable[..., Any]) -> Callable[..., Any]:
+    """Also without the writes that end after one beside them failed: nobody waits for these."""
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            print_error(kind, error, traceback)
+
+    return hook
+
+
+sys.excepthook = _unless_late(sys.excepthook)
 
 
 class Checkpoints:
