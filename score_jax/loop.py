@@ -96,12 +96,13 @@ def _train(run: Run) -> None:
         "from_cache": run.watch.hits,
         "late": len(run.watch.late),
     }
+    run.report(page.write, plots.write)
     if hosts.is_lead():
         wall_sec, versions = run.log.wall_sec, package_versions()
         tests = list(run.further_tests)
+        # Last: with it the run counts as complete.
         result = summary.write(path, settings.recipe, wall_sec, versions, compiled, tests)
         run.log.say(summary.table(result))
-        run.report(page.write, plots.write)
         run.log.say(f"The run page: {path / 'report' / 'index.html'}")
 
 
