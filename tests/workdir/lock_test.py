@@ -124,6 +124,21 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(tmp_path):
         got[0].release()
 
 
+def test_a_lock_that_a_quicker_process_has_taken_over_is_given_back(tmp_path, monkeypatch):
+    path, real = write(tmp_path), lock._started
+
+    def started(process: int) -> str:
+        if process != os.getpid():  # the dead one is looked at; then another process takes over
+            write(tmp_path, process=7, host="there")
+            return ""
+        return real(process)
+
+    monkeypatch.setattr(lock, "_started", started)
+    with pytest.raises(InputError, match="process 7 on there"):
+        lock.held(tmp_path).__enter__()
+    assert json.loads(path.read_text())["process"] == 7
+
+
 def test_a_run_whose_folder_another_host_took_over_ends(tmp_path):
     program = HOLDS.replace("with", "lock.RENEW_SEC = 0.05\nwith")
     first = subprocess.Popen(
