@@ -201,17 +201,15 @@ class StageCheckpoints:
         Raises: InputError if the checkpoint is damaged or of another model.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
-        try:
-            with self._deadline():
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
-                    ),
-                )
-        except saved_params.FAULTS as error:
-            raise saved_params.Damaged(self.folder / str(step), error) from error
-        return like.replace(**restored["state"]), restored["extra"]
+        damaged = functools.partial(saved_params.Damaged, self.folder / str(step))
+        with saved_params.reading(damaged), self._deadline():
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
+                ),
+            )
+            return like.replace(**restored["state"]), restored["extra"]
 
 
 class _NewestAndBest:

@@ -1,6 +1,8 @@
 """Checkpoints: on another mesh they are the same state, and a kill at any moment leaves one."""
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import pytest
 from score_jax.checkpoints import StageCheckpoints
 from score_jax.learner import step
 from score_jax.model import transformer
+from score_jax.model.files import saved_params
 from score_jax.model.files.saved_params import latest_step
 from score_jax.runtime import sharding
 from tests import fakes
@@ -88,6 +91,38 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         for number, best in ((1, None), (2, 1), (3, 1), (4, 3), (5, 3), (6, 3)):
             stage.save(state.replace(step=jax.numpy.int32(number)), {}, best=best)
     assert sorted(int(path.name) for path in folder.iterdir()) == [3, 5, 6]
+
+
+def test_a_checkpoint_with_any_file_cut_or_missing_is_damaged_and_never_wrong(tmp_path):
+    state = state_on(sharding.make_mesh(1, 1, 1, jax.devices()[:1]))
+    folder = tmp_path / "stage1"
+    with StageCheckpoints(folder, keep=2) as stage:
+        stage.save(state, {"data": 5})
+    step = str(int(state.step))
+    whole, found = tmp_path / "whole", []
+    (folder / step).rename(whole)
+    for path in sorted(p for p in whole.rglob("*") if p.is_file()):
+        for harm in ("cut", "gone"):
+            shutil.rmtree(folder)
+            folder.mkdir()
+            shutil.copytree(whole, folder / step)
+            victim = folder / step / path.relative_to(whole)
+            if harm == "cut":
+                os.truncate(victim, victim.stat().st_size // 2)
+            else:
+                victim.unlink()
+            try:
+                with StageCheckpoints(folder, keep=2) as stage:
+                    restored, extra = stage.state(int(step), state)
+            except saved_params.Damaged as error:
+                assert error.path == folder / step
+                found.append(path.name)
+                continue
+            # Some files are not needed.
+            assert extra == {"data": 5}
+            jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+            jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
+    assert len(found) >= 4
 
 
 # Saves step after step, each of its own value, and says which save has been asked for.

@@ -16,7 +16,7 @@ Not handled: a run with LoRA over a preset, whose random weights are in no file.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ from score_jax.problem import InputError
 from score_jax.structs import Params
 
 CHECKPOINTS = "checkpoints"
-# What Orbax raises for a damaged checkpoint.
-FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def restore(path: Path, shapes: Params) -> Params:
@@ -45,27 +43,35 @@ def restore(path: Path, shapes: Params) -> Params:
     Raises: InputError if the checkpoint is damaged or of another model.
     """
     item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, shapes)}
-    try:
+    damaged = functools.partial(Damaged, path)
+    with reading(damaged):
         saved = _shapes(path)
-    except FAULTS as error:
-        raise Damaged(path, error) from error
     # Orbax would pad or cut an array that has another shape.
     for keys, leaf in _leaves(item["params"]):
         name = "/".join(keys)
         if saved.pop(name, None) != leaf.shape:
-            raise Damaged(path, ValueError(f"{name} should be {list(leaf.shape)}"))
+            raise damaged(ValueError(f"{name} should be {list(leaf.shape)}"))
     if saved:
-        raise Damaged(path, ValueError(f"it also has {stored.listed(list(saved))}"))
+        raise damaged(ValueError(f"it also has {stored.listed(list(saved))}"))
     arguments = ocp.args.PyTreeRestore(
         item=item,
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
         partial_restore=True,
     )
-    try:
+    with reading(damaged):
         restored = ocp.PyTreeCheckpointHandler().restore(_state(path), args=arguments)
         return restored["params"]
-    except FAULTS as error:
-        raise Damaged(path, error) from error
+
+
+@contextlib.contextmanager
+def reading(described: Callable[[Exception], InputError]) -> Iterator[None]:
+    """Turns what Orbax raises for a damaged checkpoint, which is anything, into `described` it."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError):  # too little memory is no damage
+        raise
+    except Exception as error:
+        raise described(error) from error
 
 
 def _state(path: Path) -> Path:
@@ -82,7 +88,7 @@ class Damaged(InputError):
     """A checkpoint that cannot be restored into a run's state."""
 
     def __init__(self, path: Path, error: Exception):
-        self.path, self.why = path, " ".join(str(error).split())[:200]
+        self.path, self.why = path, " ".join(str(error.__cause__ or error).split())[:200]
         super().__init__(
             f"the checkpoint {path} cannot be read as this model's state: {str(error)[:500]}. If "
             "it was saved with other settings, use them or another --workdir; if it is damaged, "
@@ -100,10 +106,8 @@ class Checkpoint:
     @functools.cached_property
     def saved(self) -> dict[str, tuple[int, ...]]:
         """The params that the checkpoint holds, by path such as "layers/query"; read once."""
-        try:
+        with reading(self._damaged):
             return _shapes(self.path)
-        except FAULTS as error:
-            raise self._damaged(error) from error
 
     def read(self, path: str, dtype: Any) -> np.ndarray:
         """One of the params."""
@@ -112,10 +116,8 @@ class Checkpoint:
         for key in reversed(("params", *path.split("/"))):
             wanted, how = {key: wanted}, {key: how}
         arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
-        try:
+        with reading(self._damaged):
             tree = ocp.PyTreeCheckpointHandler().restore(_state(self.path), args=arguments)
-        except FAULTS as error:
-            raise self._damaged(error) from error
         ((_, value),) = _leaves(tree)
         return value
 
