@@ -8,6 +8,7 @@ handles; 75 stopped by a signal after saving; 76 ended by the watchdog because a
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import platform
 import sys
@@ -95,7 +96,8 @@ def console() -> None:
     """The `score-jax` command."""
     heap.keep_pages()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # "?" for what a terminal's encoding lacks, such as Δ
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # "?" for what its encoding lacks, such as Δ
     status = main(sys.argv)
     if status in (DONE, STOPPED):
         sys.exit(status)
@@ -154,9 +156,10 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
 def _check_folders(given: flags.FlagValues) -> None:
     """Expands `~`, and refuses what is no folder: the address of a bucket. Raises: InputError."""
     for name in ("workdir", "base_from", "export_dir"):
-        if (given[name].value or "").startswith("~"):  # no shell expands it after a "="
-            given[name].value = os.path.expanduser(given[name].value)
-        if "://" in (given[name].value or ""):
+        value = given[name].value or ""
+        if value.startswith("~"):  # no shell expands it after a "="
+            given[name].value = os.path.expanduser(value)
+        if "://" in value:
             raise InputError(
                 f"--{name}={given[name].value} is not a folder, and a run needs one. Mount the "
                 "bucket, e.g. with gcsfuse, and name a folder in it (docs/operations.md says which "
