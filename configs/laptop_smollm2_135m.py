@@ -21,12 +21,12 @@ STAGE1_STEPS, STAGE2_STEPS = 40, 20
 
 BASE = StageSettings(
     objective="sft",
-    steps=80,
-    learning_rate=1e-3,
+    steps=160,
+    learning_rate=2e-3,
     schedule="linear",
     warmup_steps=5,
     final_fraction=0.1,
-    documents_per_step=64,
+    documents_per_step=32,
     baseline="none",
     kl_attempt1=0.0,
     kl_attempt2=0.0,
@@ -67,7 +67,7 @@ def get_config(recipe: str = "score"):
             model=ModelSettings(
                 "SmolLM2-135M-Instruct.Q4_1.gguf",
                 template="plain",
-                lora=LoraSettings(rank=32, alpha=64.0),
+                lora=LoraSettings(rank=16, alpha=32.0),
             ),
             problems=ProblemSettings(
                 name="running_total",

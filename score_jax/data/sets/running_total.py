@@ -8,8 +8,12 @@ the answer first and its working, the running totals, behind it:
 
 The order was chosen so that there is something to correct. The answer has to be stated at once,
 which a small model often gets wrong; each running total is one addition, and a second attempt can
-read the last of them. The documents, for an SFT stage, are right first attempts alone: they show
-the form and nothing of a second attempt.
+read the last of them.
+
+The documents, for an SFT stage, are first attempts alone: they show the form, and nothing of a
+second attempt. Their working is right. Their answers are guesses, right in RIGHT of the documents
+and any other digit in the rest: where every answer is right, a model learns to end its working with
+a copy of its answer, and nothing is left to correct a wrong one by.
 
 There are 729 problems of three numbers and 6,561 of four. A hash of the text splits them: one of
 seven is of the split "validation", for choosing settings, one of "test", the others of "train".
@@ -27,6 +31,7 @@ NAME = "running_total"
 NUMBERS = (3, 4)  # how many numbers a problem has; in training each as often
 HELD_OUT = ("validation", "test")
 TRAIN_PROBLEMS = 20_000
+RIGHT = 0.5
 
 Parts = tuple[int, ...]  # the first number, then what is added or taken away
 
@@ -57,9 +62,13 @@ def problems(split: str, seed: int = 0, count: int | None = None) -> list[Proble
 
 
 def documents(seed: int, step: int, count: int) -> list[Document]:
-    """Right first attempts at `count` problems to train on, generated from (seed, step)."""
-    drawn = _draw(np.random.default_rng([seed, 3, step]), count)
-    return [Document(_text(parts), (_attempt(parts),)) for parts in drawn]
+    """First attempts at `count` problems to train on, generated from (seed, step)."""
+    rng = np.random.default_rng([seed, 3, step])
+    slips = rng.integers(1, 10, count) * (rng.random(count) >= RIGHT)
+    return [
+        Document(_text(parts), (_attempt(parts, int(slip)),))
+        for parts, slip in zip(_draw(rng, count), slips, strict=True)
+    ]
 
 
 def _draw(rng: np.random.Generator, count: int) -> list[Parts]:
@@ -88,6 +97,7 @@ def _text(parts: Parts) -> str:
     return f"{parts[0]}{''.join(f'{part:+d}' for part in parts[1:])}"
 
 
-def _attempt(parts: Parts) -> str:
+def _attempt(parts: Parts, slip: int) -> str:
+    """slip: what is added to the right answer, modulo 10."""
     totals = np.cumsum(parts)[1:]
-    return f"{totals[-1]}:{''.join(map(str, totals))}"
+    return f"{(totals[-1] + slip) % 10}:{''.join(map(str, totals))}"

@@ -40,14 +40,20 @@ def test_the_splits_share_no_problem_and_only_training_depends_on_the_seed():
         running_total.problems("dev")
 
 
-def test_documents_are_right_first_attempts_with_the_running_totals_behind():
-    made = running_total.documents(3, 4, 200)
-    assert made == running_total.documents(3, 4, 200) != running_total.documents(3, 5, 200)
+def test_documents_are_first_attempts_whose_working_is_right_and_whose_answer_is_a_guess():
+    made = running_total.documents(3, 4, 2000)
+    assert made == running_total.documents(3, 4, 2000) != running_total.documents(3, 5, 2000)
+    stated = []
     for document in made:
         (attempt,) = document.attempts
         parts = [int(part) for part in re.findall(r"[+-]?\d", document.prompt)]
         totals = "".join(str(sum(parts[: i + 1])) for i in range(1, len(parts)))
-        assert attempt == f"{totals[-1]}:{totals}"
+        assert attempt[1:] == f":{totals}"
+        stated.append((int(attempt[0]) - int(totals[-1])) % 10)
+    right = stated.count(0) / len(stated)
+    assert abs(right - running_total.RIGHT) < 0.05
+    others = [stated.count(slip) / len(stated) for slip in range(1, 10)]
+    assert max(others) < 2 * (1 - running_total.RIGHT) / 9 and min(others) > 0.03
 
 
 def test_the_answer_is_graded_not_its_working():
