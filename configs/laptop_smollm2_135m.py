@@ -21,12 +21,12 @@ STAGE1_STEPS, STAGE2_STEPS = 40, 20
 
 BASE = StageSettings(
     objective="sft",
-    steps=160,
+    steps=240,
     learning_rate=2e-3,
     schedule="linear",
-    warmup_steps=5,
+    warmup_steps=10,
     final_fraction=0.1,
-    documents_per_step=32,
+    documents_per_step=16,
     baseline="none",
     kl_attempt1=0.0,
     kl_attempt2=0.0,
