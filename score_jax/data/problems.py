@@ -7,6 +7,7 @@ orders and mixes them. A user's own problems are rows with fields to be named (o
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 
 from score_jax.config.settings import ProblemSettings, SourceSettings
 from score_jax.data.asked import asked
@@ -22,6 +23,7 @@ from score_jax.data.sets import (
     mbpp,
     own_tfds,
     parquet,
+    running_total,
 )
 from score_jax.problem import InputError, Problem, nearest
 from score_jax.rewards import golds
@@ -168,13 +170,18 @@ def _source(
     ]
 
 
-def _arithmetic(path: str, split: str, seed: int) -> list[Problem]:
-    if path:
-        raise InputError(
-            f"config.problems.path={path!r} has no meaning for 'arithmetic': its problems are "
-            "generated from the seed. Leave the path empty, or set config.problems.name=jsonl."
-        )
-    return arithmetic.problems(split, seed)
+def _generated(made: ModuleType):
+    """A problem set that needs no files, for the table."""
+
+    def problems(path: str, split: str, seed: int) -> list[Problem]:
+        if path:
+            raise InputError(
+                f"config.problems.path={path!r} has no meaning for {made.NAME!r}: its problems are "
+                "generated from the seed. Leave the path empty, or set config.problems.name=jsonl."
+            )
+        return made.problems(split, seed)
+
+    return problems
 
 
 def _train_and_test(read: Callable[[str, str], list[Problem]]):
@@ -204,12 +211,13 @@ def _checked(problems: Sequence[Problem], what: str) -> list[Problem]:
 
 # (path, split, seed) -> problems
 PROBLEM_SETS: dict[str, Callable[[str, str, int], list[Problem]]] = {
-    "arithmetic": _arithmetic,
+    "arithmetic": _generated(arithmetic),
     "gsm8k": _train_and_test(gsm8k.problems),
     "humaneval": lambda path, split, seed: humaneval.problems(path, split),
     "math": lambda path, split, seed: math_problems.problems(path, split),
     "mbpp": lambda path, split, seed: mbpp.problems(path, split),
     "mbpp_repair": lambda path, split, seed: attempts.problems(path),  # a file is one set
+    "running_total": _generated(running_total),
 }
 # (path, split, fields, setting) -> problems
 OWN_SETS: dict[str, Callable[[str, str, Mapping[str, str], str], list[Problem]]] = {

@@ -13,6 +13,7 @@ after "Problem:", and the chat templates make the instruction a user turn.
     mbpp_chat            chat models: a program that runs by itself, in one fenced block;
     humaneval_chat       the form in which EvalPlus asks them, in words of our own
     arithmetic           the quickstart's sums; the instruction is one character
+    running_total        sums and differences of digits, as they are
     …_selective          later attempts begin with a verdict and may end there (selective.py)
 
 `SELF_REFINE[name]` is (critique, rewrite): the two texts that replace the instruction in the
@@ -179,6 +180,7 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "humaneval_chat": (_CHAT_TASK.format("{problem}"), CHAT_CODE_INSTRUCTION),
     "arithmetic": ("{problem}", "?"),
     "arithmetic_selective": ("{problem}", "?"),
+    "running_total": ("{problem}=", "\nCorrect any error:"),
     "math_selective": (MATH + _PROBLEM, _SELECTIVE),
     "gsm8k_selective": (MATH + _PROBLEM, _SELECTIVE),
 }

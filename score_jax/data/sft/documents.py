@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from score_jax.data.sets import arithmetic
+from score_jax.data.sets import arithmetic, running_total
 from score_jax.data.sets.arithmetic import Document
 from score_jax.problem import InputError
 from score_jax.structs import Batch
@@ -16,6 +16,7 @@ from score_jax.text.templates import Template
 SOURCES: dict[tuple[str, str], Callable[[int, int, int], Sequence[Document]]] = {
     (arithmetic.NAME, "arithmetic"): arithmetic.documents,
     (arithmetic.NAME, "arithmetic_selective"): arithmetic.documents_with_verdicts,
+    (running_total.NAME, running_total.NAME): running_total.documents,
 }
 
 

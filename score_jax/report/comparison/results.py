@@ -2,7 +2,8 @@
 
     python -m score_jax.report.comparison.results --runs=runs/recipes --sensitivity=runs/sensitivity
 
-Writes RESULTS.md and docs/results_*.png. A section whose runs are missing is left out.
+Writes RESULTS.md and docs/results_*.png. A section whose runs are missing is left out. The last
+part, of real weights, is kept as it is: real.py writes it.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from score_jax.problem import InputError
-from score_jax.report.comparison import claims, figures, finished, tables
+from score_jax.report.comparison import claims, figures, finished, real, tables
 from score_jax.report.comparison.finished import Finished
 from score_jax.workdir import settings_check
 
@@ -42,7 +43,7 @@ def write(runs: Sequence[Finished], varied: Sequence[Finished], target: Path, co
     parts = [_head(runs, command), _tables(runs), _claims(runs)]
     parts += [_three_attempts(runs), _selective(runs), _scaling(runs, folder)]
     parts += [_edits(runs, folder)]
-    parts += [_sensitivity(runs, varied, folder), _cost([*runs, *varied])]
+    parts += [_sensitivity(runs, varied, folder), _cost([*runs, *varied]), real.kept(target)]
     target.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 

@@ -19,7 +19,9 @@ def rewards(first: float, second: float, attempts: int = 2) -> np.ndarray:
     return rows
 
 
-def run(folder: Path, name: str, seed: int, last: np.ndarray, **settings) -> Path:
+def run(
+    folder: Path, name: str, seed: int, last: np.ndarray, source: str = "preset:x", **settings
+) -> Path:
     """A run with a base model that is right in 30 % and 25 %, and one stage after it."""
     stages = {"base": rewards(0.30, 0.25), "trained": last}
     metrics = {}
@@ -40,6 +42,7 @@ def run(folder: Path, name: str, seed: int, last: np.ndarray, **settings) -> Pat
         "name": name,
         "seed": seed,
         "recipe": ["base", "trained"],
+        "model": {"source": source},
         "problems": {"name": "arithmetic"},
         "rollout": {"samples_per_problem": 4},
         "stages": {

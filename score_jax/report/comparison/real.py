@@ -1,0 +1,89 @@
+"""The part "Real weights" of RESULTS.md, from work directories; the rest of the file stays.
+
+    python -m score_jax.report.comparison.real --runs=runs/laptop
+
+It is the last part of the file. results.py writes the parts before it and keeps it.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from score_jax.problem import InputError
+from score_jax.report.comparison import claims, finished, tables
+from score_jax.report.comparison.finished import Finished
+
+HEADING = "## Real weights"
+
+
+def kept(target: Path) -> str:
+    """That part of an existing file, from its heading on; empty if there is none."""
+    text = target.read_text(encoding="utf-8") if target.exists() else ""
+    _, found, rest = text.partition(f"\n{HEADING}\n")
+    return f"{HEADING}\n{rest}".rstrip("\n") if found else ""
+
+
+def write(runs: Sequence[Finished], target: Path, command: str) -> None:
+    """Writes the part anew, behind what the file has before it.
+
+    command: the command that makes it; it is quoted there.
+    """
+    text = target.read_text(encoding="utf-8") if target.exists() else "# Results\n"
+    before = text.partition(f"\n{HEADING}\n")[0].rstrip("\n")
+    target.write_text(f"{before}\n\n{_part(runs, command)}\n", encoding="utf-8")
+
+
+def _part(runs: Sequence[Finished], command: str) -> str:
+    settings = runs[0].config["settings"]
+    seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
+    source = Path(settings["model"]["source"]).name
+    minutes = [
+        f"{name} {' '.join(f'{run.wall_sec / 60:.0f}' for run in mine)}"
+        for name, mine in finished.by_name(runs).items()
+    ]
+    revisions = ", ".join(sorted({str(run.config.get("git_revision"))[:12] for run in runs}))
+    return f"""{HEADING}
+
+`{command}` writes this part. `configs/laptop_smollm2_135m.py` tells the task, how it was designed,
+the commands, and on what its settings were chosen.
+
+- **Weights**: `{source}`. **Task**: `{settings["problems"]["name"]}`. **Seeds**: {seeds}.
+- Per cent of held-out problems, greedy decoding, with 95 % intervals: over seeds (Student's t), or
+  over problems for a single run. Runs with the same seed share their base model.
+- Minutes of each run: {"; ".join(minutes)}. {runs[0].config["device"]}. Revisions: {revisions}.
+
+{tables.markdown(tables.stages(runs), first="run")}
+
+Differences are paired by problem; "above" means that the whole bootstrap interval is above 0.
+
+{claims.markdown(claims.of(runs))}
+
+Mean tokens that an episode generates: {_tokens(runs)}."""
+
+
+def _tokens(runs: Sequence[Finished]) -> str:
+    return ", ".join(
+        f"{name} {statistics.fmean(run.tokens() for run in mine):.1f}"
+        for name, mine in finished.by_name(runs).items()
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reads the flags and writes the part."""
+    parser = argparse.ArgumentParser(description='The part "Real weights" of RESULTS.md.')
+    parser.add_argument(
+        "--runs", action="append", required=True, help="work directories, or a folder of them"
+    )
+    parser.add_argument("--out", default="RESULTS.md")
+    given = parser.parse_args(arguments)
+    command = " ".join(["python -m score_jax.report.comparison.real", *arguments])
+    write(finished.read(given.runs), Path(given.out), command)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"score_jax: {error}")
