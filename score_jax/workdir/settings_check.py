@@ -38,6 +38,7 @@ _FREE = (
     "logging",
     "mesh",
     "memory",
+    "optimizer.nonfinite",
     "rollout.slots",
     "rollout.turn_rows",
     "rollout.shrink",
@@ -63,6 +64,7 @@ _OF_A_RUN = (
     "collected",
     "evaluations",
     "transcripts",
+    "diagnosis",
     "scaling",
     "report",
 )
