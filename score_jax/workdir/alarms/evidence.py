@@ -32,9 +32,17 @@ class Evidence:
         """Mean of a metric over the first steps; None where none has it."""
         return _mean(self.values(key, self.rows[:BEGIN]))
 
-    def few(self, key: str, limit: float, healthy: float, *, of_problems: bool = False) -> bool:
+    def few(
+        self,
+        key: str,
+        limit: float,
+        healthy: float,
+        *,
+        of_problems: bool = False,
+        steps: int = RECENT,
+    ) -> bool:
         """Whether a share is below `limit`, and would hardly be if it were really `healthy`."""
-        values = self.values(key, self.rows[-RECENT:])
+        values = self.values(key, self.rows[-steps:])
         if not values or statistics.fmean(values) >= limit:
             return False
         n = len(values) * (self.problems if of_problems else self.samples)
@@ -52,7 +60,7 @@ class Evidence:
         """Whether the last steps are below `factor` times the first, by more than their error."""
         return self._moved(key, -1.0, factor, share)
 
-    def rose(self, key: str, factor: float, *, share: bool = True) -> bool:
+    def rose(self, key: str, factor: float, *, share: bool = True, sigmas: float = _SIGMAS) -> bool:
         """Whether the last steps are above `factor` times the first, by more than their error."""
         return self._moved(key, 1.0, factor, share)
 

@@ -14,6 +14,7 @@ from score_jax.workdir.alarms.evidence import BEGIN, RECENT, Evidence
 from score_jax.workdir.runlog import with_solved
 
 COPYING, DIFFERING = 0.02, 0.05  # share of samples whose second answer differs: copies; healthy
+STAGE1_COPYING = 0.01  # the same over BEGIN steps: Stage I may begin with a dip to 0.015
 TRUNCATED = 0.20  # share of truncated attempts
 ENDLESS = 0.95  # share of truncated attempts above which the model hardly ends any
 UNREADABLE = 0.30  # share of attempts without an answer that could be compared
@@ -28,6 +29,7 @@ UNMIXED, MIXED = 0.02, 0.10  # share of problems with samples of different rewar
 DRIFT = 0.75  # times the first attempts' accuracy at the beginning; below: it drops
 RETURN = 0.5  # times the KL at the beginning; below: the policy comes nearer to the reference
 CREEP = 1.5  # times the length at the beginning
+LONGER = 2.0  # tokens, at least: with answers of a few, one more is none
 ENTROPY = 0.2  # times the entropy at the beginning; below: samples are alike
 NO_GRADIENT = 1e-6  # mean size of an attempt's advantages
 ALIKE = 1.3  # times: lengths that did not change
@@ -150,7 +152,9 @@ def _learning(seen: Evidence, stage: Mapping[str, Any]) -> Iterator[Alarm]:
             "There is nothing to learn from: the reward does not depend on the answer, or the "
             "problems are all solved. Grade a wrong answer with it.",
         )
-    if seen.few("changed", COPYING, DIFFERING) and 2 in attempts:
+    early = bool(stage) and not stage.get("reward_attempt1", 1.0)
+    limit, steps = (STAGE1_COPYING, BEGIN) if early else (COPYING, RECENT)
+    if seen.few("changed", limit, DIFFERING, steps=steps) and 2 in attempts:
         yield Alarm(
             "copying",
             f"second attempts repeat the first in {1 - (seen.recent('changed') or 0.0):.1%} of "
@@ -186,9 +190,8 @@ def _of_attempt(
             "check in the transcripts whether right answers are graded as wrong.",
         )
     yield from _of_kl(seen, attempt, beta)
-    # Longer attempts that are right more often have bought something.
-    if seen.rose(f"length/{key}", CREEP, share=False) and not seen.rose(f"solved/{key}", 1.0):
-        short, length = (x(f"length/{key}") or 0.0 for x in (seen.begin, seen.recent))
+    short, length = (x(f"length/{key}") or 0.0 for x in (seen.begin, seen.recent))
+    if seen.rose(f"length/{key}", CREEP, share=False) and length > short + LONGER:
         favours = "normalizer='sequence' or 'constant' does not favour long attempts; "
         yield Alarm(
             f"length_{key}",
