@@ -206,7 +206,9 @@ def _check_signal(s: Settings, stage: StageSettings, path: str, attempts: int) -
             f"{path}.early_attempts={stage.early_attempts} is more than the {attempts} attempts "
             "that the stage samples. Lower it."
         )
-    later = stage.reward_attempt2 if attempts > stage.early_attempts else 0.0
+    # Where the whole run samples single attempts, a Stage I of the recipe trains nothing by intent.
+    none_later = s.rollout.attempts > 1 and attempts <= stage.early_attempts
+    later = 0.0 if none_later else stage.reward_attempt2
     if not (stage.reward_attempt1 or later or stage.bonus or stage.verdict):
         raise InputError(
             f"no reward reaches any attempt of {path}: reward_attempt1={stage.reward_attempt1:g} "

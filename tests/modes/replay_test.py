@@ -76,7 +76,7 @@ def test_a_step_that_is_not_finite_stops_the_run_is_replayed_and_skipped_on_dema
 def test_a_run_that_skips_every_step_stops(tmp_path, nan_rewards):
     nan_rewards += range(1, 20)
     settings = with_stages(with_nonfinite(tiny("score"), "skip"), steps=12)
-    with pytest.raises(InputError, match="step 10 of stage1: .* as 10 steps in a row were"):
+    with pytest.raises(InputError, match=r"step 10 of stage1: .* as 10 steps in a row were"):
         loop.train(settings, str(tmp_path))
 
 
@@ -88,7 +88,7 @@ def test_log_probs_of_the_sampler_that_are_not_finite_stop_the_run(tmp_path, mon
         check(self, own, dispatched)
 
     monkeypatch.setattr(Episodes, "_check", broken)
-    with pytest.raises(InputError, match="step 1 of stage1: .* log-prob that is not finite"):
+    with pytest.raises(InputError, match=r"step 1 of stage1: .* log-prob that is not finite"):
         loop.train(tiny("score"), str(tmp_path))
     assert (tmp_path / "diagnosis" / "stage1-1.npz").exists()
 

@@ -233,12 +233,12 @@ def _of_attempt(
 
 
 def _of_kl(seen: Evidence, attempt: int, beta: str) -> Iterator[Alarm]:
-    key, name = f"attempt{attempt}", f"KL of attempt {attempt} to the reference"
+    key = f"attempt{attempt}"
     kl, length = seen.recent(f"kl/{key}"), seen.recent(f"length/{key}")
     if kl is not None and length and kl / length > KL_PER_TOKEN:
         yield Alarm(
             f"kl_{key}",
-            f"{name} is {kl / length:.2f} nats per token",
+            f"KL of attempt {attempt} to the reference is {kl / length:.2f} nats per token",
             "The policy is far from the reference, and its text may degenerate. Raise "
             f"{beta}, or lower the learning rate.",
         )
@@ -248,12 +248,12 @@ def _of_kl(seen: Evidence, attempt: int, beta: str) -> Iterator[Alarm]:
         "run's own settings this is a bug: please report it with config.json."
     )
     if seen.negative(f"kl/{key}", KL_BELOW):
-        yield Alarm(f"kl_estimate_{key}", f"{name} is {kl:.3g} nats, below 0 in every step", wrong)
-    trained = (seen.recent("grad_norm") or 0.0) > 0.0 and (
-        seen.recent("learning_rate") or 0.0
-    ) > 0.0
+        what = f"KL of attempt {attempt} to the reference is {kl:.3g} nats, below 0 in every step"
+        yield Alarm(f"kl_estimate_{key}", what, wrong)
+    trained = all((seen.recent(name) or 0.0) > 0.0 for name in ("grad_norm", "learning_rate"))
     if trained and length and seen.always(f"kl/{key}", 0.0, BEGIN):
-        yield Alarm(f"kl_estimate_{key}", f"{name} stays 0 while the policy is trained", wrong)
+        what = f"KL of attempt {attempt} to the reference stays 0 while the policy is trained"
+        yield Alarm(f"kl_estimate_{key}", what, wrong)
 
 
 def _returning(seen: Evidence) -> bool:
