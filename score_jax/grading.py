@@ -230,6 +230,22 @@ def reason_shares(reasons_BA: Sequence[Sequence[str]]) -> dict[str, dict[str, fl
     return found
 
 
+def unlike(own: OwnRows, grades: Grades) -> np.ndarray:
+    """[N] float32: whether a row earned otherwise than the first row of the same texts to the same
+    problem, 0 or 1; NaN for rows that have no such other, or whose reward function failed."""
+    found = np.full(len(own.texts), np.nan, np.float32)
+    first: dict[tuple[str, ...], int] = {}
+    for n, (problem, texts) in enumerate(zip(own.problems, own.texts, strict=True)):
+        if not grades.failed or not grades.failed[n]:
+            same = first.setdefault((problem.id, *texts), n)
+            if same != n:
+                alike = np.array_equal(grades.reward_NA[n], grades.reward_NA[same])
+                found[n] = not alike and bool(
+                    np.all(own.rows.truncated[n] == own.rows.truncated[same])
+                )
+    return found
+
+
 def changed(texts_BA: Sequence[Sequence[str]]) -> np.ndarray:
     """Rows whose second attempt reads differently from the first, [B] bool."""
     return np.array([len(row) > 1 and row[0].strip() != row[1].strip() for row in texts_BA])

@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -23,15 +23,19 @@ from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.learner import step
+from score_jax.problem import InputError
 from score_jax.report.run_page import page, plots, summary
 from score_jax.rl import adaptive
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
-from score_jax.structs import Params
-from score_jax.workdir import alarms, lock, settings_check
+from score_jax.structs import Batch, Params
+from score_jax.workdir import alarms, diagnosis, lock, settings_check
+from score_jax.workdir.diagnosis import NotFinite
 from score_jax.workdir.runlog import package_versions, read_metrics
 
+# optimizer.nonfinite -> how many steps in a row that are not finite end the run.
+NONFINITE = {"stop": 1, "skip": 10}
 DONE, STOPPED = 0, 75  # exit statuses; 75: saved after a signal, run the same command again
 
 
@@ -185,7 +189,10 @@ def _stage(
             rollout = source.dispatch(state.params, number)  # problems -> rollout
             if updates.finish():  # step n-1's metrics are fetched when step n's rollout is queued
                 began = time.perf_counter()
-            batch, measured = source.batch(rollout, began)  # -> grade
+            try:
+                batch, measured = source.batch(rollout, began)  # -> grade
+            except NotFinite as error:
+                updates.stop(number, str(error), error.batch, state.params, {})
             started = time.perf_counter()
             now = dataclasses.replace(settings, kl_attempt1=updates.kl_attempt1)
             with run.phase("update", name, batch.tokens.shape[1]):  # -> shape -> update
@@ -194,7 +201,9 @@ def _stage(
                 )
                 stopping = run.stop()
             measured |= {"kl_coefficient": now.kl_attempt1} if settings.kl_target else {}
-            updates.pending = _Pending(number, metrics, measured, started, batch.tokens.size)
+            updates.pending = _Pending(
+                number, metrics, measured, started, batch.tokens.size, batch, state.params
+            )
             last, evaluating = number == settings.steps, stage.evaluates(number, every)
             if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
                 updates.finish()  # a saved step is a logged step
@@ -251,9 +260,19 @@ def _evaluate(
         ]
         on = f" on {test}" if test else ""
         run.log.say(f"evaluated {name}{on}: {', '.join(shown)} (n={found['n']})")
-        for alarm in alarms.of_base(found) if of_set == "base" else ():
-            run.log.say(_alarm(name, alarm))
+        if not test and hosts.is_lead():
+            _raise_evaluation_alarms(run, name, found)
     run.report(page.write)
+
+
+def _raise_evaluation_alarms(run: Run, name: str, found: Mapping[str, Any]) -> None:
+    if name == "base":
+        alarms.Standing(run.log.say).update(name, alarms.of_base(found))
+        return
+    stage, _, within = name.partition("-")
+    if run.settings.stages[stage].objective == "rl":
+        base = jsonfiles.read(run.folder / "evaluations" / "base.json")
+        run.evaluated.update(name, alarms.of_evaluations(base, found, ended=not within))
 
 
 class _Pending(NamedTuple):
@@ -264,46 +283,49 @@ class _Pending(NamedTuple):
     measured: dict[str, float]  # by the host, while it made the batch
     started: float
     tokens: int
+    batch: Batch
+    params: Params  # after the step; as before it, if it was not finite
 
 
 class _Updates:
     """The updates of a stage: each is logged one step later, while the device has new work.
 
     What a logged step changes: the KL coefficient of attempt 1, which may adapt (rl/adaptive.py),
-    and the alarms (workdir/alarms.py). Each alarm is logged once, at the step that raises it.
+    and the alarms (workdir/alarms/). An alarm is logged at the step that raises it and when it has
+    cleared. A step that is not finite stops the run, or is skipped and counted.
     """
 
     def __init__(self, run: Run, stage: Stage):
         self.pending: _Pending | None = None
         self.kl_attempt1 = stage.settings.kl_attempt1
         self._run, self._stage = run, stage
-        self._raised: set[str] = set()
         self._rows: list[Mapping[str, float]] = []
         if (run.folder / "metrics.jsonl").exists():  # of steps before a resume
             self._rows += [row for row in read_metrics(run.folder) if row["stage"] == stage.name]
+        # Steps that were not taken; their numbers are null in the log.
+        self._skipped = [row["step"] for row in self._rows if not _finite(row)]
+        self._alarms = alarms.Standing(run.log.say, self._found(self._rows))
+        self._compared = False  # whether sampler and learner were, in this process
 
     def finish(self) -> bool:
         """Waits for the pending update, if there is one, checks it and logs it."""
         if self.pending is None:
             return False
-        number, on_device, measured, started, tokens = self.pending
+        number, on_device, measured, started, tokens, batch, params = self.pending
         self.pending = None
         with self._run.watchdog.phase("update"):
             metrics = {key: float(value) for key, value in jax.device_get(on_device).items()}
             seconds = time.perf_counter() - started
-            for key in ("loss", "grad_norm"):
-                if not np.isfinite(metrics[key]):
-                    raise FloatingPointError(
-                        f"{key} is {metrics[key]} at step {number}, so the params are lost. Lower "
-                        "the stage's learning_rate, or raise its KL coefficients, and resume from "
-                        "the last checkpoint."
-                    )
+            if bad := diagnosis.first_bad(metrics):
+                self._not_finite(number, bad, batch, params, metrics)
+            if self._skipped:
+                measured = measured | {"skipped": len(self._skipped)}
             rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
             row = {**metrics, **measured, **rate}
             self._run.log.log(number, row)
         self._rows.append(row)
         settings = self._stage.settings
-        if settings.kl_target:
+        if settings.kl_target and np.isfinite(row["kl/attempt1"]):
             self.kl_attempt1 = adaptive.next_coefficient(
                 self.kl_attempt1, row["kl/attempt1"], settings.kl_target
             )
@@ -311,15 +333,64 @@ class _Updates:
             self._raise_alarms()
         return True
 
+    def _not_finite(
+        self, number: int, bad: str, batch: Batch, params: Params, metrics: Mapping[str, float]
+    ) -> None:
+        what, most = f"{bad} is {metrics[bad]}", NONFINITE[self._run.settings.optimizer.nonfinite]
+        self._skipped.append(number)
+        if self._skipped[-most:] == [*range(number - most + 1, number + 1)]:
+            what += f", as {most} steps in a row were" if most > 1 else ""
+            self.stop(number, what, batch, params, metrics)
+        where = f"{self._stage.name}, step {number}"
+        self._run.log.say(f"SKIPPED {where}: {what}; {len(self._skipped)} skipped in this stage.")
+
+    def stop(
+        self, number: int, what: str, batch: Batch, params: Params, metrics: Mapping[str, float]
+    ) -> NoReturn:
+        """Saves what step `number` was to learn from. Raises: InputError that names it."""
+        run, stage = self._run, self._stage
+        facts = {
+            "what": what,
+            "stage": stage.name,
+            "step": number,
+            "key": jax.random.key_data(jax.random.fold_in(stage.key, number)).tolist(),
+            "kl_attempt1": self.kl_attempt1,
+            "metrics": diagnosis.plain_metrics(metrics),
+            "device": hosts.devices(),
+            "settings": jsonfiles.plain(run.settings),
+        }
+        name = f"{stage.name}-{number}"
+        path = diagnosis.write(run.folder / "diagnosis", name, batch, params, facts)
+        raise InputError(
+            f"step {number} of {stage.name}: {what}. The step was not taken, and the run has "
+            f"stopped. What it was to learn from is in {path}: --mode=replay --file={path} repeats "
+            "it and says which numbers go wrong. Lower the stage's learning_rate or raise its KL "
+            "coefficients in a new --workdir, or skip such steps: the same command with "
+            "--config.optimizer.nonfinite=skip goes on from the last checkpoint."
+        )
+
+    def _found(self, rows: Sequence[Mapping[str, float]]) -> list[alarms.Alarm]:
+        settings = self._run.settings
+        return alarms.of_steps(
+            rows,
+            settings.model.dtype,
+            stage=dataclasses.asdict(self._stage.settings),
+            samples=settings.rollout.rows,
+            problems=settings.rollout.problems_per_step,
+        )
+
     def _raise_alarms(self) -> None:
-        for found in alarms.of_steps(self._rows, self._run.settings.model.dtype):
-            if found.name not in self._raised:
-                self._raised.add(found.name)
-                self._run.log.say(_alarm(self._stage.name, found))
+        found = self._found(self._rows)
+        if not self._compared:
+            # The first step of a process: its sampler and learner may be other programs than those
+            # of the steps before a resume.
+            found = list({a.name: a for a in (*self._found(self._rows[-1:]), *found)}.values())
+            self._compared = True
+        self._alarms.update(self._stage.name, found)
 
 
-def _alarm(where: str, found: alarms.Alarm) -> str:
-    return f"ALARM in {where}: {found.what}. {found.advice}"
+def _finite(row: Mapping[str, Any]) -> bool:
+    return row.get("loss", 0.0) is not None and row.get("grad_norm", 0.0) is not None
 
 
 def _dispatch_waits() -> bool:

@@ -19,6 +19,7 @@ from absl import flags
 
 import score_jax
 from score_jax.config import command_line
+from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError, MachineGone, nearest
 from score_jax.runtime import heap
@@ -54,10 +55,14 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
             raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
         if given.topology and given.mode != "plan":
             raise InputError("--topology is for --mode=plan; leave it out, or add that mode.")
-        if not given.workdir and given.mode != "plan":
+        if given.mode == "replay" and not given.file:
+            raise InputError(
+                "--file=FILE is missing: a saved step, such as DIR/diagnosis/stage1-7.json."
+            )
+        if not given.workdir and given.mode not in ("plan", "replay"):
             raise InputError("--workdir=DIR is missing: the folder of the run, e.g. runs/first.")
         _check_folders(given)
-        for name, mode_of_it in (("question", "try"), ("push", "export")):
+        for name, mode_of_it in (("question", "try"), ("push", "export"), ("file", "replay")):
             if given[name].value and given.mode != mode_of_it:
                 raise InputError(
                     f"--{name} is for --mode={mode_of_it}; leave it out, or add that mode."
@@ -126,6 +131,7 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("push", "", "OWNER/NAME: uploads the export to the hub too.", values)
     flags.DEFINE_string("topology", "", "For --mode=plan: a TPU topology, such as v5e:4x4.", values)
+    flags.DEFINE_string("file", "", "For --mode=replay: a step that a run saved.", values)
     flags.DEFINE_string("question", "", "For --mode=try: the question; empty: you type it.", values)
     flags.DEFINE_string(
         "coordinator", "", "HOST:PORT of process 0, with several processes; see hosts.py.", values
@@ -148,6 +154,10 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
         jax = importlib.metadata.version("jax")  # from its metadata: importing it takes seconds
         print(f"score-jax {score_jax.__version__} (jax {jax}, Python {platform.python_version()})")
         raise SystemExit(0)
+    if settings is None and given.mode == "replay" and given.file:
+        from score_jax.workdir import diagnosis  # a saved step holds its settings
+
+        return resolve(diagnosis.settings_of(Path(given.file).expanduser()))
     if settings is None:
         raise InputError(f"--config=FILE is missing. {command_line.known_configs()}")
     return settings
@@ -235,6 +245,14 @@ def _try(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     return DONE
 
 
+def _replay(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
+    from score_jax.modes import replay
+
+    workdir = Path(given.workdir) if given.workdir else None
+    replay.replay(settings, Path(given.file).expanduser(), workdir)
+    return DONE
+
+
 def _plan(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     if not given.topology:
         raise InputError(
@@ -256,6 +274,7 @@ MODES: dict[str, Callable[[Settings, flags.FlagValues, Signals], int]] = {
     "export": _export,
     "try": _try,
     "plan": _plan,
+    "replay": _replay,
 }
 
 

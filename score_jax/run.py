@@ -29,7 +29,7 @@ from score_jax.runtime import compiles, hosts
 from score_jax.runtime.compiles import Watch
 from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
-from score_jax.workdir import settings_check
+from score_jax.workdir import alarms, settings_check
 from score_jax.workdir.runlog import RunLog
 
 T = TypeVar("T")
@@ -84,6 +84,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.watchdog = Watchdog(self.settings.watchdog)
+        self.evaluated = alarms.Standing(self.log.say, quiet=1)
         self.stages = stages_of(self.settings)
         self.checkpoints = Checkpoints(
             self.folder,

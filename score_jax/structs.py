@@ -69,6 +69,8 @@ class Batch(flax.struct.PyTreeNode):
     truncated: jax.Array  # [B, A] bool
     # [B, A] float32: 1 for attempts whose verdict is true; None without selective revision
     true_verdict: jax.Array | None = None
+    # [B] bool: rows whose first attempt the reference wrote; None: the policy wrote all
+    given: jax.Array | None = None
     logprobs: SampledLogProbs | None = None  # of the KL terms; None: not computed yet
 
 

@@ -34,6 +34,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
+    "bad_input_test.py",
     "configs_test.py",
     "crashes_test.py",
     "docs_test.py",
@@ -45,6 +46,7 @@ _TESTS_OF_NO_FILE = {
     "splits_test.py",
     "structure_test.py",
     "config/choices_test.py",
+    "data/buckets_test.py",
     "launch/gke_test.py",
     "launch/local_processes_test.py",
     "launch/scripts_test.py",
@@ -52,18 +54,22 @@ _TESTS_OF_NO_FILE = {
     "launch/tpu_life_test.py",
     "launch/tpu_vm_test.py",
     "launch/tpu_worker_test.py",
+    "learner/loss/masks_test.py",
     "learner/mesh_test.py",
+    "model/files/fuzz_test.py",
     "model/real_weights_test.py",
     "modes/evaluate_killed_test.py",
     "modes/lm_eval_test.py",
     "report/run_page/page_browser_test.py",
     "rewards/sandbox/attacks_test.py",
     "rewards/answers/dresses_test.py",
+    "rewards/answers/fuzz_test.py",
     "rewards/answers/hostile_test.py",
     "rewards/answers/kinds_test.py",
     "rewards/answers/real_data_test.py",
     "rewards/programs/real_programs_test.py",
     "text/published_templates_test.py",
+    "text/roundtrip_test.py",
 }
 
 

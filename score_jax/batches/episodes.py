@@ -14,6 +14,7 @@ id marks the tokens of the first attempt:
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ from score_jax.rollout import contexts, episode
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts, sharding
 from score_jax.structs import Batch, Episode, Params, PromptBatch, SampledLogProbs
+from score_jax.workdir.diagnosis import NotFinite
 
 _FIRST = 2**30  # folded into a step's key for first attempts of the reference
 
@@ -75,6 +77,8 @@ class Episodes:
         self._settings = run.experiment.episode_settings(attempts=attempts)
         self._offline = _offline_problems(run, stage)
         s, template = run.settings, run.experiment.template
+        # Rows whose first attempt is the policy's own; they come before the offline ones.
+        self._ours = (s.rollout.problems_per_step - self._offline) * s.rollout.samples_per_problem
         assert run.training
         self._prompts = pipeline.batches(
             run.training.problems,
@@ -158,7 +162,7 @@ class Episodes:
                 samples=self._settings.samples,
                 given=dispatched.given,
             )
-        episode.check(own.rows)
+        self._check(own, dispatched)
         decoded = time.perf_counter()
         with watchdog.phase("grade"):
             reward_BA, solved_BA, true_BA, failed_B, measured = self._grade(own, dispatched.number)
@@ -171,6 +175,18 @@ class Episodes:
         }
         found = (reward_BA, solved_BA, true_BA, failed_B)
         return Graded(dispatched.sampled, *found, measured, own)
+
+    def _check(self, own: OwnRows, dispatched: Dispatched) -> None:
+        """Raises: NotFinite, on all processes, if the sampler's log-probs are wrong on one."""
+        wrong = ""
+        try:
+            episode.check(own.rows)
+        except ValueError as error:
+            wrong = str(error)
+        if wrong := next(filter(None, hosts.exchange(wrong)), ""):
+            zero_BA = np.zeros(dispatched.sampled.truncated.shape, np.float32)
+            none_B = np.zeros(len(zero_BA), bool)
+            raise NotFinite(wrong, self._batch(dispatched, zero_BA, zero_BA, none_B))
 
     def _sample(
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
@@ -260,33 +276,44 @@ class Episodes:
         written_N = np.sum(own.rows.attempt > 0, axis=1)
         arrays_N = (
             *(grades.reward_NA, grades.solved_NA, true_NA, changed(own.texts), written_N),
-            *(own.rows.truncated, *grades.of_terms.values()),
+            *(own.rows.truncated, grading.unlike(own, grades), *grades.of_terms.values()),
         )
         lists_N = [grades.reasons, grades.failed, *(x.tolist() for x in arrays_N)]
         reasons_BA, whys, *found = zip(*own.in_order(list(zip(*lists_N, strict=True))), strict=True)
         failed_B = np.array(whys, object)
-        reward_BA, solved_BA, true_BA, changed_B, generated_B, cut_BA, *of_terms = map(
+        reward_BA, solved_BA, true_BA, changed_B, generated_B, cut_BA, unlike_B, *of_terms = map(
             np.array, found
         )
         measured = {"changed": float(np.mean(changed_B)), "generated": int(np.sum(generated_B))}
-        for a, share in enumerate(solved_BA.mean(axis=0), start=1):
-            measured[f"solved/attempt{a}"] = float(share)
-        for attempt, shares in grading.reason_shares(reasons_BA).items():
-            measured |= {f"reason/{name}/{attempt}": share for name, share in shares.items()}
+        for a, solved_N in self._own_of(solved_BA):
+            measured[f"solved/attempt{a}"] = float(np.mean(solved_N))
+        for a, reasons_N in self._own_of(np.array(reasons_BA, object)):
+            shares = grading.reason_shares(reasons_N[:, None])["attempt1"]
+            measured |= {f"reason/{name}/attempt{a}": share for name, share in shares.items()}
+            unread = np.isin(reasons_N.astype(str), grading.UNREADABLE)
+            measured[f"unreadable/attempt{a}"] = float(np.mean(unread))
+        if not np.isnan(unlike_B).all():  # of rows that have an equal one
+            measured["inconsistent"] = float(np.nanmean(unlike_B))
         if experiment.marks:
             measured["verdict_right"] = float(true_BA[:, 1:].mean())
         for name, value_BA in zip(grades.of_terms, of_terms, strict=True):
-            for a, value_B in enumerate(value_BA.T, start=1):
-                if not np.isnan(value_B).all():
-                    measured[f"reward/{name}/attempt{a}"] = float(np.nanmean(value_B))
+            for a, value_N in self._own_of(value_BA):
+                if not np.isnan(value_N).all():
+                    measured[f"reward/{name}/attempt{a}"] = float(np.nanmean(value_N))
         if grades.of_terms:
             measured["function_failed"] = float(np.mean(failed_B != ""))
-            for a, cut_B in enumerate(cut_BA.T, start=1):  # masked rows are not truncated ones
-                measured[f"truncated/attempt{a}"] = float(np.mean(cut_B))
+            for a, cut_N in self._own_of(cut_BA):  # masked rows are not truncated ones
+                measured[f"truncated/attempt{a}"] = float(np.mean(cut_N))
             self._warn(reward_BA, failed_B, number)
         failed_B = failed_B != ""
         reward_BA, true_BA = reward_BA.astype(np.float32), true_BA.astype(np.float32)
         return reward_BA, solved_BA, true_BA, failed_B, measured
+
+    def _own_of(self, value_BA: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(attempt, values of the rows whose attempt the policy wrote), where there are any."""
+        for a, value_B in enumerate(value_BA.T, start=1):
+            if len(value_N := value_B[: self._ours] if a == 1 else value_B):
+                yield a, value_N
 
     def _warn(self, reward_BA: np.ndarray, failed_B: np.ndarray, number: int) -> None:
         """Logs, once in a run each, failed calls, and a 0 that is better than a wrong answer."""
@@ -325,6 +352,7 @@ class Episodes:
         if self._stage.settings.truncation == "mask" and failed_B.any():
             failed_BA = np.broadcast_to(failed_B[:, None], reward_BA.shape)
             truncated = truncated | sharding.place(failed_BA, rows)
+        given_B = np.arange(len(reward_BA)) >= self._ours
         return Batch(
             tokens=sampled.tokens,
             attempt=sampled.attempt,
@@ -333,6 +361,7 @@ class Episodes:
             reward=sharding.place(reward_BA, rows),
             truncated=truncated,
             true_verdict=sharding.place(true_BA, rows) if marks else None,
+            given=sharding.place(given_B, rows) if self._offline else None,
             logprobs=dispatched.logprobs,
         )
 

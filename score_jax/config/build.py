@@ -8,7 +8,6 @@ and checks everything once; after it, functions get the settings they need, neve
 import ast
 import contextlib
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from score_jax.config.checks import check
 from score_jax.config.settings import CHOICES, MINIMA, Settings
 from score_jax.problem import InputError, nearest
 
+LARGEST = 3e38  # of float32, in which settings are computed with
 _TEXTS = str | tuple[str, ...]  # the type of a setting that is a text or several
 
 
@@ -83,8 +83,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         hint = str  # `build` checks which names it may have
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is float and isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{path}={value} must be a finite number.")
+    if hint is float and isinstance(value, float) and not abs(value) <= LARGEST:
+        raise InputError(f"{path}={value} must be a finite number, at most {LARGEST:g}.")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         kind = getattr(hint, "__name__", hint)  # "str | int" has no name
         raise InputError(f"{path}={value!r} must be of type {kind}, not {type(value).__name__}.")

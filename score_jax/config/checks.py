@@ -1,12 +1,13 @@
 """Refuses settings that cannot work together: what is wrong, why it matters, what to set.
 
-These checks need the settings alone. Checks that need the model or its tokenizer are in
-experiment.py.
+Those of a stage are in stage_checks.py. All these need the settings alone; checks that need the
+model or its tokenizer are in experiment.py.
 """
 
 import re
 
-from score_jax.config.settings import RewardSettings, Settings, StageSettings
+from score_jax.config.settings import OptimizerSettings, RewardSettings, Settings
+from score_jax.config.stage_checks import check_stage
 from score_jax.problem import InputError, nearest
 
 
@@ -64,8 +65,15 @@ def check(s: Settings) -> None:
             f"{rows} rows cannot be split into config.memory.micro_batches="
             f"{s.memory.micro_batches} equal parts. Set it to a divisor of {rows}."
         )
-    if s.rollout.top_p > 1.0:
-        raise InputError(f"config.rollout.top_p={s.rollout.top_p} must be at most 1 (1: off).")
+    for path, share in (
+        ("rollout.top_p", s.rollout.top_p),
+        ("rewards.failed_share", s.rewards.failed_share),
+        ("problems.bad_golds", s.problems.bad_golds),
+    ):
+        if share > 1.0:
+            raise InputError(f"config.{path}={share:g} is a share: it must be at most 1.")
+    _check_buckets(s)
+    _check_optimizer(s.optimizer)
     try:
         re.compile(s.model.lora.targets)
     except re.error as error:
@@ -75,7 +83,32 @@ def check(s: Settings) -> None:
         ) from None
     _check_rewards(s.rewards)
     for i, name in enumerate(s.recipe):
-        _check_stage(s, i, s.stages[name], f"config.stages.{name}")
+        check_stage(s, i, s.stages[name], f"config.stages.{name}")
+
+
+def _check_buckets(s: Settings) -> None:
+    widest = s.rollout.max_prompt_tokens
+    wrong = [width for width in s.rollout.prompt_buckets if not 1 <= width <= widest]
+    if wrong:
+        raise InputError(
+            f"config.rollout.prompt_buckets={s.rollout.prompt_buckets} has the width {wrong[0]}: "
+            f"widths are numbers of tokens from 1 to config.rollout.max_prompt_tokens={widest}. "
+            "Leave it out."
+        )
+
+
+def _check_optimizer(optimizer: OptimizerSettings) -> None:
+    for name in ("beta1", "beta2"):
+        if not 0.0 <= getattr(optimizer, name) < 1.0:
+            raise InputError(
+                f"config.optimizer.{name}={getattr(optimizer, name):g} is the share of an average "
+                "that stays from step to step: it must be at least 0 and below 1."
+            )
+    if not optimizer.epsilon > 0.0:
+        raise InputError(
+            f"config.optimizer.epsilon={optimizer.epsilon:g} must be above 0: weights without a "
+            "gradient would be divided by 0 (1e-8 is usual)."
+        )
 
 
 def _check_prompt(s: Settings) -> None:
@@ -151,105 +184,4 @@ def _check_rewards(rewards: RewardSettings) -> None:
             f"config.rewards.functions has the terms {', '.join(rewards.functions)}, of which "
             f"{len(solving) or 'none'} decide whether an attempt is solved (solves), which "
             "accuracies and filters need. Set config.rewards.functions.NAME.solves=True for one."
-        )
-
-
-def _check_stage(s: Settings, index: int, stage: StageSettings, path: str) -> None:
-    for field, named in (
-        ("start", stage.start),
-        ("reference", stage.reference),
-        ("collect.policy", stage.collect.policy),
-    ):
-        if named and named not in ("base", *s.recipe[:index]):
-            raise InputError(
-                f"{path}.{field}={named!r} must be an earlier stage of config.recipe, or 'base'. "
-                f"{nearest(named, ('base', *s.recipe[:index]))}"
-            )
-    collect = stage.collect
-    if bool(collect.filter) != bool(collect.steps) or (collect.filter and stage.objective == "rl"):
-        raise InputError(
-            f"{path}.collect has filter={collect.filter!r} and steps={collect.steps}, with "
-            f"objective={stage.objective!r}. Set both in an SFT stage that collects its documents, "
-            "and neither in other stages."
-        )
-    if collect.filter and s.rollout.attempts < 2:
-        raise InputError(f"{path}.collect needs second attempts: set config.rollout.attempts to 2.")
-    if (stage.objective == "rl" or collect.filter) and s.rollout.temperature == 0.0:
-        raise InputError(
-            "with config.rollout.temperature=0 all samples of a problem are equal, so "
-            f"{path} cannot learn from them. Set it above 0 (the paper: 1.0)."
-        )
-    (_check_documents if stage.objective == "sft" else _check_episodes)(s, stage, path)
-
-
-def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
-    if stage.baseline != "none" or stage.kl_attempt1 or stage.kl_attempt2:
-        raise InputError(
-            f"{path} trains on documents, which have neither samples to compare nor a reference. "
-            "Set its baseline to 'none', and kl_attempt1 and kl_attempt2 to 0."
-        )
-    if (documents := stage.documents_per_step or s.rollout.rows) % (s.memory.micro_batches or 1):
-        raise InputError(
-            f"{path}.documents_per_step={documents} cannot be split into "
-            f"config.memory.micro_batches={s.memory.micro_batches} equal parts. Set "
-            "documents_per_step to a multiple of micro_batches."
-        )
-
-
-def _check_episodes(s: Settings, stage: StageSettings, path: str) -> None:
-    samples, siblings = s.rollout.samples_per_problem, s.rollout.siblings
-    if stage.baseline == "leave_one_out" and samples < 2:
-        raise InputError(
-            f"{path}.baseline='leave_one_out' compares the samples of a problem, but "
-            "config.rollout.samples_per_problem=1. Set that to 2 or more (4 is usual), or the "
-            "baseline to 'batch_mean'."
-        )
-    if siblings > 1 and (samples % siblings or samples == siblings):
-        raise InputError(
-            f"config.rollout.siblings={siblings} samples share a first attempt, so "
-            f"config.rollout.samples_per_problem={samples} must be a multiple of {siblings}, and "
-            f"at least {2 * siblings}. Change one of them."
-        )
-    if (stage.baseline == "sibling") != (siblings > 1) and (
-        stage.baseline in ("sibling", "leave_one_out")
-    ):
-        raise InputError(
-            f"{path}.baseline={stage.baseline!r} does not work with config.rollout.siblings="
-            f"{siblings}: the baseline 'sibling' compares samples that share their first attempt. "
-            "Set siblings to 2 or more with it, and to 1 with other baselines."
-        )
-    attempts = stage.attempts or s.rollout.attempts
-    if stage.bonus and attempts < 2:
-        raise InputError(
-            f"{path}.bonus={stage.bonus} rewards progress between attempts, but the stage samples "
-            "only one. Set the bonus to 0 or attempts to 2."
-        )
-    if stage.bonus and stage.standardize:
-        raise InputError(
-            f"{path}.standardize divides advantages by their standard deviation, which cancels "
-            f"the bonus of {stage.bonus:g}: at discount 0 the bonus only changes the scale. Set "
-            "standardize to False, or the bonus to 0."
-        )
-    if stage.discount > 1.0:
-        raise InputError(f"{path}.discount={stage.discount} must be between 0 and 1.")
-    if attempts > s.rollout.attempts:
-        raise InputError(
-            f"{path}.attempts={attempts} is more than config.rollout.attempts="
-            f"{s.rollout.attempts}, which is the limit of all stages. Raise the latter."
-        )
-    if stage.offline_share > 1.0 or (stage.offline_share and attempts < 2):
-        raise InputError(
-            f"{path}.offline_share={stage.offline_share:g} must be between 0 and 1, and above 0 it "
-            f"needs 2 attempts or more (now {attempts}): it is the share of problems whose first "
-            "attempt the reference writes."
-        )
-    if (stage.truncation == "penalty") != bool(stage.overlong_tokens):
-        raise InputError(
-            f"{path}.truncation={stage.truncation!r} with overlong_tokens={stage.overlong_tokens}: "
-            "overlong_tokens is the length over which the penalty grows. Set both or neither."
-        )
-    if stage.kl_target and not stage.kl_attempt1:
-        raise InputError(
-            f"{path}.kl_target={stage.kl_target:g} adapts kl_attempt1 by factors, but kl_attempt1 "
-            "is 0. Set it to a first value (the paper: 0.1)."
         )

@@ -221,6 +221,9 @@ class OptimizerSettings:
     epsilon: float = 1e-8
     weight_decay: NonNegative = 0.0  # decoupled (AdamW), multiplied by the learning rate
     clip_norm: NonNegative = 1.0  # largest norm of the gradient; 0: no clipping
+    # A step whose loss, gradient or log-probs are not finite is never taken. "stop": the run stops
+    # and saves what the step learned from (--mode=replay); "skip": it goes on and counts the step.
+    nonfinite: Literal["stop", "skip"] = "stop"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from score_jax.learner.loss.token_logprobs import Written
 from score_jax.learner.micro_batches import accumulate
 from score_jax.learner.settings import LearnerSettings
 from score_jax.rl import kl, losses
-from score_jax.rl.advantages import advantages, standardize
+from score_jax.rl.advantages import advantages, deviation
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
 from score_jax.structs import Batch, Params, SampledLogProbs
 
@@ -105,7 +105,8 @@ def train_step(
       base: with LoRA, the frozen weights that the adapters of state and reference belong to; a
         reference `{}` is then these weights themselves.
 
-    Returns: the new state, and metrics on the device by the names of metrics.jsonl.
+    Returns: the new state, and metrics on the device by the names of metrics.jsonl. Where loss,
+    gradient or log-probs are not finite the new state is the old one, but for its step.
     """
     batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
     return _train_step(*_arguments(state, reference, batch, stage, base), choices=Choices.of(stage))
@@ -168,8 +169,15 @@ def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients
         gradient, state.opt_state, state.params
     )
     rate = optimizer.learning_rate(state.step, coefficients)
-    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
     metrics |= {"grad_norm": _global_norm(gradient), "learning_rate": rate}
+    # A step that is not finite is not taken, so that it can be skipped, or replayed.
+    finite = functools.reduce(
+        jnp.logical_and, [jnp.isfinite(metrics[key]) for key in ("loss", "grad_norm", "logp_gap")]
+    )
+    params = jax.tree.map(lambda p, d: jnp.where(finite, p - rate * d, p), state.params, direction)
+    opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
+    )
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
@@ -219,7 +227,7 @@ def loss_gradient(
         "loss": loss / divisor,
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
         **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
-        **_signal_metrics(batch.reward, advantage_BA, s.samples),
+        **_signal_metrics(batch, advantage_BA, s.samples),
     }
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 
@@ -238,13 +246,20 @@ def _advantages(
     if batch.true_verdict is not None:
         # Added last: neither the bonus nor the discount multiplies it.
         shaped_BA += coefficients.verdict * batch.true_verdict
-    shaped_QGA = shaped_BA.reshape(-1, settings.samples, shaped_BA.shape[1])
-    advantage_QGA = advantages(shaped_QGA, choices.baseline, settings.siblings)
-    if choices.standardize:
-        advantage_QGA = standardize(advantage_QGA)
-    advantage_BA = advantage_QGA.reshape(shaped_BA.shape)
+
+    def compare(shaped_BA):
+        shaped_QGA = shaped_BA.reshape(-1, settings.samples, shaped_BA.shape[1])
+        return advantages(shaped_QGA, choices.baseline, settings.siblings)
+
+    advantage_QGA = compare(shaped_BA)
+    scale_Q1A = deviation(advantage_QGA) if choices.standardize else 1.0
+    advantage_BA = (advantage_QGA / scale_Q1A).reshape(shaped_BA.shape)
     if truncation.masked:
-        advantage_BA = jnp.where(batch.truncated, 0.0, advantage_BA)
+        # Without its reward an attempt still pays for its KL: shaping and baselines are sums, so
+        # the part of the KL is what they make of rewards of 0.
+        kl_QGA = compare(shape(jnp.zeros_like(batch.reward), kl_in_reward_BA, shaping))
+        of_kl_BA = (kl_QGA / scale_Q1A).reshape(shaped_BA.shape)
+        advantage_BA = jnp.where(batch.truncated, of_kl_BA, advantage_BA)
     return advantage_BA
 
 
@@ -294,28 +309,42 @@ def _per_attempt_metrics(batch: Batch, where, kl_BA, entropy_BN) -> dict[str, ja
     tokens_A = jnp.maximum(jnp.sum(length_BA, axis=0), 1.0)
     metrics: dict[str, jax.Array] = {}
     for a in range(attempts):
+        own_B = _own(batch, a)
+        tokens = tokens_A[a] if own_B is None else jnp.where(jnp.any(own_B), tokens_A[a], jnp.nan)
         metrics |= {
-            f"reward/attempt{a + 1}": jnp.mean(batch.reward[:, a]),
-            f"kl/attempt{a + 1}": jnp.mean(kl_BA[:, a]),
-            f"entropy/attempt{a + 1}": jnp.sum(entropy_BA[:, a]) / tokens_A[a],
-            f"length/attempt{a + 1}": jnp.mean(length_BA[:, a]),
-            f"truncated/attempt{a + 1}": jnp.mean(batch.truncated[:, a].astype(jnp.float32)),
+            f"reward/attempt{a + 1}": jnp.mean(batch.reward[:, a], where=own_B),
+            f"kl/attempt{a + 1}": jnp.mean(kl_BA[:, a], where=own_B),
+            f"entropy/attempt{a + 1}": jnp.sum(entropy_BA[:, a]) / tokens,
+            f"length/attempt{a + 1}": jnp.mean(length_BA[:, a], where=own_B),
+            f"truncated/attempt{a + 1}": jnp.mean(
+                batch.truncated[:, a].astype(jnp.float32), where=own_B
+            ),
         }
     return metrics
 
 
-def _signal_metrics(reward_BA, advantage_BA, samples: int) -> dict[str, jax.Array]:
+def _signal_metrics(batch: Batch, advantage_BA, samples: int) -> dict[str, jax.Array]:
     """The learning signal: share of problems whose samples differ in reward; mean |advantage|."""
-    attempts = reward_BA.shape[1]
-    reward_QGA = reward_BA.reshape(-1, samples, attempts)
+    attempts = batch.reward.shape[1]
+    reward_QGA = batch.reward.reshape(-1, samples, attempts)
     mixed_QA = jnp.max(reward_QGA, axis=1) > jnp.min(reward_QGA, axis=1)
     metrics: dict[str, jax.Array] = {}
     for a in range(attempts):
+        own_B = _own(batch, a)
+        own_Q = None if own_B is None else own_B[::samples]
         metrics |= {
-            f"mixed/attempt{a + 1}": jnp.mean(mixed_QA[:, a].astype(jnp.float32)),
-            f"advantage/attempt{a + 1}": jnp.mean(jnp.abs(advantage_BA[:, a])),
+            f"mixed/attempt{a + 1}": jnp.mean(mixed_QA[:, a].astype(jnp.float32), where=own_Q),
+            f"advantage/attempt{a + 1}": jnp.mean(jnp.abs(advantage_BA[:, a]), where=own_B),
         }
     return metrics
+
+
+def _own(batch: Batch, a: int) -> jax.Array | None:
+    """Rows whose attempt of index `a` the policy wrote, [B] bool; None: all.
+
+    The mean of no rows is NaN.
+    """
+    return None if a or batch.given is None else ~batch.given
 
 
 def _global_norm(tree) -> jax.Array:

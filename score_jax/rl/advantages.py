@@ -63,13 +63,14 @@ def none(shaped_QGA: jax.Array) -> jax.Array:
     return shaped_QGA
 
 
-def standardize(advantage_QGA: jax.Array) -> jax.Array:
-    """Divides by the standard deviation over a problem's samples, per attempt (as GRPO does).
+def deviation(advantage_QGA: jax.Array) -> jax.Array:
+    """The standard deviation over a problem's samples, per attempt: `standardize` divides by it.
 
-    Advantages stay 0 where all samples did equally well.  Source: arXiv 2402.03300.
+    Returns: [Q, 1, A]; 1 where all samples did equally well, so that their advantages stay 0.
+    Source: GRPO, arXiv 2402.03300.
     """
     deviation_Q1A = jnp.std(advantage_QGA, axis=1, keepdims=True)
-    return advantage_QGA / jnp.where(deviation_Q1A > 1e-6, deviation_Q1A, 1.0)
+    return jnp.where(deviation_Q1A > 1e-6, deviation_Q1A, 1.0)
 
 
 BASELINES: dict[str, Callable[[jax.Array, int], jax.Array]] = {

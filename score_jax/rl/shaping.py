@@ -76,7 +76,7 @@ def overlong(length_BA: jax.Array, limit: int, window) -> jax.Array:
 class Truncation:
     """What a truncated attempt costs besides its reward, which is 0."""
 
-    masked: bool = False  # its tokens are not learned from
+    masked: bool = False  # its reward is not learned from; its KL is
     penalized: bool = False  # attempts lose `overlong` before they reach the limit
 
 

@@ -269,8 +269,11 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def with_solved(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row of metrics.jsonl with `solved/attemptA`; older runs logged rewards of 0 or 1 alone."""
-    if "changed" not in row or "solved/attempt1" in row:  # nothing is graded in SFT
+    """A row of metrics.jsonl with `solved/attemptA`; older runs logged rewards of 0 or 1 alone.
+
+    Nothing is graded in SFT, whose rows have no `changed` either.
+    """
+    if "changed" not in row or any(key.startswith("solved/attempt") for key in row):
         return row
     rewards = {key: value for key, value in row.items() if key.startswith("reward/attempt")}
     return {**row, **{key.replace("reward", "solved"): value for key, value in rewards.items()}}

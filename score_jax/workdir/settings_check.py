@@ -39,6 +39,7 @@ _FREE = (
     "logging",
     "mesh",
     "memory",
+    "optimizer.nonfinite",
     "rollout.slots",
     "rollout.turn_rows",
     "rollout.shrink",
@@ -64,6 +65,7 @@ _OF_A_RUN = (
     "collected",
     "evaluations",
     "transcripts",
+    "diagnosis",
     "scaling",
     "report",
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from score_jax import batches
+from score_jax import batches, loop
 from score_jax.config.settings import (
     CHOICES,
     CollectSettings,
@@ -33,6 +33,7 @@ IMPLEMENTATIONS = {
     (CollectSettings, "filter"): {**filters.FILTERS, "": None},  # empty: nothing is collected
     (CollectSettings, "learn_first"): filters.LEARN_FIRST,
     (OptimizerSettings, "name"): optimizer.OPTIMIZERS,
+    (OptimizerSettings, "nonfinite"): loop.NONFINITE,
     (ModelSettings, "attention"): attention.ATTENTIONS,
     (MemorySettings, "remat"): transformer.REMAT,
     (CompileSettings, "after_warmup"): compiles.AFTER_WARMUP,

@@ -201,12 +201,74 @@ def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_re
     assert np.any(gradient(STAGE2, only(1, batch), policy)[0] != 0.0)
 
 
-def test_masked_truncated_attempts_have_no_gradient_and_others_the_same_as_before():
+@pytest.mark.parametrize("standardize", [False, True])
+def test_of_masked_truncated_attempts_the_kl_alone_is_learned_and_of_others_the_same_as_before(
+    standardize,
+):
     cut = BATCH.replace(truncated=np.tile([False, True], (ROWS, 1)))
-    stage = dataclasses.replace(STAGE2, truncation="mask")
-    assert np.all(gradient(stage, only(2, cut))[0] == 0.0)
-    np.testing.assert_array_equal(gradient(stage, cut)[0], gradient(STAGE2, only(1, BATCH))[0])
-    np.testing.assert_array_equal(gradient(STAGE2, cut)[0], gradient(STAGE2, BATCH)[0])
+    stage = dataclasses.replace(STAGE2, truncation="mask", bonus=0.0, standardize=standardize)
+    plain = dataclasses.replace(stage, truncation="zero")
+    found, of_kl = gradient(stage, only(2, cut))[0], flat_of_kl(plain, only(2, cut))
+    assert np.linalg.norm(of_kl) > 0.01
+    if not standardize:  # which divides by the deviation of reward and KL together
+        np.testing.assert_allclose(found, of_kl, rtol=1e-4, atol=1e-6)
+    assert np.linalg.norm(found) > 0.01
+    first = gradient(plain, only(1, cut))[0]
+    np.testing.assert_allclose(gradient(stage, cut)[0], first + found, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(gradient(plain, cut)[0], gradient(plain, BATCH)[0])
+    no_kl = dataclasses.replace(stage, **NO_KL)
+    assert np.all(gradient(no_kl, only(2, cut))[0] == 0.0)
+
+
+def flat_of_kl(stage: StageSettings, batch):
+    """The gradient where all attempts earn the same: that of the KL alone."""
+    return gradient(stage, batch.replace(reward=np.ones_like(batch.reward)))[0]
+
+
+def test_with_all_attempts_cut_off_and_masked_the_anchor_holds_as_before():
+    cut = BATCH.replace(truncated=np.ones_like(BATCH.truncated))
+    stage = dataclasses.replace(STAGE1, truncation="mask")
+    found = gradient(stage, cut)[0]
+    np.testing.assert_allclose(found, flat_of_kl(STAGE1, BATCH), rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_of_attempt_1_are_of_the_attempts_that_the_policy_wrote():
+    attempt_BT = BATCH.attempt.copy()
+    attempt_BT[2:][attempt_BT[2:] == 1] = 0  # the second problem's first attempts were given
+    given = BATCH.replace(attempt=attempt_BT, given=np.array([False, False, True, True]))
+    _, metrics = gradient(STAGE2, given)
+    _, own = gradient(STAGE2, jax.tree.map(lambda x: x[:2], BATCH))
+    for key in ("reward", "kl", "entropy", "length", "truncated", "mixed", "advantage"):
+        np.testing.assert_allclose(
+            metrics[f"{key}/attempt1"], own[f"{key}/attempt1"], rtol=1e-5, err_msg=key
+        )
+    _, every = gradient(STAGE2, BATCH)
+    for key in ("reward", "kl", "length"):
+        np.testing.assert_allclose(metrics[f"{key}/attempt2"], every[f"{key}/attempt2"], rtol=1e-5)
+    attempt_BT = np.where(BATCH.attempt == 1, 0, BATCH.attempt)
+    _, none = gradient(STAGE2, BATCH.replace(attempt=attempt_BT, given=np.ones(ROWS, bool)))
+    assert all(np.isnan(v) for k, v in none.items() if k.endswith("/attempt1"))
+    assert all(np.isfinite(v) for k, v in none.items() if not k.endswith("/attempt1"))
+
+
+@pytest.mark.parametrize("bad", ["reward", "logp"])
+def test_a_step_that_is_not_finite_is_not_taken(bad):
+    values = getattr(BATCH, bad).copy()
+    values[BATCH.attempt > 0 if bad == "logp" else ...] = np.inf
+    batch = BATCH.replace(**{bad: values})
+    settings = fakes.learner_settings()
+    before = fakes.params()
+    state, _ = step.train_step(
+        step.init(fakes.params(), settings), fakes.params(seed=1), BATCH, stage=STAGE2
+    )
+    taken = jax.device_get((state.params, state.opt_state))
+    assert np.any(flat(taken[0]) != flat(before))
+    state, metrics = step.train_step(state, fakes.params(seed=1), batch, stage=STAGE2)
+    assert not np.isfinite(metrics["loss"])
+    jax.tree.map(
+        np.testing.assert_array_equal, taken, jax.device_get((state.params, state.opt_state))
+    )
+    assert int(state.step) == 2
 
 
 def test_the_overlong_penalty_lowers_the_reward_of_the_longer_attempts():

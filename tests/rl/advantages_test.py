@@ -51,7 +51,8 @@ def test_no_baseline_leaves_rewards_as_they_are():
 
 def test_standardized_advantages_have_unit_deviation_and_equal_samples_none():
     shaped_QGA = np.array([[[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]]], np.float32)
-    found_QGA = advantages.standardize(advantages.leave_one_out(shaped_QGA))
+    centred_QGA = advantages.leave_one_out(shaped_QGA)
+    found_QGA = centred_QGA / advantages.deviation(centred_QGA)
     np.testing.assert_allclose(np.std(found_QGA[0, :, 0]), 1.0, atol=1e-6)
     np.testing.assert_allclose(found_QGA[0, :, 0], [-(1.5**0.5), 0.0, 1.5**0.5], atol=1e-6)
     np.testing.assert_array_equal(found_QGA[0, :, 1], [0.0, 0.0, 0.0])

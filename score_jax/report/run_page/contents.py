@@ -54,7 +54,7 @@ def of(
         "stages": stages,
         "evaluations": evaluations,
         "further_tests": {test: found for test, found in further.items() if found},
-        "alarms": list(_alarms(plan, by_stage, evaluations, settings["model"]["dtype"])),
+        "alarms": list(_alarms(plan, by_stage, evaluations, settings)),
         "transcripts": _transcripts(folder, evaluations, transcript_characters),
     }
 
@@ -172,7 +172,7 @@ def _alarms(
     plan: Sequence[Mapping[str, Any]],
     by_stage: Mapping[str, Sequence[Mapping[str, Any]]],
     evaluations: Sequence[Mapping[str, Any]],
-    dtype: str,
+    settings: Mapping[str, Any],
 ) -> Iterator[dict[str, str]]:
     base = next((e for e in evaluations if e["name"] == "base"), None)
     if base and base is evaluations[-1]:  # later the alarms of the steps say whether it lasts
@@ -182,10 +182,18 @@ def _alarms(
         name = stage["name"]
         if stage["objective"] != "rl":
             continue
-        found = alarms.of_steps(by_stage[name], dtype)
+        rollout, dtype = settings.get("rollout", {}), settings["model"]["dtype"]
+        problems = rollout.get("problems_per_step", 16)
+        found = alarms.of_steps(
+            by_stage[name],
+            dtype,
+            stage=settings["stages"][name],
+            samples=problems * rollout.get("samples_per_problem", 4),
+            problems=problems,
+        )
         own = [e for e in evaluations if e["stage"] == name]
         if base and own:
-            found += alarms.of_evaluations(base, own[-1])
+            found += alarms.of_evaluations(base, own[-1], ended=not own[-1]["within"])
         for alarm in found:
             yield {"stage": name, "what": alarm.what, "advice": alarm.advice}
 
