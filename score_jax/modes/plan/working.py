@@ -1,0 +1,197 @@
+"""What rollout, update and evaluation hold beside weights and optimizer, by arithmetic.
+
+    update(n), rollout(n), evaluation(n)   -> {term: bytes}, at the moment that needs most
+
+`Numbers` are those of one device. A program passes through phases, and only one of them is at its
+peak: an update's backward pass holds a layer's recomputed values, its loop over the vocabulary a
+chunk's logits. Each phase is a dict of terms, and the largest is returned.
+
+How many arrays of a kind are alive together is read from XLA's buffer assignment on a CPU, and
+tests compare the sums with its `memory_analysis`. Products of bfloat16 are computed in float32
+where the device has no such units (`converts`): their factors then exist in float32 too.
+"""
+
+import dataclasses
+
+FLOAT32 = 4
+Terms = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """A config on one device; sizes in elements where they are not bytes."""
+
+    layers: int
+    width: int  # D
+    heads: int  # with kv_heads, mlp and vocabulary: this device's share along `tensor`
+    kv_heads: int
+    head_width: int
+    mlp: int
+    vocabulary: int
+    tied: bool
+    bytes: int  # of a value of model.dtype
+    converts: bool
+    by_head: bool  # the cache's layout, and a second head for a tied model: on CPUs
+    shards: int  # devices over which the trained weights are split along `fsdp`
+    trained: float  # bytes of the trained weights on this device, float32
+    adapters: bool  # they are adapters of frozen weights
+    # The update.
+    rows: int  # of a micro-batch
+    columns: int  # T
+    written: int  # columns of a row that the policy may write
+    parts: int  # micro-batches
+    remat: str
+    chunk: int  # tokens projected to the vocabulary at once
+    pairs: int  # scores of a head in a row; 0: a kernel that keeps none
+    # The rollout.
+    problems: int
+    slots: int
+    prompt: int  # tokens
+    fed: int  # tokens of the longest turn between two attempts
+    turn_rows: int
+    # Evaluation.
+    test_slots: int
+    test_columns: int
+
+    @property
+    def layer(self) -> int:
+        """Weights of a layer."""
+        heads = 2 * (self.heads + self.kv_heads) * self.head_width
+        return self.width * (heads + 3 * self.mlp)
+
+    @property
+    def head(self) -> int:
+        """Weights of the projection to the vocabulary."""
+        return self.vocabulary * self.width
+
+    @property
+    def all(self) -> int:
+        """Weights of a model, without norms and biases."""
+        return self.layers * self.layer + self.head * (1 if self.tied else 2)
+
+    @property
+    def token(self) -> int:
+        """Bytes of a token in the cache."""
+        return 2 * self.layers * self.kv_heads * self.head_width * self.bytes
+
+
+def update(n: Numbers) -> Terms:
+    """Of the train step; the log-probs before it hold less."""
+    tokens = n.rows * n.columns
+    stacked = n.layers * tokens
+    cast = not n.adapters and n.bytes < FLOAT32  # frozen weights are stored in model.dtype already
+    found: Terms = {
+        # Of one micro-batch and, with several, their sum.
+        "gradients": n.trained * (2 if n.parts > 1 else 1),
+        # Frozen weights are stored in model.dtype already.
+        "weights in model.dtype": n.trained / FLOAT32 * n.bytes if cast else 0,
+        "layers' inputs": n.layers * _kept(n),
+    }
+    if n.shards > 1:  # of this layer and the next
+        found["gathered weights"] = 2 * n.layer * n.bytes
+    if n.converts:
+        found["float32 copies"] = FLOAT32 * (n.layers * n.layer + n.head + stacked * n.width)
+    return _largest(found, _backward(n, tokens), _vocabulary(n, tokens))
+
+
+def _kept(n: Numbers) -> float:
+    """Bytes that the backward pass keeps of a layer's forward pass.
+
+    The counts are those of jax's residuals of a layer (a test counts them): norms and rotations
+    keep float32, and products of adapters count as no product for memory.remat=products.
+    """
+    tokens = n.rows * n.columns
+    queries, keys = n.heads * n.head_width, n.kv_heads * n.head_width
+    if n.remat == "none":
+        narrow = n.bytes < FLOAT32
+        norms = 2 if n.adapters else 4  # times the width, in float32
+        mine = 6 * n.mlp + 6 * n.width + 3 * queries + 3.5 * keys
+        if narrow:
+            norms += 0.5 * queries / n.width
+            mine += n.mlp + 6 * n.width if n.adapters else 0
+        weights = _scores(n) * (1.5 if narrow else 1)
+        return tokens * (mine * n.bytes + norms * n.width * FLOAT32) + weights
+    kept = n.width
+    if n.remat == "products" and not (n.adapters and n.bytes < FLOAT32):
+        kept += queries + n.width + 2 * keys + 2 * n.mlp
+    return tokens * kept * n.bytes
+
+
+def _scores(n: Numbers) -> float:
+    """Bytes of the weights of attention in one layer."""
+    return n.rows * n.heads * n.pairs * FLOAT32
+
+
+def _backward(n: Numbers, tokens: int) -> Terms:
+    """While the backward pass is in one layer, whose values it has recomputed."""
+    heads = (n.heads + n.kv_heads) * n.head_width
+    recomputed = {"full": 3 * n.mlp + 4 * n.width + 2 * heads, "products": n.mlp + 2 * n.width}
+    return {
+        "attention scores": _scores(n) * (1 if n.remat != "none" else 0.75),
+        "values of a layer": tokens * n.bytes * (recomputed.get(n.remat, 0) + 3 * n.mlp),
+    }
+
+
+def _vocabulary(n: Numbers, tokens: int) -> Terms:
+    """While the loop over the vocabulary is at a chunk of tokens."""
+    size = n.rows * min(max(1, n.chunk // n.rows), n.written)
+    hidden = (tokens + 3 * n.rows * n.written) * n.width * n.bytes
+    head = 0 if n.adapters else 2 * n.head * FLOAT32 / n.shards
+    return {"logits": 5 * size * n.vocabulary * FLOAT32 + hidden + head}
+
+
+def _largest(always: Terms, *phases: Terms) -> Terms:
+    """The terms of the phase that needs most."""
+    most = max(phases, key=lambda phase: sum(phase.values()))
+    return {name: always.get(name, 0) + most.get(name, 0) for name in {**always, **most}}
+
+
+def rollout(n: Numbers) -> Terms:
+    """Of sampling a step's episodes."""
+    found: Terms = {
+        "decode weights": _decode_weights(n),
+        "cache": n.slots * n.columns * n.token,
+    }
+    if n.converts:
+        found["float32 copies"] = _converted(n, n.slots, n.columns, n.turn_rows)
+    prompts = n.problems * n.prompt
+    queued = prompts * n.token if n.slots < n.problems else 0  # kept until the queue is empty
+    scores = n.problems * n.heads * n.prompt**2 * FLOAT32
+    prefill = {
+        "prompts' cache": 2 * prompts * n.token,
+        "prompts' attention": 2 * scores + prompts * n.bytes * (3 * n.mlp + 4 * n.width),
+    }
+    return _largest(found, prefill, {"prompts' cache": queued, **_turn(n, n.turn_rows, n.columns)})
+
+
+def evaluation(n: Numbers) -> Terms:
+    """Of decoding test problems."""
+    rows = max(1, n.test_slots // 32)
+    found: Terms = {
+        "decode weights": n.all * n.bytes + (n.head * n.bytes if n.by_head and n.tied else 0),
+        "cache": n.test_slots * n.test_columns * n.token,
+    }
+    if n.converts:
+        found["float32 copies"] = _converted(n, n.test_slots, n.test_columns, rows)
+    return _largest(found, _turn(n, rows, n.test_columns))
+
+
+def _decode_weights(n: Numbers) -> float:
+    """Each device, or each group of devices along `tensor`, decodes with a whole model."""
+    second_head = n.head * n.bytes if n.by_head and n.tied else 0
+    if n.bytes == FLOAT32 and n.shards == 1:  # embedding and head are the trained ones
+        return n.layers * n.layer * n.bytes + second_head
+    return n.all * n.bytes + second_head
+
+
+def _turn(n: Numbers, rows: int, columns: int) -> Terms:
+    """While `rows` slots are fed what comes between two attempts."""
+    chunk = n.heads * n.fed * columns * FLOAT32 + n.fed * n.bytes * (3 * n.mlp + 4 * n.width)
+    step = n.slots * n.vocabulary * FLOAT32
+    return {"turn": max(rows * (chunk + columns * n.token), 2 * step)}
+
+
+def _converted(n: Numbers, slots: int, columns: int, rows: int) -> float:
+    """Weights, and the cache while rows of it are replaced, in float32 or copied."""
+    cache = slots * columns * n.token
+    return FLOAT32 * (n.layers * n.layer + n.head) + cache * (2.8 if rows > 1 else 1.4)
