@@ -90,7 +90,11 @@ def update(n: Numbers) -> Terms:
     if n.shards > 1:  # of this layer and the next
         found["gathered weights"] = 2 * n.layer * n.bytes
     if n.converts:
-        found["float32 copies"] = FLOAT32 * (n.layers * n.layer + n.head + stacked * n.width)
+        layers = 0 if n.adapters else n.layers * n.layer  # adapters' products take bfloat16 itself
+        kept = n.width
+        if n.remat == "none":  # factors of products that all layers keep
+            kept += 3 * n.mlp + n.heads * n.pairs / n.columns
+        found["float32 copies"] = FLOAT32 * (layers + n.head + stacked * kept)
     return _largest(found, _backward(n, tokens), _vocabulary(n, tokens))
 
 
@@ -109,8 +113,7 @@ def _kept(n: Numbers) -> float:
         if narrow:
             norms += 0.5 * queries / n.width
             mine += n.mlp + 6 * n.width if n.adapters else 0
-        weights = _scores(n) * (1.5 if narrow else 1)
-        return tokens * (mine * n.bytes + norms * n.width * FLOAT32) + weights
+        return tokens * (mine * n.bytes + norms * n.width * FLOAT32) + _scores(n)
     kept = n.width
     if n.remat == "products" and not (n.adapters and n.bytes < FLOAT32):
         kept += queries + n.width + 2 * keys + 2 * n.mlp
@@ -118,18 +121,23 @@ def _kept(n: Numbers) -> float:
 
 
 def _scores(n: Numbers) -> float:
-    """Bytes of the weights of attention in one layer."""
-    return n.rows * n.heads * n.pairs * FLOAT32
+    """Bytes of the weights of attention in one layer: float32, and bfloat16 for their product."""
+    return n.rows * n.heads * n.pairs * FLOAT32 * (1.5 if n.bytes < FLOAT32 else 1)
 
 
 def _backward(n: Numbers, tokens: int) -> Terms:
     """While the backward pass is in one layer, whose values it has recomputed."""
     heads = (n.heads + n.kv_heads) * n.head_width
-    recomputed = {"full": 3 * n.mlp + 4 * n.width + 2 * heads, "products": n.mlp + 2 * n.width}
-    return {
-        "attention scores": _scores(n) * (1 if n.remat != "none" else 0.75),
-        "values of a layer": tokens * n.bytes * (recomputed.get(n.remat, 0) + 3 * n.mlp),
-    }
+    # Of the MLP's width: three values and their gradients. An adapted weight has two products,
+    # in float32, and their sum.
+    mlp = 13 * n.mlp * FLOAT32 if n.adapters else 6 * n.mlp * n.bytes
+    others = 4 * n.width + 2 * heads
+    if n.remat == "none":  # all are kept already, but for gradients
+        return {"values of a layer": tokens * mlp / 2 + 0.75 * _scores(n)}
+    if n.remat == "products":
+        others -= n.width + heads
+        mlp -= 0 if n.adapters else 2 * n.mlp * n.bytes
+    return {"attention scores": _scores(n), "values of a layer": tokens * (mlp + others * n.bytes)}
 
 
 def _vocabulary(n: Numbers, tokens: int) -> Terms:
@@ -179,7 +187,9 @@ def evaluation(n: Numbers) -> Terms:
 def _decode_weights(n: Numbers) -> float:
     """Each device, or each group of devices along `tensor`, decodes with a whole model."""
     second_head = n.head * n.bytes if n.by_head and n.tied else 0
-    if n.bytes == FLOAT32 and n.shards == 1:  # embedding and head are the trained ones
+    if n.shards == 1 and (
+        n.bytes == FLOAT32 or n.adapters
+    ):  # the embedding is the one that is there
         return n.layers * n.layer * n.bytes + second_head
     return n.all * n.bytes + second_head
 
@@ -194,4 +204,6 @@ def _turn(n: Numbers, rows: int, columns: int) -> Terms:
 def _converted(n: Numbers, slots: int, columns: int, rows: int) -> float:
     """Weights, and the cache while rows of it are replaced, in float32 or copied."""
     cache = slots * columns * n.token
+    if n.adapters:  # their products take bfloat16 itself
+        return FLOAT32 * n.head + cache * (2.4 if rows > 1 else 0.6)
     return FLOAT32 * (n.layers * n.layer + n.head) + cache * (2.8 if rows > 1 else 1.4)
