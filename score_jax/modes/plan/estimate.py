@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.bench import flops as bench_flops
+from score_jax.evaluation import shading
 from score_jax.experiment import GREEDY, Experiment
 from score_jax.learner.loss import token_logprobs
 from score_jax.model import attention
@@ -30,6 +31,7 @@ from score_jax.runtime import sharding
 STAYS, ROLLOUT, UPDATE, EVALUATION, RESTORE = "stays", "rollout", "update", "evaluation", "restore"
 PROGRAMS = (ROLLOUT, UPDATE, EVALUATION, RESTORE)
 
+_MANY = 10_000  # problems: evaluation.problems=0 is all of them
 _FSDP = "mesh.fsdp over more devices"
 _PARTS = "more memory.micro_batches"
 _PROMPTS = "more devices under mesh.data or mesh.fsdp; shorter max_prompt_tokens"
@@ -162,6 +164,7 @@ def numbers(shapes: Shapes) -> Numbers:
         turn_rows=min(s.rollout.turn_rows or max(1, slots // 16), slots),
         test_slots=-(-e.evaluation_rows(s.evaluation.batch) // shards),
         test_columns=test.row_tokens(s.rollout.max_prompt_tokens),
+        shaded_rows=-(-shading.rows_of(s.evaluation.problems or _MANY) // shards),
     )
 
 

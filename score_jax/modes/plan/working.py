@@ -52,6 +52,7 @@ class Numbers:
     # Evaluation.
     test_slots: int
     test_columns: int
+    shaded_rows: int  # of an evaluation, whose log-probs the run page shows
 
     @property
     def layer(self) -> int:
@@ -78,23 +79,21 @@ class Numbers:
 def update(n: Numbers) -> Terms:
     """Of the train step; the log-probs before it hold less."""
     tokens = n.rows * n.columns
-    stacked = n.layers * tokens
-    cast = not n.adapters and n.bytes < FLOAT32  # frozen weights are stored in model.dtype already
-    found: Terms = {
-        # Of one micro-batch and, with several, their sum.
-        "gradients": n.trained * (2 if n.parts > 1 else 1),
-        # Frozen weights are stored in model.dtype already.
-        "weights in model.dtype": n.trained / FLOAT32 * n.bytes if cast else 0,
-        "layers' inputs": n.layers * _kept(n),
-    }
-    if n.shards > 1:  # of this layer and the next
-        found["gathered weights"] = 2 * n.layer * n.bytes
+    found: Terms = {"layers' inputs": n.layers * _kept(n)}
+    if n.remat == "none":  # XLA copies one of the MLP's values of all layers
+        found["layers' inputs"] += n.layers * tokens * n.mlp * n.bytes
+    if not n.adapters and n.bytes < FLOAT32:  # frozen weights are stored in model.dtype already
+        # And their gradients, before they become float32; where products convert, they are that.
+        copies = 1 if n.converts else 2
+        found["weights in model.dtype"] = copies * n.trained / FLOAT32 * n.bytes
+    if n.shards > 1:  # of this layer and the next; the embedding and its gradient
+        found["gathered weights"] = 2 * (n.layer + n.head) * n.bytes
     if n.converts:
         layers = 0 if n.adapters else n.layers * n.layer  # adapters' products take bfloat16 itself
         kept = n.width
         if n.remat == "none":  # factors of products that all layers keep
             kept += 3 * n.mlp + n.heads * n.pairs / n.columns
-        found["float32 copies"] = FLOAT32 * (layers + n.head + stacked * kept)
+        found["float32 copies"] = FLOAT32 * (layers + n.head + n.layers * tokens * kept)
     return _largest(found, _backward(n, tokens), _vocabulary(n, tokens))
 
 
@@ -130,22 +129,35 @@ def _backward(n: Numbers, tokens: int) -> Terms:
     heads = (n.heads + n.kv_heads) * n.head_width
     # Of the MLP's width: three values and their gradients. An adapted weight has two products,
     # in float32, and their sum.
-    mlp = 13 * n.mlp * FLOAT32 if n.adapters else 6 * n.mlp * n.bytes
-    others = 4 * n.width + 2 * heads
+    wide = FLOAT32 if n.adapters or n.converts else n.bytes
+    mlp, others = n.mlp * wide * (13 if n.adapters else 6), 6 * n.width + 2 * heads
+    found = {"gradients": n.trained + _summed(n) + (_head_gradient(n) if n.tied else 0)}
     if n.remat == "none":  # all are kept already, but for gradients
-        return {"values of a layer": tokens * mlp / 2 + 0.75 * _scores(n)}
+        return found | {"values of a layer": tokens * mlp * 2 / 3 + _scores(n)}
     if n.remat == "products":
         others -= n.width + heads
-        mlp -= 0 if n.adapters else 2 * n.mlp * n.bytes
-    return {"attention scores": _scores(n), "values of a layer": tokens * (mlp + others * n.bytes)}
+        mlp -= 0 if n.adapters else 2 * n.mlp * wide
+    values = tokens * (mlp + others * n.bytes)
+    return found | {"attention scores": _scores(n), "values of a layer": values}
 
 
 def _vocabulary(n: Numbers, tokens: int) -> Terms:
-    """While the loop over the vocabulary is at a chunk of tokens."""
+    """While the loop over the vocabulary is at a chunk of tokens: its logits, five times."""
     size = n.rows * min(max(1, n.chunk // n.rows), n.written)
     hidden = (tokens + 3 * n.rows * n.written) * n.width * n.bytes
-    head = 0 if n.adapters else 2 * n.head * FLOAT32 / n.shards
-    return {"logits": 5 * size * n.vocabulary * FLOAT32 + hidden + head}
+    return {
+        "gradients": _summed(n) + 2 * _head_gradient(n),  # of the chunk, and of those before
+        "logits": 5 * size * n.vocabulary * FLOAT32 + hidden,
+    }
+
+
+def _summed(n: Numbers) -> float:
+    """The sum of the gradients of the micro-batches before this one."""
+    return n.trained if n.parts > 1 else 0
+
+
+def _head_gradient(n: Numbers) -> float:
+    return 0 if n.adapters else n.head * FLOAT32 / n.shards
 
 
 def _largest(always: Terms, *phases: Terms) -> Terms:
@@ -173,15 +185,32 @@ def rollout(n: Numbers) -> Terms:
 
 
 def evaluation(n: Numbers) -> Terms:
-    """Of decoding test problems."""
+    """Of decoding test problems, or of the log-probs that the run page shows of the first rows."""
     rows = max(1, n.test_slots // 32)
-    found: Terms = {
+    decoding: Terms = {
         "decode weights": n.all * n.bytes + (n.head * n.bytes if n.by_head and n.tied else 0),
         "cache": n.test_slots * n.test_columns * n.token,
     }
     if n.converts:
-        found["float32 copies"] = _converted(n, n.test_slots, n.test_columns, rows)
-    return _largest(found, _turn(n, rows, n.test_columns))
+        decoding["float32 copies"] = _converted(n, n.test_slots, n.test_columns, rows)
+    decoding = _largest(decoding, _turn(n, rows, n.test_columns))
+    shading = _log_probs(n, n.shaded_rows, n.test_columns)
+    return max(decoding, shading, key=lambda terms: sum(terms.values()))
+
+
+def _log_probs(n: Numbers, rows: int, columns: int) -> Terms:
+    """Of the log-probs of whole rows, without a gradient."""
+    tokens, cast = rows * columns, not n.adapters and n.bytes < FLOAT32
+    mlp = 5 if n.adapters else 3
+    return {
+        "weights in model.dtype": n.trained / FLOAT32 * n.bytes if cast else 0,
+        "gathered weights": 2 * n.layer * n.bytes if n.shards > 1 else 0,
+        "float32 copies": FLOAT32 * (n.layers * n.layer + n.head) if n.converts else 0,
+        "values of a layer": max(
+            tokens * n.bytes * (mlp * n.mlp + 4 * n.width),
+            rows * n.heads * (n.pairs / n.columns * columns) * FLOAT32,
+        ),
+    }
 
 
 def _decode_weights(n: Numbers) -> float:
@@ -206,4 +235,5 @@ def _converted(n: Numbers, slots: int, columns: int, rows: int) -> float:
     cache = slots * columns * n.token
     if n.adapters:  # their products take bfloat16 itself
         return FLOAT32 * n.head + cache * (2.4 if rows > 1 else 0.6)
-    return FLOAT32 * (n.layers * n.layer + n.head) + cache * (2.8 if rows > 1 else 1.4)
+    head = n.head * (FLOAT32 + n.bytes)
+    return FLOAT32 * n.layers * n.layer + head + cache * (2.8 if rows > 1 else 1.4)

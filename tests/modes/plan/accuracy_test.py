@@ -57,7 +57,7 @@ def planned(folder, model: str = "medium", **changed: Any) -> shapes.Shapes:
         ),
         rollout=dataclasses.replace(s.rollout, **(rows | lengths | rollout)),
         memory=MemorySettings(**({"micro_batches": 4, "remat": "full", "widths": 1} | memory)),
-        evaluation=dataclasses.replace(s.evaluation, batch=16),
+        evaluation=dataclasses.replace(s.evaluation, batch=16, problems=64),
         mesh=MeshSettings(data=1, fsdp=1, tensor=1),
     )
     return shapes.of_config(s, sharding.make_mesh(1, 1, 1, jax.devices()[:1]))

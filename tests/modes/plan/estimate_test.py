@@ -60,7 +60,9 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     split = MATRICES // 8 + NORMS
     assert found["weights"] == found["reference"] == 4 * split
     assert found["optimizer"] == 2 * 4 * split + 4  # and a count
-    assert found["gradients"] == 2 * found["weights"]  # of a part, and their sum
+    # Of a part, and their sum; and the head's, which is added to the embedding's.
+    assert found["gradients"] == 2 * found["weights"] + 256_000 * 2304 * 4 // 8
+    assert found["weights in model.dtype"] == found["weights"]  # and their gradients, of 2 bytes
     assert found["decode weights"] == 2 * MATRICES // 2
     token = 2 * 26 * 2 * 256 * 2  # keys and values of half the heads, bfloat16
     assert found["cache"] == 3 * columns * token
@@ -77,8 +79,9 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     ends = [min(columns, size * n) for n in (1, 2, 3, 4)]
     pairs = sum((end - size * n) * end for n, end in enumerate(ends))
     assert found["attention scores"] == 16 * 4 * pairs * (4 + 2)
-    assert found["values of a layer"] == tokens * 2 * (6 * 4608 + 4 * 2304 + 2 * (4 + 2) * 256)
-    assert found["gathered weights"] == 2 * LAYER // 2 * 2
+    assert found["values of a layer"] == tokens * 2 * (6 * 4608 + 6 * 2304 + 2 * (4 + 2) * 256)
+    # Of two layers; the embedding and its gradient.
+    assert found["gathered weights"] == 2 * (LAYER + 256_000 * 2304) // 2 * 2
     assert "logits" not in found  # less than a layer's values: 64 tokens at a time
     assert "float32 copies" not in found
 
@@ -100,14 +103,17 @@ def test_factored_moments_are_small_and_lie_on_all_chips():
 
 
 def test_logits_are_those_of_the_chunk_that_an_update_chooses():
-    terms, what = planned("v5e:4x4", settings(memory={"chunk": 0, "micro_batches": 32}))
+    lengths = {"max_prompt_tokens": 100, "max_attempt_tokens": 200}
+    memory = {"chunk": 0, "micro_batches": 32}
+    terms, what = planned("v5e:4x4", settings(memory=memory, rollout=lengths))
     chosen = token_logprobs.chunk_tokens(0, what.experiment.model)
     assert chosen == 256  # a large vocabulary, in a model wider than 512
     found = {term.name: term.bytes for term in terms if term.when == UPDATE}
-    columns = what.experiment.columns
-    hidden = (columns + 3 * 2048) * 2304 * 2  # of one row, before and after its written columns
-    head = 2 * 256_000 * 2304 * 4 // 16  # its gradient, of a chunk and summed
-    assert found["logits"] == 5 * 256 * 256_000 * 4 + hidden + head
+    hidden = (what.experiment.columns + 3 * 400) * 2304 * 2  # of one row; written are 400 columns
+    assert found["logits"] == 5 * 256 * 256_000 * 4 + hidden
+    trained = {term.name: term.bytes for term in terms if term.when == STAYS}["weights"]
+    head = 256_000 * 2304 * 4 // 16
+    assert found["gradients"] == trained + 2 * head  # summed so far; of this chunk and before it
     narrow = dataclasses.replace(what.experiment.model, width=128)
     assert token_logprobs.chunk_tokens(0, narrow) == 64  # half its width
     assert token_logprobs.chunk_tokens(0, dataclasses.replace(narrow, vocab_size=2**14)) == 256
