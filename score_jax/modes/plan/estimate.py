@@ -149,7 +149,7 @@ def numbers(shapes: Shapes) -> Numbers:
         by_head=e.platform == "cpu",
         shards=e.mesh.shape["fsdp"],
         trained=device_bytes(shapes.state.params),
-        adapters=e.base is not None,
+        rank=s.model.lora.rank,
         rows=-(-s.rollout.rows // (shards * split.parts)),
         columns=columns,
         written=min(s.rollout.attempts * s.rollout.max_attempt_tokens, columns),

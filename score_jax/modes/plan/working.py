@@ -34,7 +34,7 @@ class Numbers:
     by_head: bool  # the cache's layout, and a second head for a tied model: on CPUs
     shards: int  # devices over which the trained weights are split along `fsdp`
     trained: float  # bytes of the trained weights on this device, float32
-    adapters: bool  # they are adapters of frozen weights
+    rank: int  # of adapters of frozen weights, where those are trained; else 0
     # The update.
     rows: int  # of a micro-batch
     columns: int  # T
@@ -53,6 +53,11 @@ class Numbers:
     test_slots: int
     test_columns: int
     shaded_rows: int  # of an evaluation, whose log-probs the run page shows
+
+    @property
+    def adapters(self) -> bool:
+        """Whether adapters are trained."""
+        return self.rank > 0
 
     @property
     def layer(self) -> int:
@@ -105,17 +110,19 @@ def _kept(n: Numbers) -> float:
     """
     tokens = n.rows * n.columns
     queries, keys = n.heads * n.head_width, n.kv_heads * n.head_width
+    narrow, down = n.bytes < FLOAT32, 7 * n.rank  # what the seven adapters make narrow
     if n.remat == "none":
-        narrow = n.bytes < FLOAT32
         norms = 2 if n.adapters else 4  # times the width, in float32
-        mine = 6 * n.mlp + 6 * n.width + 3 * queries + 3.5 * keys
+        mine = 6 * n.mlp + 6 * n.width + 3 * queries + 3.5 * keys + down
         if narrow:
             norms += 0.5 * queries / n.width
             mine += n.mlp + 6 * n.width if n.adapters else 0
         return tokens * (mine * n.bytes + norms * n.width * FLOAT32) + _scores(n)
     kept = n.width
-    if n.remat == "products" and not (n.adapters and n.bytes < FLOAT32):
-        kept += queries + n.width + 2 * keys + 2 * n.mlp
+    if n.remat == "products":
+        kept += down
+        if not (n.adapters and narrow):  # an adapted weight has two products
+            kept += (2 if n.adapters else 1) * (queries + n.width + 2 * keys + 2 * n.mlp)
     return tokens * kept * n.bytes
 
 
@@ -133,10 +140,11 @@ def _backward(n: Numbers, tokens: int) -> Terms:
     mlp, others = n.mlp * wide * (13 if n.adapters else 6), 6 * n.width + 2 * heads
     found = {"gradients": n.trained + _summed(n) + (_head_gradient(n) if n.tied else 0)}
     if n.remat == "none":  # all are kept already, but for gradients
-        return found | {"values of a layer": tokens * mlp * 2 / 3 + _scores(n)}
+        return found | {"values of a layer": tokens * mlp * 2 / 3 + 1.75 * _scores(n)}
     if n.remat == "products":
         others -= n.width + heads
-        mlp -= 0 if n.adapters else 2 * n.mlp * wide
+        if not n.adapters:
+            mlp -= 2 * n.mlp * wide
     values = tokens * (mlp + others * n.bytes)
     return found | {"attention scores": _scores(n), "values of a layer": values}
 
@@ -225,7 +233,7 @@ def _decode_weights(n: Numbers) -> float:
 
 def _turn(n: Numbers, rows: int, columns: int) -> Terms:
     """While `rows` slots are fed what comes between two attempts."""
-    chunk = n.heads * n.fed * columns * FLOAT32 + n.fed * n.bytes * (3 * n.mlp + 4 * n.width)
+    chunk = 1.5 * n.heads * n.fed * columns * FLOAT32 + n.fed * n.bytes * (3 * n.mlp + 4 * n.width)
     step = n.slots * n.vocabulary * FLOAT32
     return {"turn": max(rows * (chunk + columns * n.token), 2 * step)}
 

@@ -136,7 +136,7 @@ def test_the_largest_terms_of_what_does_not_fit_each_say_what_to_change():
     terms, _ = planned("v5e:4x4", whole)
     assert estimate.needed(terms)["rollout"] > chips.CHIPS["v5e"].usable_bytes
     largest = estimate.largest(terms, "rollout")
-    assert [term.name for term in largest] == ["cache", "decode weights", "optimizer"]
+    assert [term.name for term in largest] == ["cache", "decode weights", "prompts' cache"]
     assert "rollout.slots" in largest[0].advice
     assert all(term.advice for term in terms)
 
