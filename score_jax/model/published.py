@@ -41,6 +41,12 @@ _GEMMA1_2B = {
     "intermediate_size": 16_384,
     "max_position_embeddings": 8192,
 }
+_LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _LLAMA31_8B = {
     "model_type": "llama",
     "vocab_size": 128_256,
@@ -52,20 +58,14 @@ _LLAMA31_8B = {
     "max_position_embeddings": 131_072,
     "rms_norm_eps": 1e-5,
     "rope_theta": 500_000.0,
-    "rope_scaling": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    },
+    "rope_scaling": _LLAMA3_SCALING | {"factor": 8.0},
 }
 _LLAMA32_1B = _LLAMA31_8B | {
     "hidden_size": 2048,
     "num_hidden_layers": 16,
     "head_dim": 64,
     "intermediate_size": 8192,
-    "rope_scaling": _LLAMA31_8B["rope_scaling"] | {"factor": 32.0},
+    "rope_scaling": _LLAMA3_SCALING | {"factor": 32.0},
     "tie_word_embeddings": True,
 }
 _SMOLLM2_135M = {

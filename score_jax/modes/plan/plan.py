@@ -48,6 +48,8 @@ def plan(settings: Settings, where: Machine, *, compile: bool = False) -> None:
     for line in advise.room(planned, usable):
         print(f"  {line}")
     print(f"\nIt fits {where.rented_as}{_spare(needed[worst] / usable)}, by arithmetic.")
+    if where.topology:
+        print(f"The TPU's compiler checks it with --topology={where.rented_as}, in some minutes.")
 
 
 def _sizes(settings: Settings, where: Machine) -> Sizes:

@@ -94,10 +94,11 @@ def update(n: Numbers) -> Terms:
     if n.shards > 1:  # of this layer and the next; the embedding and its gradient
         found["gathered weights"] = 2 * (n.layer + n.head) * n.bytes
     if n.converts:
-        layers = 0 if n.adapters else n.layers * n.layer  # adapters' products take bfloat16 itself
-        kept = n.width
+        # Adapters' products take bfloat16 itself.
+        layers, mlp = (0, 0) if n.adapters else (n.layers * n.layer, n.mlp)
+        kept = float(n.width)
         if n.remat == "none":  # factors of products that all layers keep
-            kept += 3 * n.mlp + n.heads * n.pairs / n.columns
+            kept += 3 * mlp + n.heads * n.pairs / n.columns
         found["float32 copies"] = FLOAT32 * (layers + n.head + n.layers * tokens * kept)
     return _largest(found, _backward(n, tokens), _vocabulary(n, tokens))
 
@@ -112,7 +113,7 @@ def _kept(n: Numbers) -> float:
     queries, keys = n.heads * n.head_width, n.kv_heads * n.head_width
     narrow, down = n.bytes < FLOAT32, 7 * n.rank  # what the seven adapters make narrow
     if n.remat == "none":
-        norms = 2 if n.adapters else 4  # times the width, in float32
+        norms = 2.0 if n.adapters else 4.0  # times the width, in float32
         mine = 6 * n.mlp + 6 * n.width + 3 * queries + 3.5 * keys + down
         if narrow:
             norms += 0.5 * queries / n.width
@@ -185,7 +186,7 @@ def rollout(n: Numbers) -> Terms:
     prompts = n.problems * n.prompt
     queued = prompts * n.token if n.slots < n.problems else 0  # kept until the queue is empty
     scores = n.problems * n.heads * n.prompt**2 * FLOAT32
-    prefill = {
+    prefill: Terms = {
         "prompts' cache": 2 * prompts * n.token,
         "prompts' attention": 2 * scores + prompts * n.bytes * (3 * n.mlp + 4 * n.width),
     }

@@ -159,6 +159,7 @@ def test_every_config_is_answered_for_every_kind_of_device_at_once(config, capsy
             said = capsys.readouterr().out
             assert re.search(r"rollout.slots up to \d+ \(now", said)
             assert "memory.micro_batches from" in said and "by arithmetic.\n" in said
+            assert ("--topology=" in said) == device.startswith("v")
         assert time.process_time() - started <= 2
         for term in ("rollout", "update", "evaluation", "restore", "weights", "cache", "share of"):
             assert term in said
