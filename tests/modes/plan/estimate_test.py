@@ -200,3 +200,21 @@ def test_what_a_layer_keeps_is_what_jax_keeps(remat, rank, dtype):
         if x.shape[0] == n.layers and x.shape[1] in (n.rows, n.rows * n.columns)  # not weights
     )
     assert working._kept(n) * n.layers == pytest.approx(found, rel=0.06)
+
+
+# GiB of rollout, update and code on each chip, by the TPU's compiler: docstrings of the configs.
+COMPILED = {
+    "math_gemma2_2b": (13.60, 10.90, 0.79),
+    "math_gemma2_9b": (47.56, 27.47, 1.44),
+    "math_llama31_8b": (42.29, 25.84, 1.50),
+    "mbpp_gemma2_9b": (41.80, 26.07, 1.26),
+}
+
+
+@pytest.mark.parametrize("name", flagships.PLANNED)
+def test_the_plans_that_were_compiled_are_near(name):
+    terms, _ = planned(flagships.PLANNED[name], flagships.settings(name))
+    rollout, update, code = COMPILED[name]
+    needed = estimate.needed(terms)
+    for program, size in (("rollout", rollout - code), ("update", update - code)):
+        assert -0.12 <= needed[program] / chips.GIB / size - 1 <= 0.06, program

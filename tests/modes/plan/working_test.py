@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 
 from score_jax import jsonfiles
+from score_jax.bench.workloads import (
+    GEMMA2_2B,
+    INSTRUCTION_TOKENS,
+    PROMPT_TOKENS,
+    SMOLLM2_135M,
+)
 from score_jax.config.settings import LoraSettings, MemorySettings, MeshSettings
 from score_jax.experiment import GREEDY
-from score_jax.modes.plan import compiled, estimate, shapes
+from score_jax.learner.loss import token_logprobs
+from score_jax.modes.plan import compiled, estimate, shapes, working
 from score_jax.modes.plan.estimate import EVALUATION, ROLLOUT, STAYS, UPDATE
+from score_jax.modes.plan.working import Numbers
 from score_jax.rollout import stream
 from score_jax.runtime import sharding
 from tests.modes.plan import flagships
@@ -133,6 +141,55 @@ def test_an_update_of_whole_weights_is_estimated_as_xla_has_it(tmp_path):
     check(compare(planned(tmp_path, "tiny"), (UPDATE,)))
 
 
+# BENCHMARKS.md: updates on one H200 in bfloat16, as XLA had them.
+PEAKS = {
+    "real": (SMOLLM2_135M, 4, 1, 64, "products", 3.0e9),
+    "large": (GEMMA2_2B, 64, 8, 256, "full", 68.7e9),
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_the_measured_peaks_of_an_h200_are_near(name):
+    m, rows, parts, attempt, remat, measured = PEAKS[name]
+    weights = 4 * estimate.parameters(m)
+    columns = PROMPT_TOKENS + INSTRUCTION_TOKENS + 2 * attempt
+    found = working.update(
+        Numbers(
+            layers=m.layers,
+            width=m.width,
+            heads=m.heads,
+            kv_heads=m.kv_heads,
+            head_width=m.head_width,
+            mlp=m.mlp_width,
+            vocabulary=m.vocab_size,
+            tied=m.tied,
+            bytes=2,
+            converts=False,
+            by_head=False,
+            shards=1,
+            trained=weights,
+            rank=0,
+            rows=rows // parts,
+            columns=columns,
+            written=2 * attempt,
+            parts=parts,
+            remat=remat,
+            chunk=token_logprobs.chunk_tokens(0, m),
+            pairs=estimate._pairs(columns),
+            problems=rows,
+            slots=rows,
+            prompt=PROMPT_TOKENS,
+            fed=INSTRUCTION_TOKENS,
+            turn_rows=1,
+            test_slots=rows,
+            test_columns=columns,
+            shaded_rows=1,
+        )
+    )
+    total = 3 * weights + sum(found.values())  # with Adam's moments
+    assert TOO_LOW <= total / measured - 1 <= TOO_HIGH
+
+
 CASES: list[dict[str, Any]] = [
     {},
     {"dtype": "bfloat16"},
@@ -145,6 +202,7 @@ CASES: list[dict[str, Any]] = [
     {"slots": 8},
     {"max_prompt_tokens": 256, "max_attempt_tokens": 256, "problems_per_step": 4},
     {"model": "tiny"},
+    {"model": "tiny", "dtype": "bfloat16", "rank": 4, "remat": "none", "micro_batches": 1},
     {"model": "tiny", "micro_batches": 2, "remat": "none"},
     {"model": "wide", "micro_batches": 8},
     {"model": "wide", "dtype": "bfloat16"},
