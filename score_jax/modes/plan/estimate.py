@@ -159,6 +159,7 @@ def numbers(shapes: Shapes) -> Numbers:
         pairs=_pairs(columns) if s.model.attention == "xla" else 0,
         problems=_problems(e),
         slots=slots,
+        queued=slots < samples(e),
         prompt=s.rollout.max_prompt_tokens,
         fed=max(turns, default=0),
         turn_rows=min(s.rollout.turn_rows or max(1, slots // 16), slots),

@@ -46,6 +46,7 @@ class Numbers:
     # The rollout.
     problems: int
     slots: int
+    queued: bool  # more samples than slots: the prompts' cache stays for those that wait
     prompt: int  # tokens
     fed: int  # tokens of the longest turn between two attempts
     turn_rows: int
@@ -147,7 +148,8 @@ def _backward(n: Numbers, tokens: int) -> Terms:
         if not n.adapters:
             mlp -= 2 * n.mlp * wide
     values = tokens * (mlp + others * n.bytes)
-    return found | {"attention scores": _scores(n), "values of a layer": values}
+    gradients = n.rows * n.heads * n.pairs * FLOAT32 / 2  # of the scores of one block of queries
+    return found | {"attention scores": _scores(n) + gradients, "values of a layer": values}
 
 
 def _vocabulary(n: Numbers, tokens: int) -> Terms:
@@ -177,20 +179,22 @@ def _largest(always: Terms, *phases: Terms) -> Terms:
 
 def rollout(n: Numbers) -> Terms:
     """Of sampling a step's episodes."""
-    found: Terms = {
-        "decode weights": _decode_weights(n),
-        "cache": n.slots * n.columns * n.token,
-    }
+    found: Terms = {"decode weights": _decode_weights(n)}
     if n.converts:
         found["float32 copies"] = _converted(n, n.slots, n.columns, n.turn_rows)
-    prompts = n.problems * n.prompt
-    queued = prompts * n.token if n.slots < n.problems else 0  # kept until the queue is empty
+    cache, prompts = n.slots * n.columns * n.token, n.problems * n.prompt
     scores = n.problems * n.heads * n.prompt**2 * FLOAT32
     prefill: Terms = {
-        "prompts' cache": 2 * prompts * n.token,
+        "prompts' cache": prompts * n.token,
         "prompts' attention": 2 * scores + prompts * n.bytes * (3 * n.mlp + 4 * n.width),
     }
-    return _largest(found, prefill, {"prompts' cache": queued, **_turn(n, n.turn_rows, n.columns)})
+    filled: Terms = {"cache": cache, "prompts' cache": 2 * prompts * n.token}
+    kept = prompts * n.token if n.queued else 0
+    writing: Terms = {"cache": cache, "prompts' cache": kept, **_turn(n, n.turn_rows, n.columns)}
+    if n.by_head:
+        return _largest(found, prefill, filled, writing)
+    # A TPU's compiler takes about as much as if all of these were there at once.
+    return _largest(found, prefill | filled, writing)
 
 
 def evaluation(n: Numbers) -> Terms:

@@ -78,7 +78,8 @@ def test_terms_of_a_known_shape_are_those_of_arithmetic_by_hand():
     size = -(-columns // 64) * 16
     ends = [min(columns, size * n) for n in (1, 2, 3, 4)]
     pairs = sum((end - size * n) * end for n, end in enumerate(ends))
-    assert found["attention scores"] == 16 * 4 * pairs * (4 + 2)
+    # And half of them once more, as gradients of a block.
+    assert found["attention scores"] == 16 * 4 * pairs * (4 + 2 + 2)
     assert found["values of a layer"] == tokens * 2 * (6 * 4608 + 6 * 2304 + 2 * (4 + 2) * 256)
     # Of two layers; the embedding and its gradient.
     assert found["gathered weights"] == 2 * (LAYER + 256_000 * 2304) // 2 * 2

@@ -178,6 +178,7 @@ def test_the_measured_peaks_of_an_h200_are_near(name):
             pairs=estimate._pairs(columns),
             problems=rows,
             slots=rows,
+            queued=False,
             prompt=PROMPT_TOKENS,
             fed=INSTRUCTION_TOKENS,
             turn_rows=1,
