@@ -45,9 +45,9 @@ def least(where: Machine, shapes: Shapes, terms: Sequence[Term]) -> str:
     return "\n".join(
         [
             "least time of a step of full rows, from the device's peaks, without communication",
-            f"  update    {compute:8.1f} s: {flops:.2e} FLOPs on each device{slow}",
-            f"  rollout   {rollout:8.1f} s: {told}",
-            f"  step      {compute + rollout:8.1f} s, without grading",
+            f"  update    {_seconds(compute)} s: {flops:.2e} FLOPs on each device{slow}",
+            f"  rollout   {_seconds(rollout)} s: {told}",
+            f"  step      {_seconds(compute + rollout)} s, without grading",
         ]
     )
 
@@ -140,6 +140,10 @@ def bounds(
             "here",
         ]
     )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:8.1f}" if value >= 1 else f"{value:8.2g}"
 
 
 def _row(name: str, values, width: int = 9) -> str:
