@@ -89,7 +89,7 @@ def _change(settings: Settings, where: Machine, planned: Shapes) -> str:
         return f"It fits with {advise.typed(found)}"
     # bfloat16 at least, and float32 beside it where there is none.
     decoding = estimate.parameters(planned.experiment.model) * (6 if planned.converts else 2)
-    more = advise.on_more(make, where.chips, decoding, usable)
+    more = advise.on_more(make, max(2, where.chips), decoding, usable)
     if more is None:
         return (
             "No change that was tried makes it fit, on up to "
