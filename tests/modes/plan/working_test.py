@@ -1,6 +1,6 @@
 """The arithmetic against XLA: the same programs compiled for a CPU, and their memory_analysis.
 
-By default two small programs; `slow` compiles all that docs/operations.md has a table of.
+By default one small program; `slow` compiles all that docs/operations.md has a table of, and more.
 """
 
 import dataclasses
