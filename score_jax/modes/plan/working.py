@@ -244,9 +244,10 @@ def _turn(n: Numbers, rows: int, columns: int) -> Terms:
 
 
 def _converted(n: Numbers, slots: int, columns: int, rows: int) -> float:
-    """Weights, and the cache while rows of it are replaced, in float32 or copied."""
+    """Weights in float32, twice for the layers, and the cache while `rows` rows are replaced.
+
+    Products of adapted weights take bfloat16 itself.
+    """
+    layers = 0 if n.adapters else 2 * n.layers * n.layer
     cache = slots * columns * n.token
-    if n.adapters:  # their products take bfloat16 itself
-        return FLOAT32 * n.head + cache * (2.4 if rows > 1 else 0.6)
-    head = n.head * (FLOAT32 + n.bytes)
-    return FLOAT32 * n.layers * n.layer + head + cache * (2.8 if rows > 1 else 1.4)
+    return FLOAT32 * (layers + n.head) + cache * (2.4 if rows > 1 else 0.5)
