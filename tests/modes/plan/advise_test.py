@@ -36,7 +36,8 @@ def test_what_does_not_fit_is_changed_no_more_than_it_must_be(gib):
 
 def test_changes_that_change_no_result_come_first():
     what = planned()
-    assert set(advise.fitting(what, 19 * GIB)) == {"rollout.slots"}
+    only_time = {"memory.micro_batches", "memory.remat", "rollout.slots", "evaluation.batch"}
+    assert "rollout.slots" in advise.fitting(what, 19 * GIB).keys() <= only_time
     assert "model.lora.rank" in advise.fitting(what, 6 * GIB)
 
 
