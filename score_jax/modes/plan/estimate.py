@@ -44,7 +44,7 @@ _ADVICE = {
     "max_attempt_tokens",
     "prompts' cache": _PROMPTS,
     "prompts' attention": _PROMPTS,
-    "turn": "smaller rollout.turn_rows; shorter max_attempt_tokens",
+    "fed instructions": "smaller rollout.turn_rows; shorter max_attempt_tokens",
     "gradients": f"{_FSDP}; model.lora.rank",
     "weights in model.dtype": f"{_FSDP}; model.dtype=bfloat16",
     "gathered weights": "mesh.tensor",

@@ -190,7 +190,11 @@ def rollout(n: Numbers) -> Terms:
     }
     filled: Terms = {"cache": cache, "prompts' cache": 2 * prompts * n.token}
     kept = prompts * n.token if n.queued else 0
-    writing: Terms = {"cache": cache, "prompts' cache": kept, **_turn(n, n.turn_rows, n.columns)}
+    writing: Terms = {
+        "cache": cache,
+        "prompts' cache": kept,
+        **_turn(n, n.slots, n.turn_rows, n.columns),
+    }
     if n.by_head:
         return _largest(found, prefill, filled, writing)
     # A TPU's compiler takes about as much as if all of these were there at once.
@@ -206,7 +210,7 @@ def evaluation(n: Numbers) -> Terms:
     }
     if n.converts:
         decoding["float32 copies"] = _converted(n, n.test_slots, n.test_columns, rows)
-    decoding = _largest(decoding, _turn(n, rows, n.test_columns))
+    decoding = _largest(decoding, _turn(n, n.test_slots, rows, n.test_columns))
     shading = _log_probs(n, n.shaded_rows, n.test_columns)
     return max(decoding, shading, key=lambda terms: sum(terms.values()))
 
@@ -221,7 +225,7 @@ def _log_probs(n: Numbers, rows: int, columns: int) -> Terms:
         "float32 copies": FLOAT32 * (n.layers * n.layer + n.head) if n.converts else 0,
         "values of a layer": max(
             tokens * n.bytes * (mlp * n.mlp + 4 * n.width),
-            rows * n.heads * (n.pairs / n.columns * columns) * FLOAT32,
+            rows * n.heads * n.pairs * columns / n.columns * FLOAT32,
         ),
     }
 
@@ -229,18 +233,17 @@ def _log_probs(n: Numbers, rows: int, columns: int) -> Terms:
 def _decode_weights(n: Numbers) -> float:
     """Each device, or each group of devices along `tensor`, decodes with a whole model."""
     second_head = n.head * n.bytes if n.by_head and n.tied else 0
-    if n.shards == 1 and (
-        n.bytes == FLOAT32 or n.adapters
-    ):  # the embedding is the one that is there
+    as_trained = n.bytes == FLOAT32 or n.adapters
+    if n.shards == 1 and as_trained:  # embedding and head are those that are there
         return n.layers * n.layer * n.bytes + second_head
     return n.all * n.bytes + second_head
 
 
-def _turn(n: Numbers, rows: int, columns: int) -> Terms:
+def _turn(n: Numbers, slots: int, rows: int, columns: int) -> Terms:
     """While `rows` slots are fed what comes between two attempts."""
     chunk = 1.5 * n.heads * n.fed * columns * FLOAT32 + n.fed * n.bytes * (3 * n.mlp + 4 * n.width)
-    step = n.slots * n.vocabulary * FLOAT32
-    return {"turn": max(rows * (chunk + columns * n.token), 2 * step)}
+    step = slots * n.vocabulary * FLOAT32
+    return {"fed instructions": max(rows * (chunk + columns * n.token), 2 * step)}
 
 
 def _converted(n: Numbers, slots: int, columns: int, rows: int) -> float:
