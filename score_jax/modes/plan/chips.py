@@ -21,7 +21,7 @@ from score_jax.runtime.peaks import PEAKS, Peak
 
 GIB = 2**30
 TAKEN = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # jax reads it: its share of a GPU's memory
-TAKEN_DEFAULT = 0.75
+TAKEN_DEFAULT, TAKEN_MOST = 0.75, 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Chip:
     peak: Peak | None  # None: not known
     ici_bytes_per_sec: float = 0.0  # sent over all links; 0: not known
     platform: str = "tpu"
+    whole_bytes: float = 0.0  # of a GPU: its memory, of which jax may be told to take more
 
 
 CHIPS = {
@@ -124,11 +125,13 @@ def machine_of(device: str, memory: str) -> Machine:
             )
         gib, peak = GPUS[kind]
         taken = float(os.environ.get(TAKEN) or TAKEN_DEFAULT)
-        chip = Chip(kind, gib * GIB * taken, PEAKS[peak], platform="gpu")
+        chip = Chip(kind, gib * GIB * taken, PEAKS[peak], platform="gpu", whole_bytes=gib * GIB)
         found = Machine("", chip, max(count, of_memory))
     if not memory:
         return found
-    return dataclasses.replace(found, chip=dataclasses.replace(found.chip, usable_bytes=usable))
+    return dataclasses.replace(
+        found, chip=dataclasses.replace(found.chip, usable_bytes=usable, whole_bytes=0.0)
+    )
 
 
 def _topology(name: str) -> tuple[str, str]:

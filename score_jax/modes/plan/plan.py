@@ -42,7 +42,7 @@ def plan(settings: Settings, where: Machine, *, compile: bool = False) -> None:
     worst = max(needed, key=lambda name: needed[name])
     if needed[worst] > usable:
         why = f"it needs {needed[worst] / chips.GIB:.2f} GiB of {usable / chips.GIB:.2f}"
-        change = _change(settings, where, planned)
+        change = _take_more(where, needed[worst]) + _change(settings, where, planned)
         raise InputError(f"{_does_not_fit(where, terms, worst, why)} {change}")
     print("\nEach of these alone may be, the others as they are:")
     for line in advise.room(planned, usable):
@@ -73,6 +73,17 @@ def _shapes(settings: Settings, where: Machine, sizes: Sizes) -> Shapes:
     peak = where.chip.peak
     converts = peak is not None and not peak.has_bfloat16
     return shapes.of_config(settings, mesh, platform=where.chip.platform, converts=converts)
+
+
+def _take_more(where: Machine, needed: float) -> str:
+    """That jax may be told to take more of a GPU's memory, where that is enough."""
+    if needed > chips.TAKEN_MOST * where.chip.whole_bytes:
+        return ""
+    share = where.chip.usable_bytes / where.chip.whole_bytes
+    return (
+        f"jax takes {share:.0%} of this GPU's memory; with the environment variable "
+        f"{chips.TAKEN}={chips.TAKEN_MOST} it takes enough. Or else: "
+    )
 
 
 def _change(settings: Settings, where: Machine, planned: Shapes) -> str:
