@@ -57,6 +57,7 @@ class Experiment:
     template: templates.Template
     mesh: Mesh  # an AbstractMesh, without devices, for programs that --mode=plan estimates
     base: Params | None = None  # with LoRA, the frozen weights, on the mesh; never donated
+    planned_for: str = "tpu"  # the kind of devices that an AbstractMesh stands for
 
     def __post_init__(self) -> None:
         set_matmul_precision(self.settings.model.dtype)
@@ -207,8 +208,9 @@ class Experiment:
 
     @property
     def platform(self) -> str:
-        """The kind of the mesh's devices; --mode=plan estimates for TPUs."""
-        return self.mesh.devices.flat[0].platform if isinstance(self.mesh, Mesh) else "tpu"
+        """The kind of the mesh's devices."""
+        here = isinstance(self.mesh, Mesh)
+        return self.mesh.devices.flat[0].platform if here else self.planned_for
 
     @property
     def policy(self) -> Policy:

@@ -40,6 +40,14 @@ watchdog because a step hung. After 74, 75 and 76, re-running resumes.
 """
 
 
+FLAGS_OF_A_MODE = {
+    "question": "try",
+    "push": "export",
+    "file": "replay",
+    **dict.fromkeys(("topology", "device", "memory"), "plan"),
+}
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status."""
     with Signals() as signals:
@@ -53,8 +61,6 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         mode = MODES.get(given.mode)
         if mode is None:
             raise InputError(f"unknown --mode={given.mode}. {nearest(given.mode, MODES)}")
-        if given.topology and given.mode != "plan":
-            raise InputError("--topology is for --mode=plan; leave it out, or add that mode.")
         if given.mode == "replay" and not given.file:
             raise InputError(
                 "--file=FILE is missing: a saved step, such as DIR/diagnosis/stage1-7.json."
@@ -62,7 +68,7 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         if not given.workdir and given.mode not in ("plan", "replay"):
             raise InputError("--workdir=DIR is missing: the folder of the run, e.g. runs/first.")
         _check_folders(given)
-        for name, mode_of_it in (("question", "try"), ("push", "export"), ("file", "replay")):
+        for name, mode_of_it in FLAGS_OF_A_MODE.items():
             if given[name].value and given.mode != mode_of_it:
                 raise InputError(
                     f"--{name} is for --mode={mode_of_it}; leave it out, or add that mode."
@@ -130,7 +136,13 @@ def _flags() -> flags.FlagValues:
         "export_adapters", False, "Export only LoRA's adapters, in PEFT's layout.", values
     )
     flags.DEFINE_string("push", "", "OWNER/NAME: uploads the export to the hub too.", values)
-    flags.DEFINE_string("topology", "", "For --mode=plan: a TPU topology, such as v5e:4x4.", values)
+    flags.DEFINE_string(
+        "device", "", "For --mode=plan: a device and how many, such as a100-80gb:8.", values
+    )
+    flags.DEFINE_string("memory", "", "For --mode=plan: of one device, such as 24GiB.", values)
+    flags.DEFINE_string(
+        "topology", "", "For --mode=plan: a TPU slice to compile for, such as v5e:4x4.", values
+    )
     flags.DEFINE_string("file", "", "For --mode=replay: a step that a run saved.", values)
     flags.DEFINE_string("question", "", "For --mode=try: the question; empty: you type it.", values)
     flags.DEFINE_string(
@@ -254,15 +266,19 @@ def _replay(settings: Settings, given: flags.FlagValues, signals: Signals) -> in
 
 
 def _plan(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
-    if not given.topology:
+    if bool(given.topology) == bool(given.device or given.memory):
         raise InputError(
-            "--topology=SLICE is missing: the TPU slice to plan for, such as v5e:4x4 (16 chips), "
-            "v5p:2x2x4 or v6e:8x8."
+            "--mode=plan needs the machine to plan for: --device=KIND:COUNT (such as rtx4090, "
+            "a100-80gb:8 or v5e-16), or --memory=24GiB of any device. Or only --topology=SLICE "
+            "(such as v5e:4x4, 16 chips): the TPU's compiler then checks the plan."
         )
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs on a device; jax reads this when imported
-    from score_jax.modes.plan import plan
+    from score_jax.modes.plan import chips, plan
 
-    plan.plan(settings, given.topology)
+    if given.topology:
+        plan.plan(settings, chips.slice_of(given.topology), compile=True)
+    else:
+        plan.plan(settings, chips.machine_of(given.device, given.memory))
     return DONE
 
 

@@ -23,7 +23,7 @@ from score_jax import main
 from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
 from score_jax.config import command_line, settings
-from score_jax.modes.plan.chips import slice_of
+from score_jax.modes.plan.chips import machine_of, slice_of
 from score_jax.report.run_page import __main__ as run_page
 from score_jax.runtime import compiles
 
@@ -192,7 +192,11 @@ def test_other_commands_name_files_flags_and_settings_that_exist(command, monkey
         with mock.patch.object(sys, "argv", argv):
             assert isinstance(command_line.parse(given, argv), settings.Settings)
         assert given.mode in main.MODES
-        assert slice_of(given.topology).chips if given.mode == "plan" else given.workdir
+        if given.mode == "plan":
+            named = slice_of(given.topology) if given.topology else None
+            assert (named or machine_of(given.device, given.memory)).chips
+        else:
+            assert given.workdir
     elif module == "score_jax.bench":
         given = bench.parser().parse_args(arguments)
         assert given.what in bench.BENCHMARKS and given.workload in workloads.SHAPES

@@ -67,8 +67,10 @@ def run(*arguments: str) -> int:
         ((QUICKSTART, "--workdir=W", "--push=me/mine"), "--push is for --mode=export"),
         ((QUICKSTART, "--workdir=W", "--mode=export", "--push=mine"), "Give OWNER/NAME"),
         ((QUICKSTART, "--workdir=W", "--topology=v5e:4x4"), "--topology is for --mode=plan"),
-        ((QUICKSTART, "--mode=plan"), "--topology=SLICE is missing"),
-        ((QUICKSTART, "--mode=plan", "--topology=v5e-16"), "such as v5e:4x4"),
+        ((QUICKSTART, "--workdir=W", "--device=t4"), "--device is for --mode=plan"),
+        ((QUICKSTART, "--mode=plan"), "needs the machine to plan for: --device=KIND:COUNT"),
+        ((QUICKSTART, "--mode=plan", "--topology=v5e"), "such as v5e-16 or v5e:4x4"),
+        ((QUICKSTART, "--mode=plan", "--device=t5"), "--memory=24GiB"),
     ],
 )
 def test_a_mistyped_command_is_explained_in_one_message(arguments, said, tmp_path, capsys):

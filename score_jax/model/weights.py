@@ -96,9 +96,14 @@ def described(source: str) -> ModelConfig:
         return described(run.model.source)
 
 
+@functools.lru_cache(maxsize=8)
+def _made(config: ModelConfig) -> Params:
+    return jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+
+
 def shapes(config: ModelConfig, mesh: sharding.AnyMesh, dtype: str) -> Params:
     """Shapes and shardings of all weights of a model on a mesh, whose devices need not be here."""
-    made = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+    made = _made(config)
     shardings = sharding.params_shardings(mesh, transformer.AXES, made)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), made, shardings

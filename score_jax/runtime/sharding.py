@@ -8,6 +8,7 @@ Processes, and slices of TPUs, differ along `data` first: that axis communicates
 update.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,13 +56,27 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> dict[str, int
         or (not free and fixed != devices)
     ):
         shape = " x ".join(f"{name}={size}" for name, size in sizes.items())
+        near = nearest_sizes(fsdp, tensor, devices)
+        instead = " ".join(f"--config.mesh.{name}={size}" for name, size in near.items())
         raise InputError(
             f"mesh {shape} does not cover {devices} devices: the product of the sizes must be "
-            f"{devices}. Set one of config.mesh.data, .fsdp, .tensor to -1 to take what is left."
+            f"{devices}. Set one of config.mesh.data, .fsdp, .tensor to -1 to take what is left, "
+            f"or all three: {instead}"
         )
     if free:
         sizes[free[0]] = devices // fixed
     return sizes
+
+
+def nearest_sizes(fsdp: int, tensor: int, devices: int) -> dict[str, int]:
+    """The sizes of a mesh over `devices` devices whose `fsdp` and `tensor` divide those given.
+
+    Sizes that are not positive count as all devices.
+    """
+    split = math.gcd(tensor, devices) if tensor > 0 else 1
+    left = devices // split
+    shared = math.gcd(fsdp, left) if fsdp > 0 else left
+    return {"data": left // shared, "fsdp": shared, "tensor": split}
 
 
 def _laid_out(devices: Sequence[Any], data: int, fsdp: int, tensor: int) -> np.ndarray:

@@ -128,3 +128,28 @@ def test_factors_of_adapters_are_split_for_decoding_as_their_weights_are():
     assert spec["output"].down == jax.P("tensor", None, None)
     assert spec["output"].up == jax.P(None, None)
     assert spec["down"].down == jax.P("tensor", None) and spec["down"].up == jax.P(None, None)
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "tensor", "devices", "sizes"),
+    [
+        (16, 1, 1, (1, 1, 1)),
+        (16, 1, 8, (1, 8, 1)),
+        (16, 1, 24, (3, 8, 1)),
+        (4, 2, 8, (1, 4, 2)),
+        (3, 5, 8, (8, 1, 1)),
+        (-1, 2, 6, (1, 3, 2)),
+    ],
+)
+def test_a_mesh_that_does_not_cover_is_answered_with_the_nearest_that_does(
+    fsdp, tensor, devices, sizes
+):
+    near = sharding.nearest_sizes(fsdp, tensor, devices)
+    assert tuple(near.values()) == sizes
+    assert sharding.axis_sizes(*sizes, devices) == near
+
+
+def test_the_message_names_the_numbers_to_type():
+    typed = r"--config\.mesh\.data=1 --config\.mesh\.fsdp=1 --config\.mesh\.tensor=1$"
+    with pytest.raises(InputError, match=typed):
+        sharding.axis_sizes(-1, 16, 1, 1)

@@ -1,53 +1,68 @@
-"""Estimates what a step needs on one chip by arithmetic: no compiler, no device, no weights.
+"""Estimates what a step needs on one device by arithmetic: no compiler, no device, no weights.
 
     terms(shapes)   -> the terms, each with the setting that makes it smaller
-    needed(terms)   -> bytes of the rollout and of the update, with what stays on the chip
-    flops(shapes)   -> FLOPs of one update, over all chips
+    needed(terms)   -> bytes of each program, with what stays on the device
+    flops(shapes)   -> FLOPs of one update, over all devices
 
-Weights and optimizer are exact: they have the shapes and shardings of a run. Of the rest only the
-large values are estimated; compiling (compiled.py) finds the others.
+Weights and optimizer are exact: they have the shapes and shardings of a run. The rest is what
+working.py adds up from these numbers. RESTORE is what a run holds that resumes, or starts: what
+stays, and nothing twice.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from score_jax.bench import flops as bench_flops
-from score_jax.experiment import Experiment
+from score_jax.evaluation import shading
+from score_jax.experiment import GREEDY, Experiment
 from score_jax.learner.loss import token_logprobs
+from score_jax.model import attention
 from score_jax.model.families import ModelConfig
+from score_jax.modes.plan import working
 from score_jax.modes.plan.shapes import Shapes, device_bytes
+from score_jax.modes.plan.working import Numbers
 from score_jax.runtime import sharding
 
-STAYS, ROLLOUT, UPDATE = "stays", "rollout", "update"  # when a term takes memory
+# When a term takes memory.
+STAYS, ROLLOUT, UPDATE, EVALUATION, RESTORE = "stays", "rollout", "update", "evaluation", "restore"
+PROGRAMS = (ROLLOUT, UPDATE, EVALUATION, RESTORE)
 
-_FSDP = "mesh.fsdp over more chips"
+_MANY = 10_000  # problems: evaluation.problems=0 is all of them
+_FSDP = "mesh.fsdp over more devices"
+_PARTS = "more memory.micro_batches"
+_PROMPTS = "more devices under mesh.data or mesh.fsdp; shorter max_prompt_tokens"
 _ADVICE = {
     "weights": f"{_FSDP}; model.lora.rank trains adapters only",
     "optimizer": f"{_FSDP}; optimizer.name=adafactor; model.lora.rank",
     "reference": f"{_FSDP}; model.lora.rank needs no copy",
     "decode weights": "model.dtype=bfloat16; mesh.tensor",
-    "cache": "fewer rollout.slots; shorter max_prompt_tokens, max_attempt_tokens",
-    "prompts' cache": "more chips under mesh.data or mesh.fsdp; shorter max_prompt_tokens",
-    "prompts' attention": "more chips under mesh.data or mesh.fsdp; shorter max_prompt_tokens",
+    "cache": "fewer rollout.slots, in evaluations evaluation.batch; shorter max_prompt_tokens, "
+    "max_attempt_tokens",
+    "prompts' cache": _PROMPTS,
+    "prompts' attention": _PROMPTS,
+    "fed instructions": "smaller rollout.turn_rows; shorter max_attempt_tokens",
     "gradients": f"{_FSDP}; model.lora.rank",
     "weights in model.dtype": f"{_FSDP}; model.dtype=bfloat16",
     "gathered weights": "mesh.tensor",
-    "layers' inputs": "more memory.micro_batches; memory.remat=full",
-    "attention scores": "more memory.micro_batches; model.attention=splash; mesh.tensor",
-    "MLP of a layer": "more memory.micro_batches; mesh.tensor",
+    "layers' inputs": f"{_PARTS}; memory.remat=full",
+    "attention scores": f"{_PARTS}; memory.remat=full; model.attention=splash or cudnn; "
+    "mesh.tensor",
+    "values of a layer": f"{_PARTS}; mesh.tensor",
     "logits": "a smaller memory.chunk; mesh.tensor",
+    "float32 copies": "fewer rollout.slots; a device with bfloat16; model.dtype=float32",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """Bytes on one chip."""
+    """Bytes on one device."""
 
     name: str
-    when: str  # STAYS, ROLLOUT or UPDATE
+    when: str  # STAYS or one of PROGRAMS
     bytes: int
 
     @property
@@ -58,22 +73,32 @@ class Term:
 
 def terms(shapes: Shapes) -> list[Term]:
     """All terms of a config on the mesh of the shapes."""
+    n = numbers(shapes)
+    found = {
+        ROLLOUT: working.rollout(n),
+        UPDATE: working.update(n),
+        EVALUATION: working.evaluation(n),
+    }
     return [
         Term("weights", STAYS, device_bytes(shapes.state.params)),
         Term("optimizer", STAYS, device_bytes(shapes.state.opt_state)),
         Term("reference", STAYS, device_bytes(shapes.frozen)),
-        *_rollout(shapes),
-        *_update(shapes),
+        *[
+            Term(name, program, int(size))
+            for program, values in found.items()
+            for name, size in values.items()
+            if size
+        ],
     ]
 
 
 def needed(terms: Sequence[Term]) -> dict[str, int]:
-    """Bytes on one chip while each of the two programs runs."""
+    """Bytes on one device while each of the programs runs."""
 
     def total(*whens: str) -> int:
         return sum(term.bytes for term in terms if term.when in whens)
 
-    return {program: total(STAYS, program) for program in (ROLLOUT, UPDATE)}
+    return {program: total(STAYS, program) for program in PROGRAMS}
 
 
 def largest(terms: Sequence[Term], program: str, count: int = 3) -> list[Term]:
@@ -84,73 +109,70 @@ def largest(terms: Sequence[Term], program: str, count: int = 3) -> list[Term]:
 
 def queue(shapes: Shapes) -> int:
     """How many samples a slot decodes in turn."""
-    _, samples, slots = _on_chip(shapes.experiment)
-    return -(-samples // slots)
+    return -(-samples(shapes.experiment) // _slots(shapes.experiment))
 
 
-def _on_chip(experiment: Experiment) -> tuple[int, int, int]:
-    """Problems, samples and slots of a step on one chip."""
-    rollout = experiment.settings.rollout
-    problems = -(-rollout.problems_per_step // sharding.batch_size(experiment.mesh))
-    samples = problems * rollout.samples_per_problem
-    return problems, samples, min(rollout.slots or samples, samples)
+def samples(experiment: Experiment) -> int:
+    """Samples of a step on one device, which are the most slots it can use."""
+    return _problems(experiment) * experiment.settings.rollout.samples_per_problem
 
 
-def _rollout(shapes: Shapes) -> list[Term]:
-    e = shapes.experiment
-    m, width, tensor = e.model, jnp.dtype(e.settings.model.dtype).itemsize, e.mesh.shape["tensor"]
-    problems, _, slots = _on_chip(e)
-    prompt = e.settings.rollout.max_prompt_tokens
-    token = 2 * m.layers * m.kv_heads // tensor * m.head_width * width
-    return [
-        # Each chip, or each group of chips along `tensor`, decodes with a whole model.
-        Term("decode weights", ROLLOUT, parameters(m) // tensor * width),
-        Term("cache", ROLLOUT, slots * e.columns * token),
-        Term("prompts' cache", ROLLOUT, problems * prompt * token),
-        # Scores and softmax of one layer, float32.
-        Term("prompts' attention", ROLLOUT, 2 * problems * m.heads // tensor * prompt**2 * 4),
-    ]
+def _problems(experiment: Experiment) -> int:
+    problems = experiment.settings.rollout.problems_per_step
+    return -(-problems // sharding.batch_size(experiment.mesh))
 
 
-def _update(shapes: Shapes) -> list[Term]:
+def _slots(experiment: Experiment) -> int:
+    most = samples(experiment)
+    return min(experiment.settings.rollout.slots or most, most)
+
+
+def numbers(shapes: Shapes) -> Numbers:
+    """What the arithmetic needs to know of a config, on one device."""
     e, s = shapes.experiment, shapes.experiment.settings
-    m, width = e.model, jnp.dtype(s.model.dtype).itemsize
-    fsdp, tensor = e.mesh.shape["fsdp"], e.mesh.shape["tensor"]
-    split = sharding.batch_size(e.mesh) * max(1, s.memory.micro_batches)
-    rows, columns = -(-s.rollout.rows // split), e.columns
-    tokens = rows * columns
-    heads, mlp = (m.heads + m.kv_heads) * 2 * m.head_width // tensor, m.mlp_width // tensor
-    # What the backward pass keeps of each token in each layer.
-    kept = (
-        m.width
-        + {"full": 0, "products": heads + m.width + 2 * mlp, "none": 3 * heads + 6 * mlp}[
-            s.memory.remat
-        ]
+    m, split = e.model, shapes.state.settings.split
+    shards, tensor = sharding.batch_size(e.mesh), e.mesh.shape["tensor"]
+    columns, slots = e.columns, _slots(e)
+    test = e.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
+    turns = [len(test.turn_end) + len(test.before(a)) for a in range(2, test.attempts + 1)]
+    return Numbers(
+        layers=m.layers,
+        width=m.width,
+        heads=m.heads // tensor,
+        kv_heads=m.kv_heads // tensor,
+        head_width=m.head_width,
+        mlp=m.mlp_width // tensor,
+        vocabulary=m.vocab_size // tensor,
+        tied=m.tied,
+        bytes=jnp.dtype(s.model.dtype).itemsize,
+        converts=s.model.dtype == "bfloat16" and (shapes.converts or e.platform == "cpu"),
+        by_head=e.platform == "cpu",
+        shards=e.mesh.shape["fsdp"],
+        trained=device_bytes(shapes.state.params),
+        rank=s.model.lora.rank,
+        rows=-(-s.rollout.rows // (shards * split.parts)),
+        columns=columns,
+        written=min(s.rollout.attempts * s.rollout.max_attempt_tokens, columns),
+        parts=split.parts,
+        remat=s.memory.remat,
+        chunk=token_logprobs.chunk_tokens(s.memory.chunk, m),
+        pairs=_pairs(columns) if s.model.attention == "xla" else 0,
+        problems=_problems(e),
+        slots=slots,
+        queued=slots < samples(e),
+        prompt=s.rollout.max_prompt_tokens,
+        fed=max(turns, default=0),
+        turn_rows=min(s.rollout.turn_rows or max(1, slots // 16), slots),
+        test_slots=-(-e.evaluation_rows(s.evaluation.batch) // shards),
+        test_columns=test.row_tokens(s.rollout.max_prompt_tokens),
+        shaded_rows=-(-shading.rows_of(s.evaluation.problems or _MANY) // shards),
     )
-    trained = device_bytes(shapes.state.params)
-    layer = (parameters(m) - _embeddings(m)) // m.layers // tensor
-    chunk = token_logprobs.chunk_tokens(s.memory.chunk, m)
-    scores = 0
-    if s.model.attention == "xla":
-        # Scores, softmax and the gradient of one layer, float32.
-        scores = 3 * rows * (m.heads // tensor) * columns**2 * 4
-    found = [
-        # Of one micro-batch and, with several, their sum.
-        Term("gradients", UPDATE, trained * (2 if s.memory.micro_batches > 1 else 1)),
-        # Frozen weights are stored in model.dtype already.
-        Term("weights in model.dtype", UPDATE, 0 if e.base else trained // 4 * width),
-        # Of this layer and the next, and a share of the head with its gradient in float32.
-        Term(
-            "gathered weights",
-            UPDATE,
-            2 * layer * width + m.vocab_size * m.width // (tensor * fsdp) * (width + 4),
-        ),
-        Term("layers' inputs", UPDATE, m.layers * tokens * kept * width),
-        Term("attention scores", UPDATE, scores),
-        Term("MLP of a layer", UPDATE, 4 * tokens * mlp * width),
-        Term("logits", UPDATE, 3 * chunk * m.vocab_size // tensor * 4),
-    ]
-    return [term for term in found if term.bytes]
+
+
+@functools.cache
+def _pairs(columns: int) -> int:
+    """Scores of a head in a row: each block of queries with the keys that any of them sees."""
+    return sum((last - first) * last for first, last in attention.blocks(columns))
 
 
 def parameters(model: ModelConfig) -> int:
@@ -165,7 +187,7 @@ def _embeddings(model: ModelConfig) -> int:
 
 
 def flops(shapes: Shapes) -> float:
-    """FLOPs of an update over all chips if every row is full; only remat recomputes anything.
+    """FLOPs of an update over all devices if every row is full; only remat recomputes anything.
 
     Counted are the policy's forward and backward passes and the reference's forward pass, and with
     remat=full each layer's forward pass again. The head is applied to written tokens only, and its

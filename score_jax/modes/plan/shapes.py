@@ -1,12 +1,15 @@
 """The large arrays of a config as shapes with shardings: no weights, no network.
 
-    of_config(settings, mesh)   -> Shapes
+    of_config(settings, mesh)       -> Shapes
+    shapes.changed(settings)        -> the same model with other settings
 
-Config and tokenizer are read from a local source. For a hub id the config must be in
-model/published.py, and a stand-in for the tokenizer estimates how many tokens a text has.
+Config and tokenizer are read from a local source: a folder, a config.json, a GGUF file. For a hub
+id the config must be in model/published.py, and a stand-in for the tokenizer estimates how many
+tokens a text has.
 """
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from score_jax.config.settings import Settings, StageSettings
+from score_jax.config.settings import LoraSettings, OptimizerSettings, Settings, StageSettings
 from score_jax.experiment import Experiment, template_of
+from score_jax.learner import lora, optimizer
 from score_jax.learner.step import TrainState
 from score_jax.model import families, weights
 from score_jax.model.families import PRESET, ModelConfig
@@ -40,6 +44,29 @@ class Shapes:
     experiment: Experiment
     stage: StageSettings  # the last RL stage
     state: TrainState
+    converts: bool = False  # whether products of bfloat16 are computed in float32, after converting
+
+    def changed(self, settings: Settings) -> "Shapes":
+        """The same model on the same mesh with other settings; much faster than `of_config`.
+
+        Raises: InputError as `of_config` does.
+        """
+        return self._with(settings, self.experiment.mesh)
+
+    def on(self, mesh: Any, settings: Settings) -> "Shapes":
+        """The same model on another mesh, with that mesh's settings. Raises: InputError."""
+        return self._with(settings, mesh)
+
+    def _with(self, settings: Settings, mesh: Any) -> "Shapes":
+        s = settings
+        base, params, opt_state = _arrays(
+            self.experiment.model, mesh, s.model.dtype, s.model.lora, s.optimizer
+        )
+        experiment = dataclasses.replace(self.experiment, settings=s, mesh=mesh, base=base)
+        state = self.state.replace(
+            params=params, opt_state=opt_state, settings=experiment.learner_settings(self.stage)
+        )
+        return dataclasses.replace(self, experiment=experiment, state=state)
 
     @property
     def frozen(self) -> Params:
@@ -47,11 +74,15 @@ class Shapes:
         return self.experiment.base or self.state.params
 
 
-def of_config(settings: Settings, mesh: Any) -> Shapes:
+def of_config(
+    settings: Settings, mesh: Any, *, platform: str = "tpu", converts: bool = False
+) -> Shapes:
     """The shapes of a config on a mesh, whose devices need not be here.
 
     Args:
       mesh: an AbstractMesh, or a Mesh to compile for.
+      platform: what the devices of an AbstractMesh are: "tpu", "gpu" or "cpu".
+      converts: as in Shapes.
     Raises: InputError for a hub id whose shape is unknown, a recipe without an RL stage, and as a
       run would.
     """
@@ -65,8 +96,21 @@ def of_config(settings: Settings, mesh: Any) -> Shapes:
     template = _template(settings, model, text)
     adapted = settings.model.lora.rank > 0
     base = weights.shapes(model, mesh, settings.model.dtype) if adapted else None
-    experiment = Experiment(settings, model, template, mesh, base)
-    return Shapes(experiment, rl[-1], experiment.state_shapes(rl[-1]))
+    experiment = Experiment(settings, model, template, mesh, base, planned_for=platform)
+    return Shapes(experiment, rl[-1], experiment.state_shapes(rl[-1]), converts)
+
+
+@functools.lru_cache(maxsize=64)
+def _arrays(
+    model: ModelConfig, mesh: Any, dtype: str, adapters: LoraSettings, optimizing: OptimizerSettings
+) -> tuple[Params | None, Params, Any]:
+    """Frozen weights, trained params and optimizer state, as shapes; as Experiment has them."""
+    base = weights.shapes(model, mesh, dtype) if adapters.rank else None
+    if adapters.rank:
+        params = lora.shapes(model, adapters, mesh)
+    else:
+        params = weights.shapes(model, mesh, "float32")
+    return base, params, optimizer.shapes(optimizing, params, mesh)
 
 
 def device_bytes(tree) -> int:
@@ -84,6 +128,7 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
     if source in PUBLISHED:
         return config_formats.from_huggingface(PUBLISHED[source], source), None
     path = Path(source).expanduser()
+    path = path.parent if path.name == "config.json" else path
     if not path.exists():
         raise InputError(
             f"the shape of {source} is not known here, and --mode=plan fetches nothing. Save its "

@@ -3,31 +3,79 @@
 from collections.abc import Mapping, Sequence
 
 from score_jax.modes.plan import estimate
-from score_jax.modes.plan.chips import GIB, Slice
+from score_jax.modes.plan.chips import GIB, Machine
 from score_jax.modes.plan.compiled import Compiled
+from score_jax.modes.plan.estimate import PROGRAMS as ALL
 from score_jax.modes.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
 from score_jax.modes.plan.shapes import Shapes
 
 SPARE = 0.1  # of a chip's memory; the last line says when a plan has less
-PROGRAMS = (ROLLOUT, UPDATE)
+PROGRAMS = (ROLLOUT, UPDATE)  # that are compiled
+READ = ("decode weights", "cache")  # at every token step
 
 
-def first(where: Slice, mesh: Mapping[str, int], terms: Sequence[Term]) -> str:
+def first(where: Machine, mesh: Mapping[str, int], terms: Sequence[Term]) -> str:
     """The estimate."""
     sizes = " x ".join(f"{name}={size}" for name, size in mesh.items())
-    usable = where.chip.usable_bytes
-    rows = [f"{where.rented_as} ({where.topology}): {where.chips} chips, mesh {sizes}", ""]
-    rows += [f"{'by arithmetic, GiB on each chip':34}{ROLLOUT:>9}{UPDATE:>9}"]
-    for term in terms:
-        values = (term.bytes if term.when in (STAYS, program) else None for program in PROGRAMS)
-        rows.append(_row(term.name, values))
+    usable, unit = where.chip.usable_bytes, "chip" if where.topology else "device"
+    kind = f" ({where.topology})" if where.topology else ""
+    many = f"{where.chips} {unit}s" if where.chips > 1 else f"1 {unit}"
+    rows = [f"{where.rented_as}{kind}: {many}, mesh {sizes}", ""]
+    rows += [f"{f'by arithmetic, GiB on each {unit}':34}" + "".join(f"{name:>12}" for name in ALL)]
+    for name in dict.fromkeys(term.name for term in terms):
+        of_name = {term.when: term.bytes for term in terms if term.name == name}
+        values = [of_name.get(STAYS) or of_name.get(program) for program in ALL]
+        rows.append(_row(name, values, 12))
     needed = estimate.needed(terms)
-    rows.append(_row("sum", [needed[program] for program in PROGRAMS]))
-    rows.append(_shares([needed[program] / usable for program in PROGRAMS], usable))
+    rows.append(_row("sum", [needed[program] for program in ALL], 12))
+    rows.append(_shares([needed[program] / usable for program in ALL], usable, 12))
     return "\n".join(rows)
 
 
-def both(where: Slice, terms: Sequence[Term], found: Mapping[str, Compiled]) -> str:
+def least(where: Machine, shapes: Shapes, terms: Sequence[Term]) -> str:
+    """The least time of a step whose attempts all reach their limit, without communication."""
+    compute, flops = _compute(where, shapes)
+    rollout, told = _rollout(where, shapes, terms)
+    peak = where.chip.peak
+    assert peak
+    s = shapes.experiment.settings.model
+    slow = ""
+    if s.dtype == "float32" or not peak.has_bfloat16:
+        slow = ", in float32" + ("" if peak.has_bfloat16 else " (this device has no bfloat16)")
+    return "\n".join(
+        [
+            "least time of a step of full rows, from the device's peaks, without communication",
+            f"  update    {_seconds(compute)} s: {flops:.2e} FLOPs on each device{slow}",
+            f"  rollout   {_seconds(rollout)} s: {told}",
+            f"  step      {_seconds(compute + rollout)} s, without grading",
+        ]
+    )
+
+
+def _compute(where: Machine, shapes: Shapes) -> tuple[float, float]:
+    """Seconds and FLOPs of an update on one device."""
+    peak = where.chip.peak
+    assert peak
+    flops = estimate.flops(shapes) / where.chips
+    full = shapes.experiment.settings.model.dtype == "float32" or not peak.has_bfloat16
+    return flops / (peak.full_precision_flops if full else peak.flops), flops
+
+
+def _rollout(where: Machine, shapes: Shapes, terms: Sequence[Term]) -> tuple[float, str]:
+    """Seconds of a rollout, and why."""
+    rollout, peak = shapes.experiment.settings.rollout, where.chip.peak
+    assert peak
+    read = sum(term.bytes for term in terms if term.when == ROLLOUT and term.name in READ)
+    turn = read / peak.bytes_per_sec
+    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(shapes)
+    told = (
+        f"{turns} token steps that each read {read / 1e9:.1f} GB of weights and cache in "
+        f"{turn * 1e3:.1f} ms"
+    )
+    return turn * turns, told
+
+
+def both(where: Machine, terms: Sequence[Term], found: Mapping[str, Compiled]) -> str:
     """What the compiler reports about both programs; the cache is a line of its own."""
     usable = where.chip.usable_bytes
     stays = [term for term in terms if term.when == STAYS]
@@ -73,24 +121,20 @@ def collectives(found: Mapping[str, Compiled]) -> str:
 
 
 def bounds(
-    where: Slice, shapes: Shapes, terms: Sequence[Term], found: Mapping[str, Compiled]
+    where: Machine, shapes: Shapes, terms: Sequence[Term], found: Mapping[str, Compiled]
 ) -> str:
     """The least time of a step whose attempts all reach their limit, from the chip's peaks."""
-    chip, rollout = where.chip, shapes.experiment.settings.rollout
-    flops = estimate.flops(shapes) / where.chips
-    sent = found[UPDATE].cost.sent
-    read = sum(term.bytes for term in terms if term.name in ("decode weights", "cache"))
-    turn = read / chip.peak.bytes_per_sec
-    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(shapes)
-    compute, send = flops / chip.peak.flops, sent / chip.ici_bytes_per_sec
+    chip, sent = where.chip, found[UPDATE].cost.sent
+    compute, flops = _compute(where, shapes)
+    rollout, told = _rollout(where, shapes, terms)
+    send = sent / chip.ici_bytes_per_sec
     return "\n".join(
         [
             "least time of a step of full rows, from the chip's peaks",
             f"  update    {max(compute, send):8.1f} s: {flops:.2e} FLOPs a chip take {compute:.1f} "
             f"s, {sent / 1e9:.0f} GB over ICI {send:.1f} s",
-            f"  rollout   {turn * turns:8.1f} s: {turns} token steps that each read "
-            f"{read / 1e9:.1f} GB of weights and cache in {turn * 1e3:.1f} ms",
-            f"  step      {max(compute, send) + turn * turns:8.1f} s, without grading",
+            f"  rollout   {rollout:8.1f} s: {told}",
+            f"  step      {max(compute, send) + rollout:8.1f} s, without grading",
             f"FLOPs a chip of the compiled update: {found[UPDATE].cost.flops:.2e}, one turn of the "
             "loops over the vocabulary; the reference's pass is a program of its own, not compiled "
             "here",
@@ -98,15 +142,19 @@ def bounds(
     )
 
 
-def _row(name: str, values) -> str:
+def _seconds(value: float) -> str:
+    return f"{value:8.1f}" if value >= 1 else f"{value:8.2g}"
+
+
+def _row(name: str, values, width: int = 9) -> str:
     return f"{name:34}" + "".join(
-        f"{'-':>9}" if value is None else f"{value / GIB:>9.2f}" for value in values
+        f"{'-':>{width}}" if value is None else f"{value / GIB:>{width}.2f}" for value in values
     )
 
 
-def _shares(shares: Sequence[float], usable: float) -> str:
+def _shares(shares: Sequence[float], usable: float, width: int = 9) -> str:
     name = f"share of {usable / GIB:.2f} GiB"
-    return f"{name:34}" + "".join(f"{share:>9.0%}" for share in shares)
+    return f"{name:34}" + "".join(f"{share:>{width}.0%}" for share in shares)
 
 
 def _code(found: Mapping[str, Compiled]) -> int:

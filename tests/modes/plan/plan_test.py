@@ -4,12 +4,13 @@ import dataclasses
 import importlib.util
 import json
 import re
+import time
 from collections import Counter
 
 import pytest
 
 from score_jax.config import settings
-from score_jax.modes.plan import compiled, plan
+from score_jax.modes.plan import chips, compiled, plan
 from score_jax.problem import InputError
 from tests.modes.plan import flagships
 
@@ -17,6 +18,10 @@ needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="TPU's compiler (libtpu) is not installed: launch/test.sh installs it on Linux",
 )
+
+
+CONFIGS = sorted(path.stem for path in (flagships.ROOT / "configs").glob("*.py"))
+V5E_4 = chips.slice_of("v5e:2x2")
 
 
 def small(**model) -> settings.Settings:
@@ -80,7 +85,7 @@ def executed(text: str) -> Counter[str]:
 def test_a_small_config_is_compiled_for_four_chips(capsys, monkeypatch):
     texts, cost = [], compiled.hlo.cost
     monkeypatch.setattr(compiled.hlo, "cost", lambda text: texts.append(text) or cost(text))
-    plan.plan(small(), "v5e:2x2")
+    plan.plan(small(), V5E_4, compile=True)
     said = capsys.readouterr().out
     # What the plan names is what runs, and all of it.
     for program, text in zip(("update", "rollout"), texts, strict=True):
@@ -109,7 +114,7 @@ def test_what_does_not_fit_is_one_message_with_the_largest_terms_and_settings(tm
     }
     (tmp_path / "config.json").write_text(json.dumps(described))
     with pytest.raises(InputError) as refused:
-        plan.plan(small(source=str(tmp_path), dtype="bfloat16"), "v5e:2x2")
+        plan.plan(small(source=str(tmp_path), dtype="bfloat16"), V5E_4, compile=True)
     (message,) = str(refused.value).splitlines()
     assert message.startswith("the update does not fit a chip of v5e-4: Ran out of memory on HBM")
     assert message.count(" GiB (") == 3 and "optimizer 128.26 GiB" in message
@@ -122,7 +127,7 @@ def test_without_a_compiler_the_estimate_is_there_and_what_to_install(capsys, mo
 
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", absent)
     with pytest.raises(InputError, match=r"libtpu\.so not found.*pip install '\.\[tpu\]'"):
-        plan.plan(small(), "v5e:2x2")
+        plan.plan(small(), V5E_4, compile=True)
     assert "share of 15.75 GiB" in capsys.readouterr().out
 
 
@@ -131,5 +136,62 @@ def test_without_a_compiler_the_estimate_is_there_and_what_to_install(capsys, mo
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", flagships.PLANNED)
 def test_every_flagship_compiles_and_fits_with_a_tenth_to_spare(name, capsys):
-    plan.plan(flagships.settings(name), flagships.PLANNED[name])
+    plan.plan(flagships.settings(name), chips.slice_of(flagships.PLANNED[name]), compile=True)
     assert "to spare" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_is_answered_for_every_kind_of_device_at_once(config, capsys, monkeypatch):
+    monkeypatch.delenv(chips.TAKEN, raising=False)
+    settings = flagships.settings(config)
+    for device in ("t4", "rtx4090", "a100-80gb", "v5e-16", "v6e-8", ""):
+        started = time.process_time()
+        where = chips.machine_of(device, "" if device else "24GiB")
+        try:
+            plan.plan(settings, where)
+        except InputError as error:
+            message = str(error)
+            assert "does not fit" in message and message.count(" GiB (") == 3
+            # What to type, or that nothing helps and how much memory would.
+            assert "It fits with --config." in message or "a device with more memory" in message
+            said = capsys.readouterr().out
+        else:
+            said = capsys.readouterr().out
+            assert re.search(r"rollout.slots up to \d+ \(now", said)
+            assert "memory.micro_batches from" in said and "by arithmetic.\n" in said
+            assert ("--topology=" in said) == device.startswith("v")
+        assert time.process_time() - started <= 2
+        for term in ("rollout", "update", "evaluation", "restore", "weights", "cache", "share of"):
+            assert term in said
+        assert ("least time" in said) == bool(device)
+        assert ("has no bfloat16" in said) == (device == "t4")
+
+
+def test_a_mesh_for_other_devices_is_replaced_and_what_to_type_is_said(capsys):
+    with pytest.raises(InputError):
+        plan.plan(flagships.settings("math_gemma2_2b"), chips.machine_of("a100-80gb", ""))
+    said = capsys.readouterr().out
+    assert "mesh data=-1 x fsdp=16 x tensor=1 is not for 1 device; planned with" in said
+    assert "--config.mesh.data=1 --config.mesh.fsdp=1 --config.mesh.tensor=1" in said
+    assert "mesh data=1 x fsdp=1 x tensor=1" in said
+
+
+def test_float32_is_what_a_card_without_bfloat16_computes_in(capsys):
+    steps = {}
+    for device in ("t4", "l4"):
+        plan.plan(flagships.settings("gsm8k_gemma3_270m"), chips.machine_of(device, "80GiB"))
+        (update,) = re.findall(r"update +([\d.]+) s", capsys.readouterr().out)
+        steps[device] = float(update)
+    assert steps["t4"] == pytest.approx(steps["l4"] * 121 / 8.1, rel=0.02)
+
+
+def test_where_more_of_a_gpu_would_be_enough_that_is_said(monkeypatch):
+    monkeypatch.delenv(chips.TAKEN, raising=False)
+    settings = flagships.settings("gsm8k_qwen3_06b")  # needs 19 to 20 GiB
+    with pytest.raises(InputError, match=rf"jax takes 75% .*{chips.TAKEN}=0.95 it takes enough"):
+        plan.plan(settings, chips.machine_of("rtx4090", ""))
+    monkeypatch.setenv(chips.TAKEN, "0.95")
+    plan.plan(settings, chips.machine_of("rtx4090", ""))
+    with pytest.raises(InputError) as refused:
+        plan.plan(settings, chips.machine_of("", "18GiB"))
+    assert chips.TAKEN not in str(refused.value)
