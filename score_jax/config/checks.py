@@ -6,6 +6,7 @@ experiment.py.
 
 import re
 
+from score_jax.config import profiled
 from score_jax.config.settings import RewardSettings, Settings, StageSettings
 from score_jax.problem import InputError, nearest
 
@@ -70,6 +71,7 @@ def check(s: Settings) -> None:
             f": {error}."
         ) from None
     _check_rewards(s.rewards)
+    profiled.check(s)
     for i, name in enumerate(s.recipe):
         _check_stage(s, i, s.stages[name], f"config.stages.{name}")
 

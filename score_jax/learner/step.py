@@ -170,6 +170,9 @@ def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients
     rate = optimizer.learning_rate(state.step, coefficients)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
     metrics |= {"grad_norm": _global_norm(gradient), "learning_rate": rate}
+    metrics |= optimizer.norms("grad_norm", gradient) | optimizer.norms("param_norm", params)
+    sizes = optimizer.norms("update_norm", direction)
+    metrics |= {name: rate * size for name, size in sizes.items()}
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
