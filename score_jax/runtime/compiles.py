@@ -162,5 +162,6 @@ class Watch:
 def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:
     """Adds a span that ends last to disjoint ones, joining those that it overlaps."""
     while spans and spans[-1][1] >= start:
-        start = min(start, spans.pop()[0])
+        earlier = spans.pop()
+        start, end = min(start, earlier[0]), max(end, earlier[1])
     spans.append((start, end))
