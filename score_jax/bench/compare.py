@@ -2,12 +2,13 @@
 
     python -m score_jax.bench compare --workloads=small,real --cores=1,all --rounds=3 --reps=3 \\
         --program="Hugging Face=python bench_torch.py --workload={workload} --threads={cores}" \\
-        --program="before=OLD/.venv/bin/python -m score_jax.bench {what} --workload={workload}" \\
+        --program="before=env -C OLD OLD/.venv/bin/python -m score_jax.bench {what} …" \\
         --out=runs.jsonl
 
 A program is a command of which {workload}, {what} (rollout or update), {cores} and {reps} are
 filled in. Its last line is a JSON object with `tokens_per_sec` of {what}; or, of a command without
-{what}, with `rollout_tok_s` and `update_tok_s`. Ours is always the first. The figures of a round
+{what}, with `rollout_tok_s` and `update_tok_s`. `env -C` runs another checkout in its own folder,
+or python would import this one. Ours is always the first. The figures of a round
 are taken one after the other (A B C A B C …), since a machine's speed changes while it is measured:
 a ratio is the median of the rounds' own ratios.
 
