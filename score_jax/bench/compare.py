@@ -109,9 +109,12 @@ def _run(command: str, cores: int) -> tuple[dict[str, Any], str]:
     """The JSON object of a command's last line, on the last `cores` cores; why there is none."""
     usable = _usable()[-cores:]
     pin = (lambda: os.sched_setaffinity(0, usable)) if hasattr(os, "sched_setaffinity") else None
-    done = subprocess.run(
-        shlex.split(command), capture_output=True, text=True, preexec_fn=pin, check=False
-    )
+    try:
+        done = subprocess.run(
+            shlex.split(command), capture_output=True, text=True, preexec_fn=pin, check=False
+        )
+    except OSError as error:
+        return {}, str(error)
     lines = done.stdout.strip().splitlines()
     try:
         found = json.loads(lines[-1]) if lines and not done.returncode else None
@@ -151,7 +154,7 @@ def tables(figures: Sequence[Figure]) -> str:
             for program in programs:
                 runs = {r: speed.get((program, workload, what, cores, r)) for r in rounds}
                 ours = {r: speed.get((OURS, workload, what, cores, r)) for r in rounds}
-                both = [ours[r] / runs[r] for r in rounds if ours[r] and runs[r]]
+                both = [a / b for r in rounds if (a := ours[r]) and (b := runs[r])]
                 cells.append(_cell([v for v in runs.values() if v], program != OURS, both))
             lines.append(f"| `{workload}` | {cores} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))

@@ -43,6 +43,7 @@ def test_a_program_that_fails_has_no_figure_and_its_reason_is_shown():
         "crash": f"{sys.executable} -c \"import sys; sys.exit('no such workload: {{workload}}')\"",
         "silent": f"{sys.executable} -c pass",
         "other words": fake("tokens"),
+        "missing": "nowhere/python x.py",
     }
     found = list(compare.measure(programs, ["group"], [1], rounds=1, reps=1))
     failures = {(f.program, f.what): f.failure for f in found}
@@ -50,9 +51,10 @@ def test_a_program_that_fails_has_no_figure_and_its_reason_is_shown():
     assert "no JSON object" in failures["silent", "rollout"]
     assert failures["other words", "rollout"] == "no rollout_tok_s in its last line"
     assert failures["other words", "update"] == ""
+    assert "nowhere/python" in failures["missing", "rollout"]
     text = compare.tables(found)
     assert "crash, group, 1 cores, update: no such workload: group" in text
-    assert "| `group` | 1 | – | – | 8 |" in text
+    assert "| `group` | 1 | – | – | 8 | – |" in text
 
 
 def test_a_table_has_medians_ranges_and_the_median_of_the_rounds_ratios():
