@@ -171,7 +171,8 @@ def test_norms_are_logged_by_group(whole):
 
 def test_a_profile_shows_steps_and_phases(whole):
     (path,) = (whole / "profile").rglob("*.trace.json.gz")
-    found = [e["name"] for e in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]]
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    found = [event.get("name") for event in events]
     assert found.count("step") == 2
     assert {"rollout", "grade", "log_probs", "update", "save"} <= set(found)
 

@@ -22,13 +22,16 @@ def run(profile: Profile, stage: str, numbers, fails_at: int = 0) -> list[str]:
     said: list[str] = []
     pending: list[jax.Array] = []
     clock = Clock()
-    for number in profile.steps(stage, numbers, wait=pending.clear, say=said.append):
+
+    def say(text: str) -> None:
+        said.append(text)
+        assert fails_at or not pending  # what was profiled is waited for first
+
+    for number in profile.steps(stage, numbers, wait=pending.clear, say=say):
         with clock.phase("update"):
             pending.append(jax.jit(lambda x: x @ x)(np.ones((8, 8))))
         if number == fails_at:
             raise OSError
-        if said:
-            assert not pending  # what was profiled is waited for first
     return said
 
 
