@@ -16,6 +16,7 @@ Prints the tables of BENCHMARKS.md. A program that fails has no figure; its last
 error stands below the tables.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -107,12 +108,9 @@ def measure(
 
 def _run(command: str, cores: int) -> tuple[dict[str, Any], str]:
     """The JSON object of a command's last line, on the last `cores` cores; why there is none."""
-    usable = _usable()[-cores:]
-    pin = (lambda: os.sched_setaffinity(0, usable)) if hasattr(os, "sched_setaffinity") else None
     try:
-        done = subprocess.run(
-            shlex.split(command), capture_output=True, text=True, preexec_fn=pin, check=False
-        )
+        with _pinned(_usable()[-cores:]):
+            done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
     except OSError as error:
         return {}, str(error)
     lines = done.stdout.strip().splitlines()
@@ -124,6 +122,20 @@ def _run(command: str, cores: int) -> tuple[dict[str, Any], str]:
         return found, ""
     said = done.stderr.strip().splitlines()
     return {}, said[-1] if said else f"no JSON object in its last line; status {done.returncode}"
+
+
+@contextlib.contextmanager
+def _pinned(cores: list[int]) -> Iterator[None]:
+    """Programs that are started here run on these cores, where a system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _usable() -> list[int]:
