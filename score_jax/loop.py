@@ -9,7 +9,6 @@ loaded weights), unless the stage names another one.
 import dataclasses
 import functools
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -94,6 +93,7 @@ def _train(run: Run) -> None:
     where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
     recipe = " → ".join(settings.recipe)
     run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
+    run.log.say(run.model_size())
     run.falling_back(_all_stages)
     compiled = {
         "compiled": run.watch.misses,
@@ -181,19 +181,20 @@ def _stage(
 
         if stage.evaluates(done, every):  # the run may have been stopped after saving this step
             _evaluate(run, f"{name}-{done}", state.params, base, stage.steps_before + done)
-        for number in range(done + 1, settings.steps + 1):
+        numbers = range(done + 1, settings.steps + 1)
+        for number in run.profile.steps(name, numbers, wait=updates.finish, say=run.log.say):
             run.watchdog.at(name, number)
             if _dispatch_waits():
                 updates.finish()
-            began = time.perf_counter()
+            began = run.clock.now()
             rollout = source.dispatch(state.params, number)  # problems -> rollout
             if updates.finish():  # step n-1's metrics are fetched when step n's rollout is queued
-                began = time.perf_counter()
+                began = run.clock.now()
             try:
                 batch, measured = source.batch(rollout, began)  # -> grade
             except NotFinite as error:
                 updates.stop(number, str(error), error.batch, state.params, {})
-            started = time.perf_counter()
+            started = run.clock.now()
             now = dataclasses.replace(settings, kl_attempt1=updates.kl_attempt1)
             with run.phase("update", name, batch.tokens.shape[1]):  # -> shape -> update
                 state, metrics = step.train_step(
@@ -281,7 +282,7 @@ class _Pending(NamedTuple):
     number: int
     metrics: dict[str, jax.Array]
     measured: dict[str, float]  # by the host, while it made the batch
-    started: float
+    started: float  # by the run's clock
     tokens: int
     batch: Batch
     params: Params  # after the step; as before it, if it was not finite
@@ -313,15 +314,15 @@ class _Updates:
             return False
         number, on_device, measured, started, tokens, batch, params = self.pending
         self.pending = None
-        with self._run.watchdog.phase("update"):
+        with self._run.waits("update"):
             metrics = {key: float(value) for key, value in jax.device_get(on_device).items()}
-            seconds = time.perf_counter() - started
+            seconds = self._run.clock.now() - started
             if bad := diagnosis.first_bad(metrics):
                 self._not_finite(number, bad, batch, params, metrics)
             if self._skipped:
                 measured = measured | {"skipped": len(self._skipped)}
             rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
-            row = {**metrics, **measured, **rate}
+            row = {**metrics, **measured, **rate, **self._run.clock.taken()}
             self._run.log.log(number, row)
         self._rows.append(row)
         settings = self._stage.settings

@@ -25,11 +25,13 @@ from score_jax.experiment import Experiment, template_of_source
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
-from score_jax.runtime import compiles, hosts
+from score_jax.runtime import compiles, hosts, peaks
+from score_jax.runtime.clock import Clock
 from score_jax.runtime.compiles import Watch
+from score_jax.runtime.profile import Profile
 from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
-from score_jax.workdir import alarms, settings_check
+from score_jax.workdir import alarms, progress, settings_check
 from score_jax.workdir.runlog import RunLog
 
 T = TypeVar("T")
@@ -85,12 +87,14 @@ class Run:
     def __post_init__(self) -> None:
         self.watchdog = Watchdog(self.settings.watchdog)
         self.evaluated = alarms.Standing(self.log.say, quiet=1)
+        self.clock = Clock(self.watch.compile_sec) if self.watch else Clock()
+        self.profile = Profile(self.settings.logging.profile, self.folder / "profile")
         self.stages = stages_of(self.settings)
         self.checkpoints = Checkpoints(
             self.folder,
             self.settings,
             self.experiment.param_shapes(),
-            deadline=functools.partial(self.watchdog.phase, "save"),
+            deadline=functools.partial(self.waits, "save"),
         )
 
     @classmethod
@@ -160,10 +164,27 @@ class Run:
         main = tested.pop("")
         return cls(settings, folder, log, watch, experiment, training, main, tested, stop)
 
+    def model_size(self) -> str:
+        """The model's size and the memory for it, in one line for the log."""
+        trained = jax.tree.leaves(self.experiment.param_shapes())
+        held = [*trained, *jax.tree.leaves(self.experiment.base)]
+        return progress.model_size(
+            sum(x.size for x in held),
+            sum(x.size for x in trained),
+            sum(x.size * x.dtype.itemsize for x in held),
+            peaks.memory(),
+        )
+
     @contextlib.contextmanager
     def phase(self, name: str, *shape: Hashable) -> Iterator[None]:
         """A part of a step: it has a deadline, and compiles its programs once for a shape."""
-        with self.watchdog.phase(name), self.watch.phase(name, *shape):
+        with self.waits(name), self.watch.phase(name, *shape):
+            yield
+
+    @contextlib.contextmanager
+    def waits(self, name: str) -> Iterator[None]:
+        """A wait for a part of a step: it has a deadline, and a name in profiles."""
+        with self.watchdog.phase(name), self.clock.phase(name):
             yield
 
     def report(self, *parts: Callable[[Path], Any]) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import gzip
+import itertools
 import json
 import os
 import re
@@ -22,6 +24,7 @@ from score_jax.config.build import resolve
 from score_jax.config.settings import (
     CheckpointSettings,
     CompileSettings,
+    LoggingSettings,
     LoraSettings,
     ProblemSettings,
     Settings,
@@ -91,7 +94,8 @@ class AfterCalls:
 def whole(tmp_path_factory, quick_compile) -> Path:
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    assert loop.train(tiny_settings(), str(folder)) == loop.DONE
+    settings = tiny_settings(logging=LoggingSettings(profile="stage1:2+2"))
+    assert loop.train(settings, str(folder)) == loop.DONE
     return folder
 
 
@@ -135,6 +139,42 @@ def test_a_run_leaves_what_the_contract_names(whole):
     assert saved["settings"]["stages"]["stage2"]["bonus"] == 10.0
     assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
     assert saved["sent"]["instruction"] == "?" and saved["sent"]["prompt"].endswith("=")
+
+
+def test_what_is_not_part_of_a_step_has_seconds_of_its_own(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    for before, row in itertools.pairwise([{"wall_sec": 0.0}, *rows]):
+        parts = sum(row[f"sec/{name}"] for name in ("compile", "evaluation", "save"))
+        assert parts < row["wall_sec"] - before["wall_sec"]
+    by_step = {(row["stage"], row["step"]): row for row in rows}
+    # Steps 1 compile; steps 2 and 4 are saved, and logged before that; evaluations follow a stage.
+    for stage in ("base", "stage1"):
+        assert by_step[stage, 1]["sec/compile"] > 10 * by_step[stage, 2]["sec/compile"]
+    assert by_step["stage1", 3]["sec/save"] > 0 and by_step["stage1", 2]["sec/save"] == 0
+    assert by_step["stage1", 1]["sec/evaluation"] > 0 and by_step["stage2", 1]["sec/evaluation"] > 0
+    assert by_step["stage1", 3]["sec/evaluation"] == 0
+    # A step's own parts are of running, not of compiling.
+    first, second = by_step["stage1", 1], by_step["stage1", 2]
+    assert first["sec/rollout"] < first["sec/compile"] > first["sec/update"]
+    assert second["sec/compile"] < second["sec/rollout"]
+
+
+def test_norms_are_logged_by_group(whole):
+    row = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    groups = {"embedding", "attention", "mlp", "norms"}
+    for name in ("grad_norm", "param_norm", "update_norm"):
+        found = {key.split("/")[1]: row[key] for key in row if key.startswith(f"{name}/")}
+        assert groups <= found.keys() and all(value > 0 for value in found.values())
+    parts = [row[key] ** 2 for key in row if key.startswith("grad_norm/")]
+    assert sum(parts) ** 0.5 == pytest.approx(row["grad_norm"], rel=1e-5)
+
+
+def test_a_profile_shows_steps_and_phases(whole):
+    (path,) = (whole / "profile").rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    found = [event.get("name") for event in events]
+    assert found.count("step") == 2
+    assert {"rollout", "grade", "log_probs", "update", "save"} <= set(found)
 
 
 def test_a_run_leaves_a_page_and_plots(whole):
@@ -197,7 +237,7 @@ STATE_AND_REFERENCE = 3 + 1  # params and two moments; what a stage started from
 
 
 def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
-    whole, tmp_path, monkeypatch
+    whole, tmp_path, monkeypatch, capsys
 ):
     rollout, sec = episodes.Episodes._rollout, 0.3
 
@@ -213,6 +253,10 @@ def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
         row = json.loads(line)
         if row["stage"] != "base":
             assert row["sec/rollout"] > sec and (row["sec/update"] < sec or row["step"] == 1)
+    assert re.search(
+        r"model: [\d,]+ parameters, all trained; 0\.\d\d GB of weights; memory [\d.]+ GB on this",
+        capsys.readouterr().out,
+    )
 
 
 # Questions are asked once before each evaluation, once per evaluation batch, and once per step.

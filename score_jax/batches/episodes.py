@@ -13,7 +13,6 @@ id marks the tokens of the first attempt:
 """
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,11 +149,11 @@ class Episodes:
 
         Each process grades its own rows, and all get the rewards of all rows.
 
-        began: when the rollout began, by time.perf_counter; 0: now.
+        began: when the rollout began, by the run's clock; 0: now.
         """
-        experiment, watchdog = self._run.experiment, self._run.watchdog
-        started = began or time.perf_counter()
-        with watchdog.phase("rollout"):
+        experiment, clock = self._run.experiment, self._run.clock
+        started = began or clock.now()
+        with self._run.waits("rollout"):
             own = grading.own_rows(
                 experiment,
                 dispatched.sampled,
@@ -163,14 +162,14 @@ class Episodes:
                 given=dispatched.given,
             )
         self._check(own, dispatched)
-        decoded = time.perf_counter()
-        with watchdog.phase("grade"):
+        decoded = clock.now()
+        with self._run.waits("grade"):
             reward_BA, solved_BA, true_BA, failed_B, measured = self._grade(own, dispatched.number)
         rate = measured.pop("generated") / (decoded - started)
         measured |= {
             "prompts_left_out": self._prompts.dropped,  # of the set: too long
             "sec/rollout": decoded - started,
-            "sec/grade": time.perf_counter() - decoded,
+            "sec/grade": clock.now() - decoded,
             "tokens_per_sec/rollout": rate,
         }
         found = (reward_BA, solved_BA, true_BA, failed_B)
@@ -213,7 +212,10 @@ class Episodes:
         if self._reference is None or stage.objective != "rl":
             return dispatched
         rows = dispatched.sampled
-        with self._run.phase("update", "log-probs", self._stage.name, rows.tokens.shape[1]):
+        with (
+            self._run.phase("update", "log-probs", self._stage.name, rows.tokens.shape[1]),
+            jax.profiler.TraceAnnotation("log_probs"),
+        ):
             found = sampled_logprobs.of(
                 params,
                 self._reference,

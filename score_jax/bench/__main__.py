@@ -1,4 +1,4 @@
-"""Benchmarks for anyone's machine: `python -m score_jax.bench rollout|update|rewards [flags]`.
+"""Benchmarks for anyone's machine: `python -m score_jax.bench rollout|update|rewards|compare`.
 
     --workload=small|real|group|skewed|long|large    random weights (workloads.py)
     --config=configs/NAME.py             the rollout or update of a config instead
@@ -12,9 +12,15 @@
     --analyse                            update: only compile, and print the memory it would take
     --attention=xla|cudnn|splash         update: the attention of a workload
     --mbpp=mbpp.jsonl                    rewards: programs from MBPP's references, not stand-ins
+    --program="NAME=COMMAND"             compare: another program, several times; see compare.py
+    --workloads=small,real               compare: the workloads
+    --cores=1,all                        compare: how many cores, pinned
+    --rounds=N                           compare: runs of each program
+    --out=runs.jsonl                     compare: adds each figure to this file
 
-Prints a readable table and, as its last line, one JSON object. Timings on a shared machine are
-noisy: compare two programs in one interleaved run, and look at the spread.
+All cores are used, as by a run; `taskset` restricts them. Prints a readable table and, as its last
+line, one JSON object; compare prints Markdown tables. Timings on a shared machine are noisy:
+compare programs in one interleaved run, and look at the spread.
 """
 
 import argparse
@@ -50,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--attention", default="xla", choices=CHOICES[ModelSettings, "attention"])
     parser.add_argument("--analyse", action="store_true")
     parser.add_argument("--mbpp", default="")
+    parser.add_argument("--program", action="append", default=[])
+    parser.add_argument("--workloads", default="small,real,group,skewed")
+    parser.add_argument("--cores", default="1,all")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", default="")
     return parser
 
 
@@ -59,8 +70,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         if given.what not in BENCHMARKS:
             raise InputError(f"unknown benchmark {given.what}. {nearest(given.what, BENCHMARKS)}")
-        if given.reps < 1:
-            raise InputError(f"--reps={given.reps} measures nothing. Set it to 1 or more.")
+        for name in ("reps", "rounds"):
+            if getattr(given, name) < 1:
+                raise InputError(
+                    f"--{name}={getattr(given, name)} measures nothing. Set it to 1 or more."
+                )
         if overrides and not given.config:
             raise InputError(f"unexpected arguments: {' '.join(overrides)}. See --help.")
         BENCHMARKS[given.what](given, overrides)
@@ -131,7 +145,25 @@ def _rewards(given, overrides: list[str]) -> None:
     timing.report(rewards.measure(given.reps, given.mbpp) | timing.where())
 
 
-BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards}
+def _compare(given, overrides: list[str]) -> None:
+    from score_jax import jsonfiles
+    from score_jax.bench import compare
+
+    del overrides
+    programs, cores = compare.programs_of(given.program), compare.cores_of(given.cores)
+    found = []
+    for figure in compare.measure(
+        programs, given.workloads.split(","), cores, rounds=given.rounds, reps=given.reps
+    ):
+        found.append(figure)
+        print(*figure[:5], figure.failure or figure.tokens_per_sec, flush=True)
+        if given.out:
+            with open(given.out, "a", encoding="ascii") as file:
+                file.write(jsonfiles.line(figure._asdict()))
+    print(compare.tables(found))
+
+
+BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards, "compare": _compare}
 
 if __name__ == "__main__":
     heap.keep_pages()

@@ -1,6 +1,7 @@
 """How the benchmarks time compiled programs and print results."""
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,11 +59,19 @@ def cost(compiled) -> dict[str, float] | None:
     return {"flops": found.get("flops", 0.0), "bytes": found.get("bytes accessed", 0.0)}
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def where() -> dict[str, Any]:
     """Versions and device, for every result."""
     devices = jax.devices()
     return {
         "device": f"{len(devices)} x {devices[0].device_kind}",
+        "cores": cores(),
         "versions": package_versions(),
     }
 

@@ -6,6 +6,7 @@ model or its tokenizer are in experiment.py.
 
 import re
 
+from score_jax.config import profiled
 from score_jax.config.settings import OptimizerSettings, RewardSettings, Settings
 from score_jax.config.stage_checks import check_stage
 from score_jax.problem import InputError, nearest
@@ -82,6 +83,7 @@ def check(s: Settings) -> None:
             f": {error}."
         ) from None
     _check_rewards(s.rewards)
+    profiled.check(s)
     for i, name in enumerate(s.recipe):
         check_stage(s, i, s.stages[name], f"config.stages.{name}")
 

@@ -330,6 +330,7 @@ class LoggingSettings:
     """Where a run is logged, besides its work directory."""
 
     wandb: str = ""  # a Weights & Biases project (extra `wandb`); empty: none
+    profile: str = ""  # STAGE:STEP+N: N steps to profile, into DIR/profile; empty: none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,9 @@ SCHEDULES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "cosine": lambda done: 0.5 * (1 - jnp.cos(jnp.pi * done)),
 }
 
+# Parts of a layer, by the names of their weights and of those weights' biases.
+_PARTS = {"attention": ("query", "key", "value", "output"), "mlp": ("gate", "up", "down")}
+
 
 def make(settings: OptimizerSettings) -> optax.GradientTransformation:
     """Gradient to update direction; the caller multiplies by minus the learning rate."""
@@ -55,6 +58,19 @@ def learning_rate(step: jax.Array, coefficients) -> jax.Array:
     return c.learning_rate * warm * (1.0 - (1.0 - c.final_fraction) * decay)
 
 
+def norms(name: str, tree: Params) -> dict[str, jax.Array]:
+    """Euclidean norms of params, or of what has their structure, by group: `NAME/GROUP`.
+
+    Groups: embedding, head, attention and mlp (matrices and biases), norms; with LoRA
+    attention_adapters and mlp_adapters.
+    """
+    squares: dict[str, Any] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        group = _group(_keys(path))
+        squares[group] = squares.get(group, 0.0) + jnp.sum(x.astype(jnp.float32) ** 2)
+    return {f"{name}/{group}": jnp.sqrt(total) for group, total in squares.items()}
+
+
 def shapes(settings: OptimizerSettings, params: Params, mesh: sharding.AnyMesh):
     """Shapes and shardings of the optimizer's state for params of these shapes.
 
@@ -75,3 +91,15 @@ def shapes(settings: OptimizerSettings, params: Params, mesh: sharding.AnyMesh):
 def _keys(path) -> tuple[str, ...]:
     """The names of a path that are those of params: dict keys."""
     return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
+def _group(names: tuple[str, ...]) -> str:
+    """The group of a weight, by its path in the params; adapters stand under the weight's name."""
+    weight, of_base = names[0], names[0] in ("layers", "embedding", "head", "final_norm")
+    if weight == "layers":
+        weight = names[1]
+    if "norm" in weight:
+        return "norms"
+    part = weight.split("_")[0]
+    group = next((name for name, parts in _PARTS.items() if part in parts), part)
+    return group if of_base else f"{group}_adapters"

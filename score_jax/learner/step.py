@@ -178,6 +178,9 @@ def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients
     opt_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
     )
+    metrics |= optimizer.norms("grad_norm", gradient) | optimizer.norms("param_norm", params)
+    sizes = optimizer.norms("update_norm", direction)
+    metrics |= {name: rate * size for name, size in sizes.items()}
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 

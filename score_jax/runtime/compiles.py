@@ -17,6 +17,8 @@ import contextlib
 import dataclasses
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,8 @@ from score_jax.runtime import program_cache, signals
 
 _COMPILE = "compile"
 _BUILT = "/jax/core/compile/backend_compile_duration"
+# Tracing, lowering and compiling; a program's tracing reports that of its parts as well.
+_COMPILING = "/jax/core/compile/"
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 _LOGGER = "jax._src.interpreters.pxla"  # logs "Compiling NAME with global shapes and types [...]"
 _MESSAGE = re.compile(r"Compiling (.*?) with global shapes and types (.*?)\. Argument mapping")
@@ -77,6 +81,8 @@ class Watch:
         self._seen: set[Hashable] = set()
         self._hits = 0
         self._message = ("?", "?")
+        self._busy: list[tuple[float, float]] = []  # disjoint spans of compiling, oldest first
+        self._lock = threading.Lock()  # programs may be compiled in several threads
 
     @property
     def hits(self) -> int:
@@ -87,6 +93,10 @@ class Watch:
     def misses(self) -> int:
         """Programs compiled."""
         return len(self.programs) - self.hits
+
+    def compile_sec(self) -> float:
+        """Seconds in which something was traced, lowered, compiled or read from the cache."""
+        return sum(end - start for start, end in list(self._busy))
 
     @contextlib.contextmanager
     def phase(self, *key: Hashable) -> Iterator[None]:
@@ -133,6 +143,10 @@ class Watch:
         logger.setLevel(self._level)
 
     def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith(_COMPILING):
+            end = time.perf_counter()
+            with self._lock:
+                _add(self._busy, end - duration_secs, end)
         if event == _BUILT:
             signals.ended(_COMPILE)
             # jax reports a cache hit before the duration of reading it.
@@ -147,3 +161,11 @@ class Watch:
             self._message = (match.group(1), match.group(2))
             signals.begun(_COMPILE)
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled
+
+
+def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:
+    """Adds a span that ends last to disjoint ones, joining those that it overlaps."""
+    while spans and spans[-1][1] >= start:
+        earlier = spans.pop()
+        start, end = min(start, earlier[0]), max(end, earlier[1])
+    spans.append((start, end))

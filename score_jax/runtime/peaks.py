@@ -1,10 +1,12 @@
-"""Peak speeds of devices: the bounds of a step, and what measured speeds are shares of.
+"""Peak speeds of devices: the bounds of a step, and what measured speeds are shares of. Memory.
 
 Sources: Google Cloud's documentation (cloud.google.com/tpu/docs), a page for each kind of TPU;
 NVIDIA's data sheets and architecture papers, for dense matrices with sums in float32.
 """
 
 import dataclasses
+import os
+from pathlib import Path
 
 import jax
 
@@ -57,3 +59,28 @@ def here() -> Peak | None:
     """The peak of this machine's devices; None if it is not known, as for CPUs."""
     kind = jax.devices()[0].device_kind
     return next((peak for name, peak in PEAKS.items() if kind.startswith(name)), None)
+
+
+def memory() -> str:
+    """The memory that a run may use, in words: of each device, or of the machine for CPUs."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return f"{stats['bytes_limit'] / 1e9:.1f} GB on each {device.device_kind}"
+    found = _machine_bytes()
+    return f"{found / 1e9:.1f} GB on this machine" if found else "of unknown size"
+
+
+def _machine_bytes(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of this machine's memory, or of a container's part of it; 0 if unknown.
+
+    limit: the file in which Linux keeps the container's limit, "max" for none.
+    """
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):  # not on every system
+        return 0
+    try:
+        return min(total, int(limit.read_text()))
+    except (OSError, ValueError):
+        return total

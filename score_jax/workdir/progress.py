@@ -102,6 +102,21 @@ def describe(row: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def model_size(parameters: int, trained: int, weight_bytes: int, memory: str) -> str:
+    """A model's size and the memory for it, on one line.
+
+    Args:
+      parameters: all of them, adapters included; trained: how many of these are trained.
+      weight_bytes: of all parameters as they are held between steps.
+      memory: `peaks.memory()`.
+    """
+    share = "all" if trained == parameters else f"{trained:,} ({trained / parameters:.2%})"
+    return (
+        f"model: {parameters:,} parameters, {share} trained; {weight_bytes / 1e9:,.2f} GB of "
+        f"weights; memory {memory}"
+    )
+
+
 def _start_bars(stream: TextIO) -> rich.progress.Progress:
     bars = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),

@@ -6,6 +6,7 @@ import pytest
 from score_jax.config.settings import CHOICES, OptimizerSettings, StageSettings
 from score_jax.learner import optimizer
 from score_jax.learner.step import Coefficients
+from score_jax.model import transformer
 from tests import fakes
 
 
@@ -101,3 +102,42 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_matrix_and_descends():
     gradient = jax.tree.map(lambda x: 2.0 * x, params)  # of the squares' sum
     direction, _ = factored.update(gradient, state, params)
     assert all(np.all(x > 0.0) for x in jax.tree.leaves(direction))
+
+
+def test_norms_are_of_groups_of_weights():
+    tree = {
+        "embedding": jnp.full((2, 2), 2.0),
+        "head": jnp.zeros((2, 2)),
+        "final_norm": jnp.full(9, 1.0),
+        "layers": {
+            "query_norm": jnp.full((1, 16), 1.0),  # of attention, but a norm
+            "query": jnp.full((1, 3, 1, 3), 1.0),
+            "value_bias": jnp.full((4, 4), -1.0),
+            "down": jnp.full((1, 2), 3.0, jnp.bfloat16),
+            "gate_bias": jnp.full((1, 2), 4.0),
+        },
+    }
+    found = optimizer.norms("grad_norm", tree)
+    wanted = {"embedding": 4.0, "head": 0.0, "norms": 5.0, "attention": 5.0, "mlp": 50.0**0.5}
+    assert found.keys() == {f"grad_norm/{group}" for group in wanted}
+    for group, value in wanted.items():
+        np.testing.assert_allclose(found[f"grad_norm/{group}"], value, rtol=1e-6)
+
+
+def test_norms_of_adapters_are_of_groups_of_their_own():
+    adapters = {
+        "output": {"down": jnp.full((1, 4), 3.0), "up": jnp.full((1, 16), 2.0)},
+        "up": {"down": jnp.full((1, 1), 1.0), "up": jnp.zeros((1, 1))},
+    }
+    found = optimizer.norms("param_norm", adapters)
+    assert found.keys() == {"param_norm/attention_adapters", "param_norm/mlp_adapters"}
+    np.testing.assert_allclose(found["param_norm/attention_adapters"], 10.0)
+    np.testing.assert_allclose(found["param_norm/mlp_adapters"], 1.0)
+
+
+def test_every_weight_that_a_model_may_have_is_of_a_known_group():
+    known = {"embedding", "head", "attention", "mlp", "norms"}
+    outside = ("embedding", "head", "final_norm")
+    layers = {name: jnp.ones(1) for name in transformer.AXES if name not in outside}
+    found = optimizer.norms("x", {"layers": layers, **{name: jnp.ones(1) for name in outside}})
+    assert found.keys() == {f"x/{group}" for group in known}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from score_jax.config.settings import StageSettings
-from score_jax.learner import sampled_logprobs, step
+from score_jax.learner import optimizer, sampled_logprobs, step
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
@@ -473,6 +473,13 @@ def test_an_update_is_adam_on_the_gradient_at_the_schedules_rate():
     assert np.mean(large) > 0.8
     np.testing.assert_allclose(moved[large], -0.005 * np.sign(slope[large]), rtol=2e-3)
     assert state.step == 1
+    # Norms by group are of the gradient before clipping, and of what the params moved by.
+    moves = jax.tree.map(np.subtract, state.params, jax.device_get(fakes.params()))
+    for name, tree in (("param_norm", state.params), ("update_norm", moves)):
+        for key, norm in optimizer.norms(name, tree).items():
+            np.testing.assert_allclose(metrics[key], norm, rtol=1e-4)
+    groups = [value for key, value in metrics.items() if key.startswith("grad_norm/")]
+    np.testing.assert_allclose(np.linalg.norm(groups), metrics["grad_norm"], rtol=1e-6)
 
 
 def programs() -> int:

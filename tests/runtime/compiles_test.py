@@ -72,3 +72,10 @@ def test_a_second_start_reads_every_program_from_the_cache(cache):
     assert first.misses >= 1 and first.hits == 0
     assert second.misses == 0 and second.hits == len(first.programs)
     assert any(cache.iterdir())
+
+
+def test_seconds_of_programs_inside_one_another_or_side_by_side_are_counted_once():
+    spans: list[tuple[float, float]] = []
+    for start, end in [(1, 2), (3, 4), (2.5, 5), (7, 8), (7.5, 9), (8.5, 8.9)]:
+        compiles._add(spans, start, end)
+    assert spans == [(1, 2), (2.5, 5), (7, 9)]

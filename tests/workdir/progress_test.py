@@ -104,3 +104,13 @@ def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch, columns):
     assert "200/200" in text and "eta 0:00" in text
     assert "reward 0.41 → 0.87 (+0.46)" in text
     assert "saved [step 1]" in text
+
+
+def test_a_models_size_says_what_is_trained_of_it():
+    assert progress.model_size(1_234_567, 1_234_567, 4_938_268, "16.0 GB") == (
+        "model: 1,234,567 parameters, all trained; 0.00 GB of weights; memory 16.0 GB"
+    )
+    assert progress.model_size(500_000_000, 4_400_000, 2_017_600_000, "16.0 GB") == (
+        "model: 500,000,000 parameters, 4,400,000 (0.88%) trained; 2.02 GB of weights; "
+        "memory 16.0 GB"
+    )

@@ -20,7 +20,8 @@ from score_jax.workdir import alarms, runlog
 POINTS = 300  # of a curve, per stage
 TRANSCRIPT_CHARACTERS = 40_000_000  # on the page, of all evaluations together
 _LOADED = {"stage": None, "step": 0, "within": False}  # the place of weights before training
-_PARTS = ("rollout", "grade", "update")  # of a step's time
+# Of a stage's time; the last three are not parts of steps. Older runs have the first three alone.
+_PARTS = ("rollout", "grade", "update", "compile", "evaluation", "save")
 
 
 def of(
@@ -119,7 +120,7 @@ def _times(rows_by_stage: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[dic
     for rows in rows_by_stage:
         seconds = {part: sum(row.get(f"sec/{part}") or 0.0 for row in rows) for part in _PARTS}
         ended = (rows[-1].get("wall_sec") or 0.0) if rows else clock
-        # Evaluation, compiling, saving. Overlapping parts can add up to more than the wall time.
+        # Overlapping parts can add up to more than the wall time.
         seconds["other"] = max(0.0, ended - clock - sum(seconds.values()))
         clock = max(clock, ended)
         yield {part: round(value, 3) for part, value in seconds.items()}

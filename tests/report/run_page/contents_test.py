@@ -7,6 +7,7 @@ import pytest
 from score_jax import jsonfiles
 from score_jax.problem import InputError
 from score_jax.report.run_page import contents
+from score_jax.workdir.runlog import read_metrics
 from tests.report.run_page import fake_runs
 
 
@@ -55,12 +56,25 @@ def test_further_test_sets_have_their_own_evaluations(tmp_path):
 
 def test_time_is_told_by_part_and_what_is_left_is_other(tmp_path):
     stages = contents.of(fake_runs.write(tmp_path))["stages"]
+    beside = {"compile": 0.0, "evaluation": 0.0, "save": 0.0}
     assert stages[0]["seconds"] == pytest.approx(
-        {"rollout": 0.0, "grade": 0.0, "update": 8.0, "other": 12.0}
+        {"rollout": 0.0, "grade": 0.0, "update": 8.0, **beside, "other": 12.0}
     )
     assert stages[1]["seconds"] == pytest.approx(
-        {"rollout": 12.0, "grade": 6.0, "update": 24.0, "other": 18.0}
+        {"rollout": 12.0, "grade": 6.0, "update": 24.0, **beside, "other": 18.0}
     )
+
+
+def test_time_beside_the_steps_is_told_where_it_was_measured(tmp_path):
+    folder = fake_runs.write(tmp_path)
+    rows = read_metrics(folder)
+    rows[0] |= {"sec/compile": 3.0, "sec/evaluation": 5.0, "sec/save": 0.0}
+    rows[5] |= {"sec/compile": 0.0, "sec/evaluation": 0.0, "sec/save": 1.5}
+    jsonfiles.write_lines(folder / "metrics.jsonl", rows)
+    seconds = contents.of(folder)["stages"][0]["seconds"]
+    assert seconds["update"] == pytest.approx(8.0)
+    assert [seconds[part] for part in ("compile", "evaluation", "save")] == [3.0, 5.0, 1.5]
+    assert seconds["other"] == pytest.approx(12.0 - 9.5)
 
 
 def test_long_curves_are_means_of_neighbouring_steps(tmp_path, monkeypatch):

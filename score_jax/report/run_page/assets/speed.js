@@ -1,7 +1,7 @@
 "use strict";
 // Where the time went, and tokens per second.
 
-const PARTS = ["rollout", "grade", "update", "other"];
+const PARTS = ["rollout", "grade", "update", "compile", "evaluation", "save", "other"];
 
 function showSpeed(data) {
   const begun = data.stages.filter((s) => s.step.length);
@@ -13,7 +13,9 @@ function showSpeed(data) {
     const stack = make("div", {
       className: "stack",
       role: "img",
-      "aria-label": PARTS.map((part) => `${part} ${duration(stage.seconds[part])}`).join(", "),
+      "aria-label": PARTS.filter((part) => stage.seconds[part] > 0)
+        .map((part) => `${part} ${duration(stage.seconds[part])}`)
+        .join(", "),
     });
     stack.style.width = `${(100 * all) / longest}%`;
     for (const part of PARTS.filter((name) => stage.seconds[name] > 0)) {
@@ -32,7 +34,8 @@ function showSpeed(data) {
       make("p", { className: "note", textContent: shares }),
     );
   });
-  const keys = PARTS.map((part) =>
+  const shown = PARTS.filter((part) => begun.some((stage) => stage.seconds[part] > 0));
+  const keys = shown.map((part) =>
     make("span", {}, make("span", { className: `key ${part}-part` }), part),
   );
   byId("speed-charts").append(
@@ -43,7 +46,7 @@ function showSpeed(data) {
         "figcaption",
         {},
         make("h3", { textContent: "Where the time went" }),
-        make("span", { className: "unit", textContent: "other: evaluating, compiling, saving" }),
+        make("span", { className: "unit", textContent: "other: loading, reports, and what the host does between steps" }),
       ),
       make("div", { className: "legend" }, ...keys),
       make("div", { className: "times" }, ...rows),
