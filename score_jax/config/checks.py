@@ -6,7 +6,7 @@ experiment.py.
 
 import re
 
-from score_jax.config.settings import RewardSettings, Settings, StageSettings
+from score_jax.config.settings import DocumentSettings, RewardSettings, Settings, StageSettings
 from score_jax.problem import InputError, nearest
 
 
@@ -168,17 +168,42 @@ def _check_stage(s: Settings, index: int, stage: StageSettings, path: str) -> No
             f"objective={stage.objective!r}. Set both in an SFT stage that collects its documents, "
             "and neither in other stages."
         )
-    if collect.filter and s.rollout.attempts < 2:
-        raise InputError(f"{path}.collect needs second attempts: set config.rollout.attempts to 2.")
+    if collect.filter in ("star", "pair") and s.rollout.attempts < 2:
+        raise InputError(
+            f"{path}.collect.filter={collect.filter!r} needs second attempts: set "
+            "config.rollout.attempts to 2, or the filter to 'first'."
+        )
     if (stage.objective == "rl" or collect.filter) and s.rollout.temperature == 0.0:
         raise InputError(
             "with config.rollout.temperature=0 all samples of a problem are equal, so "
             f"{path} cannot learn from them. Set it above 0 (the paper: 1.0)."
         )
+    if stage.documents != DocumentSettings() and (stage.objective == "rl" or collect.filter):
+        raise InputError(
+            f"{path}.documents says how the problems' own solutions are learned, but the stage has "
+            f"objective={stage.objective!r} and collect.filter={collect.filter!r}. Leave it at its "
+            "defaults."
+        )
     (_check_documents if stage.objective == "sft" else _check_episodes)(s, stage, path)
 
 
 def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
+    documents = stage.documents
+    if documents.share > 1.0 or documents.corrections > 1.0:
+        raise InputError(
+            f"{path}.documents has share={documents.share:g} and corrections="
+            f"{documents.corrections:g}; both are shares, of at most 1."
+        )
+    if documents.epochs and documents.share != 1.0:
+        raise InputError(
+            f"{path}.documents has share={documents.share:g} and epochs={documents.epochs:g}, but "
+            f"the stage's {stage.steps} steps fix one by the other. Set share to 1 or epochs to 0."
+        )
+    if documents.corrections and s.rollout.attempts < 2:
+        raise InputError(
+            f"{path}.documents.corrections={documents.corrections:g} are documents with a second "
+            "attempt. Set config.rollout.attempts to 2, or corrections to 0."
+        )
     if stage.baseline != "none" or stage.kl_attempt1 or stage.kl_attempt2:
         raise InputError(
             f"{path} trains on documents, which have neither samples to compare nor a reference. "
