@@ -51,7 +51,8 @@ class Documents:
             columns=self._columns,
             max_attempt_tokens=self._run.settings.rollout.max_attempt_tokens,
         )
-        return jax.tree.map(lambda x: sharding.place(x, rows), batch), {}
+        measured = {"documents_left_out": float(self._own.left_out)} if self._own else {}
+        return jax.tree.map(lambda x: sharding.place(x, rows), batch), measured
 
     def _documents(self, number: int) -> list[documents.Row]:
         s, template = self._run.settings, self._run.experiment.template

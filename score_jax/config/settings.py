@@ -81,6 +81,10 @@ class StageSettings:
     overlong_tokens: Count = 0
     # Estimators.
     baseline: Literal["leave_one_out", "sibling", "batch_mean", "none"] = "leave_one_out"
+    # No update at a step whose samples earn the same, problem by problem: only the KL would move
+    # it, and Adam would scale that up. Single problems of a step are never left out: in Stage I
+    # their KL holds the first attempt.
+    skip_unmixed: bool = False
     standardize: bool = False  # divide advantages by their deviation over a problem's samples
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"  # k1: in the reward; others: a loss
     importance_cap: NonNegative = 0.0  # largest importance weight learner / sampler; 0: off
@@ -178,6 +182,10 @@ class ProblemSettings:
     tests: Mapping[str, SourceSettings] = dataclasses.field(
         default_factory=dict
     )  # further sets for evaluation, reported by their names
+    # Smallest and largest share of the base model's first attempts that solve a problem; others are
+    # not sampled after the stage `base`. Measured once, before the first such stage; (): all.
+    pass_rate: tuple[float, ...] = ()
+    pass_rate_samples: Count = 0  # first attempts per problem; 0: rollout.samples_per_problem
     curriculum_steps: Count = 0  # RL steps until the hardest level has joined; 0: all at once
 
     @property

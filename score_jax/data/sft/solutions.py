@@ -52,6 +52,7 @@ class Solutions:
     settings: DocumentSettings
     seed: tuple[int, int]  # of the run, of the stage
     turn_end: int  # tokens that may close an attempt before the instruction
+    left_out: int  # documents that are too long
     said: str  # what they are, in a sentence
 
     def rows(self, number: int) -> list[Row]:
@@ -167,6 +168,7 @@ def _of_stage(
         settings=how,
         seed=seed,
         turn_end=len(template.turn_end_ids),
+        left_out=long,
         said=(
             f"{count} of {len(problems)} problems with their solutions, "
             f"{stage.steps * rows / count:.3g} passes"
