@@ -1,6 +1,7 @@
 """SCoRe on programs with Qwen2.5-Coder-0.5B-Instruct on one GPU: the paper's second benchmark.
 
-    bash launch/one_gpu.sh OUT --config=configs/mbpp_qwen25_coder_05b.py --workdir=runs/mbpp_score \\
+    bash launch/one_gpu.sh OUT \\
+        --config=configs/mbpp_qwen25_coder_05b.py --workdir=runs/mbpp_score \\
         --config.model.source=FOLDER --config.problems.path=MBPP \\
         --config.problems.tests.humaneval.path=HUMANEVAL --config.problems.tests.mbpp.path=MBPP
 
@@ -28,9 +29,9 @@ make a decode step take about 3 ms, whatever its rows; the weights are read in 0
               at a third of 990 TFLOP/s                                            2.9 s
     a step                                                                         9.3 s at most
 
-Rows and attempts are half as long on average, so about 6 s: 30 steps take 180 s. Three evaluations
-of 418 tasks (256 rows at a time: 2 x 3.2 s of decoding, 836 programs of 10 s in all, beside it) take
-45 s, compiling about 90 s, loading 10 s: 325 s of 360. A run that is stopped by a signal saves, and
+Attempts are shorter on average, so about 6 s: 30 steps take 180 s. An evaluation of 418 tasks takes
+15 s (each of the three sets at once, 3.2 s of decoding; 836 programs in 10 s beside it), three take
+45 s. Compiling about 90 s, loading 10 s: 325 s of 360. A run that is stopped by a signal saves, and
 the same command resumes. The first checkpoint to carry is that after Stage I.
 
 Memory: weights in bfloat16 1 GB, adapters with Adam's moments 0.03 GB; the cache has 12.3 kB a
