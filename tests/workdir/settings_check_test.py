@@ -69,11 +69,11 @@ def test_a_run_begins_behind_the_base_model_of_another(finished, tmp_path):
     assert loop.train(settings, str(tmp_path), base_from="nowhere") == loop.DONE
 
 
-def with_(settings: Settings, path: str, value) -> Settings:
-    """The settings with one of them changed, by its name."""
+def with_(settings: Settings, **values) -> Settings:
+    """The settings with some of them changed, by their names."""
     tree = to_config_dict(settings)
     with tree.unlocked():
-        tree.update_from_flattened_dict({path: value})
+        tree.update_from_flattened_dict(values)
     return resolve(tree)
 
 
@@ -120,16 +120,13 @@ LEFT_OUT = SOLUTIONS | {"left_out": 1.0}
 def test_a_base_model_is_taken_unless_its_weights_depend_on_what_differs(
     tmp_path, base, setting, value, matters
 ):
-    theirs = tiny_settings()
-    for name, changed_to in base.items():
-        if name != "left_out":
-            theirs = with_(theirs, name, changed_to)
+    theirs = with_(tiny_settings(), **{k: v for k, v in base.items() if k != "left_out"})
     other = tmp_path / "other"
     (other / "checkpoints" / "base" / "3").mkdir(parents=True)
     jsonfiles.write(other / "config.json", {"settings": jsonfiles.plain(theirs)})
     row = {"stage": "base", "step": 1, "documents_left_out": base.get("left_out", 0.0)}
     jsonfiles.write_lines(other / "metrics.jsonl", [row])
-    ours = with_(theirs, setting, value)
+    ours = with_(theirs, **{setting: value})
     if matters:
         with pytest.raises(InputError, match=rf"Differing: {re.escape(setting)}: "):
             settings_check.take_base(tmp_path / "ours", other, ours)
