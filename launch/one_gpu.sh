@@ -24,7 +24,8 @@ mkdir -p "$out"
 cd "$root"
 
 status=0
-timeout --preserve-status --signal=TERM "${LIMIT_SEC:-0}" "$python" -m score_jax.main "$@" || status=$?
+timeout --foreground --preserve-status --signal=TERM "${LIMIT_SEC:-0}" \
+  "$python" -m score_jax.main "$@" || status=$?
 if compgen -G "$workdir/checkpoints/*/*" >/dev/null; then
   tar -czf "$out/state.tar.gz" -C "$workdir" \
     --exclude=./compile_cache --exclude=./tensorboard --exclude=./report --exclude=./export .
