@@ -5,10 +5,18 @@
     --config.problems.path=FOLDER    a folder with train.jsonl and test.jsonl; default: TFDS
 
 The coefficients are the paper's for MATH (table 8). Its steps, batch and learning rate are for
-Gemini and 3,000 steps; they are scaled down here. Memory: 22 bytes per parameter (float32 weights,
-gradients and Adam's two moments, the float32 reference, a bfloat16 copy to decode with), the cache
-of 64 rows, and a micro-batch's activations. Problems: Cobbe et al. 2021, MIT. Expected result: not
-measured.
+Gemini and 3,000 steps; here they are for small models. Rates of 1e-6 to 5e-6 have worked where all
+weights of models of 0.5B and more are trained; LoRA (config.model.lora.rank) took 2e-5 to 1e-4.
+Attempts may have 512 tokens: Qwen2.5-0.5B-Instruct writes 239 on average, so with 256 many are
+truncated, which spoils second attempts. All 1,319 test problems are evaluated: where one answer in
+ten flips, the standard error of the gain is 0.9 points, and 1.4 with 500. Instruct models need no
+warm start; one on the gold solutions lowers them.
+
+Memory: 22 bytes per parameter (float32 weights, gradients and Adam's two moments, the float32
+reference, a bfloat16 copy to decode with), the cache of 64 rows, and a micro-batch's activations.
+Problems: Cobbe et al. 2021, MIT. Expected result: not measured: needs an accelerator. Published for
+Qwen2.5-0.5B-Instruct: 49.6; 56.7 after PPO on one answer (verl's example, about 111,000 episodes;
+this config samples 51,200).
 """
 
 from score_jax.config import (
@@ -25,7 +33,11 @@ from score_jax.config import (
 )
 
 
-def get_config(source: str = "HuggingFaceTB/SmolLM2-135M-Instruct", dtype: str = "bfloat16"):
+def get_config(
+    source: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
+    dtype: str = "bfloat16",
+    learning_rate: float = 2e-6,
+):
     """The experiment with a model: a hub id, a folder, a .gguf file, or a run of score_jax."""
     return to_config_dict(
         Settings(
@@ -36,7 +48,7 @@ def get_config(source: str = "HuggingFaceTB/SmolLM2-135M-Instruct", dtype: str =
             stages={
                 "stage1": StageSettings(
                     steps=200,
-                    learning_rate=5e-6,
+                    learning_rate=learning_rate,
                     warmup_steps=10,
                     reward_attempt1=0.0,
                     kl_attempt1=0.1,  # beta_2
@@ -44,7 +56,7 @@ def get_config(source: str = "HuggingFaceTB/SmolLM2-135M-Instruct", dtype: str =
                 ),
                 "stage2": StageSettings(
                     steps=200,
-                    learning_rate=5e-6,
+                    learning_rate=learning_rate,
                     warmup_steps=10,
                     bonus=10.0,  # alpha
                     kl_attempt1=0.01,
@@ -55,12 +67,12 @@ def get_config(source: str = "HuggingFaceTB/SmolLM2-135M-Instruct", dtype: str =
                 problems_per_step=32,
                 samples_per_problem=4,
                 max_prompt_tokens=384,
-                max_attempt_tokens=256,
+                max_attempt_tokens=512,
                 slots=64,
             ),
             memory=MemorySettings(micro_batches=8, remat="full"),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
-            evaluation=EvaluationSettings(problems=500, batch=32),
+            evaluation=EvaluationSettings(batch=64),
             checkpoint=CheckpointSettings(every=50, keep=2),
         )
     )

@@ -10,7 +10,7 @@ Cobbe et al. 2021, MIT.
 
 Memory, estimated, not measured: 2.51 billion parameters at 22 bytes each (float32 weights,
 gradients and Adam's two moments, the float32 reference, a bfloat16 copy for decoding) are 55 GB; 64
-rows of cache add 1 GB and a micro-batch's activations a few more. One accelerator with 80 GB, or
+rows of cache add 2 GB and a micro-batch's activations a few more. One accelerator with 80 GB, or
 several: --config.mesh.fsdp=N splits the weights. config.memory.micro_batches and
 config.rollout.slots trade memory for time.
 

@@ -9,7 +9,7 @@ Weights: Qwen3 by Alibaba Cloud, Apache-2.0. Problems: Cobbe et al. 2021, MIT.
 
 Memory, estimated, not measured: 596 million parameters at 22 bytes each (float32 weights, gradients
 and Adam's two moments, the float32 reference, a bfloat16 copy for decoding) are 13 GB; 64 rows of
-cache add 8 GB and a micro-batch's activations a few more. One accelerator with 32 GB.
+cache add 11 GB and a micro-batch's activations a few more. One accelerator with 40 GB.
 config.memory.micro_batches and config.rollout.slots trade memory for time.
 
 All other settings are those of gsm8k.py. Expected result: not measured.

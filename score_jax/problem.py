@@ -26,6 +26,7 @@ class Problem:
     first_attempt: str = ""  # given, not sampled: the policy continues after it and the instruction
     # A prompt that was written as messages: [{"role": …, "content": …}, …]; `prompt` is its last.
     messages: Sequence[Mapping[str, str]] = ()
+    solution: str = ""  # a right and whole answer, which SFT can learn; empty: not known
     reference: str = ""  # of a program: one that passes its tests; checked before a run
     # The row of the user's own file, all of it, for reward functions.
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)

@@ -21,7 +21,8 @@ from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
-from score_jax.experiment import Experiment, template_of_source
+from score_jax.data.sft import solutions
+from score_jax.experiment import Experiment, stops_of, template_of_source
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
@@ -160,6 +161,9 @@ class Run:
             prompts = pipeline.tokenise(training.problems, template.first_turn)
             pipeline.usable(prompts, rollout.problems_per_step, rollout.max_prompt_tokens)
             training = dataclasses.replace(training, prompts=prompts)
+        if training:
+            own = solutions.of_stages(settings, training.problems, template, stops_of(settings))
+            training = dataclasses.replace(training, documents=own)
         experiment = Experiment.open(settings, template)
         main = tested.pop("")
         return cls(settings, folder, log, watch, experiment, training, main, tested, stop)

@@ -12,6 +12,7 @@ from score_jax import jsonfiles, loop
 from score_jax.batches import Episodes
 from score_jax.config import command_line
 from score_jax.config.settings import MeshSettings, Settings, SourceSettings
+from score_jax.data import problems as problem_sets
 from score_jax.model import families, weights
 from score_jax.modes import evaluate
 from score_jax.problem import InputError
@@ -210,3 +211,26 @@ def test_a_set_for_evaluation_only_can_be_evaluated_and_not_trained_on(source, t
     evaluate.evaluate_latest(made, tmp_path)
     with pytest.raises(InputError, match="evaluation only"):
         loop.train(made, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("recipe", ["score", "multi_turn_rl", "single_turn_rl"])
+def test_recipes_of_the_one_gpu_config_have_one_budget_and_choose_on_the_validation_split(recipe):
+    s = command_line.settings_of([f"--config={ROOT / 'configs/mbpp_qwen25_coder_05b.py'}:{recipe}"])
+    assert sum(s.stages[name].steps for name in s.recipe) == 30 and s.rollout.rows == 128
+    here = dataclasses.replace(s.problems, path=str(REAL / "mbpp"))
+    here = dataclasses.replace(
+        here,
+        tests={
+            name: dataclasses.replace(test, path=str(REAL / folder))
+            for (name, test), folder in zip(
+                s.problems.tests.items(), ("humaneval", "mbpp"), strict=True
+            )
+        },
+    )
+    ids = [problem.id for problem in problem_sets.for_evaluation(here, 0)]
+    assert ids[0] == "mbpp/511" and ids[-1] == "mbpp/600"
+    tests = problem_sets.further_tests(here, 0)
+    assert {name: len(found) for name, found in tests.items()} == {"humaneval": 164, "mbpp": 500}
+    training = problem_sets.for_training(here, 0).problems
+    held_out = {*ids, *(problem.id for problem in tests["mbpp"])}
+    assert len(training) == 374 and held_out.isdisjoint(problem.id for problem in training)

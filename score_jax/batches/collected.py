@@ -1,4 +1,4 @@
-"""Batches of an SFT stage on documents that a policy writes (STaR, Pair-SFT), in epochs.
+"""Batches of an SFT stage on documents that a policy writes (STaR, Pair-SFT, right first attempts).
 
 The documents are sampled, graded, filtered and kept in DIR/collected/STAGE.jsonl before the first
 step. Sampling is addressed like that of an RL stage: rollout n draws from (seed, stage, n), so a
@@ -17,7 +17,6 @@ import numpy as np
 from score_jax import jsonfiles
 from score_jax.batches.documents import Documents
 from score_jax.batches.episodes import Episodes, Graded
-from score_jax.data import schedule
 from score_jax.data.sft import documents, filters
 from score_jax.data.sft.filters import Dialogue, Written
 from score_jax.learner.step import TrainState
@@ -39,11 +38,8 @@ class Collected(Documents):
         Raises: Interrupted if the run was asked to stop, InputError if none is left.
         """
         self._found = documents_of(self._run, self._stage)
-        # Few documents fill a step by repetition.
-        copies = -(-self._rows // len(self._found))
-        pool = np.tile(np.arange(len(self._found)), copies)
         seed = (self._run.settings.seed % 2**32, self._stage.index, 7)
-        self._order = schedule.Stream(pool, self._rows, seed)
+        self._order = documents.order(np.arange(len(self._found)), self._rows, seed)
 
     def _documents(self, number: int) -> list[documents.Row]:
         learn_first = self._stage.settings.collect.learn_first
@@ -101,7 +97,7 @@ def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
     before = run.settings.recipe[stage.index - 1] if stage.index else "base"
     policy = collect.policy or before
     params = run.params_of(policy)
-    sampled = Episodes(run, stage, attempts=2)
+    sampled = Episodes(run, stage, attempts=filters.ATTEMPTS[collect.filter])
     sampled.skip(done)
     run.log.say(f"{stage.name}: {policy} writes documents, {collect.steps - done} rollouts.")
     with open(kept, "a", encoding="ascii") as file:

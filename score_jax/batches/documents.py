@@ -1,4 +1,4 @@
-"""Batches of an SFT stage: the problem set's own documents, packed into rows."""
+"""Batches of an SFT stage: the problems' own solutions or a corpus, packed into rows."""
 
 from typing import Any
 
@@ -12,11 +12,13 @@ from score_jax.structs import Batch, Params
 
 
 class Documents:
-    """Batches of an SFT stage on the problem set's own documents."""
+    """Batches of an SFT stage on documents that the problem set has."""
 
     def __init__(self, run: Run, stage: Stage):
         self._rows = stage.settings.documents_per_step or run.settings.rollout.rows
         self._run, self._stage = run, stage
+        self._columns = run.experiment.columns
+        self._own = run.training.documents.get(stage.name) if run.training else None
 
     def get_state(self) -> dict[str, Any]:
         """Nothing: a step's documents depend on seed and step alone."""
@@ -26,7 +28,11 @@ class Documents:
         """Nothing to restore."""
 
     def prepare(self, state: TrainState) -> None:
-        """Nothing: all batches have one shape."""
+        """Says what is learned; all batches have one shape."""
+        if self._own:
+            before = self._run.experiment.episode_settings().before(2)
+            self._columns = min(self._columns, self._own.columns(len(before)))
+            self._run.log.say(f"{self._stage.name}: {self._own.said}")
 
     def dispatch(self, params: Params, number: int) -> int:
         """Nothing to sample."""
@@ -42,12 +48,15 @@ class Documents:
             self._documents(number),
             template=experiment.template,
             before=experiment.episode_settings().before,
-            columns=experiment.columns,
+            columns=self._columns,
             max_attempt_tokens=self._run.settings.rollout.max_attempt_tokens,
         )
-        return jax.tree.map(lambda x: sharding.place(x, rows), batch), {}
+        measured = {"documents_left_out": float(self._own.left_out)} if self._own else {}
+        return jax.tree.map(lambda x: sharding.place(x, rows), batch), measured
 
     def _documents(self, number: int) -> list[documents.Row]:
         s, template = self._run.settings, self._run.experiment.template
-        where = (s.problems.name, s.problems.prompt)
-        return documents.own(*where, template, seed=s.seed, step=number, rows=self._rows)
+        if self._own:
+            return self._own.rows(number)
+        corpus = (s.problems.name, s.problems.prompt)
+        return documents.of_corpus(*corpus, template, seed=s.seed, step=number, rows=self._rows)

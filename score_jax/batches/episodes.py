@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax import grading
+from score_jax.batches import pass_rates
 from score_jax.data import pipeline
 from score_jax.grading import OwnRows, changed
 from score_jax.learner import sampled_logprobs, step
@@ -91,6 +92,7 @@ class Episodes:
             curriculum_steps=s.problems.curriculum_steps,
             steps_before=stage.rl_steps_before,
             prompts=run.training.prompts,
+            wanted=pass_rates.wanted(run) if stage.name != "base" else None,
         )
 
     def get_state(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from score_jax.config.build import to_config_dict as to_config_dict
 from score_jax.config.settings import CheckpointSettings as CheckpointSettings
 from score_jax.config.settings import CollectSettings as CollectSettings
 from score_jax.config.settings import CompileSettings as CompileSettings
+from score_jax.config.settings import DocumentSettings as DocumentSettings
 from score_jax.config.settings import EvaluationSettings as EvaluationSettings
 from score_jax.config.settings import FunctionSettings as FunctionSettings
 from score_jax.config.settings import LoggingSettings as LoggingSettings

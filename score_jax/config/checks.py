@@ -59,6 +59,7 @@ def check(s: Settings) -> None:
             "sets in config.problems.mixture cannot be compared. Set curriculum_steps to 0, or "
             "mixture to {}."
         )
+    _check_pass_rate(s)
     rows = s.rollout.rows
     if rows % (s.memory.micro_batches or 1):
         raise InputError(
@@ -151,6 +152,28 @@ def _check_prompt(s: Settings) -> None:
                 f"config.problems.{path} has both a prompt, {source.prompt!r}, and a prompt_text. "
                 "Leave one of them empty."
             )
+
+
+def _check_pass_rate(s: Settings) -> None:
+    wanted, samples = s.problems.pass_rate, s.problems.pass_rate_samples
+    if not wanted:
+        return
+    if len(wanted) != 2 or not 0.0 <= wanted[0] <= wanted[1] <= 1.0:
+        raise InputError(
+            f"config.problems.pass_rate={wanted} must be the smallest and the largest share that "
+            "is kept, as (0.1, 0.9), or () for all problems."
+        )
+    stages = {name: s.stages[name] for name in s.recipe if name != "base"}
+    if not any(one.objective == "rl" or one.collect.filter for one in stages.values()):
+        raise InputError(
+            f"config.problems.pass_rate={wanted} chooses what is sampled after the base model, and "
+            f"no stage of config.recipe={s.recipe} samples there. Set it to ()."
+        )
+    if (samples or s.rollout.samples_per_problem) > 1 and s.rollout.temperature == 0.0:
+        raise InputError(
+            "with config.rollout.temperature=0 all samples of a problem are equal, so pass rates "
+            "are 0 or 1. Set it above 0, or config.problems.pass_rate to ()."
+        )
 
 
 def _check_rewards(rewards: RewardSettings) -> None:

@@ -26,11 +26,29 @@ Seconds = Annotated[float, Least(1e-3)]
 class CollectSettings:
     """Documents for an SFT stage: sampled, graded and filtered before its first step."""
 
-    filter: Literal["star", "pair", ""] = ""  # empty: the problem set's documents
+    # "star", "pair": two attempts, the second right; "first": right first attempts alone. Empty:
+    # none are sampled, see `documents`.
+    filter: Literal["star", "pair", "first", ""] = ""
     steps: Count = 0  # rollouts, each with as many episodes as an RL step
     policy: str = ""  # stage whose policy samples; empty: the stage before this one
     both_right: bool = False  # keep episodes with both attempts right too (D+ of the paper)
     learn_first: Literal["never", "right", "always"] = "right"  # which first attempts are trained
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentSettings:
+    """Documents of an SFT stage that collects none: the problems with their own solutions."""
+
+    # Part of the problems whose solutions are learned, drawn from the seed; or the passes over them
+    # that the stage's steps shall be, which says how many are drawn. epochs 0: share decides.
+    share: AboveZero = 1.0
+    epochs: NonNegative = 0.0
+    # Share of the documents that are corrections: a wrong first attempt (another problem's
+    # solution), the instruction, and the solution. Only the latter is learned. The others are first
+    # attempts alone.
+    corrections: NonNegative = 0.0
+    # What an attempt says, with {solution} and {answer}; empty: as the prompt asks for it.
+    text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +61,7 @@ class StageSettings:
     start: str = ""  # stage whose params this one starts from; empty: the stage before it
     reference: str = ""  # stage whose policy is the reference of the KL; empty: the base model
     collect: CollectSettings = CollectSettings()
+    documents: DocumentSettings = DocumentSettings()
     # Rewards. Source of the symbols: arXiv 2409.12917.
     reward_attempt1: float = 1.0  # weight of r_1 in attempt 1's reward; 0 in Stage I
     reward_attempt2: float = 1.0  # weight of r_a in the reward of attempt 2 and later
@@ -62,6 +81,10 @@ class StageSettings:
     overlong_tokens: Count = 0
     # Estimators.
     baseline: Literal["leave_one_out", "sibling", "batch_mean", "none"] = "leave_one_out"
+    # No update at a step whose samples earn the same, problem by problem: only the KL would move
+    # it, and Adam would scale that up. Single problems of a step are never left out: in Stage I
+    # their KL holds the first attempt.
+    skip_unmixed: bool = False
     standardize: bool = False  # divide advantages by their deviation over a problem's samples
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"  # k1: in the reward; others: a loss
     importance_cap: NonNegative = 0.0  # largest importance weight learner / sampler; 0: off
@@ -159,6 +182,10 @@ class ProblemSettings:
     tests: Mapping[str, SourceSettings] = dataclasses.field(
         default_factory=dict
     )  # further sets for evaluation, reported by their names
+    # Smallest and largest share of the base model's first attempts that solve a problem; others are
+    # not sampled after the stage `base`. Measured once, before the first such stage; (): all.
+    pass_rate: tuple[float, ...] = ()
+    pass_rate_samples: Count = 0  # first attempts per problem; 0: rollout.samples_per_problem
     curriculum_steps: Count = 0  # RL steps until the hardest level has joined; 0: all at once
 
     @property

@@ -1,6 +1,6 @@
 """Refuses settings of a stage that cannot work together, or that its objective does not use."""
 
-from score_jax.config.settings import Settings, StageSettings
+from score_jax.config.settings import DocumentSettings, Settings, StageSettings
 from score_jax.problem import InputError, nearest
 
 LEAST_TEMPERATURE = 0.01  # below, samples are the most likely text but for near ties
@@ -25,8 +25,11 @@ def check_stage(s: Settings, index: int, stage: StageSettings, path: str) -> Non
             f"objective={stage.objective!r}. Set both in an SFT stage that collects its documents, "
             "and neither in other stages."
         )
-    if collect.filter and s.rollout.attempts < 2:
-        raise InputError(f"{path}.collect needs second attempts: set config.rollout.attempts to 2.")
+    if collect.filter in ("star", "pair") and s.rollout.attempts < 2:
+        raise InputError(
+            f"{path}.collect.filter={collect.filter!r} needs second attempts: set "
+            "config.rollout.attempts to 2, or the filter to 'first'."
+        )
     if not collect.filter and (collect.policy or collect.both_right):
         named = "policy" if collect.policy else "both_right"
         raise InputError(
@@ -35,6 +38,12 @@ def check_stage(s: Settings, index: int, stage: StageSettings, path: str) -> Non
         )
     if stage.objective == "rl" or collect.filter:
         _check_sampling(s, path)
+    if stage.documents != DocumentSettings() and (stage.objective == "rl" or collect.filter):
+        raise InputError(
+            f"{path}.documents says how the problems' own solutions are learned, but the stage has "
+            f"objective={stage.objective!r} and collect.filter={collect.filter!r}. Leave it at its "
+            "defaults."
+        )
     (_check_documents if stage.objective == "sft" else _check_episodes)(s, stage, path)
 
 
@@ -68,6 +77,22 @@ _OF_SAMPLES = {
 
 
 def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
+    documents = stage.documents
+    if documents.share > 1.0 or documents.corrections > 1.0:
+        raise InputError(
+            f"{path}.documents has share={documents.share:g} and corrections="
+            f"{documents.corrections:g}; both are shares, of at most 1."
+        )
+    if documents.epochs and documents.share != 1.0:
+        raise InputError(
+            f"{path}.documents has share={documents.share:g} and epochs={documents.epochs:g}, but "
+            f"the stage's {stage.steps} steps fix one by the other. Set share to 1 or epochs to 0."
+        )
+    if documents.corrections and s.rollout.attempts < 2:
+        raise InputError(
+            f"{path}.documents.corrections={documents.corrections:g} are documents with a second "
+            "attempt. Set config.rollout.attempts to 2, or corrections to 0."
+        )
     if stage.baseline != "none" or stage.kl_attempt1 or stage.kl_attempt2:
         raise InputError(
             f"{path} trains on documents, which have neither samples to compare nor a reference. "
@@ -90,9 +115,9 @@ def _check_documents(s: Settings, stage: StageSettings, path: str) -> None:
             f"{path} has reward_attempt1=0 and reward_attempt2=0, the weights of a document's "
             "attempts, so it learns nothing. Set one of them to 1."
         )
-    if (documents := stage.documents_per_step or s.rollout.rows) % (s.memory.micro_batches or 1):
+    if (rows := stage.documents_per_step or s.rollout.rows) % (s.memory.micro_batches or 1):
         raise InputError(
-            f"{path}.documents_per_step={documents} cannot be split into "
+            f"{path}.documents_per_step={rows} cannot be split into "
             f"config.memory.micro_batches={s.memory.micro_batches} equal parts. Set "
             "documents_per_step to a multiple of micro_batches."
         )

@@ -40,6 +40,7 @@ def batches(
     curriculum_steps: int = 0,
     steps_before: int = 0,
     prompts: "Prompts | None" = None,
+    wanted: np.ndarray | None = None,
 ) -> "PromptIterator":
     """Endless shuffled batches for training; every epoch is a new permutation.
 
@@ -52,12 +53,13 @@ def batches(
       curriculum_steps: batches until problems of all levels are drawn from.
       steps_before: how many of these earlier stages have drawn.
       prompts: the problems' tokens, where they are at hand.
+      wanted: bool for each problem; the others are left out (problems.pass_rate).
     Raises: InputError if no prompt is short enough, or too few are for one global batch.
     """
     widths = _widths(bucket_sizes, max_prompt_tokens)
     prompts = prompts or tokenise(problems, encode)
-    kept = usable(prompts, batch, max_prompt_tokens)
-    dropped = len(problems) - len(kept)
+    kept = usable(prompts, batch, max_prompt_tokens, wanted)
+    dropped = int((prompts.length > max_prompt_tokens).sum())
     if dropped:
         logging.warning(
             "%d of %d training prompts are longer than max_prompt_tokens=%d and are left out; "
@@ -101,13 +103,24 @@ def batches(
     return PromptIterator(dataset, identity, dropped)
 
 
-def usable(prompts: "Prompts", batch: int, max_prompt_tokens: int) -> np.ndarray:
-    """The positions of training prompts that are short enough.
+def usable(
+    prompts: "Prompts", batch: int, max_prompt_tokens: int, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """The positions of training prompts that are short enough, and wanted.
 
     Raises: InputError if they are too few for a batch, or none.
     """
     kept = np.flatnonzero(prompts.length <= max_prompt_tokens)
     dropped = len(prompts.length) - len(kept)
+    if wanted is not None and len(kept):
+        fitting, kept = len(kept), kept[wanted[kept]]
+        if len(kept) < batch:
+            raise InputError(
+                f"a step needs {batch} different problems, but of {fitting} only {len(kept)} have "
+                "a pass rate within config.problems.pass_rate; collected/pass_rates.jsonl in the "
+                "work directory has the rates. Widen the range, or lower "
+                "config.rollout.problems_per_step, in another work directory."
+            )
     if dropped and not len(kept):
         longest = int(prompts.length.max())
         raise InputError(

@@ -25,6 +25,7 @@ from score_jax.data.sets import (
     parquet,
     running_total,
 )
+from score_jax.data.sft.solutions import Solutions
 from score_jax.problem import InputError, Problem, nearest
 from score_jax.rewards import golds
 from score_jax.text import prompts
@@ -40,6 +41,7 @@ class Training:
     problems: list[Problem]
     parts: tuple[tuple[int, float], ...]  # (problems, weight) of each set
     prompts: Prompts | None = None  # their tokens, once a template has made them
+    documents: Mapping[str, Solutions] = dataclasses.field(default_factory=dict)  # by SFT stage
 
 
 def for_training(settings: ProblemSettings, seed: int) -> Training:
@@ -138,7 +140,12 @@ def _source(
         setting=path,
     )
     if source.solutions:
-        found = [dataclasses.replace(one, gold=golds.taken_out(one.gold)) for one in found]
+        found = [
+            dataclasses.replace(
+                one, gold=golds.taken_out(one.gold), solution=one.solution or one.gold
+            )
+            for one in found
+        ]
     if len(settings.instructions) > 1 and any(one.first_attempt for one in found):
         raise InputError(
             f"{path}: the set {source.name!r} gives first attempts, and the policy samples from "

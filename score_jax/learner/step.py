@@ -29,6 +29,8 @@ from score_jax.rl.advantages import advantages, deviation
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
 from score_jax.structs import Batch, Params, SampledLogProbs
 
+EARNED_THE_SAME = 1e-6  # rounding of an advantage between equal rewards is less
+
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything that an update changes."""
@@ -75,11 +77,13 @@ class Choices:
     normalizer: str
     importance_weights: bool
     truncation: str
+    skip_unmixed: bool = False
 
     @classmethod
     def of(cls, stage: StageSettings) -> "Choices":
         named = (stage.baseline, stage.standardize, stage.kl_estimator, stage.normalizer)
-        return cls(*named, importance_weights=stage.importance_cap > 0, truncation=stage.truncation)
+        capped = stage.importance_cap > 0
+        return cls(*named, capped, stage.truncation, stage.skip_unmixed)
 
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
@@ -181,7 +185,11 @@ def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients
     metrics |= optimizer.norms("grad_norm", gradient) | optimizer.norms("param_norm", params)
     sizes = optimizer.norms("update_norm", direction)
     metrics |= {name: rate * size for name, size in sizes.items()}
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    updated = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+    if choices.skip_unmixed:
+        skips = metrics["skipped_unmixed"] > 0
+        updated = jax.tree.map(lambda old, new: jnp.where(skips, old, new), state, updated)
+    return updated, metrics
 
 
 def loss_gradient(
@@ -213,6 +221,13 @@ def loss_gradient(
 
     shaping = Shaping.of(coefficients, attempts)
     advantage_BA = _advantages(batch, where, kl_BA, shaping, coefficients, choices, s)
+    skipped: dict[str, jax.Array] = {}
+    if choices.skip_unmixed:  # what the advantages are without the KL
+        earned_BA = _advantages(
+            batch, where, jnp.zeros_like(kl_BA), shaping, coefficients, choices, s
+        )
+        even = jnp.max(jnp.abs(earned_BA)) < EARNED_THE_SAME
+        skipped["skipped_unmixed"] = even.astype(jnp.float32)
     terms = losses.TokenTerms(
         advantage=_per_token(advantage_BA, where.attempt),
         behaviour=behaviour_BN,
@@ -231,6 +246,7 @@ def loss_gradient(
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
         **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
         **_signal_metrics(batch, advantage_BA, s.samples),
+        **skipped,
     }
     return jax.tree.map(lambda g: g / divisor, gradient), metrics
 

@@ -26,6 +26,9 @@ evalplus/codegen.py) asks chat models for a script in a Markdown code block, wit
 fenced block of its own, MBPP's as a docstring; the published figures of chat code models are of
 that form. It also begins each answer with a sentence and an open fence.
 
+`SOLUTIONS[name]`: what SFT on a set's solutions learns under a prompt, with {solution} and
+{answer}; "{solution}" for others.
+
 `STOPS[name]`: texts that end an attempt, for the forms of base models, which seldom write an end
 token. Few-shot forms end where their next part would begin. A program may define several functions,
 so a "def" does not end it. None begins with a line break: see stops.py.
@@ -160,6 +163,8 @@ _SELECTIVE = (
     f'not, begin with "{_REVISES}" and write the right solution behind it. {_FINAL_ANSWER}'
 )
 
+_WORKED = "{{solution}}{}Final Answer: The final answer is ${{answer}}$. I hope it is correct."
+
 PROMPTS: dict[str, tuple[str, str]] = {
     "math": (MATH + _PROBLEM, MATH_INSTRUCTION),
     "gsm8k": (MATH + _PROBLEM, MATH_INSTRUCTION),
@@ -183,6 +188,15 @@ PROMPTS: dict[str, tuple[str, str]] = {
     "running_total": ("{problem}=", "\nCorrect any error:"),
     "math_selective": (MATH + _PROBLEM, _SELECTIVE),
     "gsm8k_selective": (MATH + _PROBLEM, _SELECTIVE),
+}
+
+# How a set's own solution is written where it is learned: as the prompt asks for it.
+SOLUTIONS: dict[str, str] = {
+    **dict.fromkeys(("math", "gsm8k", "math_selective", "gsm8k_selective"), _WORKED.format("\n")),
+    **dict.fromkeys(("math_text", "math_fewshot"), _WORKED.format(" ")),
+    "math_boxed": "{solution}\nThe answer is $\\boxed{{answer}}$.",
+    **dict.fromkeys(("mbpp", "mbpp_text", "humaneval", "humaneval_text"), "{solution}\n[DONE]"),
+    **dict.fromkeys(("mbpp_chat", "humaneval_chat"), "```python\n{solution}\n```"),
 }
 
 _SOLUTION_ENDS = Stops(before=("Problem:",), after=("I hope it is correct.",))

@@ -21,6 +21,7 @@ from typing import Any
 from score_jax import jsonfiles
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
+from score_jax.data.sft import documents
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
@@ -70,8 +71,13 @@ _OF_A_RUN = (
     "report",
 )
 SEEN_SEC = 60.0  # a network file system shows a new file to other hosts within this time
-# What a base model does not depend on.
-_AFTER_BASE = ("recipe", "stages.", "rollout.attempts", "rollout.siblings")
+# What a base model does not depend on, however it is trained.
+_AFTER_BASE = ("recipe", "stages.", "problems.pass_rate")
+# What one that learns given documents does not depend on either: it samples and grades nothing.
+_UNSAMPLED = ("rewards.", "rollout.", "problems.curriculum_steps", "problems.weight")
+# What only the instruction and the attempt before it depend on.
+_BETWEEN = ("problems.instruction_text", "problems.stop_", "problems.prompt_stops")
+_LIMITS = ("rollout.max_prompt_tokens", "rollout.max_attempt_tokens")
 
 
 def check_same_settings(folder: Path, settings: Settings) -> None:
@@ -160,16 +166,15 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
             f"--base_from={other}: there is no {made}, the last checkpoint of the stage 'base'. "
             "Train that run further, or name another."
         )
-    free = [*_FREE, *_AFTER_BASE]
-    if settings.stages["base"].documents_per_step:
-        free += ["rollout.problems_per_step", "rollout.samples_per_problem"]
-    differing = _differing(other, settings, tuple(free), ("stages.base.",))
+    rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
+    left_out = any(row.get("documents_left_out") for row in rows)
+    free, but = _of_base(settings, left_out)
+    differing = _differing(other, settings, free, but)
     if differing:
         raise InputError(
             f"--base_from={other} trained its base model with other settings. Differing: "
             f"{differing}"
         )
-    rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
     jsonfiles.write_lines(folder / "metrics.jsonl", rows)
     if (other / "compile_cache").exists():
         shutil.copytree(other / "compile_cache", folder / "compile_cache", dirs_exist_ok=True)
@@ -181,6 +186,27 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
     jsonfiles.write(folder / "config.json", {"settings": jsonfiles.plain(settings)})
     target.parent.mkdir(parents=True, exist_ok=True)
     part.rename(target)
+
+
+def _of_base(settings: Settings, left_out: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the base model's weights do not depend on, and what of that they do: prefixes of names.
+
+    left_out: whether documents were too long for the other run's limits, so that with others the
+    base model would have learned more.
+    """
+    base, problems = settings.stages["base"], settings.problems
+    free, but = (*_FREE, *_AFTER_BASE), ("stages.base.",)
+    if base.objective == "rl" or base.collect.filter:
+        return free, but
+    free += _UNSAMPLED
+    if not base.documents_per_step:
+        but += ("rollout.problems_per_step", "rollout.samples_per_problem")
+    if base.normalizer == "constant":
+        but += ("rollout.max_attempt_tokens",)
+    if (problems.name, problems.prompt) not in documents.CORPORA:
+        free += () if base.documents.corrections else _BETWEEN
+        but += _LIMITS if left_out else ()
+    return free, but
 
 
 def check_shared(folder: Path) -> None:

@@ -19,6 +19,7 @@ from score_jax.config.settings import (
     CHOICES,
     MINIMA,
     CollectSettings,
+    DocumentSettings,
     EvaluationSettings,
     LoraSettings,
     ModelSettings,
@@ -143,6 +144,7 @@ COMPANIONS = {
     "penalty": {"stages__stage1__overlong_tokens": 2},
     "star": COLLECTING,
     "pair": COLLECTING,
+    "first": COLLECTING,
 }
 
 
@@ -163,6 +165,7 @@ def test_a_choice_outside_the_list_is_answered_with_the_list(cls, name):
 def test_a_number_below_its_minimum_is_refused(cls, name):
     groups = {type_: name for name, type_ in typing.get_type_hints(Settings).items()}
     groups |= {SourceSettings: "problems__test", LoraSettings: "model__lora"}
+    groups |= {DocumentSettings: "stages__stage1__documents"}
     path = f"{groups.get(cls, 'stages__stage1')}__{name}"
     least = MINIMA[cls, name]
     kind = typing.get_type_hints(cls)[name]
@@ -189,6 +192,25 @@ def test_the_table_of_limits_names_settings_that_exist():
             ["6 problems x 4 samples = 24 rows", "micro_batches=5", "divisor of 24"],
         ),
         ({"rollout__top_p": 1.5}, ["config.rollout.top_p=1.5", "at most 1"]),
+        ({"problems__pass_rate": (0.5,)}, ["config.problems.pass_rate=(0.5,)", "(0.1, 0.9)"]),
+        ({"problems__pass_rate": (0.9, 0.1)}, ["the smallest and the largest share"]),
+        (
+            {"problems__pass_rate": (0.1, 0.9), "recipe": ("base",)},
+            ["no stage of config.recipe=('base',) samples there"],
+        ),
+        (
+            {"stages__base__documents__share": 0.5, "stages__base__documents__epochs": 2.0},
+            ["share=0.5 and epochs=2", "fix one by the other"],
+        ),
+        ({"stages__base__documents__share": 1.5}, ["both are shares, of at most 1"]),
+        (
+            {"stages__base__documents__corrections": 0.5, "rollout__attempts": 1},
+            ["documents with a second attempt", "config.rollout.attempts to 2"],
+        ),
+        (
+            {"stages__stage1__documents__text": "{solution}"},
+            ["config.stages.stage1.documents says", "objective='rl'"],
+        ),
         (
             {"problems__tests": {"a.b": {"name": "gsm8k"}}},
             ["config.problems.tests has a set named 'a.b'", "Use letters, digits"],

@@ -561,3 +561,26 @@ def test_the_program_of_many_layers_is_no_larger_than_that_of_few():
         return step.lower(state, params, BATCH, stage=STAGE2).as_text().count("\n")
 
     assert instructions(32) <= 1.01 * instructions(4)
+
+
+def test_a_step_whose_samples_earn_the_same_moves_nothing_if_it_is_to_be_skipped():
+    # Rewards differ between problems, and between attempts, but not between samples.
+    even_BA = np.repeat(np.array([[1.0, 0.0], [0.0, 0.0]], np.float32), 2, axis=0)
+    even = BATCH.replace(reward=even_BA)
+    skipping = dataclasses.replace(STAGE2, skip_unmixed=True)
+
+    def moved(stage: StageSettings, batch: Batch) -> tuple[bool, int, dict]:
+        state = step.init(fakes.params(), fakes.learner_settings())
+        before = [flat(state.params), flat(state.opt_state)]
+        state, metrics = step.train_step(state, fakes.params(seed=1), batch, stage=stage)
+        after = [flat(state.params), flat(state.opt_state)]
+        same = all(np.array_equal(*both) for both in zip(before, after, strict=True))
+        return not same, int(state.step), jax.device_get(metrics)
+
+    changed, steps, metrics = moved(skipping, even)
+    assert not changed and steps == 0 and metrics["skipped_unmixed"] == 1.0
+    assert metrics["grad_norm"] > 0.01  # of the KL alone
+    changed, steps, metrics = moved(skipping, BATCH)
+    assert changed and steps == 1 and metrics["skipped_unmixed"] == 0.0
+    changed, _, metrics = moved(STAGE2, even)
+    assert changed and "skipped_unmixed" not in metrics

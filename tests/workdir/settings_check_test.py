@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from score_jax import jsonfiles, loop
 from score_jax.checkpoints import Checkpoints
+from score_jax.config.build import resolve, to_config_dict
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError
 from score_jax.run import Run
@@ -114,16 +116,70 @@ def test_more_steps_than_a_run_had_are_refused_with_the_way_to_train_on(finished
     assert "stages.base.steps: 3 there, 9 now" in said
 
 
-def test_how_much_later_stages_sample_is_no_matter_of_the_base_model(finished, tmp_path):
-    settings = tiny_settings()
-    rollout = dataclasses.replace(settings.rollout, samples_per_problem=4)
-    more = dataclasses.replace(settings, rollout=rollout)
-    settings_check.take_base(tmp_path / "more", finished, more)
-    assert (tmp_path / "more" / "checkpoints" / "base" / "3").exists()
-    # Without a number of its own, the stage has as many rows as an RL step.
-    with pytest.raises(InputError, match="samples_per_problem: 2 there, 4 now"):
-        own = changed(more, "base", documents_per_step=0)
-        settings_check.take_base(tmp_path / "own", finished, own)
+def with_(settings: Settings, **values) -> Settings:
+    """The settings with some of them changed, by their names."""
+    tree = to_config_dict(settings)
+    with tree.unlocked():
+        tree.update_from_flattened_dict(values)
+    return resolve(tree)
+
+
+SOLUTIONS = {"problems.name": "jsonl", "problems.prompt": "", "problems.path": "x"}
+SOLUTIONS |= {"problems.prompt_text": "{problem}", "problems.instruction_text": "?"}
+CORRECTED = SOLUTIONS | {"stages.base.documents.corrections": 0.1}
+SAMPLED = {"stages.base.collect.filter": "first", "stages.base.collect.steps": 1}
+LEFT_OUT = SOLUTIONS | {"left_out": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("base", "setting", "value", "matters"),
+    [
+        # Of any base model.
+        ({}, "stages.stage1.bonus", 3.0, False),
+        ({}, "evaluation.problems", 3, False),
+        ({}, "problems.test.split", "train", False),
+        ({}, "seed", 3, True),
+        ({}, "model.dtype", "bfloat16", True),
+        ({}, "optimizer.beta2", 0.5, True),
+        ({}, "problems.prompt", "arithmetic_selective", True),
+        ({}, "stages.base.learning_rate", 0.5, True),
+        # Given documents are neither sampled nor graded.
+        ({}, "rewards.function", "own:reward", False),
+        ({}, "rewards.truncated", -1.0, False),
+        ({}, "rollout.samples_per_problem", 4, False),
+        ({}, "rollout.temperature", 0.5, False),
+        ({}, "rollout.max_attempt_tokens", 9, False),
+        ({"stages.base.normalizer": "constant"}, "rollout.max_attempt_tokens", 9, True),
+        ({"stages.base.documents_per_step": 0}, "rollout.samples_per_problem", 4, True),
+        (SOLUTIONS, "problems.instruction_text", "??", False),
+        (SOLUTIONS, "problems.prompt_text", "{problem}?", True),
+        (SOLUTIONS, "rollout.max_prompt_tokens", 99, False),
+        (SOLUTIONS, "stages.base.documents.share", 0.5, True),
+        (CORRECTED, "problems.instruction_text", "??", True),
+        (CORRECTED, "problems.stop_before", ("x",), True),
+        (LEFT_OUT, "rollout.max_prompt_tokens", 99, True),
+        # Sampled ones are.
+        (SAMPLED, "rewards.function", "own:reward", True),
+        (SAMPLED, "rollout.temperature", 0.5, True),
+        (SAMPLED, "stages.stage1.bonus", 3.0, False),
+    ],
+)
+def test_a_base_model_is_taken_unless_its_weights_depend_on_what_differs(
+    tmp_path, base, setting, value, matters
+):
+    theirs = with_(tiny_settings(), **{k: v for k, v in base.items() if k != "left_out"})
+    other = tmp_path / "other"
+    (other / "checkpoints" / "base" / "3").mkdir(parents=True)
+    jsonfiles.write(other / "config.json", {"settings": jsonfiles.plain(theirs)})
+    row = {"stage": "base", "step": 1, "documents_left_out": base.get("left_out", 0.0)}
+    jsonfiles.write_lines(other / "metrics.jsonl", [row])
+    ours = with_(theirs, **{setting: value})
+    if matters:
+        with pytest.raises(InputError, match=rf"Differing: {re.escape(setting)}: "):
+            settings_check.take_base(tmp_path / "ours", other, ours)
+    else:
+        settings_check.take_base(tmp_path / "ours", other, ours)
+    assert (tmp_path / "ours" / "checkpoints").exists() != matters
 
 
 @pytest.mark.parametrize(

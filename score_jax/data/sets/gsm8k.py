@@ -2,8 +2,9 @@
 
 Read from the ArrayRecord files of TensorFlow Datasets (without TensorFlow; downloaded and prepared
 at the first use), or from the published train.jsonl and test.jsonl. Both hold the same problems,
-but TFDS has shuffled them. Ids count positions, so they differ between the two. The worked solution
-before `####` is not kept: SCoRe learns from its own samples.
+but TFDS has shuffled them. Ids count positions, so they differ between the two. SCoRe learns from
+its own samples; the worked solution before `####` is kept for a warm start, without the marks of
+its calculator (<<48/2=24>>).
 """
 
 import re
@@ -14,6 +15,7 @@ from score_jax.problem import InputError, Problem
 
 NAME = "gsm8k"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
 _BUILDER = "tensorflow_datasets.text.gsm8k"  # TFDS's own
 _FILES = "train.jsonl and test.jsonl"
 
@@ -52,11 +54,12 @@ def from_tfds(split: str, data_dir: str | None = None) -> list[Problem]:
 
 def _problem(question: str, answer: str, name: str, where: str) -> Problem:
     """Its gold is the number after the last `####`, without thousands commas."""
-    _, mark, tail = answer.rpartition("####")
+    worked, mark, tail = answer.rpartition("####")
     number = tail.strip().replace(",", "")
     if not mark or not _NUMBER.fullmatch(number):
         raise InputError(
             f"{where}: the answer must end with `#### N`, where N is a number, "
             f"but it ends with {answer[-40:]!r}."
         )
-    return Problem(id=name, prompt=question, gold=number)
+    solution = _CALCULATOR.sub("", worked).strip()
+    return Problem(id=name, prompt=question, gold=number, solution=solution)

@@ -5,7 +5,7 @@ its old test problems. One problem of the 12,000 is twice in the published file.
 11,999 are trained on; copies of the file without the second one are the same data set. Another pair
 differs only in a blank; both stay. Two published answers are empty and are filled in here. Problems
 are ordered by their published ids, whatever the order of the file, so that two copies train alike.
-The worked solutions are not used: SCoRe learns from its own samples.
+SCoRe learns from its own samples; the worked solutions are for a warm start.
 """
 
 import pathlib
@@ -69,6 +69,7 @@ def problem(row: dict[str, Any]) -> Problem:
         id=f"{NAME}/{row['unique_id'].removesuffix('.json')}",
         prompt=row["problem"],
         gold=row["answer"] or _ANSWERS[row["unique_id"]],
+        solution=row["solution"].strip(),
         tags={"level": row["level"], "subject": row["subject"]},
     )
 

@@ -75,6 +75,7 @@ def problem(row: dict[str, Any]) -> Problem:
         prompt="\n".join([f"{row['text']} Your code should pass these tests:", "", *tests]),
         gold=json.dumps(gold),
         grader="program",
+        solution="\n".join(row["code"].split("\r\n")).strip(),
     )
 
 

@@ -6,7 +6,8 @@
     answer    the right answer, text or a number; of a program its tests (rewards/programs)
     id        one per problem; without it, problems are numbered
     grader    how a problem is graded, such as "program"; without it, "answer"
-    solution  of a program: one that is right; it is run against the tests before a run
+    solution  a right answer, worked out: what SFT on solutions learns; a program's is run against
+              its tests before a run
     others    tags of that name
 
 Names with dots reach into objects and lists: "reward_model.ground_truth", "answers.0". Every other
@@ -86,7 +87,7 @@ class _Row:
             asked = messages[-1]["content"]
         elif not isinstance(asked, str):
             self._refuse("problem", f"must be text or a list of messages, got {kind(asked)}")
-        answer = self._value("answer")
+        answer, solution = self._value("answer"), self._solution(grader)
         if grader == "program" and isinstance(answer, Mapping | list):
             answer = json.dumps({"tests": answer} if isinstance(answer, list) else dict(answer))
         return Problem(
@@ -97,7 +98,8 @@ class _Row:
             tags=self._tags(),
             prompt_format=AS_IT_IS if messages else "",
             messages=messages,
-            reference=self._text("solution", "") if grader == "program" else "",
+            solution=solution,
+            reference=solution if grader == "program" else "",
             fields=self.row,
             where=self.where,
         )
@@ -144,6 +146,13 @@ class _Row:
             return default
         value = self._value(ours)
         return default if value is None else self._plain(ours, value)
+
+    def _solution(self, grader: str) -> str:
+        """The text of the solution; a field of that name that is none is another thing."""
+        if grader != "program" and "solution" not in self.fields:
+            value = self.row.get("solution")
+            return value if isinstance(value, str) else ""
+        return self._text("solution", "")
 
     def _plain(self, ours: str, value: Any) -> str:
         text = plain(value)

@@ -1,5 +1,6 @@
 """Supervised fine-tuning on documents: a problem with its attempts, all given.
 
-filters chooses which sampled episodes become documents (STaR, Pair-SFT). documents packs documents
-into the rows of a Batch.
+solutions makes documents of the problems' own solutions (a warm start). filters chooses which
+sampled episodes become documents (STaR, Pair-SFT). documents packs documents into the rows of a
+Batch.
 """

@@ -1,4 +1,7 @@
-"""Documents for supervised fine-tuning: a problem and its attempts, as rows of token ids."""
+"""Documents for supervised fine-tuning: a problem and its attempts, as rows of token ids.
+
+Where they come from: corpora (here), a set's own solutions (solutions.py), samples (filters.py).
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from score_jax.data import schedule
 from score_jax.data.sets import arithmetic, running_total
 from score_jax.data.sets.arithmetic import Document
 from score_jax.problem import InputError
 from score_jax.structs import Batch
 from score_jax.text.templates import Template
 
-# (problem set, prompt) -> a function (seed, step, count) -> the documents of a step.
-SOURCES: dict[tuple[str, str], Callable[[int, int, int], Sequence[Document]]] = {
+# Generated corpora: (problem set, prompt) -> a function (seed, step, count) -> a step's documents.
+CORPORA: dict[tuple[str, str], Callable[[int, int, int], Sequence[Document]]] = {
     (arithmetic.NAME, "arithmetic"): arithmetic.documents,
     (arithmetic.NAME, "arithmetic_selective"): arithmetic.documents_with_verdicts,
     (running_total.NAME, running_total.NAME): running_total.documents,
@@ -25,22 +29,15 @@ class Row:
     """A document as token ids."""
 
     prompt: tuple[int, ...]  # up to where attempt 1 begins
-    attempts: tuple[tuple[int, ...], ...]  # end tokens included; may be empty
+    attempts: tuple[tuple[int, ...], ...]  # end tokens included; may be empty, or fewer than below
     truncated: tuple[bool, ...]  # whether the attempt was truncated, so has no end token
     learned: tuple[float, ...]  # weight of the attempt in the loss
 
 
-def own(
+def of_corpus(
     name: str, prompt: str, template: Template, *, seed: int, step: int, rows: int
 ) -> list[Row]:
-    """The problem set's own documents of one step, for that prompt; all attempts have weight 1."""
-    if (name, prompt) not in SOURCES:
-        known = ", ".join(f"{name} ({prompt})" for name, prompt in SOURCES)
-        raise InputError(
-            f"the problem set '{name}' has no documents for an SFT stage with the prompt "
-            f"'{prompt}'. These have documents: {known}. Remove the stage from config.recipe, or "
-            "let it collect documents (config.stages.STAGE.collect)."
-        )
+    """The documents of one step of a corpus; all attempts have weight 1."""
     return [
         Row(
             prompt=tuple(template.first_turn(document.prompt)),
@@ -48,8 +45,13 @@ def own(
             truncated=(False,) * len(document.attempts),
             learned=(1.0,) * len(document.attempts),
         )
-        for document in SOURCES[name, prompt](seed, step, rows)
+        for document in CORPORA[name, prompt](seed, step, rows)
     ]
+
+
+def order(pool: np.ndarray, rows: int, seed: tuple[int, ...]) -> schedule.Stream:
+    """In which order documents are learned, `rows` a step; few fill a step by repetition."""
+    return schedule.Stream(np.tile(pool, -(-rows // len(pool))), rows, seed)
 
 
 def pack(
@@ -62,7 +64,7 @@ def pack(
 ) -> Batch:
     """Documents as a Batch, laid out as if they had been sampled.
 
-    An attempt's reward is its weight in the loss.
+    An attempt's reward is its weight in the loss; a row may end before its last attempt.
 
     Args:
       before: gives the instruction before attempt 2, 3, …

@@ -3,8 +3,9 @@
     star(episodes)      a wrong first attempt and the right second one *of the same episode*
     pairs(episodes)     a wrong first attempt and a right one drawn from *all* right attempts, first
                         or second, at the same problem
+    firsts(episodes)    right first attempts alone, as STaR for one attempt learns
 
-With `both_right` (D+ of the paper) also documents whose two attempts are both right. The second
+With `both_right` (D+ of the paper) also documents whose two attempts are both right. The last
 attempt of a document is never truncated, because truncated attempts count as wrong.
 
 Source: SCoRe, arXiv 2409.12917, section 4; STaR, arXiv 2203.14465; Welleck et al. 2022.
@@ -33,7 +34,7 @@ class Dialogue:
 
     problem: str  # Problem.id
     prompt: tuple[int, ...]  # ids of the row up to attempt 1
-    attempts: tuple[Written, ...]
+    attempts: tuple[Written, ...]  # one or two
 
 
 def star(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]) -> list[Dialogue]:
@@ -64,11 +65,25 @@ def pairs(episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]
     return documents
 
 
+def firsts(
+    episodes: Sequence[Dialogue], *, both_right: bool, seed: Sequence[int]
+) -> list[Dialogue]:
+    """Right first attempts; a second one does not belong to the document."""
+    del both_right, seed
+    found = [episode for episode in episodes if _right(episode.attempts[0])]
+    return [dataclasses.replace(episode, attempts=episode.attempts[:1]) for episode in found]
+
+
 def _right(attempt: Written) -> bool:
     return attempt.solved
 
 
-FILTERS: dict[str, Callable[..., list[Dialogue]]] = {"star": star, "pair": pairs}
+FILTERS: dict[str, Callable[..., list[Dialogue]]] = {
+    "star": star,
+    "pair": pairs,
+    "first": firsts,
+}
+ATTEMPTS = {"star": 2, "pair": 2, "first": 1}  # sampled for a filter
 # Whether a document's first attempt is in the loss. Imitating wrong attempts would teach errors.
 LEARN_FIRST: dict[str, Callable[[Written], bool]] = {
     "never": lambda attempt: False,
@@ -77,9 +92,9 @@ LEARN_FIRST: dict[str, Callable[[Written], bool]] = {
 }
 
 
-def learned(document: Dialogue, learn_first: str) -> tuple[float, float]:
-    """Weight of each attempt in the loss; the second is always learned.
+def learned(document: Dialogue, learn_first: str) -> tuple[float, ...]:
+    """Weight of each attempt in the loss; the last is always learned.
 
     learn_first: a key of LEARN_FIRST.
     """
-    return float(LEARN_FIRST[learn_first](document.attempts[0])), 1.0
+    return (*(float(LEARN_FIRST[learn_first](one)) for one in document.attempts[:-1]), 1.0)

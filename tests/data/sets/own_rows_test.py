@@ -31,6 +31,25 @@ def test_a_number_is_an_answer(answer, gold):
     assert one({"problem": "?", "answer": answer}).gold == gold
 
 
+@pytest.mark.parametrize(
+    ("solution", "fields", "found"),
+    [
+        ("so 2", {}, "so 2"),
+        (["a", "list"], {}, ""),  # another thing of that name
+        (None, {"solution": "worked"}, "thus 2"),
+    ],
+)
+def test_a_solution_is_text_that_sft_can_learn(solution, fields, found):
+    row = {"problem": "?", "answer": 2, "solution": solution, "worked": "thus 2"}
+    made = one(row, fields)
+    assert made.solution == found and not made.reference
+
+
+def test_a_field_that_is_named_as_the_solution_must_be_text():
+    with pytest.raises(InputError, match=r"'worked' \(the solution\) must be text"):
+        one({"problem": "?", "answer": 2, "worked": ["x"]}, {"solution": "worked"})
+
+
 def test_an_id_that_is_null_is_none():
     assert one({"problem": "?", "answer": 1, "id": None}).id == "file/1"
     assert one({"problem": "?", "answer": 1, "id": 7.0}).id == "7"

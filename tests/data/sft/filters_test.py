@@ -57,6 +57,12 @@ def test_pairs_plus_have_right_first_attempts_too():
     assert kept[-1] == ("right k", "right k")  # the only right attempt at r
 
 
+def test_right_first_attempts_are_kept_alone_and_learned():
+    kept = filters.firsts(EPISODES, both_right=False, seed=(0,))
+    assert texts(kept) == [("right c",), ("right e",), ("right k",)]
+    assert {filters.learned(document, "never") for document in kept} == {(1.0,)}
+
+
 def test_pairs_are_drawn_from_the_seed_alone():
     first, again, other = (
         filters.pairs(EPISODES * 5, both_right=True, seed=(seed,)) for seed in (3, 3, 4)
