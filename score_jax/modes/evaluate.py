@@ -37,7 +37,7 @@ def evaluate_latest(
         trained = run.trained_so_far(stage, at_step)
         own_base = settings.recipe[0] == "base"
         names = [LATEST] if trained or own_base else [LATEST, "base"]
-        weights, found = run.experiment.weights(params), {}
+        weights, found = run.experiment.decoding_weights(params), {}
         # The loaded weights are the reference too: no second copy of them is made.
         reference = None if trained or own_base else weights
         for test, problems in {"": run.test_problems, **run.further_tests}.items():
