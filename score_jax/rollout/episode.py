@@ -187,7 +187,7 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
         write, params=params, keys_2R=keys_2R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
     )
     families = samples // family_of(s)
-    sizes = slot_counts(families, s)
+    sizes = slot_counts(samples, s)
     state = first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
     for slots, fewer in itertools.pairwise((*sizes, 0)):
         turn_rows = min(s.turn_rows or max(1, slots // 16), slots)
@@ -242,7 +242,8 @@ def burst_then_turn(may_write, decode, turns, state: State) -> State:
 
 def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
     """The number of slots of a device: at first, and after each `shrink`."""
-    counts = [min(settings.slots or samples, samples)]
+    families = samples // family_of(settings)
+    counts = [min(settings.slots or families, families)]
     for _ in range(settings.shrink):
         if counts[-1] > 4:  # with fewer slots a step takes no less time
             counts.append(counts[-1] // 2)

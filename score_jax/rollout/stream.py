@@ -76,6 +76,9 @@ class Ended:
 class Stream:
     """Iterates over rows as they end; every process of a run must iterate alike, and once.
 
+    Siblings decode their first attempt each, by the same draws: in bfloat16 rounding can part them,
+    which `episode.run` rules out. Evaluations have none.
+
     Args:
       params: as in transformer.py, or as `layout.laid_out` returns them.
       prompts: all Q problems.

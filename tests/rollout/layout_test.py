@@ -59,7 +59,7 @@ def test_it_is_that_of_the_transformer_in_every_bit(make, dtype, frees):
 
 
 def test_only_one_weight_is_in_memory_twice(monkeypatch):
-    before = {id(x) for x in jax.live_arrays()}
+    held = fakes.Held()
     source, most = params(), 0
     sizes = [nbytes(x) for x in source["layers"].values()]
     whole, head = nbytes(source), source["embedding"].nbytes
@@ -68,14 +68,13 @@ def test_only_one_weight_is_in_memory_twice(monkeypatch):
     def counted(*args, **how):
         nonlocal most
         made = program(*args, **how)
-        most = max(most, sum(x.nbytes for x in jax.live_arrays() if id(x) not in before))
+        most = max(most, held.since())
         return made
 
     monkeypatch.setattr(layout, "_layer", counted)
     found = laid_out(source, settings=settings(untied=True), frees=True)
     assert whole < most <= whole + max(sizes)
-    held = sum(x.nbytes for x in jax.live_arrays() if id(x) not in before)
-    assert held == nbytes(found) == whole + head
+    assert held.since() == nbytes(found) == whole + head
 
 
 def test_whole_rows_go_through_layers_that_are_apart_as_through_stacked_ones():
