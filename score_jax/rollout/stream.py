@@ -88,6 +88,8 @@ class Stream:
       rows: rows decoded together, on all devices; rounded up to a multiple of the shards.
       items: which of the Q * G samples are wanted, in this order; None: all.
       limit_QGA: as of `episode.run`.
+      looks: whether to return whenever the host has looked, also where no row has ended: then its
+        user can say how far it is, or stop.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Stream:
         mesh: Mesh | None = None,
         items: Sequence[int] | None = None,
         limit_QGA: np.ndarray | None = None,
+        looks: bool = False,
     ):
         samples = len(prompts.tokens) * settings.samples
         self._items = np.asarray(range(samples) if items is None else items, np.int64)
@@ -116,6 +119,7 @@ class Stream:
         self._keys_B2 = _addresses(key, prompts, settings)
         self._limit_BA = episode.limits(prompts, settings, limit_QGA).reshape(samples, -1)
         self._begun = 0  # items
+        self._looks = looks
         self.work: dict[str, int] = {}  # of slots.Work, summed over this process's shards, so far
 
     def __len__(self) -> int:
@@ -128,7 +132,7 @@ class Stream:
         while (item_R >= 0).any():
             began, before = time.perf_counter(), self.work.get("decode_steps", 0)
             held = self._decoded(held, steps)
-            if ended and len(ended.item_M):
+            if ended and (self._looks or len(ended.item_M)):
                 yield ended  # used while the device decodes
             ended = self._ended(held[0].state, item_R)  # waits for the device
             step_sec = (time.perf_counter() - began) / max(1, self.work["decode_steps"] - before)
