@@ -118,7 +118,7 @@ def hidden(
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
-    turns = {
+    turns: dict[str, Any] = {
         "angles": rotary_angles(config, position_1T, columns=columns),
         "local_angles": rotary_angles(config, position_1T, local=True, columns=columns),
     }
@@ -126,7 +126,7 @@ def hidden(
     # every window need none.
     window_L = jnp.array(config.windows) if config.windows else None
     rotates_L = jnp.array(config.rotary_layers) if config.rotary_layers else None
-    how = {"config": config, "kernel": kernel, "mesh": mesh}
+    how: dict[str, Any] = {"config": config, "kernel": kernel, "mesh": mesh}
 
     def layer(x_BTD, scanned):
         return _layer_of_rows(x_BTD, scanned, **turns, **how), None

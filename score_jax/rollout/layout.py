@@ -68,7 +68,7 @@ def _program(work):
     def compiled(x, *, dtype: str, shards: tuple[NamedSharding, ...] | None, i=None):
         leaves, tree = jax.tree.flatten(work(x, i, dtype))
         if shards:
-            leaves = map(jax.lax.with_sharding_constraint, leaves, shards)
+            leaves = [*map(jax.lax.with_sharding_constraint, leaves, shards)]
         return jax.tree.unflatten(tree, leaves)
 
     compiled.__name__ = work.__name__.strip("_")  # in messages about compiling
