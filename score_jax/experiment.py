@@ -32,6 +32,7 @@ from score_jax.model.files import saved_params
 from score_jax.problem import InputError, Problem
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
+from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
@@ -133,6 +134,14 @@ class Experiment:
     def weights(self, params: Params) -> Params:
         """What the model computes with when `params` are trained: they, or the base under them."""
         return lora.weights(params, self.base, self.settings.model.lora)
+
+    def decoding_weights(self, params: Params) -> Params:
+        """`weights(params)` as decoding reads them; frees params, and with LoRA the base.
+
+        For modes that only decode: so no weight is in memory twice.
+        """
+        weights, settings = self.weights(params), self.episode_settings()
+        return laid_out(weights, settings=settings, mesh=self.mesh, frees=True)
 
     def merged(self, params: Params) -> Params:
         """Plain weights that compute what `weights(params)` does, up to rounding; for export."""

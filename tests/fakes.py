@@ -94,6 +94,18 @@ def params(config: ModelConfig = MODEL, seed: int = 0) -> Params:
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
+class Held:
+    """Counts the memory of jax's arrays."""
+
+    def __init__(self):
+        self._before = jax.live_arrays()  # kept alive, as a new array may get an old one's id
+
+    def since(self) -> int:
+        """Bytes of all arrays that live now and were not there when this was made."""
+        known = set(map(id, self._before))
+        return sum(x.nbytes for x in jax.live_arrays() if id(x) not in known)
+
+
 def stage(**changes: Any) -> StageSettings:
     """A stage; by default Stage II without a bonus."""
     return StageSettings(**{"steps": 10, "learning_rate": 1e-2} | changes)

@@ -1,6 +1,7 @@
 """Every recipe of the quickstart runs, and the paper's baselines are what they say they are."""
 
 import dataclasses
+import functools
 import json
 from unittest import mock
 
@@ -12,6 +13,7 @@ from score_jax import batches, loop
 from score_jax.batches import Episodes, collected
 from score_jax.config.build import resolve
 from score_jax.config.settings import CheckpointSettings, Settings
+from score_jax.evaluation.queue import Countdown
 from score_jax.model import transformer
 from score_jax.problem import Grade, InputError
 from score_jax.rewards import selective
@@ -124,9 +126,12 @@ def test_a_star_iteration_starts_from_the_base_model_and_samples_from_the_one_be
     assert asked == ["star1"]
 
 
-def test_a_collection_that_is_stopped_goes_on_to_the_same_documents(tmp_path):
+def test_a_collection_that_is_stopped_goes_on_to_the_same_documents(tmp_path, capsys):
     settings = tiny("pair_sft_plus")
-    assert loop.train(settings, str(tmp_path / "whole")) == loop.DONE
+    at_once = functools.partial(Countdown, every_sec=0.0)
+    with mock.patch.object(collected, "Countdown", at_once):
+        assert loop.train(settings, str(tmp_path / "whole")) == loop.DONE
+    assert "pair_sft: rollout 1/2, " in capsys.readouterr().out
     # Asked: before base's evaluation and in it, at base's step, and before each rollout.
     stopped = AfterCalls(4)
     assert loop.train(settings, str(tmp_path / "stopped"), stop=stopped) == loop.STOPPED

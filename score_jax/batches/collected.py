@@ -19,6 +19,7 @@ from score_jax.batches.documents import Documents
 from score_jax.batches.episodes import Episodes, Graded
 from score_jax.data.sft import documents, filters
 from score_jax.data.sft.filters import Dialogue, Written
+from score_jax.evaluation.queue import Countdown
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
 from score_jax.run import Run, Stage
@@ -100,6 +101,8 @@ def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
     sampled = Episodes(run, stage, attempts=filters.ATTEMPTS[collect.filter])
     sampled.skip(done)
     run.log.say(f"{stage.name}: {policy} writes documents, {collect.steps - done} rollouts.")
+    countdown = Countdown(run.log.say, f"{stage.name}: rollout")
+    countdown.show(done, collect.steps)
     with open(kept, "a", encoding="ascii") as file:
         for number in range(done + 1, collect.steps + 1):
             if run.stop():
@@ -112,6 +115,7 @@ def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
             file.write("".join(map(jsonfiles.line, lines)))
             file.flush()
             known += [(number, episode) for episode in episodes]
+            countdown.show(number, collect.steps)
     return known
 
 

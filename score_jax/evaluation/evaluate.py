@@ -62,7 +62,7 @@ def evaluate(
 
     Args:
       reference: weights of the base model, for the shading of the first transcripts (shading.py).
-      stop: asked whenever rows have ended; true ends the evaluation.
+      stop: asked every few seconds; true ends the evaluation.
       kept: what an earlier process has done of it, and where this one's work is kept.
     Raises: Interrupted if `stop` said so.
     """

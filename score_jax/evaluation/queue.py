@@ -131,7 +131,7 @@ def of_every_sample(
       rows: decoded together.
       part: under which the records are kept.
       together: `make` gets at least so many rows of all processes at a time, but for the last ones.
-      stop: asked whenever rows have ended.
+      stop: asked every few seconds; what has ended by then is kept.
     Raises: Interrupted if `stop` said so.
     """
     samples = len(prompts.tokens) * settings.samples
@@ -145,23 +145,24 @@ def of_every_sample(
         rows=rows,
         mesh=experiment.mesh,
         items=[item for item in range(samples) if item not in found],
+        looks=True,
     )
     waiting: list[Ended] = []
     left = len(stream)
     for ended in stream:
-        waiting.append(ended)
+        stopping = stop()
+        waiting += [ended] if len(ended.item_M) else []
         count = sum(len(one.item_M) for one in waiting)
-        if count < min(together, left):
-            continue
-        left -= count
-        own, items = _own(experiment, prompts, waiting, settings.samples)
-        records = own.in_order(jsonfiles.plain(list(make(own))))
-        waiting = []
-        kept.add(part, items, records)
-        found.update(zip(items, records, strict=True))
+        if count and (stopping or count >= min(together, left)):
+            left -= count
+            own, items = _own(experiment, prompts, waiting, settings.samples)
+            records = own.in_order(jsonfiles.plain(list(make(own))))
+            waiting = []
+            kept.add(part, items, records)
+            found.update(zip(items, records, strict=True))
         if countdown:
             countdown.show(len(found), samples)
-        if stop():
+        if stopping:
             raise hosts.Interrupted
     return [found[item] for item in range(samples)]
 

@@ -5,7 +5,9 @@ once more, and through the base model for comparison: a few, so that this costs 
 decoding of all rows.
 """
 
+import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +17,13 @@ import numpy as np
 
 from score_jax.experiment import Experiment
 from score_jax.learner.loss import token_logprobs
+from score_jax.model import transformer
 from score_jax.runtime import hosts, sharding
 from score_jax.structs import Episode, Params
 
 ROWS = 16  # at most, of an evaluation
 SHARE = 1 / 64  # of its rows, at most
+_CHUNK = 64  # tokens projected to the vocabulary at once, at most
 
 Shading = dict[str, list[Any]]
 
@@ -34,6 +38,10 @@ def of_rows(
 ) -> list[list[Shading]]:
     """The shading of each attempt of some rows, the same on every process; columns: T, one shape.
 
+    params, reference: as `transformer.hidden` takes them; where they are the same arrays, they are
+    read once. The rows go through the model one by one (on a mesh, one on each shard), because an
+    evaluation should not need more memory at its end than while it decodes.
+
         ends        characters of its text up to the end of each piece; a piece is a token, or
                     several tokens that together make one character
         logp        log-prob of each piece under the policy, at the temperature of training
@@ -42,6 +50,8 @@ def of_rows(
     An end token is the last piece and has no text.
     """
     settings = experiment.likelihood_settings(experiment.policy)
+    chunk = min(_CHUNK, token_logprobs.chunk_tokens(settings.chunk, settings.model))
+    settings = dataclasses.replace(settings, chunk=chunk, remat="none")
     count, attempts = rows.truncated.shape
     wider = (
         (0, -count % sharding.batch_size(experiment.mesh)),
@@ -50,11 +60,12 @@ def of_rows(
     tokens_BT, attempt_BT = np.pad(rows.tokens, wider), np.pad(rows.attempt, wider)
     limit = attempts * experiment.settings.rollout.max_attempt_tokens
     where = jax.device_get(token_logprobs.written(jnp.asarray(attempt_BT), limit))
-    models = {"logp": params} | ({} if reference is None else {"base_logp": reference})
-    found = {
-        name: hosts.whole(_log_probs(weights, tokens_BT, where, settings=settings))
-        for name, weights in models.items()
-    }
+    found = {"logp": _log_probs(params, tokens_BT, where, settings)}
+    if reference is not None:
+        same = reference is params
+        found["base_logp"] = (
+            found["logp"] if same else _log_probs(reference, tokens_BT, where, settings)
+        )
     attempt_BN, tokens_BN = where.attempt, np.asarray(where.take(tokens_BT))
     decode = experiment.template.tokenizer.decode
     ends = set(experiment.template.tokenizer.end_ids)
@@ -104,6 +115,31 @@ def pieces(
     return made
 
 
+def _log_probs(
+    params: Params,
+    tokens_BT: np.ndarray,
+    where: token_logprobs.Written,
+    settings: token_logprobs.LikelihoodSettings,
+) -> np.ndarray:
+    """The log-prob of each written token, [B, N]."""
+    # Layers that are apart are called one by one, as a program of all of them would take long to
+    # compile.
+    hidden = token_logprobs.hidden_before if transformer.is_for_decoding(params) else _hidden
+    step = sharding.batch_size(settings.mesh) if settings.mesh else 1
+    found = []
+    for first in range(0, len(tokens_BT), step):
+        rows = operator.itemgetter(slice(first, first + step))
+        some_BT, of = jax.tree.map(rows, (tokens_BT, where))
+        hidden_BND = hidden(params, some_BT, of, settings=settings)
+        head = transformer.head(settings.model, params)
+        logp_BN = _read(head, hidden_BND, of.take(some_BT), of, settings=settings)
+        found.append(hosts.whole(logp_BN))
+    return np.concatenate(found)
+
+
+_hidden = jax.jit(token_logprobs.hidden_before, static_argnames="settings")
+
+
 @functools.partial(jax.jit, static_argnames="settings")
-def _log_probs(params, tokens_BT, where, *, settings: token_logprobs.LikelihoodSettings):
-    return token_logprobs.log_probs(params, tokens_BT, where, settings)[0]
+def _read(head, hidden_BND, target_BN, where, *, settings: token_logprobs.LikelihoodSettings):
+    return token_logprobs.read(head, hidden_BND, target_BN, where, settings)[0]

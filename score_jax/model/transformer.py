@@ -111,51 +111,68 @@ def hidden(
     """Final hidden states of whole rows; causal, position = column. Returns [B, T, D].
 
     Rows may be right-padded: no real token attends to padding.
+    params: with stacked layers, or as `for_decoding` returns them; then call it outside of jit.
     remat: a key of REMAT; what the backward pass recomputes of a layer's forward pass.
     kernel: a key of attention.ATTENTIONS.
     mesh: over which rows and params are split.
     """
     columns = tokens_BT.shape[1]
     position_1T = jnp.arange(columns)[None]
-    angles = rotary_angles(config, position_1T, columns=columns)
-    local_angles = rotary_angles(config, position_1T, local=True, columns=columns)
+    turns: dict[str, Any] = {
+        "angles": rotary_angles(config, position_1T, columns=columns),
+        "local_angles": rotary_angles(config, position_1T, local=True, columns=columns),
+    }
     # A scan has one program for all layers, so the window of a layer is data. Rows no longer than
     # every window need none.
     window_L = jnp.array(config.windows) if config.windows else None
     rotates_L = jnp.array(config.rotary_layers) if config.rotary_layers else None
-    crossed = any(0 < window < columns for window in config.windows)
+    how: dict[str, Any] = {"config": config, "kernel": kernel, "mesh": mesh}
 
     def layer(x_BTD, scanned):
-        layer_params, window, rotates = scanned
-        # Without this constraint, XLA would split activations by width, as the embedding is split,
-        # and sum every product over all devices.
-        x_BTD = sharding.split_rows(x_BTD, mesh)
-
-        def attend(q_BTHE, k_BTKE, v_BTKE):
-            out_BTHE = attention.over_rows(
-                q_BTHE,
-                k_BTKE,
-                v_BTKE,
-                window=window if crossed else None,
-                softcap=config.attention_softcap,
-                windows=config.windows,
-                kernel=kernel,
-                mesh=mesh,
-            )
-            return out_BTHE, None
-
-        turn = angles
-        if config.windows and config.local_rope_theta:
-            turn = jax.tree.map(lambda x, y: jnp.where(window > 0, x, y), local_angles, angles)
-        if config.rotary_layers:
-            turn = jax.tree.map(lambda x, y: jnp.where(rotates, x, y), turn, unturned(turn))
-        return Block(config).apply({"params": layer_params}, x_BTD, turn, attend)
+        return _layer_of_rows(x_BTD, scanned, **turns, **how), None
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
     x_BTD = sharding.split_rows(_embed(config, params, tokens_BT), mesh)
-    x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L, rotates_L))
+    if is_for_decoding(params):  # outside of jit, one program serves all layers
+        for i, layer_params in enumerate(params["layers"]):
+            window, rotates = (x_L if x_L is None else x_L[i] for x_L in (window_L, rotates_L))
+            x_BTD = _one_layer(x_BTD, (layer_params, window, rotates), **turns, **how)
+    else:
+        x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L, rotates_L))
     return _final_norm(config, params, x_BTD)
+
+
+def _layer_of_rows(x_BTD, scanned, *, angles, local_angles, config: ModelConfig, kernel, mesh):
+    """A layer over whole rows. scanned: its params, its window, and whether it rotates."""
+    layer_params, window, rotates = scanned
+    # Without this constraint, XLA would split activations by width, as the embedding is split, and
+    # sum every product over all devices.
+    x_BTD = sharding.split_rows(x_BTD, mesh)
+    crossed = any(0 < window < x_BTD.shape[1] for window in config.windows)
+
+    def attend(q_BTHE, k_BTKE, v_BTKE):
+        out_BTHE = attention.over_rows(
+            q_BTHE,
+            k_BTKE,
+            v_BTKE,
+            window=window if crossed else None,
+            softcap=config.attention_softcap,
+            windows=config.windows,
+            kernel=kernel,
+            mesh=mesh,
+        )
+        return out_BTHE, None
+
+    turn = angles
+    if config.windows and config.local_rope_theta:
+        turn = jax.tree.map(lambda x, y: jnp.where(window > 0, x, y), local_angles, angles)
+    if config.rotary_layers:
+        turn = jax.tree.map(lambda x, y: jnp.where(rotates, x, y), turn, unturned(turn))
+    return Block(config).apply({"params": layer_params}, x_BTD, turn, attend)[0]
+
+
+_one_layer = jax.jit(_layer_of_rows, static_argnames=("config", "kernel", "mesh"))
 
 
 def for_decoding(
@@ -166,20 +183,34 @@ def for_decoding(
     A decode step reads each layer's weights once; slicing them out of the stack at every token
     would copy them first. Call this once per rollout, outside the token loop.
 
-    In float32, adapters are merged: a step then computes no product more. Another dtype would round
-    away much of the difference that they make (a merged bfloat16 weight moves only if it changes by
-    more than 1 part in 512), so there they are applied as the learner applies them.
-
     untied: gives a tied model a head too, a transposed copy of its embedding. XLA:CPU reads it
       twice as fast for few rows; elsewhere it only costs memory.
     """
-    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
-    if dtype == "float32":
-        layers = [lowrank.merged(layer) for layer in layers]
-    params = {**params, "layers": layers}
+    layers = [
+        {name: layer_for_decoding(w, i, dtype) for name, w in params["layers"].items()}
+        for i in range(config.layers)
+    ]
+    others = {name: w for name, w in params.items() if name != "layers"}
     if untied and config.tied:
-        params["head"] = params["embedding"].T
-    return jax.tree.map(lambda x: x.astype(dtype), params)
+        others["head"] = params["embedding"].T
+    return {"layers": layers, **jax.tree.map(lambda x: x.astype(dtype), others)}
+
+
+def is_for_decoding(params: Params) -> bool:
+    """Whether params are in the decoding layout already."""
+    return isinstance(params["layers"], list)
+
+
+def layer_for_decoding(stacked: Params, i: int | jax.Array, dtype: str) -> Params:
+    """Layer i of one stacked weight, cast.
+
+    In float32, adapters are merged: a step then computes no product more. Another dtype would round
+    away much of the difference that they make (a merged bfloat16 weight moves only if it changes by
+    more than 1 part in 512), so there they are applied as the learner applies them.
+    """
+    layer = jax.tree.map(lambda x: x[i], stacked)
+    layer = lowrank.merged(layer) if dtype == "float32" else layer
+    return jax.tree.map(lambda x: x.astype(dtype), layer)
 
 
 def extend(

@@ -14,6 +14,7 @@ is already placed.
 
 import functools
 import math
+import mmap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def load(
         for folder in folders:
             group = group.setdefault(folder, {})
         # Nothing here keeps the buffer, so that it is gone before the next one is made.
-        group[leaf] = (put or _put)(place.path, read(place, jax.numpy.dtype(dtype)))
+        placed = (put or _put)(place.path, read(place, jax.numpy.dtype(dtype)))
+        group[leaf] = jax.block_until_ready(placed)
     return config, params
 
 
@@ -279,7 +281,7 @@ def _check(files: stored.WeightFiles) -> None:
 def _read(files: stored.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarray:
     """All layers of one parameter, in our layout."""
     parts = files.names(place)
-    value = np.empty((len(parts), *tensor_names.shape(place, files.config)), dtype)
+    value = _buffer((len(parts), *tensor_names.shape(place, files.config)), dtype)
     order = None
     if files.gguf and place.interleaved:
         order = tensor_names.deinterleaved(place, files.config)
@@ -293,5 +295,16 @@ def _read(files: stored.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarra
 
 
 def _put(path: str, value: np.ndarray) -> jax.Array:
-    # Waits, so that the host's copy can go before the next parameter is read.
-    return jax.block_until_ready(jax.device_put(value))
+    return jax.device_put(value)
+
+
+def _buffer(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array whose memory goes back to the system when it is forgotten.
+
+    The memory of freed arrays may stay with the process (runtime/heap.py), and weights that are
+    placed meanwhile then leave holes in it. It begins 16 bytes after a page: of an aligned array, a
+    CPU device would keep the buffer itself, and that memory cannot be donated to an update.
+    """
+    size = math.prod(shape)
+    memory = mmap.mmap(-1, 16 + max(1, size) * dtype.itemsize)
+    return np.frombuffer(memory, dtype, size, offset=16).reshape(shape)

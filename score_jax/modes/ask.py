@@ -58,7 +58,7 @@ def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
         trained = run.trained_so_far(stage, at_step)
         after = f"after {stage.name}, step {at_step}" if trained else "as loaded, not trained here"
         run.log.say(f"{settings.model.source} {after}")
-        at_terminal(run.experiment, run.experiment.weights(params), question)
+        at_terminal(run.experiment, run.experiment.decoding_weights(params), question)
 
 
 def answer(experiment: Experiment, params: Params, question: str) -> list[Attempt]:

@@ -44,7 +44,7 @@ def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
     trained = run.trained_so_far(stage, at_step)
     own_base = run.settings.recipe[0] == "base"
     names = [LATEST] if trained or own_base else [LATEST, "base"]
-    weights, found = run.experiment.weights(params), {}
+    weights, found = run.experiment.decoding_weights(params), {}
     # The loaded weights are the reference too: no second copy of them is made.
     reference = None if trained or own_base else weights
     for test, problems in {"": run.test_problems, **run.further_tests}.items():

@@ -31,7 +31,7 @@ def scale_latest(
         kept = kept_in(folder, f"{name}.scaling", run.experiment, problems, weights=sampled_from)
         found = scaling.study(
             run.experiment,
-            run.experiment.weights(params),
+            run.experiment.decoding_weights(params),
             problems,
             kept=kept,
             stop=run.stop,

@@ -28,9 +28,14 @@ moves.
 
 Randomness is addressed: the uniform for the token at a column comes from (key, problem index,
 sample, column); tokens that were taken back count as columns. So samples do not depend on the
-number of slots, devices or turn_rows. Siblings are samples that share their first attempt: they use
-that attempt's uniforms of the first sibling. Each decodes the attempt itself, which costs steps but
-needs no copying between slots.
+number of slots, devices or turn_rows. In float32, that is: in bfloat16 the sum of a product depends
+on which rows share it and on where a row lies in the ring, and now and then rounding picks another
+token.
+
+Siblings are samples that share their first attempt. It is written once, by the first of them: when
+that one has ended its last attempt, its slot goes back to the end of attempt 1 (`rewind`), where
+the next sibling begins attempt 2 in the same cache. So a family has one slot, and its first attempt
+is the same in every bit whatever the dtype.
 """
 
 import dataclasses
@@ -48,11 +53,13 @@ from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import (
     State,
     Work,
+    family_of,
     first_state,
     instruct,
     keep_writing,
     move_together,
     refill,
+    rewind,
     take_back,
     too_many_left,
     write,
@@ -77,7 +84,7 @@ def run(
       prompts: Q problems; with a mesh, Q must be a multiple of its data-parallel size.
       key: with problem index, sample and column, addresses every draw; consumed.
       limit_QGA: tokens each attempt may have, its end token included, 1 to max_attempt_tokens;
-        None: max_attempt_tokens for all.
+        None: max_attempt_tokens for all. Attempt 1 of siblings has the limit of the first of them.
 
     Returns: Episode of B = Q * G rows; row q * G + g is sample g of problem q.
     """
@@ -121,7 +128,8 @@ def limits(
     limit_QGA = np.asarray(limit_QGA, np.int32)
     if limit_QGA.shape != shape:
         raise ValueError(f"limit_QGA has shape {limit_QGA.shape} and must have {shape}")
-    return limit_QGA
+    own_QG = limit_QGA[:, firsts(np.arange(settings.samples), settings), :1]
+    return np.concatenate([own_QG, limit_QGA[..., 1:]], axis=2)
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "mesh"))
@@ -178,12 +186,13 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     decode = functools.partial(
         write, params=params, keys_2R=keys_2R, limit_RA=limit_QGA.reshape(samples, -1), settings=s
     )
+    families = samples // family_of(s)
     sizes = slot_counts(samples, s)
     state = first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
     for slots, fewer in itertools.pairwise((*sizes, 0)):
         turn_rows = min(s.turn_rows or max(1, slots // 16), slots)
-        turns = turn_arounds(params, turn_rows, settings=s)
-        if slots == sizes[0] < samples:  # later, the queue is empty
+        turns = turn_arounds(params, turn_rows, settings=s, rewinds=family_of(s) > 1)
+        if slots == sizes[0] < families:  # later, the queue is empty
             turns.append(functools.partial(refill, prompt=prompt, of=problem_R, rows=turn_rows))
         may_write = functools.partial(keep_writing, turn_rows=turn_rows, slots=slots, fewer=fewer)
         state = jax.lax.while_loop(
@@ -206,11 +215,18 @@ def firsts(sample_R, settings: EpisodeSettings):
     return sample_R - sample_R % settings.siblings
 
 
-def turn_arounds(params: Params, rows: int, *, settings: EpisodeSettings) -> list:
-    """What a turn-around does with slots that keep their row, up to `rows` at a time."""
+def turn_arounds(
+    params: Params, rows: int, *, settings: EpisodeSettings, rewinds: bool = False
+) -> list:
+    """What a turn-around does with slots that keep their cache, up to `rows` at a time.
+
+    rewinds: whether siblings are written one after the other in a slot.
+    """
     s, turns = settings, []
     if s.stops and s.stops.span:
         turns.append(functools.partial(take_back, settings=s))
+    if rewinds:
+        turns.append(functools.partial(rewind, settings=s))
     if s.attempts > 1:
         turns.append(functools.partial(instruct, params=params, rows=rows, settings=s))
     return turns
@@ -226,7 +242,8 @@ def burst_then_turn(may_write, decode, turns, state: State) -> State:
 
 def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
     """The number of slots of a device: at first, and after each `shrink`."""
-    counts = [min(settings.slots or samples, samples)]
+    families = samples // family_of(settings)
+    counts = [min(settings.slots or families, families)]
     for _ in range(settings.shrink):
         if counts[-1] > 4:  # with fewer slots a step takes no less time
             counts.append(counts[-1] // 2)

@@ -20,7 +20,7 @@ class EpisodeSettings:
     turn_end: tuple[int, ...]  # ids that close a truncated attempt before the instruction
     end_ids: tuple[int, ...]  # ids that end an attempt
     pad_id: int
-    slots: int = 0  # per device; 0: one per sample
+    slots: int = 0  # per device; 0: one per sample, or per family of siblings
     turn_rows: int = 0  # slots that one turn-around can serve; 0: a sixteenth of them
     shrink: int = 0  # how often the last samples may move into half of the slots
     siblings: int = 1  # M: samples g * M to g * M + M - 1 have the same first attempt

@@ -4,6 +4,7 @@
     write(state)         one token for every slot that is writing
     take_back(state)     tokens of a stop sequence leave the attempt that it ended
     instruct(state)      slots that ended an attempt are fed the instruction and continue writing
+    rewind(state)        slots that ended their last attempt go back to the end of the first
     refill(state)        slots that ended their last attempt take the next samples of the queue
     move_together(state) the remaining samples move into fewer slots
 
@@ -39,6 +40,14 @@ class Work(flax.struct.PyTreeNode):
     fed_tokens: jax.Array  # tokens of prompts and instructions, fed in chunks
 
 
+class Forks(flax.struct.PyTreeNode):
+    """Where the slots' rows go back to for the next sibling: the end of their first attempt."""
+
+    length: jax.Array  # [slots] tokens of the row there
+    stopping: Stopping | None  # as it was there
+    siblings: int = flax.struct.field(pytree_node=False)  # M, of a family
+
+
 class State(flax.struct.PyTreeNode):
     """The loop's carry: the rows written so far, and the slots (their arrays are [slots, ...])."""
 
@@ -55,11 +64,13 @@ class State(flax.struct.PyTreeNode):
     end: jax.Array  # the slot of the ring where this row's tokens end; `ring` while it is writing
     work: Work
     stopping: Stopping | None = None  # with stop sequences
+    forks: Forks | None = None  # with siblings that share a slot
 
 
 def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSettings) -> State:
-    """Every slot holds a prompt and writes attempt 1."""
+    """Every slot holds a prompt and writes attempt 1, of the first sample of a family."""
     s = settings
+    family = family_of(s)
     prompt_cache, hidden_QD, length_Q = prompt
     prompt_tokens = tokens_QP.shape[1]
     samples, columns = problem_R.shape[0], s.row_tokens(prompt_tokens)
@@ -71,7 +82,10 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
     )
     # Rotated before it is copied and widened: all prompts end at slot P of the ring.
     prompt_cache = kv.to_ring(prompt_cache, length_Q, jnp.int32(prompt_tokens))
-    problem_slot = problem_R[:slots]
+    row_slot = jnp.arange(slots)
+    if family > 1:
+        row_slot *= family
+    problem_slot = problem_R[row_slot]
     none = jnp.int32(0)
     return State(
         rows=Episode(
@@ -81,8 +95,8 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
             length=length_Q[problem_R],
             truncated=jnp.zeros((samples, s.attempts), bool),
         ),
-        next_row=jnp.int32(slots),
-        row=jnp.arange(slots),
+        next_row=jnp.int32(slots * family),
+        row=row_slot,
         status=jnp.full(slots, WRITING),
         length=length_Q[problem_slot],
         attempt=jnp.ones(slots, jnp.int32),
@@ -93,7 +107,15 @@ def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSe
         end=jnp.full(slots, prompt_tokens),
         work=Work(none, none, none, fed_tokens=jnp.sum(length_Q)),
         stopping=stopping.first(slots) if s.stops else None,
+        forks=Forks(jnp.zeros(slots, jnp.int32), stopping.first(slots) if s.stops else None, family)
+        if family > 1
+        else None,
     )
+
+
+def family_of(settings: EpisodeSettings) -> int:
+    """How many samples a slot writes one after the other: siblings, which share attempt 1."""
+    return settings.siblings if settings.attempts > 1 else 1
 
 
 def idle_state(columns: int, *, settings: EpisodeSettings) -> State:
@@ -144,7 +166,15 @@ def _pass(state: State) -> State:
 
 
 def _alive(state: State) -> jax.Array:
-    return (state.status == WRITING) | (state.status == WAITING)
+    alive = (state.status == WRITING) | (state.status == WAITING)
+    return alive | _rewinds(state) if state.forks else alive
+
+
+def _rewinds(state: State) -> jax.Array:
+    """The slots that ended a row and have more of its family to write."""
+    assert state.forks
+    family = state.forks.siblings
+    return (state.status == DONE) & (state.row % family < family - 1)
 
 
 def _left_in_queue(state: State) -> jax.Array:
@@ -164,7 +194,8 @@ def keep_writing(state: State, *, turn_rows: int, slots: int, fewer: int):
     """
     writing = jnp.sum(state.status == WRITING)
     refillable = (state.status == DONE) & (_left_in_queue(state) > 0)
-    idle = jnp.sum((state.status == WAITING) | refillable)
+    waits = (state.status == WAITING) | refillable
+    idle = jnp.sum(waits | _rewinds(state) if state.forks else waits)
     enough = jnp.maximum(1, turn_rows * (writing + idle) // slots)
     return (writing > 0) & (idle < enough) & too_many_left(state, fewer=fewer)
 
@@ -248,6 +279,40 @@ def take_back(state: State, *, settings: EpisodeSettings) -> State:
     )
 
 
+def rewind(state: State, *, settings: EpisodeSettings) -> State:
+    """Slots that ended a row go back to the end of its first attempt, for the next sibling.
+
+    So siblings share that attempt's tokens, its log-probs and its cache, whatever rounding would
+    have made of it if they had written it each. What is beyond it in the cache is never seen.
+    """
+    forks, rows = state.forks, state.rows
+    assert forks
+    samples, columns = rows.tokens.shape
+    goes = _rewinds(state)
+    row = jnp.where(goes, state.row + 1, samples)  # past the end: dropped
+    in_first = jnp.arange(columns) < forks.length[:, None]
+
+    def shared(x_RT: jax.Array, beyond: int) -> jax.Array:
+        return x_RT.at[row].set(jnp.where(in_first, x_RT[state.row], beyond), mode="drop")
+
+    again = stopping.restored(state.stopping, forks.stopping, goes)
+    return state.replace(
+        rows=rows.replace(
+            tokens=shared(rows.tokens, settings.pad_id),
+            attempt=shared(rows.attempt, 0),
+            logp=shared(rows.logp, 0),
+            length=rows.length.at[row].set(forks.length, mode="drop"),
+            truncated=rows.truncated.at[row, 0].set(rows.truncated[state.row, 0], mode="drop"),
+        ),
+        row=state.row + goes,
+        status=jnp.where(goes, WAITING, state.status),
+        length=jnp.where(goes, forks.length, state.length),
+        attempt=jnp.where(goes, 1, state.attempt),
+        end=jnp.where(goes, state.end - (state.length - forks.length), state.end),
+        stopping=again,
+    )
+
+
 def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> State:
     """Feeds the instruction to up to `rows` waiting slots, which then write the next attempt.
 
@@ -297,9 +362,24 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
             end=state.end.at[slot_W].set(state.ring, mode="drop"),
             work=state.work.replace(fed_tokens=state.work.fed_tokens + fed_tokens),
             stopping=stopping.begin(state.stopping, slot_W),
+            forks=_fork(state, jnp.where(attempt_W == 1, slot_W, slots)),
         )
 
     return jax.lax.cond(jnp.any(state.status == WAITING), feed, _pass, state)
+
+
+def _fork(state: State, slot_W: jax.Array) -> Forks | None:
+    """These slots have ended attempt 1: their siblings go back to here."""
+    if not state.forks:
+        return None
+
+    def of(kept: jax.Array, now: jax.Array) -> jax.Array:
+        return kept.at[slot_W].set(now.at[slot_W].get(mode="clip"), mode="drop")
+
+    return state.forks.replace(
+        length=of(state.forks.length, state.length),
+        stopping=jax.tree.map(of, state.forks.stopping, state.stopping),
+    )
 
 
 def _turn(open_W: jax.Array, attempt_W: jax.Array, s: EpisodeSettings):
@@ -326,8 +406,9 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
     """Gives up to `rows` finished slots to the next samples of the queue."""
     prompt_cache, hidden_QD, length_Q = prompt
     slots, samples = state.row.shape[0], of.shape[0]  # of: the problem of each sample
+    family = state.forks.siblings if state.forks else 1
     (slot_W,) = jnp.nonzero(state.status == DONE, size=rows, fill_value=slots)
-    row_W = state.next_row + jnp.arange(rows)
+    row_W = state.next_row + family * jnp.arange(rows)
     taken_W = (slot_W < slots) & (row_W < samples)
     slot_W = jnp.where(taken_W, slot_W, slots)
 
@@ -336,7 +417,7 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
         problem_W = of.at[row_W].get(mode="clip")
         prompts = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
         return load(
-            state.replace(next_row=state.next_row + jnp.sum(taken_W)),
+            state.replace(next_row=state.next_row + family * jnp.sum(taken_W)),
             slot_W,
             row_W=row_W,
             length_W=length_Q[problem_W],
@@ -374,8 +455,11 @@ def move_together(state: State, slots: int) -> State:
     def of(x: jax.Array) -> jax.Array:
         return x.at[slot_W].get(mode="clip")
 
+    row = of(state.row)
+    if state.forks:  # a slot without a row has no siblings to write
+        row = jnp.where(slot_W < size, row, state.forks.siblings - 1)
     return state.replace(
-        row=of(state.row),
+        row=row,
         status=jnp.where(slot_W < size, of(state.status), DONE),
         length=of(state.length),
         attempt=of(state.attempt),
@@ -384,4 +468,5 @@ def move_together(state: State, slots: int) -> State:
         cache=_settled(kv.take(state.cache, slot_W)),
         end=of(state.end),
         stopping=jax.tree.map(of, state.stopping),
+        forks=jax.tree.map(of, state.forks),
     )

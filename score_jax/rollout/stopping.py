@@ -83,3 +83,10 @@ def begin(
     if new_row:
         begun = begun.replace(taken=stopping.taken.at[slot_W].set(0, mode="drop"))
     return begun
+
+
+def restored(
+    stopping: Stopping | None, earlier: Stopping | None, slots: jax.Array
+) -> Stopping | None:
+    """These slots, [slots] bool, as they were earlier."""
+    return jax.tree.map(lambda now, before: jnp.where(slots, before, now), stopping, earlier)

@@ -29,8 +29,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from score_jax.model import cache as kv
-from score_jax.model import transformer
 from score_jax.rollout import episode
+from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import (
     DONE,
@@ -76,8 +76,11 @@ class Ended:
 class Stream:
     """Iterates over rows as they end; every process of a run must iterate alike, and once.
 
+    Siblings decode their first attempt each, by the same draws: in bfloat16 rounding can part them,
+    which `episode.run` rules out. Evaluations have none.
+
     Args:
-      params: as in transformer.py; laid out for decoding once.
+      params: as in transformer.py, or as `layout.laid_out` returns them.
       prompts: all Q problems.
       key: with problem index, sample and column, addresses every draw.
       settings: as of `episode.run`; `slots` is not read, and `shrink` says whether the last rows
@@ -85,6 +88,8 @@ class Stream:
       rows: rows decoded together, on all devices; rounded up to a multiple of the shards.
       items: which of the Q * G samples are wanted, in this order; None: all.
       limit_QGA: as of `episode.run`.
+      looks: whether to return whenever the host has looked, also where no row has ended: then its
+        user can say how far it is, or stop.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Stream:
         mesh: Mesh | None = None,
         items: Sequence[int] | None = None,
         limit_QGA: np.ndarray | None = None,
+        looks: bool = False,
     ):
         samples = len(prompts.tokens) * settings.samples
         self._items = np.asarray(range(samples) if items is None else items, np.int64)
@@ -109,10 +115,11 @@ class Stream:
         self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
         self._prompts, self._mesh = prompts, mesh
         self._widths = widths(np.asarray(prompts.length))
-        self._params = _laid_out(params, settings=self._settings, mesh=mesh)
+        self._params = laid_out(params, settings=self._settings, mesh=mesh)
         self._keys_B2 = _addresses(key, prompts, settings)
         self._limit_BA = episode.limits(prompts, settings, limit_QGA).reshape(samples, -1)
         self._begun = 0  # items
+        self._looks = looks
         self.work: dict[str, int] = {}  # of slots.Work, summed over this process's shards, so far
 
     def __len__(self) -> int:
@@ -125,7 +132,7 @@ class Stream:
         while (item_R >= 0).any():
             began, before = time.perf_counter(), self.work.get("decode_steps", 0)
             held = self._decoded(held, steps)
-            if ended and len(ended.item_M):
+            if ended and (self._looks or len(ended.item_M)):
                 yield ended  # used while the device decodes
             ended = self._ended(held[0].state, item_R)  # waits for the device
             step_sec = (time.perf_counter() - began) / max(1, self.work["decode_steps"] - before)
@@ -226,16 +233,6 @@ def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) 
 def _words(key: jax.Array, index_B: jax.Array, *samples_B: jax.Array) -> jax.Array:
     of = jax.vmap(functools.partial(episode.address, key))
     return jnp.stack([jax.random.key_data(of(index_B, sample_B)) for sample_B in samples_B], axis=1)
-
-
-@functools.partial(jax.jit, static_argnames=("settings", "mesh"))
-def _laid_out(params: Params, *, settings: EpisodeSettings, mesh: Mesh | None) -> Params:
-    s = settings
-    params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
-    if mesh is None:
-        return params
-    shards = sharding.decoding_shardings(mesh, transformer.AXES, params)
-    return jax.lax.with_sharding_constraint(params, shards)
 
 
 @functools.partial(jax.jit, static_argnames=("key_words", "columns", "settings", "mesh"))

@@ -12,6 +12,7 @@ from score_jax.data.sets import arithmetic
 from score_jax.evaluation import evaluate, queue
 from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.experiment import GREEDY, Experiment
+from score_jax.rollout import stream
 from score_jax.runtime.hosts import Interrupted
 from tests import fakes
 from tests.loop_test import tiny_settings
@@ -82,6 +83,25 @@ def test_records_of_other_weights_are_dropped(tmp_path):
     assert json.loads(path.read_text()) == {"of": {"weights": "stage1"}}
     path.write_text("not JSON\n")
     assert Kept(path, {"weights": "stage1"}).of("greedy") == {}
+
+
+def test_it_says_how_far_it_is_and_stops_before_the_first_row_has_ended(opened, monkeypatch):
+    monkeypatch.setattr(stream, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(stream, "_MOST_STEPS", 1)
+    said = []
+    with pytest.raises(Interrupted):
+        of_every_sample(
+            opened,
+            fakes.params(opened.model),
+            opened.evaluation_prompts(PROBLEMS),
+            lambda own: pytest.fail("no row has ended"),
+            settings=opened.episode_settings(policy=GREEDY, samples=1),
+            key=jax.random.key(0),
+            rows=4,
+            stop=stops_after(0),
+            countdown=Countdown(said.append, "evaluating base", every_sec=0.0),
+        )
+    assert said == ["evaluating base 0/40"]
 
 
 def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path):

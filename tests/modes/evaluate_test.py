@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
 from score_jax import loop
@@ -11,7 +12,9 @@ from score_jax.evaluation.evaluate import evaluate
 from score_jax.modes import ask
 from score_jax.modes import evaluate as mode
 from score_jax.report.run_page import contents
-from tests.loop_test import tiny_settings
+from score_jax.rollout import stream
+from tests import fakes
+from tests.loop_test import Crash, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -45,6 +48,25 @@ def test_weights_that_nobody_trained_get_a_summary_and_a_page(evaluated):
     shown = contents.of(evaluated)["transcripts"]["evaluations"]
     assert [(e["name"], len(e["rows"])) for e in shown] == [("base", 16)]
     assert read(evaluated / "config.json")["settings"]["recipe"] == ["stage1", "stage2"]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_no_weight_is_in_memory_twice_while_an_evaluation_decodes(tmp_path, monkeypatch, rank):
+    settings = without_base()
+    lora = dataclasses.replace(settings.model.lora, rank=rank)
+    settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, lora=lora))
+    sizes, all_held = [], fakes.Held()
+
+    def admit(params, slots, *_, **how):
+        sizes.extend(sum(x.nbytes for x in jax.tree.leaves(tree)) for tree in (params, slots))
+        sizes.append(all_held.since())
+        raise Crash
+
+    monkeypatch.setattr(stream, "admit", admit)
+    with pytest.raises(Crash):
+        mode.evaluate_latest(settings, tmp_path)
+    weights, slots, held = sizes
+    assert weights + slots <= held < 1.05 * weights + slots
 
 
 def test_a_model_that_is_yet_to_be_made_stays_the_latest(tmp_path):

@@ -347,6 +347,27 @@ def test_siblings_share_their_first_attempt_and_nothing_else():
     np.testing.assert_array_equal(rows.tokens[::2], alone.tokens[::2])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("slots, shrink", [(0, 2), (3, 1)])
+def test_a_family_s_first_attempt_is_written_once(dtype, slots, shrink):
+    how = {"slots": slots, "turn_rows": 1, "shrink": shrink, "dtype": dtype}
+    s = dataclasses.replace(PLAIN, samples=6, siblings=3, attempts=3, **how)
+    rows, work = counted_run(s)
+    first_BT = rows.attempt == 1
+    leader_B = np.arange(len(rows.tokens)) // 3 * 3
+    np.testing.assert_array_equal(first_BT, first_BT[leader_B])
+    for x_BT in (rows.tokens, rows.logp):  # every bit, though rows end at other slots of the ring
+        np.testing.assert_array_equal(
+            np.where(first_BT, x_BT, 0), np.where(first_BT, x_BT[leader_B], 0)
+        )
+    np.testing.assert_array_equal(rows.truncated[:, 0], rows.truncated[leader_B, 0])
+    later = int(np.sum(rows.attempt > 1))
+    assert int(np.sum(work.live_slot_steps)) == int(np.sum(first_BT[::3])) + later
+    if dtype == "float32":  # the draws are those of samples that write it each
+        each = roll(dataclasses.replace(PLAIN, samples=6, attempts=3))
+        np.testing.assert_array_equal(rows.tokens[::3], each.tokens[::3])
+
+
 def test_an_attempt_stops_at_its_own_limit():
     limit_QGA = np.random.default_rng(0).integers(1, 6, (PROBLEMS, 3, 2))
     rows = jax.device_get(
