@@ -148,7 +148,8 @@ def _turn(cache: Cache, shift_B: jax.Array) -> Cache:
 
     def gather(x: jax.Array, axis: int) -> jax.Array:
         shape = [len(from_BS) if i == 0 else slots if i == axis else 1 for i in range(x.ndim)]
-        return jnp.take_along_axis(x, from_BS.reshape(shape), axis=axis)
+        at = from_BS.reshape(shape)
+        return jnp.take_along_axis(x, at, axis=axis, mode="promise_in_bounds")
 
     return _each(cache, gather)
 

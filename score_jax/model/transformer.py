@@ -159,12 +159,19 @@ def hidden(
 
 
 def for_decoding(
-    config: ModelConfig, params: Params, dtype: str, *, untied: bool = False
+    config: ModelConfig,
+    params: Params,
+    dtype: str,
+    *,
+    untied: bool = False,
+    mesh: Mesh | None = None,
 ) -> Params:
     """The decoding layout: `layers` as a list of L dicts of weights, cast.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
-    would copy them first. Call this once per rollout, outside the token loop.
+    would copy them first. Call this once per rollout, outside its program: all layers are laid out
+    by one small program, which is compiled once. (Compiled into the rollout, XLA would make a
+    program of every array of every layer.)
 
     In float32, adapters are merged: a step then computes no product more. Another dtype would round
     away much of the difference that they make (a merged bfloat16 weight moves only if it changes by
@@ -172,14 +179,31 @@ def for_decoding(
 
     untied: gives a tied model a head too, a transposed copy of its embedding. XLA:CPU reads it
       twice as fast for few rows; elsewhere it only costs memory.
+    mesh: over which the result is split, as `sharding.decoding_shardings` says.
     """
-    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.layers)]
-    if dtype == "float32":
-        layers = [lowrank.merged(layer) for layer in layers]
-    params = {**params, "layers": layers}
-    if untied and config.tied:
-        params["head"] = params["embedding"].T
-    return jax.tree.map(lambda x: x.astype(dtype), params)
+    stacked, rest = params["layers"], {k: v for k, v in params.items() if k != "layers"}
+    layers = [_layer_laid_out(stacked, i, dtype=dtype, mesh=mesh) for i in range(config.layers)]
+    rest = _rest_laid_out(rest, dtype=dtype, untied=untied and config.tied, mesh=mesh)
+    return {**rest, "layers": layers}
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
+def _layer_laid_out(stacked: Params, number: jax.Array, *, dtype: str, mesh: Mesh | None) -> Params:
+    layer = jax.tree.map(lambda x_L: jax.lax.dynamic_index_in_dim(x_L, number, 0, False), stacked)
+    return _cast(lowrank.merged(layer) if dtype == "float32" else layer, dtype, mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "untied", "mesh"))
+def _rest_laid_out(rest: Params, *, dtype: str, untied: bool, mesh: Mesh | None) -> Params:
+    return _cast({**rest, "head": rest["embedding"].T} if untied else rest, dtype, mesh)
+
+
+def _cast(params: Params, dtype: str, mesh: Mesh | None) -> Params:
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    if mesh is None:
+        return params
+    shards = sharding.decoding_shardings(mesh, AXES, params)
+    return jax.lax.with_sharding_constraint(params, shards)
 
 
 def extend(

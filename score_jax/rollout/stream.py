@@ -29,7 +29,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from score_jax.model import cache as kv
-from score_jax.model import transformer
 from score_jax.rollout import episode
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import (
@@ -109,7 +108,7 @@ class Stream:
         self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
         self._prompts, self._mesh = prompts, mesh
         self._widths = widths(np.asarray(prompts.length))
-        self._params = _laid_out(params, settings=self._settings, mesh=mesh)
+        self._params = episode.laid_out(params, settings=self._settings, mesh=mesh)
         self._keys_B2 = _addresses(key, prompts, settings)
         self._limit_BA = episode.limits(prompts, settings, limit_QGA).reshape(samples, -1)
         self._begun = 0  # items
@@ -226,16 +225,6 @@ def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) 
 def _words(key: jax.Array, index_B: jax.Array, *samples_B: jax.Array) -> jax.Array:
     of = jax.vmap(functools.partial(episode.address, key))
     return jnp.stack([jax.random.key_data(of(index_B, sample_B)) for sample_B in samples_B], axis=1)
-
-
-@functools.partial(jax.jit, static_argnames=("settings", "mesh"))
-def _laid_out(params: Params, *, settings: EpisodeSettings, mesh: Mesh | None) -> Params:
-    s = settings
-    params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
-    if mesh is None:
-        return params
-    shards = sharding.decoding_shardings(mesh, transformer.AXES, params)
-    return jax.lax.with_sharding_constraint(params, shards)
 
 
 @functools.partial(jax.jit, static_argnames=("key_words", "columns", "settings", "mesh"))

@@ -9,6 +9,9 @@ stops all devices while it lasts. It means that a shape or type changed which sh
             with watch.phase("rollout", width):     # compiling in the first run of a phase is
                 episode.run(...)                    # warm-up; in a later run it is reported
 
+A program that takes more than a few seconds to compile is named while it is compiled, and its
+seconds are said at the end.
+
 jax.monitoring counts compilations but does not know shapes; they are parsed from the message that
 jax logs for each compilation.
 """
@@ -17,6 +20,8 @@ import contextlib
 import dataclasses
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +38,9 @@ _MESSAGE = re.compile(r"Compiling (.*?) with global shapes and types (.*?)\. Arg
 class LateCompile(RuntimeError):
     """Something was recompiled after its warm-up, and the settings make that an error."""
 
+
+# A program that compiles for so long is named, and again every so many seconds.
+LONG_SEC, AGAIN_SEC = 5.0, 30.0
 
 AFTER_WARMUP = {"warn": False, "fail": True}  # whether a recompilation after warm-up is an error
 
@@ -75,6 +83,7 @@ class Watch:
         self._seen: set[Hashable] = set()
         self._hits = 0
         self._message = ("?", "?")
+        self._compiling: _Compiling | None = None
 
     @property
     def hits(self) -> int:
@@ -129,12 +138,16 @@ class Watch:
         logger = logging.getLogger(_LOGGER)
         logger.removeFilter(self._on_log)
         logger.setLevel(self._level)
+        self._begin(None)
 
     def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _BUILT:
             # jax reports a cache hit before the duration of reading it.
             known = sum(program.from_cache for program in self.programs)
             self.programs.append(Program(*self._message, duration_secs, self._hits > known))
+            if self._compiling:
+                self._compiling.end()
+            self._compiling = None
 
     def _on_event(self, event: str, **_: str | int) -> None:
         self._hits += event == _FROM_CACHE
@@ -142,4 +155,34 @@ class Watch:
     def _on_log(self, record: logging.LogRecord) -> bool:
         if match := _MESSAGE.match(record.getMessage()):
             self._message = (match.group(1), match.group(2))
+            self._begin(_Compiling(match.group(1), self._say))
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled
+
+    def _begin(self, compiling: "_Compiling | None") -> None:
+        if self._compiling:  # it failed, or was only lowered
+            self._compiling.give_up()
+        self._compiling = compiling
+
+
+class _Compiling:
+    """Says that a program is being compiled, once that takes long."""
+
+    def __init__(self, name: str, say: Callable[[str], None]):
+        self._name = name.removeprefix("jit(").removesuffix(")").strip("_").replace("_", " ")
+        self._say, self._began, self._said = say, time.monotonic(), False
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        wait_sec = LONG_SEC
+        while not self._ended.wait(wait_sec):
+            self._say(f"compiling {self._name} … {time.monotonic() - self._began:.0f} s")
+            self._said, wait_sec = True, AGAIN_SEC
+
+    def end(self) -> None:
+        self.give_up()
+        if self._said:
+            self._say(f"compiled {self._name} in {time.monotonic() - self._began:.0f} s")
+
+    def give_up(self) -> None:
+        self._ended.set()

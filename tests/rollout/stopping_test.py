@@ -230,7 +230,9 @@ def test_log_probs_equal_the_learners_full_forward_pass(family):
     s = dataclasses.replace(PLAIN, model=model, policy=policy, attempts=3, slots=7)
     params = fakes.params(model)
     rows, work = episode.compiled(
-        *episode.call_arguments(params, prompts(), jax.random.key(KEY), settings=s),
+        *episode.call_arguments(
+            episode.laid_out(params, settings=s), prompts(), jax.random.key(KEY), settings=s
+        ),
         settings=s,
         mesh=None,
     )

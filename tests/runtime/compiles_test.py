@@ -54,6 +54,27 @@ def test_a_late_compile_fails_the_run_if_so_set():
             function(np.ones(8))
 
 
+def test_a_long_compile_is_named_while_it_lasts_and_its_seconds_at_the_end(monkeypatch):
+    monkeypatch.setattr(compiles, "LONG_SEC", 0.01)
+    messages: list[str] = []
+
+    def _slow_update(x):
+        for i in range(30):
+            x = jnp.cumsum(jnp.sin(x) * i)
+        return x
+
+    with Watch(say=messages.append):
+        jax.jit(_slow_update)(np.ones(7))
+    assert messages == ["compiling slow update … 0 s", "compiled slow update in 0 s"]
+
+
+def test_a_short_compile_is_not_mentioned():
+    messages: list[str] = []
+    with Watch(say=messages.append):
+        fresh_function()(np.ones(3))
+    assert not messages
+
+
 def test_nothing_is_counted_after_leaving():
     with Watch() as watch:
         pass
