@@ -5,7 +5,6 @@ compile_one(program)         -> Compiled
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.learner import step
-from score_jax.model import transformer
 from score_jax.modes.plan import hlo
 from score_jax.modes.plan.estimate import ROLLOUT, UPDATE
 from score_jax.modes.plan.shapes import Shapes, device_bytes
@@ -54,10 +52,10 @@ def programs(shapes: Shapes) -> Iterator[Program]:
     """Both programs of a step, lowered for the shapes' mesh."""
     rollout = _rollout(shapes)
     update = _update(shapes, rollout.out_info[0])
-    state = shapes.state
+    state, experiment = shapes.state, shapes.experiment
     stays = (state.params, state.opt_state, shapes.frozen)
     yield Program(UPDATE, update, device_bytes(stays))
-    yield Program(ROLLOUT, rollout, 0)  # its weights are laid out for it, and freed after it
+    yield Program(ROLLOUT, rollout, device_bytes(experiment.weights(state.params)))
 
 
 def compile_one(program: Program) -> Compiled:
@@ -91,15 +89,16 @@ def _rollout(shapes: Shapes):
         problems=(),
     )
     settings, mesh = experiment.episode_settings(), experiment.mesh
-    lay_out = functools.partial(episode.laid_out, settings=settings)
-    weights = jax.eval_shape(lay_out, experiment.weights(shapes.state.params))
-    split = sharding.decoding_shardings(mesh, transformer.AXES, weights)
-    weights = jax.tree.map(
-        lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), weights, split
-    )
+    params = experiment.weights(shapes.state.params)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    arguments = episode.call_arguments(weights, prompts, key, settings=settings)
-    return episode.compiled.lower(*arguments, settings=settings, mesh=mesh)
+    arguments = episode.call_arguments(params, prompts, key, settings=settings)
+
+    def rollout_and_layout(params, *arguments):
+        # One program here, two in a run: so the compiler reports the laid-out weights too.
+        weights = episode.laid_out(params, settings=settings, mesh=mesh)
+        return episode.rollout(weights, *arguments, settings=settings, mesh=mesh)
+
+    return jax.jit(rollout_and_layout).lower(*arguments)
 
 
 def _update(shapes: Shapes, rows: Any):
