@@ -84,6 +84,7 @@ class Watch:
         self._hits = 0
         self._message = ("?", "?")
         self._compiling: _Compiling | None = None
+        self._phase = ""
 
     @property
     def hits(self) -> int:
@@ -101,8 +102,11 @@ class Watch:
 
         Raises: LateCompile if a later run compiled something and `after_warmup` is "fail".
         """
-        before = len(self.programs)
-        yield
+        before, outer, self._phase = len(self.programs), self._phase, str(key[0])
+        try:
+            yield
+        finally:
+            self._phase = outer
         if key not in self._seen:
             self._seen.add(key)
             return
@@ -155,7 +159,7 @@ class Watch:
     def _on_log(self, record: logging.LogRecord) -> bool:
         if match := _MESSAGE.match(record.getMessage()):
             self._message = (match.group(1), match.group(2))
-            self._begin(_Compiling(match.group(1), self._say))
+            self._begin(_Compiling(match.group(1), self._phase, self._say))
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled
 
     def _begin(self, compiling: "_Compiling | None") -> None:
@@ -167,8 +171,10 @@ class Watch:
 class _Compiling:
     """Says that a program is being compiled, once that takes long."""
 
-    def __init__(self, name: str, say: Callable[[str], None]):
+    def __init__(self, name: str, phase: str, say: Callable[[str], None]):
         self._name = name.removeprefix("jit(").removesuffix(")").strip("_").replace("_", " ")
+        if phase not in ("", self._name):
+            self._name += f" ({phase})"
         self._say, self._began, self._said = say, time.monotonic(), False
         self._ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
