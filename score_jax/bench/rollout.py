@@ -19,7 +19,7 @@ from score_jax.bench.workloads import Workload
 from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
-from score_jax.rollout import episode
+from score_jax.rollout import episode, layout
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import Work
@@ -36,17 +36,23 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
             work.settings, turn_rows=work.settings.slots, shrink=0
         )
     programs, compile_sec = {}, {}
-    arguments = episode.call_arguments(
-        work.params,
+    weights = layout.laid_out(work.params, settings=work.settings)
+    _, *arguments = episode.call_arguments(
+        weights,
         work.prompts,
         jax.random.key(1),
         settings=work.settings,
         limit_QGA=work.limit_QGA,
     )
     for name, one in settings.items():
-        lowered = episode.compiled.lower(*arguments, settings=one, mesh=None)
+        lowered = episode.compiled.lower(weights, *arguments, settings=one, mesh=None)
         compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
-    calls = {name: functools.partial(program, *arguments) for name, program in programs.items()}
+    del weights
+
+    def rollout(program):  # as episode.run, which lays the weights out each time
+        return program(layout.laid_out(work.params, settings=work.settings), *arguments)
+
+    calls = {name: functools.partial(rollout, program) for name, program in programs.items()}
     seconds = timing.interleaved(calls, reps)
     rows, counted = calls["rollout"]()
     generated = int(np.sum(np.asarray(rows.attempt) > 0))
@@ -54,7 +60,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
         "workload": work.name,
         **timing.rate(generated, seconds["rollout"]),
         "compile_sec": compile_sec["rollout"],
-        "peak_memory_bytes": timing.peak_memory_bytes(programs["rollout"]),
+        "peak_memory_bytes": _peak_memory_bytes(work, programs["rollout"]),
         "generated_tokens": generated,
         "fed_tokens": int(counted.fed_tokens[0]),
         **_steps(counted),
@@ -86,6 +92,12 @@ def compile_for(work: Workload, name: str) -> dict[str, Any]:
         **decode_step(work, one_chip),
         "versions": timing.where()["versions"],
     }
+
+
+def _peak_memory_bytes(work: Workload, program) -> int | None:
+    """Of the rollout, which reads laid-out weights, and of the weights that they are made from."""
+    found = timing.peak_memory_bytes(program)
+    return found and found + sum(x.nbytes for x in jax.tree.leaves(work.params))
 
 
 def _steps(counted: Work) -> dict[str, Any]:

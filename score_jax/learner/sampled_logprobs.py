@@ -50,8 +50,7 @@ def of(
     return SampledLogProbs(reference=reference_BN, policy=policy_BN, hidden=reference_BND)
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "attempts", "hidden"))
-def compiled(params, base, tokens_BT, attempt_BT, length_B, *, settings, attempts: int, hidden):
+def log_probs(params, base, tokens_BT, attempt_BT, length_B, *, settings, attempts: int, hidden):
     """logp_BN of the written tokens, and the hidden states before them if `hidden`.
 
     Computed in the parts of the split.
@@ -68,3 +67,6 @@ def compiled(params, base, tokens_BT, attempt_BT, length_B, *, settings, attempt
 
     _, found = accumulate(part, (tokens_BT, where), length_B, settings.split)
     return jax.tree.map(lambda x: sharding.split_rows(x, mesh), found)
+
+
+compiled = jax.jit(log_probs, static_argnames=("settings", "attempts", "hidden"))

@@ -181,7 +181,8 @@ def for_decoding(
     """The decoding layout: `layers` as a list of L dicts of weights, cast.
 
     A decode step reads each layer's weights once; slicing them out of the stack at every token
-    would copy them first. Call this once per rollout, outside the token loop.
+    would copy them first. rollout/layout.py makes it by small programs, once per rollout. (Compiled
+    into the rollout, XLA would make a program of every array of every layer.)
 
     untied: gives a tied model a head too, a transposed copy of its embedding. XLA:CPU reads it
       twice as fast for few rows; elsewhere it only costs memory.

@@ -22,9 +22,9 @@ Shapes are static; no step communicates with the host. slots.py has the state of
 transitions.
 
 On a mesh, every shard of the data runs its own loop, which ends when its own rows end. Weights are
-laid out once per rollout: cast, gathered over `fsdp`, and split over `tensor` by heads, MLP and
-vocabulary. In the loop only devices that share one copy of the model communicate, and no weight
-moves.
+laid out once per rollout, before it: cast, gathered over `fsdp`, and split over `tensor` by heads,
+MLP and vocabulary. In the loop only devices that share one copy of the model communicate, and no
+weight moves.
 
 Randomness is addressed: the uniform for the token at a column comes from (key, problem index,
 sample, column); tokens that were taken back count as columns. So samples do not depend on the
@@ -49,6 +49,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from score_jax.model import cache as kv
 from score_jax.model import transformer
+from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import (
     State,
@@ -88,6 +89,7 @@ def run(
 
     Returns: Episode of B = Q * G rows; row q * G + g is sample g of problem q.
     """
+    params = laid_out(params, settings=settings, mesh=mesh)
     arguments = call_arguments(params, prompts, key, settings=settings, limit_QGA=limit_QGA)
     return compiled(*arguments, settings=settings, mesh=mesh)[0]
 
@@ -113,7 +115,7 @@ def check(episode: Episode) -> None:
 
 
 def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
-    """The arrays that `compiled` takes, in order."""
+    """The arrays that `compiled` takes, in order; params: as `layout.laid_out` returns them."""
     tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
     return (params, *tokens, limits(prompts, settings, limit_QGA), key)
 
@@ -132,17 +134,16 @@ def limits(
     return np.concatenate([own_QG, limit_QGA[..., 1:]], axis=2)
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "mesh"))
-def compiled(
+def rollout(
     params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings, mesh
 ) -> tuple[Episode, Work]:
-    """The compiled program of `run`; also returns the work that was done."""
-    s = settings
-    params = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
+    """What is compiled of `run`; also returns the work that was done."""
     arguments = (tokens_QP, length_Q, index_Q, limit_QGA, key)
     specs = (BY_ROW,) * 4 + (COPIES,)
-    return by_shard(_serve, params, arguments, specs, BY_ROW, settings=s, mesh=mesh)
+    return by_shard(_serve, params, arguments, specs, BY_ROW, settings=settings, mesh=mesh)
 
+
+compiled = jax.jit(rollout, static_argnames=("settings", "mesh"))
 
 BY_ROW = PartitionSpec(sharding.BATCH_AXES)  # the first axis is split over the shards of the data
 BY_DEVICE = PartitionSpec((*sharding.BATCH_AXES, "tensor"))  # each device has a part of its own

@@ -2,6 +2,7 @@
 
     laid_out(params, settings=..., mesh=...)              what does not change is shared, not copied
     laid_out(params, settings=..., mesh=..., frees=True)  params are used up
+    traced(params, settings=..., mesh=...)                the same within a program that is compiled
 
 One small program takes one layer out of one stacked weight. So it compiles at once, and where the
 stacks are freed on the way, only one weight is in memory twice.
@@ -54,6 +55,16 @@ def laid_out(
         if frees and made[name] is not x:
             _free(x, made)
     return made
+
+
+def traced(params: Params, *, settings: EpisodeSettings, mesh: Mesh | None = None) -> Params:
+    """What `laid_out` returns, where params are traced, as in programs whose memory is planned."""
+    s = settings
+    made = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
+    if mesh is None:
+        return made
+    shards = sharding.decoding_shardings(mesh, transformer.AXES, made)
+    return jax.lax.with_sharding_constraint(made, shards)
 
 
 def _free(source: Params, copies: Params) -> None:

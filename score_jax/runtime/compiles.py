@@ -9,6 +9,9 @@ stops all devices while it lasts. It means that a shape or type changed which sh
             with watch.phase("rollout", width):     # compiling in the first run of a phase is
                 episode.run(...)                    # warm-up; in a later run it is reported
 
+A program that takes more than a few seconds to compile is named while it is compiled, and its
+seconds are said at the end.
+
 jax.monitoring counts compilations but does not know shapes; they are parsed from the message that
 jax logs for each compilation.
 """
@@ -39,6 +42,9 @@ _MESSAGE = re.compile(r"Compiling (.*?) with global shapes and types (.*?)\. Arg
 class LateCompile(RuntimeError):
     """Something was recompiled after its warm-up, and the settings make that an error."""
 
+
+# A program that compiles for so long is named, and again every so many seconds.
+LONG_SEC, AGAIN_SEC = 5.0, 30.0
 
 AFTER_WARMUP = {"warn": False, "fail": True}  # whether a recompilation after warm-up is an error
 
@@ -83,6 +89,8 @@ class Watch:
         self._message = ("?", "?")
         self._busy: list[tuple[float, float]] = []  # disjoint spans of compiling, oldest first
         self._lock = threading.Lock()  # programs may be compiled in several threads
+        self._compiling: _Compiling | None = None
+        self._phase = ""
 
     @property
     def hits(self) -> int:
@@ -104,8 +112,11 @@ class Watch:
 
         Raises: LateCompile if a later run compiled something and `after_warmup` is "fail".
         """
-        before = len(self.programs)
-        yield
+        before, outer, self._phase = len(self.programs), self._phase, str(key[0])
+        try:
+            yield
+        finally:
+            self._phase = outer
         if key not in self._seen:
             self._seen.add(key)
             return
@@ -141,6 +152,7 @@ class Watch:
         logger = logging.getLogger(_LOGGER)
         logger.removeFilter(self._on_log)
         logger.setLevel(self._level)
+        self._begin(None)
 
     def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith(_COMPILING):
@@ -152,6 +164,9 @@ class Watch:
             # jax reports a cache hit before the duration of reading it.
             known = sum(program.from_cache for program in self.programs)
             self.programs.append(Program(*self._message, duration_secs, self._hits > known))
+            if self._compiling:
+                self._compiling.end()
+            self._compiling = None
 
     def _on_event(self, event: str, **_: str | int) -> None:
         self._hits += event == _FROM_CACHE
@@ -160,7 +175,13 @@ class Watch:
         if match := _MESSAGE.match(record.getMessage()):
             self._message = (match.group(1), match.group(2))
             signals.begun(_COMPILE)
+            self._begin(_Compiling(match.group(1), self._phase, self._say))
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled
+
+    def _begin(self, compiling: "_Compiling | None") -> None:
+        if self._compiling:  # it failed, or was only lowered
+            self._compiling.give_up()
+        self._compiling = compiling
 
 
 def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:
@@ -169,3 +190,29 @@ def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:
         earlier = spans.pop()
         start, end = min(start, earlier[0]), max(end, earlier[1])
     spans.append((start, end))
+
+
+class _Compiling:
+    """Says that a program is being compiled, once that takes long."""
+
+    def __init__(self, name: str, phase: str, say: Callable[[str], None]):
+        self._name = name.removeprefix("jit(").removesuffix(")").strip("_").replace("_", " ")
+        if phase not in ("", self._name):
+            self._name += f" ({phase})"
+        self._say, self._began, self._said = say, time.monotonic(), False
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        wait_sec = LONG_SEC
+        while not self._ended.wait(wait_sec):
+            self._say(f"compiling {self._name} … {time.monotonic() - self._began:.0f} s")
+            self._said, wait_sec = True, AGAIN_SEC
+
+    def end(self) -> None:
+        self.give_up()
+        if self._said:
+            self._say(f"compiled {self._name} in {time.monotonic() - self._began:.0f} s")
+
+    def give_up(self) -> None:
+        self._ended.set()

@@ -13,7 +13,7 @@ from score_jax.learner.loss import token_logprobs
 from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
-from score_jax.rollout import episode, slots
+from score_jax.rollout import episode, layout, slots
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.structs import Episode, PromptBatch
 from score_jax.text import stops
@@ -230,7 +230,9 @@ def test_log_probs_equal_the_learners_full_forward_pass(family):
     s = dataclasses.replace(PLAIN, model=model, policy=policy, attempts=3, slots=7)
     params = fakes.params(model)
     rows, work = episode.compiled(
-        *episode.call_arguments(params, prompts(), jax.random.key(KEY), settings=s),
+        *episode.call_arguments(
+            layout.laid_out(params, settings=s), prompts(), jax.random.key(KEY), settings=s
+        ),
         settings=s,
         mesh=None,
     )

@@ -1,5 +1,7 @@
 """Counting compilations: warm-up, late recompilations, and the persistent cache."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -52,6 +54,29 @@ def test_a_late_compile_fails_the_run_if_so_set():
                 function(np.ones(3))
         with pytest.raises(LateCompile, match=r"phase update.*\[8\]"), watch.phase("update"):
             function(np.ones(8))
+
+
+def test_a_long_compile_is_named_while_it_lasts_and_its_seconds_at_the_end(monkeypatch):
+    monkeypatch.setattr(compiles, "LONG_SEC", 0.01)
+    messages: list[str] = []
+
+    def _slow_update(x):
+        for i in range(30):
+            x = jnp.cumsum(jnp.sin(x) * i)
+        return x
+
+    with Watch(say=messages.append) as watch, watch.phase("stage", 7):
+        jax.jit(_slow_update)(np.ones(7))
+    named, ended = messages
+    assert re.fullmatch(r"compiling slow update \(stage\) … \d+ s", named)
+    assert re.fullmatch(r"compiled slow update \(stage\) in \d+ s", ended)
+
+
+def test_a_short_compile_is_not_mentioned():
+    messages: list[str] = []
+    with Watch(say=messages.append):
+        fresh_function()(np.ones(3))
+    assert not messages
 
 
 def test_nothing_is_counted_after_leaving():

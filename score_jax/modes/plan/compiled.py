@@ -17,7 +17,7 @@ from score_jax.learner import step
 from score_jax.modes.plan import hlo
 from score_jax.modes.plan.estimate import ROLLOUT, UPDATE
 from score_jax.modes.plan.shapes import Shapes, device_bytes
-from score_jax.rollout import episode
+from score_jax.rollout import episode, layout
 from score_jax.runtime import sharding
 from score_jax.structs import Batch, PromptBatch
 
@@ -88,10 +88,17 @@ def _rollout(shapes: Shapes):
         index=np.zeros(problems, np.int32),
         problems=(),
     )
-    settings, params = experiment.episode_settings(), experiment.weights(shapes.state.params)
+    settings, mesh = experiment.episode_settings(), experiment.mesh
+    params = experiment.weights(shapes.state.params)
     key = jax.eval_shape(lambda: jax.random.key(0))
     arguments = episode.call_arguments(params, prompts, key, settings=settings)
-    return episode.compiled.lower(*arguments, settings=settings, mesh=experiment.mesh)
+
+    def rollout_and_layout(params, *arguments):
+        # One program here, two in a run: so the compiler reports the laid-out weights too.
+        weights = layout.traced(params, settings=settings, mesh=mesh)
+        return episode.rollout(weights, *arguments, settings=settings, mesh=mesh)
+
+    return jax.jit(rollout_and_layout).lower(*arguments)
 
 
 def _update(shapes: Shapes, rows: Any):

@@ -4,6 +4,7 @@ By default one small program; `slow` compiles all that docs/operations.md has a 
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from score_jax.learner.loss import token_logprobs
 from score_jax.modes.plan import compiled, estimate, shapes, working
 from score_jax.modes.plan.estimate import EVALUATION, ROLLOUT, STAYS, UPDATE
 from score_jax.modes.plan.working import Numbers
-from score_jax.rollout import stream
+from score_jax.rollout import layout, stream
 from score_jax.runtime import sharding
 from tests.modes.plan import flagships
 
@@ -102,7 +103,8 @@ def _decode(what: shapes.Shapes):
         shrink=0,
     )
     weights = e.weights(what.state.params)
-    laid_out = stream._laid_out.lower(weights, settings=settings, mesh=mesh).out_info
+    traced = functools.partial(layout.traced, settings=settings, mesh=mesh)
+    laid_out = jax.jit(traced).lower(weights).out_info
     columns = settings.row_tokens(s.rollout.max_prompt_tokens)
     sizes = {"key_words": (2,), "columns": columns, "settings": settings, "mesh": mesh}
     held = jax.eval_shape(lambda: stream._empty(**sizes))
