@@ -41,7 +41,7 @@ _MODULE_OF = {
     **dict.fromkeys(("TrainedRun", "train"), "api.training"),
     **dict.fromkeys(("Grade", "InputError", "Problem"), "problem"),
 }
-__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ def score(stage1: StageLike, stage2: StageLike, **settings: Any) -> Recipe:
 
 
 def multi_turn_rl(steps: StageLike, **settings: Any) -> Recipe:
-    """Naive multi-turn RL: both attempts rewarded alike, no Stage I, no bonus. Raises as `score`."""
+    """Naive multi-turn RL: both attempts rewarded alike, without Stage I or bonus. As `score`."""
     stage = _stage("multi_turn_rl", steps, {"kl_attempt1": 0.01, "kl_attempt2": 0.01}, settings)
     return Recipe({"multi_turn_rl": stage}, "multi-turn RL")
 

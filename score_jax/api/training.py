@@ -9,7 +9,7 @@ command read the folder.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from score_jax.config.settings import Settings
 from score_jax.modes import evaluate, export
 from score_jax.problem import InputError
 from score_jax.report.run_page import page, summary
+from score_jax.run import OnStep
 from score_jax.workdir.runlog import read_metrics
 
 
@@ -83,7 +84,7 @@ def train(
     workdir: str | Path,
     seed: int = 0,
     base_from: str | Path = "",
-    on_step: Callable[[Mapping[str, Any]], None] | None = None,
+    on_step: OnStep = lambda row: None,
     stop: Callable[[], bool] = lambda: False,
     **groups: Any,
 ) -> TrainedRun:

@@ -83,9 +83,9 @@ def test_a_function_of_a_script_works(tmp_path):
 
 def test_what_cannot_be_given_is_refused_with_the_way_out():
     lock = threading.Lock()
-    with pytest.raises(InputError, match="cannot be sent to the processes that grade .*lock"):
+    with pytest.raises(InputError, match=r"cannot be sent to the processes that grade .*lock"):
         given.named(lambda problem, texts, gold: [float(lock.locked())])
     with pytest.raises(InputError, match="'exact', which is not a function"):
         given.named("exact")
-    with pytest.raises(InputError, match="this process has not got it.*FILE.py:absent"):
+    with pytest.raises(InputError, match=r"this process has not got it.*FILE.py:absent"):
         of("given:absent")
