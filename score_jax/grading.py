@@ -17,7 +17,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from score_jax.config.settings import RewardSettings
+from score_jax.config.settings import RewardSettings, Settings
 from score_jax.experiment import Experiment
 from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader, selective
@@ -46,6 +46,21 @@ class OwnRows:
     def in_order(self, value_N: Sequence[T]) -> list[T]:
         """The values of all processes' rows, in the order of the batch; JSON-able."""
         return hosts.in_order(self.row_N, value_N)
+
+
+def prepare(settings: Settings, problems: Sequence[Problem]) -> str:
+    """Checks that these problems can be graded; starts what grading needs. See grader.prepare."""
+    rewards = settings.rewards
+    return grader.prepare(
+        problems,
+        attempts=settings.rollout.attempts,
+        paid=terms_of(rewards),
+        sandbox_kind=rewards.sandbox,
+        allow_unsandboxed=rewards.allow_unsandboxed,
+        bad_golds=settings.problems.bad_golds,
+        program_sec=rewards.program_timeout_sec,
+        packages=rewards.packages,
+    )
 
 
 def own_rows(

@@ -25,7 +25,7 @@ from score_jax.learner import step
 from score_jax.problem import InputError
 from score_jax.report.run_page import page, plots, summary
 from score_jax.rl import adaptive
-from score_jax.run import Run, Stage
+from score_jax.run import OnStep, Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Batch, Params
@@ -44,19 +44,22 @@ def train(
     *,
     base_from: str = "",
     stop: Callable[[], bool] = lambda: False,
+    on_step: OnStep = lambda row: None,
 ) -> int:
     """Runs the recipe to its end, or until `stop` says so, and returns the exit status.
 
     Args:
       base_from: work directory of a run whose base model a new run begins with; empty: none.
+      on_step: gets the metrics of every step when they are logged.
     Raises: InputError for settings, files or a work directory that do not fit.
     """
     path = Path(folder)
     if hosts.lead_says(lambda: _is_done(path, settings)):
         return DONE
+    agreed = hosts.agree(stop)
     with lock.held(path):
         hosts.lead_says(lambda: _prepare(path, settings, base_from))
-        with runs.opened(settings, path, train=True, stop=hosts.agree(stop)) as run:
+        with runs.opened(settings, path, train=True, stop=agreed, on_step=on_step) as run:
             try:
                 _train(run)
             except Interrupted:
@@ -324,6 +327,7 @@ class _Updates:
             rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
             row = {**metrics, **measured, **rate, **self._run.clock.taken()}
             self._run.log.log(number, row)
+        self._run.on_step({"stage": self._stage.name, "step": number, **row})
         self._rows.append(row)
         settings = self._stage.settings
         if settings.kl_target and np.isfinite(row["kl/attempt1"]):

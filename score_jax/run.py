@@ -10,6 +10,7 @@ they are adapters, and `Experiment.weights` puts them beside the weights.
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,6 @@ from score_jax.data.sft import solutions
 from score_jax.experiment import Experiment, stops_of, template_of_source
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader
 from score_jax.runtime import compiles, hosts, peaks
 from score_jax.runtime.clock import Clock
 from score_jax.runtime.compiles import Watch
@@ -36,6 +36,7 @@ from score_jax.workdir import alarms, progress, settings_check
 from score_jax.workdir.runlog import RunLog
 
 T = TypeVar("T")
+OnStep = Callable[[Mapping[str, Any]], None]  # gets the metrics of a step when they are logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Run:
     test_problems: list[Problem]
     further_tests: Mapping[str, list[Problem]] = dataclasses.field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
+    on_step: OnStep = lambda row: None
     warned: set[str] = dataclasses.field(default_factory=set)  # what is logged once, by name
 
     def __post_init__(self) -> None:
@@ -108,6 +110,7 @@ class Run:
         *,
         train: bool = True,
         stop: Callable[[], bool] = lambda: False,
+        on_step: OnStep = lambda row: None,
     ) -> "Run":
         """Loads problems and model, and finds out where model-written programs can run.
 
@@ -130,20 +133,8 @@ class Run:
                     f"config.evaluation.problems={wanted}, and the test set {name or where.name} "
                     f"has {len(found)}: all of them are evaluated."
                 )
-        rewards = settings.rewards
-        sandbox = grader.prepare(
-            [
-                *(training.problems if training else ()),
-                *(problem for found in tests.values() for problem in found),
-            ],
-            attempts=rollout.attempts,
-            paid=grading.terms_of(rewards),
-            sandbox_kind=rewards.sandbox,
-            allow_unsandboxed=rewards.allow_unsandboxed,
-            bad_golds=where.bad_golds,
-            program_sec=rewards.program_timeout_sec,
-            packages=rewards.packages,
-        )
+        found = [*(training.problems if training else ()), *itertools.chain(*tests.values())]
+        sandbox = grading.prepare(settings, found)
         if sandbox:
             log.stamp(sandbox=sandbox)
             log.say(f"sandbox of model-written programs: {sandbox}")
@@ -166,7 +157,7 @@ class Run:
             training = dataclasses.replace(training, documents=own)
         experiment = Experiment.open(settings, template)
         main = tested.pop("")
-        return cls(settings, folder, log, watch, experiment, training, main, tested, stop)
+        return cls(settings, folder, log, watch, experiment, training, main, tested, stop, on_step)
 
     def model_size(self) -> str:
         """The model's size and the memory for it, in one line for the log."""
@@ -256,6 +247,7 @@ def opened(
     train: bool = False,
     writes: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    on_step: OnStep = lambda row: None,
 ) -> Iterator[Run]:
     """A run with its log, and with its compiled programs kept in the work directory.
 
@@ -264,7 +256,7 @@ def opened(
       writes: whether it may write in the work directory.
     """
     with _logged(settings, folder, train=train, writes=writes) as (log, watch):
-        yield Run.start(settings, folder, log, watch, train=train, stop=stop)
+        yield Run.start(settings, folder, log, watch, train=train, stop=stop, on_step=on_step)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ _FLOORS = (
     ("evaluation", "run"),
     ("batches", "report", "bench"),
     ("loop", "modes"),
-    ("main",),
+    ("main", "api"),
 )
 _FLOOR = {room: floor for floor, rooms in enumerate(_FLOORS) for room in rooms}
 

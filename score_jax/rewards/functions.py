@@ -1,6 +1,7 @@
 """Rewards of your own: Python functions that a config names, in processes that can be killed.
 
     config.rewards.function = "my_project.rewards:polite"     or "my_rewards.py:polite"
+    score_jax.Task(…, reward=polite)                          a Python object; see given.py
 
     def polite(problem, texts, gold):       # my_project/rewards.py
         return [float("please" in text) for text in texts]
@@ -42,6 +43,7 @@ from typing import Any
 import numpy as np
 
 from score_jax.problem import Grade, InputError, Problem
+from score_jax.rewards import given
 from score_jax.rewards.remembered import Remembered
 from score_jax.rewards.workers import calls, pool
 
@@ -163,7 +165,7 @@ def prepare(
 def _start(function: str, limits: Limits) -> pool.Pool:
     """The pool of the function. Raises: InputError if it cannot be imported."""
     try:
-        return pool.shared(_work(function, limits), limits.workers)
+        return pool.shared(_work(function, limits), limits.workers, given.pickled(function))
     except (pool.SpawnerFailed, pool.SpawnerGone) as error:
         raise InputError(f"the reward function {function!r} cannot be used: {error}") from error
 
@@ -231,11 +233,11 @@ def _grades(answer: str) -> list[Grade] | str:
     return [Grade(reward, reason) for reward, reason in json.loads(answer)]
 
 
-_remembered: dict[tuple[str, int], Remembered] = {}  # by function and number of rows
+_remembered: dict[tuple[str, ...], Remembered] = {}  # by function and number of rows
 
 
 def _judged(function: str, limits: Limits) -> Remembered:
-    key = (function, limits.remember)
+    key = (function, given.digest(function), str(limits.remember))
     if key not in _remembered:
         _remembered[key] = Remembered(limits.remember)
     return _remembered[key]

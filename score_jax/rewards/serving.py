@@ -18,7 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from score_jax.problem import Grade, InputError, Problem, nearest
+from score_jax.rewards import given
 from score_jax.rewards.workers import spawner
 
 # Of one row; of a batch lists of them, but for the last two.
@@ -49,9 +52,11 @@ def serve(control_fd: int, function: str, paths: str, memory_bytes: str) -> None
 
 
 def load(function: str) -> Callable[..., Any]:
-    """The function "module:function" or "file.py:function". Raises: InputError."""
+    """The function "module:function", "file.py:function" or "given:NAME". Raises: InputError."""
     where, _, name = function.rpartition(":")
     try:
+        if function.startswith(given.PREFIX):
+            return cloudpickle.load(sys.stdin.buffer)
         module = _file(where) if where.endswith(".py") else importlib.import_module(where)
         found = getattr(module, name)
     except Exception as error:  # anything that its module raises

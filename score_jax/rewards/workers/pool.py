@@ -63,7 +63,11 @@ class Worker:
 class Pool:
     """Workers, and the spawner that forks them. A taken worker is given back or discarded."""
 
-    def __init__(self, size: int, work: tuple[str, ...] = ALGEBRA):
+    def __init__(self, size: int, work: tuple[str, ...] = ALGEBRA, given: bytes = b""):
+        """Args:
+
+        given: what the spawner reads on its standard input.
+        """
         self.size = size  # workers at most
         self._work = work
         self._changed = threading.Condition()
@@ -75,12 +79,15 @@ class Pool:
         self._spawner = subprocess.Popen(
             [sys.executable, "-I", "-c", _MAIN, _PACKAGE_ROOT, str(theirs.fileno()), *work],
             pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
             start_new_session=True,  # Ctrl-C is for the trainer, which still grades while it saves
         )
         theirs.close()
+        if self._spawner.stdin:
+            with contextlib.suppress(BrokenPipeError), self._spawner.stdin as stdin:
+                stdin.write(given)  # if it is gone, the control socket says so
         self._control = ours
         self._control.settimeout(START_SEC)
         answer = self._reply()
@@ -181,12 +188,13 @@ _pools: PerProcess[Pool] = PerProcess()
 close = _pools.close  # of one pool, or of all
 
 
-def shared(work: tuple[str, ...] = ALGEBRA, size: int = 0) -> Pool:
+def shared(work: tuple[str, ...] = ALGEBRA, size: int = 0, given: bytes = b"") -> Pool:
     """The pool of this process for that work, started on first use.
 
     work: a module of score_jax.rewards with a function serve(control_fd, *arguments), and these.
     size: workers at most; 0: one for each CPU, 2 to MAX_WORKERS.
+    given: what `serve` reads on standard input.
     Raises: SpawnerFailed.
     """
     size = size or max(2, min(MAX_WORKERS, os.cpu_count() or 1))
-    return _pools.get((work, size), lambda: Pool(size, work))
+    return _pools.get((work, size, given), lambda: Pool(size, work, given))

@@ -1,0 +1,123 @@
+"""The Python interface on a tiny untrained model: what is typed, and what comes back."""
+
+import json
+
+import pytest
+
+import score_jax as sj
+from score_jax.rewards.workers import pool
+
+ROWS = [{"problem": f"{a}+{b}", "answer": str((a + b) % 10)} for a in range(10) for b in range(10)]
+MODEL = {"tokenizer": "characters", "template": "plain"}
+
+
+@pytest.fixture(autouse=True)
+def _ended(quick_compile):
+    yield
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def task():
+    def reward(problem, texts, gold):  # a closure
+        return [float(gold in text) for text in texts]
+
+    return sj.Task(ROWS, prompt="{problem}=", instruction="?", reward=reward, attempt_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sj.load("preset:quickstart", **MODEL)
+
+
+def test_a_model_is_asked_with_samples_and_without(model, task):
+    found = model.attempt(task.problems[:2], task=task, samples=2)
+    assert [one.problem.id for one in found] == [task.problems[n].id for n in (0, 0, 1, 1)]
+    for one in found:
+        paid = [one.problem.gold in text for text in one.texts]
+        cut = zip(paid, one.truncated, strict=True)
+        assert one.rewards == [float(right and not truncated) for right, truncated in cut]
+    assert str(found).count("attempt 2") == 4
+    assert len(model.attempt(task.problems[:3], task=task)) == 3
+
+
+def test_a_training_ends_with_a_table_and_resumes(model, task, tmp_path):
+    steps = []
+
+    def run():
+        return sj.train(
+            model,
+            task,
+            sj.score(stage1=2, stage2=1, learning_rate=1e-3),
+            workdir=tmp_path / "run",
+            seed=3,
+            on_step=steps.append,
+            rollout={"problems_per_step": 8, "samples_per_problem": 2},
+            evaluation={"problems": 8},
+        )
+
+    done = run()
+    assert [(row["stage"], row["step"]) for row in steps] == [
+        *[("stage1", 1), ("stage1", 2)],
+        ("stage2", 1),
+    ]
+    assert done.metrics()[-1]["loss"] == steps[-1]["loss"]
+    assert list(done.summary()["stages"]) == ["base", "stage1", "stage2"]
+    assert "stage2" in done.table()
+    assert done.page().stat().st_size > 10_000
+    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["seed"] == 3
+    assert run().finished and len(steps) == 3  # nothing is trained again
+    (again,) = done.model().attempt(task.problems[:1], task=task)
+    assert len(again.texts) == 2
+    assert done.evaluate()["n"] == 8
+
+
+def test_problems_are_rows_files_problems_or_a_dataset(tmp_path):
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    texts = {"prompt": "{problem}=", "instruction": "?"}
+    of_file = sj.Task(str(file), **texts)
+    of_rows = sj.Task(ROWS, **texts)
+    asked = [[one.asked for one in task.problems] for task in (of_file, of_rows)]
+    assert asked[0] == asked[1] and len(asked[0]) > 80
+    assert len(of_rows.problems) + len(of_rows.test_problems) == 100
+
+    class Dataset:  # what a datasets.Dataset is to us: rows by iteration
+        def __iter__(self):
+            return iter(ROWS)
+
+    assert [one.asked for one in sj.Task(Dataset(), **texts).problems] == asked[1]
+    own = sj.Task(of_rows.problems[:5], test=of_rows.problems[5:7], **texts)
+    assert [one.id for one in own.problems] == [one.id for one in of_rows.problems[:5]]
+    assert len(own.test_problems) == 2
+
+
+def test_other_problems_in_the_folder_of_a_begun_run_are_refused(task, tmp_path):
+    folder = tmp_path / "problems"
+    task.written(folder)
+    (tmp_path / "checkpoints/stage1/2").mkdir(parents=True)
+    task.written(folder)
+    other = sj.Task(ROWS[:50], prompt="{problem}=", instruction="?")
+    with pytest.raises(sj.InputError, match="the task has others now"):
+        other.written(folder)
+
+
+def test_recipes_are_values_and_wrong_settings_are_refused_by_name(model, task):
+    recipe = sj.score(stage1={"steps": 3, "kl_attempt1": 0.2}, stage2=4, bonus=5.0)
+    assert list(recipe.stages) == ["stage1", "stage2"]
+    first, second = recipe.stages.values()
+    assert (first.kl_attempt1, first.bonus, first.reward_attempt1) == (0.2, 0.0, 0.0)
+    assert (second.steps, second.bonus, second.reward_attempt1) == (4, 5.0, 1.0)
+    assert sj.single_turn_rl(5).stages["single_turn_rl"].attempts == 1
+    assert list(sj.recipe(warm=sj.multi_turn_rl(1).stages["multi_turn_rl"], then=2).stages) == [
+        *["warm", "then"]
+    ]
+    for wrong, match in (
+        (lambda: sj.score(1, 1, bonsu=2.0), "unknown setting .*bonsu.*'bonus'"),
+        (lambda: sj.load("absent.gguf"), "absent.gguf"),
+        (lambda: sj.Task(ROWS, prmopt="?"), "unknown setting Task.prmopt"),
+        (lambda: sj.train(model, workdir="runs/x"), "needs a model, a task and a recipe"),
+        (lambda: model.attempt(task.problems[:1], task=task, rolout={}), "unknown setting .*rolo"),
+    ):
+        with pytest.raises(sj.InputError, match=match):
+            wrong()
