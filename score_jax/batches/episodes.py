@@ -292,7 +292,7 @@ class Episodes:
         for a, solved_N in self._own_of(solved_BA):
             measured[f"solved/attempt{a}"] = float(np.mean(solved_N))
         for a, reasons_N in self._own_of(np.array(reasons_BA, object)):
-            shares = grading.reason_shares(reasons_N[:, None])["attempt1"]
+            shares = grading.reason_shares(reasons_N[:, None].tolist())["attempt1"]
             measured |= {f"reason/{name}/attempt{a}": share for name, share in shares.items()}
             unread = np.isin(reasons_N.astype(str), grading.UNREADABLE)
             measured[f"unreadable/attempt{a}"] = float(np.mean(unread))

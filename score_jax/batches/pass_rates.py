@@ -68,9 +68,9 @@ def _measure(run: Run) -> None:
     with run.phase("evaluation", "pass rates"):
         solved = of_every_sample(
             experiment,
-            experiment.weights(run.params_of("base")),
+            experiment.decoding_weights(run.params_of("base")),
             measured,
-            lambda own: grading.grade(experiment, own).solved_NA[:, 0],
+            lambda own: grading.grade(experiment, own).solved_NA[:, 0].tolist(),
             settings=experiment.episode_settings(samples=samples, attempts=1),
             key=jax.random.fold_in(jax.random.key(s.seed), _SAMPLES),
             rows=experiment.evaluation_rows(s.rollout.rows),

@@ -73,7 +73,7 @@ def write(folder: Path, name: str, batch: Batch, params: Params, facts: Mapping[
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{name}.{os.getpid()}.npz"
         try:
-            np.savez(part, **{key: np.asarray(value) for key, value in arrays.items()})
+            np.savez(part, **{key: np.asarray(value) for key, value in arrays.items()})  # type: ignore[arg-type]
             os.replace(part, path.with_suffix(".npz"))
         finally:
             part.unlink(missing_ok=True)

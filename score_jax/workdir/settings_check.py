@@ -195,7 +195,8 @@ def _of_base(settings: Settings, left_out: bool) -> tuple[tuple[str, ...], tuple
     base model would have learned more.
     """
     base, problems = settings.stages["base"], settings.problems
-    free, but = (*_FREE, *_AFTER_BASE), ("stages.base.",)
+    free: tuple[str, ...] = (*_FREE, *_AFTER_BASE)
+    but: tuple[str, ...] = ("stages.base.",)
     if base.objective == "rl" or base.collect.filter:
         return free, but
     free += _UNSAMPLED

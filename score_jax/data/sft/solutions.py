@@ -79,7 +79,7 @@ class Solutions:
 
     def _other(self, one: _Document, draw: np.random.Generator) -> _Document:
         for _ in range(_TRIES):
-            other = self.documents[draw.integers(len(self.documents))]
+            other = self.documents[int(draw.integers(len(self.documents)))]
             if other.answer != one.answer:
                 return other
         raise InputError(
