@@ -16,6 +16,7 @@ its own shards, and process 0 looks which checkpoints there are.
 
 import contextlib
 import functools
+import inspect
 import json
 import logging
 import shutil
@@ -43,17 +44,20 @@ logging.getLogger("absl").setLevel(logging.WARNING)
 logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
 
 
-def _unless_late(print_error: Callable[..., Any]) -> Callable[..., Any]:
-    """Also without the writes that end after one beside them failed: nobody waits for these."""
+def _unless_late(print_ignored: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Leaves out what ends after a read or write beside it failed: nobody waits for it any more."""
 
-    def hook(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            print_error(kind, error, traceback)
+    def hook(ignored: Any) -> None:
+        closed = (
+            str(ignored.exc_value) == "Event loop is closed"
+        )  # Orbax's, which tensorstore calls
+        if not (closed or inspect.iscoroutine(ignored.object)):
+            print_ignored(ignored)
 
     return hook
 
 
-sys.excepthook = _unless_late(sys.excepthook)
+sys.unraisablehook = _unless_late(sys.unraisablehook)
 
 
 class Checkpoints:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from score_jax import checkpoints
 from score_jax.checkpoints import StageCheckpoints
 from score_jax.learner import step
 from score_jax.model import transformer
@@ -123,6 +125,19 @@ def test_a_checkpoint_with_any_file_cut_or_missing_is_damaged_and_never_wrong(tm
             jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
             jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
     assert len(found) >= 4
+
+
+def test_what_ends_after_a_failed_save_is_not_printed_and_everything_else_is():
+    async def read():
+        pass
+
+    printed, late, bug = [], read(), ValueError("a bug")
+    hook = checkpoints._unless_late(printed.append)
+    hook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None))
+    hook(SimpleNamespace(exc_value=bug, object=late))
+    late.close()
+    hook(SimpleNamespace(exc_value=bug, object=None))
+    assert [found.exc_value for found in printed] == [bug]
 
 
 # Saves step after step, each of its own value, and says which save has been asked for.

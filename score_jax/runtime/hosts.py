@@ -21,6 +21,7 @@ A process that fails leaves word there, and the others end at once. One that is 
 ends the others HEARTBEAT_SEC later, with a message that names its task.
 """
 
+import atexit
 import contextlib
 import importlib.util
 import itertools
@@ -46,12 +47,12 @@ T = TypeVar("T")
 HEARTBEAT_SEC = 60  # a process without a heartbeat for so long counts as dead; then all exit
 LEAVE_SEC = 30  # how long a process that exits waits for the others to exit too
 WORD_SEC = 3.0  # how long a process that has left word waits: with process 0 the service ends
-_OWN_WORD_SEC = 1.0
+_LISTEN_SEC, _OWN_WORD_SEC = 0.5, 1.0
 _WORD = "score_jax/ended"
 _LOOK_SEC = 5  # a wait for another process is split into waits of this length, to notice signals
 
 _turns = itertools.count()
-_ending = threading.Event()
+_ending, _over = threading.Event(), threading.Event()
 _waiting_for: list[str] = []  # innermost last; for the watchdog's message
 
 
@@ -88,7 +89,10 @@ def join(
             "must be free and reachable), --processes=N and its own --process, 0 to N-1."
         ) from error
 
-    threading.Thread(target=_listen, daemon=True).start()
+    listener = threading.Thread(target=_listen, daemon=True)
+    listener.start()
+    atexit.register(listener.join)  # called in reverse order: before jax leaves the service
+    atexit.register(_over.set)
 
 
 def leave_word(reason: str) -> None:
@@ -104,11 +108,12 @@ def leave_word(reason: str) -> None:
 
 def _listen() -> None:
     """Ends this process when another one leaves word, wherever it waits then."""
-    while True:
+    # Looks again and again: a thread that waits in the client aborts the process when it exits.
+    while not _over.wait(_LISTEN_SEC):
         try:
-            word = _store().blocking_key_value_get(_WORD, 1000 * _LOOK_SEC)
+            word = _store().key_value_try_get(_WORD)
         except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" in str(error):
+            if "NOT_FOUND" in str(error):
                 continue
             return  # the service has ended, which jax reports itself
         # What all of them have found, such as bad input, each of them says itself.
