@@ -244,7 +244,7 @@ def _evaluate(
         ]
         on = f" on {test}" if test else ""
         run.log.say(f"evaluated {name}{on}: {', '.join(shown)} (n={found['n']})")
-        if not test:
+        if not test and hosts.is_lead():
             _raise_evaluation_alarms(run, name, found)
     run.report(page.write)
 

@@ -121,7 +121,7 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     if settings is None and given.mode == "replay" and given.file:
         from score_jax.workdir import diagnosis  # a saved step holds its settings
 
-        return resolve(diagnosis.settings_of(Path(given.file)))
+        return resolve(diagnosis.settings_of(Path(given.file).expanduser()))
     if settings is None:
         raise InputError(f"--config=FILE is missing. {command_line.known_configs()}")
     return settings
@@ -204,7 +204,7 @@ def _replay(settings: Settings, given: flags.FlagValues) -> int:
     from score_jax.modes import replay
 
     workdir = Path(given.workdir) if given.workdir else None
-    replay.replay(settings, Path(given.file), workdir)
+    replay.replay(settings, Path(given.file).expanduser(), workdir)
     return DONE
 
 

@@ -320,7 +320,9 @@ def test_verdicts_need_a_prompt_that_asks_for_them(tmp_path):
 
 def test_an_alarm_is_told_in_the_log_once_a_stage(tmp_path, capsys):
     found = [alarms.Alarm("copying", "second attempts repeat the first", "Do something.")]
-    with mock.patch.object(loop.alarms, "of_steps", lambda rows, dtype: found * (len(rows) > 1)):
+    with mock.patch.object(
+        loop.alarms, "of_steps", lambda rows, dtype, **_: found * (len(rows) > 1)
+    ):
         assert loop.train(with_stages(tiny("score"), steps=3), str(tmp_path)) == loop.DONE
     said = [line for line in capsys.readouterr().out.splitlines() if "ALARM in stage" in line]
     assert said == [
