@@ -211,7 +211,7 @@ def test_of_masked_truncated_attempts_the_kl_alone_is_learned_and_of_others_the_
     found, of_kl = gradient(stage, only(2, cut))[0], flat_of_kl(plain, only(2, cut))
     assert np.linalg.norm(of_kl) > 0.01
     if not standardize:  # which divides by the deviation of reward and KL together
-        np.testing.assert_allclose(found, of_kl, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found, of_kl, rtol=1e-4, atol=1e-6)
     assert np.linalg.norm(found) > 0.01
     first = gradient(plain, only(1, cut))[0]
     np.testing.assert_allclose(gradient(stage, cut)[0], first + found, rtol=1e-4, atol=1e-6)
@@ -229,7 +229,7 @@ def test_with_all_attempts_cut_off_and_masked_the_anchor_holds_as_before():
     cut = BATCH.replace(truncated=np.ones_like(BATCH.truncated))
     stage = dataclasses.replace(STAGE1, truncation="mask")
     found = gradient(stage, cut)[0]
-    np.testing.assert_allclose(found, flat_of_kl(STAGE1, BATCH), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found, flat_of_kl(STAGE1, BATCH), rtol=1e-4, atol=1e-6)
 
 
 def test_metrics_of_attempt_1_are_of_the_attempts_that_the_policy_wrote():
