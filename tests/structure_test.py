@@ -45,6 +45,7 @@ _TESTS_OF_NO_FILE = {
     "config/choices_test.py",
     "launch/gke_test.py",
     "launch/local_processes_test.py",
+    "launch/one_gpu_test.py",
     "launch/scripts_test.py",
     "launch/slurm_test.py",
     "launch/tpu_life_test.py",
