@@ -5,7 +5,11 @@
         --config.model.source=FOLDER --config.problems.path=MBPP \\
         --config.problems.tests.humaneval.path=HUMANEVAL --config.problems.tests.mbpp.path=MBPP
 
-trains, and leaves in OUT what is carried to other machines. FOLDER is a Hugging Face folder, a
+trains, and leaves in OUT what is carried to other machines; on a machine of your own
+
+    python -m score_jax.main --config=configs/mbpp_qwen25_coder_05b.py --workdir=runs/mbpp_score
+
+with the same further arguments does so without the archive. FOLDER is a Hugging Face folder, a
 .gguf or a hub id; MBPP holds mbpp.jsonl, HUMANEVAL HumanEval.jsonl.gz; empty: TFDS. Recipes, of 30
 updates on 128 episodes each (`--config=configs/mbpp_qwen25_coder_05b.py:RECIPE`):
 

@@ -49,6 +49,7 @@ _TESTS_OF_NO_FILE = {
     "data/buckets_test.py",
     "launch/gke_test.py",
     "launch/local_processes_test.py",
+    "launch/one_gpu_test.py",
     "launch/scripts_test.py",
     "launch/slurm_test.py",
     "launch/tpu_life_test.py",

@@ -41,7 +41,7 @@ def odd(problem, texts, gold):
     return [Grade(float(sum(map(ord, text)) % 2), "odd") for text in texts]
 
 
-def filtered(sums: Path, low: float = 0.3, high: float = 0.7, **problems) -> Settings:
+def filtered(sums: Path, low: float = 0.1, high: float = 0.6, **problems) -> Settings:
     """A warm start and two RL steps on problems in the range, of 8 samples."""
     settings, tiny = warm(sums), tiny_settings()
     chosen = {"pass_rate": (low, high), "pass_rate_samples": 8} | problems
@@ -50,6 +50,8 @@ def filtered(sums: Path, low: float = 0.3, high: float = 0.7, **problems) -> Set
         settings,
         recipe=("base", "stage2"),
         stages=stages,
+        # Long enough that an untrained model ends most attempts: others are not solved.
+        rollout=dataclasses.replace(tiny.rollout, max_attempt_tokens=16),
         rewards=dataclasses.replace(settings.rewards, function=f"{__name__}:odd"),
         problems=dataclasses.replace(settings.problems, **chosen),
     )
@@ -65,10 +67,10 @@ def test_rates_are_measured_once_kept_and_go_on_bit_for_bit(folder, tmp_path, ca
     settings, whole, stopped = filtered(folder), tmp_path / "whole", tmp_path / "stopped"
     assert loop.train(settings, str(whole)) == loop.DONE
     found = rates(whole)
-    inside = [name for name, rate in found.items() if 0.3 <= rate <= 0.7]
+    inside = [name for name, rate in found.items() if 0.1 <= rate <= 0.6]
     assert len(found) == COUNT and 8 <= len(inside) < COUNT
     said = capsys.readouterr().out
-    assert f"solves {len(inside)} of {COUNT} problems in 0.3 to 0.7 of 8 first attempts" in said
+    assert f"solves {len(inside)} of {COUNT} problems in 0.1 to 0.6 of 8 first attempts" in said
     assert f"({1 - len(inside) / COUNT:.1%})" in said
     part = stopped / "collected" / "pass_rates.part.jsonl"
 
