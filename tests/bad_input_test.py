@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from score_jax import loop
+from score_jax.data.sets import arithmetic
 from tests.main_test import QUICKSTART, in_the_repository, run  # noqa: F401  (a fixture)
 
 # Overrides of configs/quickstart.py, and words of the message. Several overrides: "a=1 b=2".
@@ -236,6 +237,7 @@ def nothing_is_trained(monkeypatch):
         raise AssertionError("the input was accepted")
 
     monkeypatch.setattr(loop, "_all_stages", accepted)
+    monkeypatch.setattr(arithmetic, "TRAIN_PROBLEMS", 512)  # fewer are made and encoded sooner
 
 
 def assert_refused(capsys, folder: Path, arguments, *words: str) -> str:
