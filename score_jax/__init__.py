@@ -3,7 +3,7 @@
     import score_jax as sj
 
     model = sj.load("SmolLM2-135M-Instruct.Q4_1.gguf")
-    task = sj.Task("sums.jsonl", prompt="{problem} =", instruction="Check it. {problem} =")
+    task = sj.Task("sums.jsonl", prompt="{problem} =", instruction="Check your sum.")
     run = sj.train(model, task, sj.score(stage1=20, stage2=20), workdir="runs/sums")
     print(run.table())
 

@@ -338,7 +338,7 @@ def template_of(
     """A run's template, with the given instruction or else the prompt's own, its first."""
     problems = settings.problems
     prompt_format, own = prompts.chosen(
-        problems.prompt, problems.prompt_text, problems.instructions
+        problems.prompt, problems.prompt_text, problems.instructions, problems.fields
     )
     return templates.make(
         settings.model.template,

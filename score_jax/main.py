@@ -87,7 +87,7 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         )
         return STOPPED
     except Exception as error:
-        lost = storage.lost(error, Path(given.workdir or "."))
+        lost = storage.lost(error, Path(given["workdir"].value or "."))
         _leave_word(str(lost or f"{type(error).__name__}: {error}"))
         if lost is None:
             raise

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from score_jax import loop
+from score_jax.data.sets import arithmetic
 from tests.main_test import QUICKSTART, in_the_repository, run  # noqa: F401  (a fixture)
 
 # Overrides of configs/quickstart.py, and words of the message. Several overrides: "a=1 b=2".
@@ -23,9 +24,8 @@ recipe=('base','stage9') | stage9 | Did you mean
 recipe=() | config.recipe is empty
 recipe=('stage1','base') | must be the first
 recipe=('base','stage1','stage1') | names a stage twice
-name=5 | config.name | str
-model.source=5 | config.model.source | str
-model.source= | config.model.source
+model.source=5 | 5: no such file or folder | hub id
+model.source= | config.model.source is empty
 model.dtype=float16 | config.model.dtype='float16' | bfloat16
 model.attention=flash | config.model.attention='flash' | splash
 model.attention=cudnn | config.model.attention | Set it to 'xla'
@@ -116,7 +116,7 @@ stages.stage2.attempts=1 stages.stage2.bonus=0.0 stages.stage2.discount=0.5 | di
 stages.stage2.attempts=1 stages.stage2.bonus=0.0 stages.stage2.verdict=0.5 | verdict=0.5 | only one
 stages.stage2.attempts=1 stages.stage2.bonus=0.0 stages.stage2.offline_share=0.5 | offline_share=0.5
 stages.stage2.offline_share=1.5 | offline_share=1.5 | between 0 and 1
-stages.stage2.offline_share=0.001 | offline_share=0.001 | at least one
+stages.stage2.offline_share=0.001 | offline_share=0.001 | at least 0.015625
 stages.stage2.truncation=drop | truncation='drop' | penalty
 stages.stage2.truncation=penalty | overlong_tokens=0 | both or neither
 stages.stage2.overlong_tokens=3 | overlong_tokens=3 | both or neither
@@ -149,7 +149,7 @@ stages.base.kl_attempt1=0.1 | stages.base trains on documents
 stages.base.baseline=leave_one_out | stages.base trains on documents
 stages.base.reward_attempt1=0.0 stages.base.reward_attempt2=0.0 | learns nothing
 stages.base.collect.filter=star | collect has filter='star' and steps=0
-stages.base.objective=rl stages.base.documents_per_step=0 | stages.base
+stages.base.objective=rl stages.base.documents_per_step=0 stages.base.kl_attempt1=0.1 | reference
 stages.stage3.steps=1 | stages.stage3
 stages.stage1.bonos=1 | bonos | Did you mean 'bonus'?
 memory.micro_batches=3 | micro_batches=3 equal parts | divisor of 256
@@ -195,7 +195,6 @@ checkpoint.keep=0 | config.checkpoint.keep=0
 watchdog.rollout=-1.0 | config.watchdog.rollout=-1.0
 compile.after_warmup=stop | config.compile.after_warmup='stop' | warn
 compile.cache=perhaps | cache
-logging.wandb=5 | config.logging.wandb
 """.strip().splitlines()
 
 COMMANDS = [
@@ -209,7 +208,7 @@ COMMANDS = [
     ([QUICKSTART, "--workdir=W", "extra"], "unexpected arguments: extra"),
     (["--config=configs/quickstat.py", "--workdir=W"], "quickstat.py"),
     (["--config=configs", "--workdir=W"], "configs"),
-    (["--config=README.md", "--workdir=W"], "README.md"),
+    (["--config=README.md", "--workdir=W"], "README.md, line 4 is not Python"),
     (["--config=configs/quickstart.py:scroe", "--workdir=W"], "known: score"),
     ([QUICKSTART, "--workdir=W", "--config.rollout=5"], "rollout"),
     ([QUICKSTART, "--workdir=W", "--mode=replay"], "--file=FILE is missing"),
@@ -218,12 +217,13 @@ COMMANDS = [
     (["--mode=replay", "--file=README.md"], "README.md is not a saved step"),
     ([QUICKSTART, "--workdir=W", "--file=x.json"], "--file is for --mode=replay"),
     ([QUICKSTART, "--workdir=W", "--question=1+2"], "--question is for --mode=try"),
-    ([QUICKSTART, "--workdir=W", "--mode=try"], "has no checkpoint"),
     ([QUICKSTART, "--workdir=W", "--mode=export"], "has no checkpoint"),
     ([QUICKSTART, "--workdir=W", "--mode=export", "--push=mine"], "Give OWNER/NAME"),
     ([QUICKSTART, "--workdir=W", "--push=me/mine"], "--push is for --mode=export"),
     ([QUICKSTART, "--workdir=W", "--topology=v5e:4x4"], "--topology is for --mode=plan"),
-    ([QUICKSTART, "--mode=plan"], "--topology=SLICE is missing"),
+    ([QUICKSTART, "--mode=plan"], "--mode=plan needs the machine to plan for: --device="),
+    ([QUICKSTART, "--mode=plan", "--memory=much"], "much"),
+    ([QUICKSTART, "--mode=plan", "--device=abacus"], "abacus"),
     ([QUICKSTART, "--mode=plan", "--topology=v9z:4x4"], "v9z:4x4"),
     ([QUICKSTART, "--workdir=W", "--base_from=nowhere"], "nowhere"),
     ([QUICKSTART, "--workdir=W", "--processes=2"], "three values"),
@@ -237,6 +237,7 @@ def nothing_is_trained(monkeypatch):
         raise AssertionError("the input was accepted")
 
     monkeypatch.setattr(loop, "_all_stages", accepted)
+    monkeypatch.setattr(arithmetic, "TRAIN_PROBLEMS", 512)  # fewer are made and encoded sooner
 
 
 def assert_refused(capsys, folder: Path, arguments, *words: str) -> str:
@@ -269,14 +270,37 @@ def test_a_bad_command_is_refused(arguments, said, tmp_path, capsys):
     assert_refused(capsys, tmp_path, arguments, said)
 
 
+CONFIGS = {
+    "a name that is unknown": ("import os\nx = foo\n", "line 2: NameError: name 'foo'"),
+    "an error of its own": ("def get_config():\n    return 1 / 0\n", "line 2: ZeroDivision"),
+    "no Python": ("def get_config(:\n", "mine.py, line 1 is not Python"),
+    "a module that is missing": ("import nowhere_at_all\n", "line 1: ModuleNotFoundError"),
+    "no get_config": ("x = 1\n", "get_config"),
+    "another thing": ("def get_config():\n    return 5\n", "get_config() of the config returned 5"),
+    "settings of another program": (
+        "import ml_collections\ndef get_config():\n"
+        "    return ml_collections.ConfigDict({'lr': 0.1})\n",
+        "unknown setting config.lr",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_bad_config_is_refused(name, tmp_path, capsys):
+    text, said = CONFIGS[name]
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert_refused(capsys, tmp_path, [f"--config={path}", "--workdir=W"], said)
+
+
 ROW = {"problem": "1+2?", "answer": "3"}
 DATA = {
-    "missing": (None, "there is no"),
+    "missing": (None, "No such file or directory"),
     "empty": (b"", ""),
     "blank": (b"\n\n", ""),
     "no JSON": (b"problem: 1+2\n", "line 1"),
     "half a line": (b'{"problem": "1+2?", "ans', "line 1"),
-    "a list": (b"[1, 2]\n", "line 1"),
+    "a list": (b"[1, 2]\n", "one JSON array"),
     "a JSON document": (json.dumps([ROW], indent=1).encode(), "line"),
     "no answer": (b'{"problem": "1+2?"}\n', "answer"),
     "no problem": (b'{"answer": "3"}\n', "problem"),
@@ -284,7 +308,7 @@ DATA = {
     "a null answer": (b'{"problem": "1+2?", "answer": null}\n', "answer"),
     "a list as problem": (b'{"problem": [1], "answer": "3"}\n', "problem"),
     "utf-16": ('{"problem": "1+2?", "answer": "3"}\n'.encode("utf-16"), "UTF"),
-    "no utf-8": (b'{"problem": "\xff\xfe", "answer": "3"}\n', "UTF-8"),
+    "no utf-8": (b'{"problem": "\xff\xfe", "answer": "3"}\n', "line 1: not JSON ('utf-8'"),
     "binary": (bytes(range(256)), ""),
     "parquet": (b"PAR1" + bytes(64), "arquet"),
     "broken gzip": (b"\x1f\x8b" + bytes(20), ""),
@@ -420,6 +444,6 @@ def test_a_bad_template_is_refused(name, tmp_path, capsys):
 
 
 def test_there_are_enough_cases_and_none_twice():
-    tables = (SETTINGS, COMMANDS, DATA, MODELS, GGUFS, TOKENIZERS, TEMPLATES)
+    tables = (SETTINGS, COMMANDS, CONFIGS, DATA, MODELS, GGUFS, TOKENIZERS, TEMPLATES)
     assert sum(map(len, tables)) >= 250
     assert len(set(SETTINGS)) == len(SETTINGS)

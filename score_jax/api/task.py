@@ -1,6 +1,6 @@
 """A task: problems, the texts around the attempts, and the reward.
 
-    task = Task("sums.jsonl", prompt="{problem} =", instruction="Check it. {problem} =", reward=f)
+    task = Task("sums.jsonl", prompt="{problem} =", instruction="Check your sum.", reward=f)
     task.problems[:2]          the problems to train on
     task.test_problems[:2]     those to evaluate on
 

@@ -375,11 +375,11 @@ def _offline_problems(run: Run, stage: Stage) -> int:
     total, share = run.settings.rollout.problems_per_step, stage.settings.offline_share
     offline = round(share * total)
     parts = sharding.batch_size(run.experiment.mesh)
-    if offline % parts or (share and not offline):
+    if offline % parts:
         raise InputError(
             f"offline_share={share:g} of config.rollout.problems_per_step={total} is "
             f"{offline} problems, which cannot be split over {parts} devices (mesh data x fsdp): "
-            "each must hold the same number, at least one. Choose another share."
+            "each must hold the same number. Choose another share."
         )
     return offline
 

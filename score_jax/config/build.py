@@ -32,6 +32,11 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> Settings:
 
     Raises: InputError for an unknown, missing or ill-typed setting, and for contradictions.
     """
+    if not isinstance(config, ConfigDict | Mapping):
+        raise InputError(
+            f"get_config() of the config returned {config!r:.80}. It must return "
+            "to_config_dict(Settings(…)) of score_jax.config, as configs/quickstart.py does."
+        )
     tree = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     settings = build(Settings, tree, "config")
     check(settings)

@@ -40,6 +40,12 @@ def check(s: Settings) -> None:
         raise InputError(
             f"config.seed={s.seed} must be from 0 to {2**32 - 1}, as random keys are made of it."
         )
+    if not s.model.source:
+        raise InputError(
+            "config.model.source is empty, so there is no model. Name a .gguf file, a folder with "
+            "config.json and model.safetensors, a hub id such as "
+            "HuggingFaceTB/SmolLM2-135M-Instruct, or a preset such as preset:quickstart."
+        )
     _check_prompt(s)
     for name, source in s.problems.mixture.items():
         if not source.name:

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import re
 import sys
+import traceback
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,9 +24,6 @@ from score_jax.problem import InputError, nearest
 # The shipped configs: setup.py puts them into the wheel; a checkout has them beside the package.
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = (_PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent) / "configs"
-
-# What the flag library and config files raise for bad input.
-_FAULTS = (flags.Error, ImportError, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 def define_config(values: flags.FlagValues) -> None:
@@ -61,7 +59,8 @@ def parse(given: flags.FlagValues, argv: Sequence[str]) -> Settings | None:
 
     Raises: InputError with one message for whatever is wrong with them.
     """
-    argv = list(argv)
+    argv, path = list(argv), None
+    sys.modules.pop("config_config", None)  # else the file is loaded into the last one's names
     try:
         path = _find_config(argv)
         with _importable(path.resolve().parent) if path else contextlib.nullcontext():
@@ -69,8 +68,11 @@ def parse(given: flags.FlagValues, argv: Sequence[str]) -> Settings | None:
             config = given.config  # a config file without overrides is only loaded here
     except InputError:
         raise
-    except _FAULTS as error:
-        raise InputError(_explain(error, argv)) from error
+    except Exception as error:  # a config is a program, which may fail in any way
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if path and Path(f.filename) == path]
+        where = f"{path}, line {lines[-1]}: {type(error).__name__}: " if lines else ""
+        raise InputError(f"{where}{_explain(error, argv)}") from error
     if len(rest) > 1:
         raise InputError(f"unexpected arguments: {' '.join(rest[1:])}. Settings are --config.KEY=…")
     return resolve(config) if config is not None else None
@@ -141,6 +143,13 @@ def known_configs(name: str = "") -> str:
 def _explain(error: Exception, argv: Sequence[str]) -> str:
     """The flag library's error in one line, with the argument that caused it, if that is known."""
     raw = str(error.args[0] if error.args else error).strip()
+    if isinstance(error, SyntaxError):
+        raw = f"{error.filename}, line {error.lineno} is not Python: {raw}. Correct the config."
+    if "allow_dotted_keys" in raw:
+        raw = (
+            f"{raw.partition(':')[0]}: a name in it has a dot, which parts the path of a setting. "
+        )
+        raw += "Use letters, digits, '_' and '-'."
     if "Traceback" in raw:  # raised in the config file: the last line is the error
         raw = raw.splitlines()[-1].partition(": ")[2]
     with contextlib.suppress(SyntaxError, ValueError):

@@ -170,6 +170,12 @@ def _check_episodes(s: Settings, stage: StageSettings, path: str) -> None:
             f"needs 2 attempts or more (now {attempts}): it is the share of problems whose first "
             "attempt the reference writes."
         )
+    problems = s.rollout.problems_per_step
+    if stage.offline_share and not round(stage.offline_share * problems):
+        raise InputError(
+            f"{path}.offline_share={stage.offline_share:g} of config.rollout.problems_per_step="
+            f"{problems} is no problem at all. Set it to at least {1 / problems:g}, or to 0."
+        )
     _check_signal(s, stage, path, attempts)
     if (stage.truncation == "penalty") != bool(stage.overlong_tokens):
         raise InputError(
@@ -187,9 +193,7 @@ def _check_episodes(s: Settings, stage: StageSettings, path: str) -> None:
             f"{path}.kl_target={stage.kl_target:g} adapts kl_attempt1 by factors, but kl_attempt1 "
             "is 0. Set it to a first value (the paper: 0.1)."
         )
-    if stage.kl_target and round(stage.offline_share * s.rollout.problems_per_step) == (
-        s.rollout.problems_per_step
-    ):
+    if stage.kl_target and round(stage.offline_share * problems) == problems:
         raise InputError(
             f"{path}.kl_target={stage.kl_target:g} adapts to the KL of first attempts that the "
             f"policy writes, and with offline_share={stage.offline_share:g} it writes none. Set "

@@ -204,7 +204,8 @@ def _last_lines(error: Exception) -> str:
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
     ours = os.path.abspath(__file__)
     first = max((n for n, frame in enumerate(frames) if frame.filename == ours), default=-1) + 1
-    theirs = [f for f in frames[first:] if not f.filename.startswith("<frozen importlib")]
+    finding = ("<frozen importlib", importlib.__file__)  # what looks for a module is Python's own
+    theirs = [f for f in frames[first:] if not f.filename.startswith(finding)]
     if not theirs:
         return ""
     named = traceback.format_exception_only(type(error), error)

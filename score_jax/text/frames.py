@@ -84,8 +84,7 @@ def both(render: Callable[[Messages], str]) -> tuple[Frame, Frame | None]:
         bare = _frame(render, system=False, other=None)
     except CannotRender as error:
         raise InputError(
-            f"The model's chat template refuses a conversation of user and assistant: {error}. "
-            f"{WAYS_OUT}"
+            f"The chat template refuses a conversation of user and assistant: {error}. {WAYS_OUT}"
         ) from error
     try:
         if _STAND_IN["system"] not in render(_conversation(1, system=True)):
@@ -105,7 +104,7 @@ def check(render: Callable[[Messages], str], messages: Messages, text: str) -> N
         theirs = f"an error: {error}"
     if theirs != text:
         raise InputError(
-            f"The model's chat template treats the text {messages[-1]['content'][:200]!r}"
+            f"The chat template treats the text {messages[-1]['content'][:200]!r}"
             f"{' or its system text' if len(messages) > 1 else ''} in a way of its own, so it is "
             f"not put to the model as it stands. Expected {text[:2000]!r}; the template gives "
             f"{theirs[:2000]!r}. Change the text, or set config.model.template to the name of a "
@@ -137,7 +136,7 @@ def _frame(render: Callable[[Messages], str], *, system: bool, other: Frame | No
     if other and one[-1] == other.first[-1]:  # the template moved the system text
         return Frame(one, other.margin, other.later)
     raise InputError(
-        "The model's chat template does not render two turns as an extension of one, so a row "
+        "The chat template does not render two turns as an extension of one, so a row "
         f"could not go on from the tokens it has. {shown} {WAYS_OUT}"
     )
 
@@ -172,7 +171,7 @@ def _pieces(render: Callable[[Messages], str], turns: int, *, system: bool) -> t
         ]
         if not found or plain[1::2] != padded[1::2]:
             raise InputError(
-                "The model's chat template changes the texts of a conversation by more than "
+                "The chat template changes the texts of a conversation by more than "
                 f"stripping their ends. With and without blanks around them it renders "
                 f"{_named(plain)!r} and {_named(padded)!r}. {WAYS_OUT}"
             )

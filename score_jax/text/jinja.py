@@ -38,9 +38,9 @@ class ChatTemplate:
             self.variables = jinja2.meta.find_undeclared_variables(_environment().parse(text))
         except jinja2.TemplateError as error:
             raise InputError(
-                f"The model's chat template is not a usable Jinja program: {error}. It begins "
-                f"{text[:80]!r}. Download it again, or set config.model.template to the name of a "
-                ".jinja file of your own."
+                f"The chat template is not a usable Jinja program: {error}. It begins "
+                f"{text[:80]!r}. Mend it (a model's own: download it again), or set "
+                "config.model.template to the name of a .jinja file of your own."
             ) from error
 
     def render(

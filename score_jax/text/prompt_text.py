@@ -17,7 +17,7 @@ a right answer by a \boxed{answer}. A "{" behind a backslash is text too.
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from score_jax.problem import InputError
@@ -58,6 +58,24 @@ def check(text: str, setting: str) -> None:
             "behind ^ or _, and doubled ones are text; so is \\n on a command line, where a line "
             "break is written $'…\\n…'."
         )
+
+
+def check_instructions(texts: Iterable[str], prompt: str, fields: Iterable[str]) -> None:
+    """Raises: InputError if a text before a later attempt asks for a field of the row.
+
+    prompt, fields: config.problems.prompt_text, and the names of config.problems.fields. Braces
+        around other names are text, as they stand: an instruction may show a form of answers."""
+    known = {PROBLEM, "answer", *fields_of(prompt), *fields}
+    for text in texts:
+        for name in fields_of(text):
+            if name in known or name.partition(".")[0] in known:
+                raise InputError(
+                    f"config.problems.instruction_text={text[:80]!r} has {{{name}}}, but one "
+                    "instruction serves all problems of a run, so the model would read these "
+                    f"braces and no value. Remove {{{name}}}: the problem and the attempts before "
+                    "are in view of the model. What differs from row to row belongs into "
+                    "config.problems.prompt_text."
+                )
 
 
 @functools.lru_cache

@@ -34,7 +34,7 @@ token. Few-shot forms end where their next part would begin. A program may defin
 so a "def" does not end it. None begins with a line break: see stops.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from score_jax.problem import InputError, nearest
 from score_jax.text import prompt_text as own_text
@@ -238,12 +238,17 @@ SELF_REFINE: dict[str, tuple[str, str]] = {
 }
 
 
-def chosen(prompt: str, prompt_text: str, instructions: Sequence[str]) -> tuple[str, list[str]]:
+def chosen(
+    prompt: str, prompt_text: str, instructions: Sequence[str], fields: Iterable[str] = ()
+) -> tuple[str, list[str]]:
     """The prompt format of a run, and its instruction: one, or one per later attempt.
 
     The format of a text of one's own is the problem alone: data/asked.py fills in the text.
-    Raises: InputError for an unknown name, or a text without a place for the problem."""
+    fields: the names of config.problems.fields.
+    Raises: InputError for an unknown name, a text without a place for the problem, or an
+        instruction with a place for a field of the row."""
     if prompt_text:
+        own_text.check_instructions(instructions, prompt_text, fields)
         own_text.check(prompt_text, "config.problems.prompt_text")
         return AS_IT_IS, list(instructions)
     if prompt not in PROMPTS:

@@ -12,10 +12,11 @@ where its two turns are not an extension of one. Special tokens come from its ow
 a problem, a system text or an instruction is encoded as ordinary characters.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from score_jax.problem import InputError, Problem, nearest
@@ -71,7 +72,7 @@ class Template:
             )
         if frame.later != self.later:
             raise InputError(
-                "The model's chat template writes other texts between two attempts with a system "
+                "The chat template writes other texts between two attempts with a system "
                 "text than without, and all rows of a run share them. Give every row a system "
                 "text, or none."
             )
@@ -180,61 +181,73 @@ def make(
             f"The prompt format {prompt_format[:80]!r} has {_PLACE} {prompt_format.count(_PLACE)} "
             f"times; it must have it once, in place of the problem's text. Add {_PLACE}."
         )
-    program = forms.program(name, tokenizer)
-    made = functools.partial(
-        Template,
-        prompt_format=prompt_format,
-        system=system,
-        answer_prefix=answer_prefix,
-    )
-    if not program:
-        if arguments:
-            raise InputError(
-                f"config.model.template_arguments has {', '.join(arguments)}, but the template "
-                "'plain' takes none. Remove them, or choose another config.model.template."
-            )
-        template = made(
-            name="plain",
-            tokenizer=tokenizer,
-            bare=_PLAIN,
-            framed=None,
-            later=_PLAIN.later,
-            before=() if tokenizer.bos_id is None else (tokenizer.bos_id,),
-            prefix=answer_prefix,
-            margin=("", ""),
-            instruction_ids=tokenizer.encode(instruction + answer_prefix, continued=True),
-            turn_end_ids=[tokenizer.end_ids[0]],
+    with _naming(name):
+        program = forms.program(name, tokenizer)
+        made = functools.partial(
+            Template,
+            prompt_format=prompt_format,
+            system=system,
+            answer_prefix=answer_prefix,
         )
-        if system:
-            template.first_turn("")  # refuses it
+        if not program:
+            if arguments:
+                raise InputError(
+                    f"config.model.template_arguments has {', '.join(arguments)}, but the template "
+                    "'plain' takes none. Remove them, or choose another config.model.template."
+                )
+            template = made(
+                name="plain",
+                tokenizer=tokenizer,
+                bare=_PLAIN,
+                framed=None,
+                later=_PLAIN.later,
+                before=() if tokenizer.bos_id is None else (tokenizer.bos_id,),
+                prefix=answer_prefix,
+                margin=("", ""),
+                instruction_ids=tokenizer.encode(instruction + answer_prefix, continued=True),
+                turn_end_ids=[tokenizer.end_ids[0]],
+            )
+            if system:
+                template.first_turn("")  # refuses it
+            return template
+        render = _rendering(program, tokenizer, thinking, arguments or {}, date)
+        bare, framed = frames.both(render)
+        _check_thinking(program, bare, thinking)
+        frame = framed if system and framed else bare
+        after, closed, end = _closing(frame, tokenizer)
+        turn_end = tokenizer.encode_row([(closed, True)])
+        prefix = frame.margin + answer_prefix if answer_prefix else ""
+        parts = [*_parts(frame.later, {"instruction": instruction}), (prefix, False)]
+        parts[0] = (parts[0][0].removeprefix(after), True)
+        if end not in tokenizer.end_ids:
+            tokenizer = dataclasses.replace(tokenizer, end_ids=(end, *tokenizer.end_ids))
+        template = made(
+            name=name,
+            tokenizer=tokenizer,
+            bare=bare,
+            framed=framed,
+            later=frame.later,
+            before=(),
+            prefix=prefix,
+            margin=(frame.margin, after),
+            # The end token is encoded with them: some swallow blanks behind them.
+            instruction_ids=tokenizer.encode_row(parts)[len(turn_end) :],
+            turn_end_ids=turn_end,
+            render=render,
+        )
+        template.first_turn(instruction)  # a template that changes it is refused here
         return template
-    render = _rendering(program, tokenizer, thinking, arguments or {}, date)
-    bare, framed = frames.both(render)
-    _check_thinking(program, bare, thinking)
-    frame = framed if system and framed else bare
-    after, closed, end = _closing(frame, tokenizer)
-    turn_end = tokenizer.encode_row([(closed, True)])
-    prefix = frame.margin + answer_prefix if answer_prefix else ""
-    parts = [*_parts(frame.later, {"instruction": instruction}), (prefix, False)]
-    parts[0] = (parts[0][0].removeprefix(after), True)
-    if end not in tokenizer.end_ids:
-        tokenizer = dataclasses.replace(tokenizer, end_ids=(end, *tokenizer.end_ids))
-    template = made(
-        name=name,
-        tokenizer=tokenizer,
-        bare=bare,
-        framed=framed,
-        later=frame.later,
-        before=(),
-        prefix=prefix,
-        margin=(frame.margin, after),
-        # The end token is encoded with them: some swallow blanks behind them.
-        instruction_ids=tokenizer.encode_row(parts)[len(turn_end) :],
-        turn_end_ids=turn_end,
-        render=render,
-    )
-    template.first_turn(instruction)  # a template that changes it is refused here
-    return template
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the name of a .jinja file before the messages of errors that it causes."""
+    try:
+        yield
+    except InputError as error:
+        if not name.endswith(".jinja") or name in str(error):
+            raise
+        raise InputError(f"config.model.template={name}: {error}") from error
 
 
 def _parts(pieces: tuple[frames.Piece, ...], texts: Mapping[str, str]) -> list[tuple[str, bool]]:
@@ -306,7 +319,7 @@ def _closing(frame: Frame, tokenizer: Tokenizer) -> tuple[str, str, int]:
     if end is None:
         known = ", ".join(text for text, i in tokenizer.special.items() if i in tokenizer.end_ids)
         raise InputError(
-            "The model's chat template puts no end token behind an answer: between an answer and "
+            "The chat template puts no end token behind an answer: between an answer and "
             f"the next question it writes {frame.later[0]!r}, and the tokens that end an answer "
             f"are {known or 'unnamed'}. Correct eos_token in tokenizer_config.json. "
             f"{frames.WAYS_OUT}"

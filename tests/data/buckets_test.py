@@ -23,7 +23,7 @@ def test_every_batch_has_the_narrowest_width_that_its_prompts_fit_in(lengths, wi
     problems = [Problem(str(i), "x" * n, "0") for i, n in enumerate(lengths)]
     found = pipeline.batches(
         problems,
-        lambda problem: [7] * len(problem.prompt),
+        lambda text, *others: [7] * len(text),
         batch=BATCH,
         max_prompt_tokens=WIDEST,
         pad_id=0,

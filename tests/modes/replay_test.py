@@ -84,8 +84,9 @@ def test_log_probs_of_the_sampler_that_are_not_finite_stop_the_run(tmp_path, mon
     check = loop.batches.Episodes._check
 
     def broken(self, own, dispatched):
-        own.rows.logp[own.rows.attempt > 0] = np.nan
-        check(self, own, dispatched)
+        rows = own.rows
+        logp = np.where(rows.attempt > 0, np.nan, rows.logp)
+        check(self, dataclasses.replace(own, rows=rows.replace(logp=logp)), dispatched)
 
     monkeypatch.setattr(Episodes, "_check", broken)
     with pytest.raises(InputError, match=r"step 1 of stage1: .* log-prob that is not finite"):

@@ -134,3 +134,15 @@ def test_a_prompt_is_chosen_by_name_or_by_text():
         prompts.chosen("maths", "", ())
     with pytest.raises(InputError, match=r"prompt_text='Q' has no \{problem\}"):
         prompts.chosen("", "Q", ())
+
+
+@pytest.mark.parametrize("field", ["problem", "answer", "context", "meta.topic", "gold"])
+def test_an_instruction_with_a_field_of_the_row_is_refused(field):
+    text = "{problem} {context} {meta.topic}"
+    with pytest.raises(InputError, match=r"='Look: .* one instruction serves all problems"):
+        prompts.chosen("", text, ["Again.", f"Look: {{{field}}}"], {"gold": "label"})
+
+
+def test_an_instruction_may_show_braces():
+    said = ['Write {"answer": 3}, \\boxed{answer}, {1, 2}, {word} or {{problem}}.']
+    assert prompts.chosen("", "{problem}", said)[1] == said

@@ -1,42 +1,48 @@
 """Templates: texts of any kind come back from ids as they were, and hold no special token."""
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from score_jax.problem import Problem
 from score_jax.text import templates, tokenizer
 
 FEW = settings(max_examples=60, deadline=None)
 CHARACTERS = tokenizer.load("characters")
-TEXT = st.text(st.sampled_from("0123456789+-= ?!,.\n"), max_size=40)
+SUMS = st.text("0123456789+= ?:", max_size=40)
+# Prose of any script, with what would close or open a turn if it were read as a special token.
+# Of unassigned and control characters SmolLM2's vocabulary lacks bytes: it drops them.
+SPECIAL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "\n", " ", "<|im_", "end|>"]
+WRITTEN = st.characters(exclude_categories=["C"])
+PROSE = st.lists(st.sampled_from(SPECIAL) | st.text(WRITTEN, max_size=12), max_size=6).map("".join)
 
 
-def made(template: str):
-    return templates.make(
-        template, CHARACTERS, prompt_format="{problem}", instruction="Again: ", system=""
-    )
-
-
-@pytest.mark.parametrize("template", ["plain"])
-@FEW
-@given(TEXT)
-def test_an_attempt_comes_back_as_it_was(template, text):
-    found = made(template)
-    known = "".join(c for c in text if len(CHARACTERS.encode(c)) == 1)
-    ids = found.attempt_ids(known)
-    assert ids[-1] in CHARACTERS.end_ids
-    assert found.attempt_text(ids[:-1]) == known
+def made(name: str, of):
+    return templates.make(name, of, prompt_format="{problem}", instruction="+?", system="")
 
 
 @FEW
-@given(TEXT, TEXT)
-def test_a_first_turn_holds_the_whole_problem_and_no_end(text, other):
-    found = made("plain")
-    known, another = (
-        "".join(c for c in x if len(CHARACTERS.encode(c)) == 1) for x in (text, other)
-    )
-    ids = found.first_turn(Problem("1", known, "0"))
-    assert CHARACTERS.decode(ids) == known
+@given(SUMS, SUMS)
+def test_a_plain_first_turn_is_the_problem_alone(text, other):
+    found = made("plain", CHARACTERS)
+    ids = found.first_turn(text)
+    assert CHARACTERS.decode(ids) == text
     assert not set(ids) & set(CHARACTERS.end_ids)
-    assert (ids == found.first_turn(Problem("2", another, "0"))) == (known == another)
+    assert (ids == found.first_turn(other)) == (text == other)
+
+
+def test_texts_come_back_as_they_were_and_no_part_of_them_is_a_special_token(smollm2):
+    found = made("chatml", smollm2)
+    special, closing = set(smollm2.special.values()), len(found.turn_end_ids)
+    empty = [i for i in found.first_turn("") if i in special]
+
+    @FEW
+    @given(PROSE)
+    def holds(text):
+        ids = found.attempt_ids(text)
+        assert found.attempt_text(ids[:-closing]) == text
+        assert not set(ids[:-closing]) & special
+        assert ids[-closing:] == found.turn_end_ids
+        row = found.first_turn(text)
+        assert [i for i in row if i in special] == empty
+        assert f"user\n{text}<|im_end|>" in smollm2.show(row)
+
+    holds()
