@@ -17,7 +17,7 @@ from a corpus of two-attempt documents whose authors never check their own worki
 
 So plain reinforcement learning soon finds right short answers and copying, and the second attempt
 stays a copy. Reading the working is rare and has to be found. The corpus was made to show this
-effect within minutes; README says so.
+effect within minutes; docs/task.md says so.
 
 Held out: sums of three numbers or more whose operands hash to 0 modulo 7. They are neither in the
 corpus nor trained on. Sums of two are the hundred entries of the addition table. A model cannot
