@@ -63,16 +63,17 @@ def problems(split: str, seed: int = 0, count: int | None = None) -> list[Proble
     test = split == "test"
     count = (TEST_PROBLEMS if test else TRAIN_PROBLEMS) if count is None else count
     drawn = _draw(np.random.default_rng(2 if test else [seed, 1]), count, test=test)
-    return [
-        Problem(
-            id=f"{NAME}/{split}/{i}",
-            prompt=_prompt(operands),
-            gold=str(sum(operands) % 10),
-            grader="first_character",
-            tags={"level": str(len(operands))},
-        )
-        for i, operands in enumerate(drawn)
-    ]
+    return [_problem(f"{NAME}/{split}/{i}", operands) for i, operands in enumerate(drawn)]
+
+
+def _problem(identity: str, operands: list[int]) -> Problem:
+    return Problem(
+        id=identity,
+        prompt=_prompt(operands),
+        gold=str(sum(operands) % 10),
+        grader="first_character",
+        tags={"level": str(len(operands))},
+    )
 
 
 def documents(seed: int, step: int, count: int) -> list[Document]:
@@ -91,8 +92,8 @@ def documents_with_verdicts(seed: int, step: int, count: int) -> list[Document]:
     return written
 
 
-def prompt(question: str) -> str:
-    """The prompt for a typed sum, with or without blanks and '='.
+def of_question(question: str) -> Problem:
+    """The problem of a typed sum, with or without blanks and '='.
 
     Raises: InputError for anything but two to five one-digit numbers with '+' between them."""
     operands = question.replace(" ", "").removesuffix("=").split("+")
@@ -103,7 +104,7 @@ def prompt(question: str) -> str:
             f"{question!r} is not a question of this task. Type a sum of {min(OPERANDS)} to "
             f"{max(OPERANDS)} one-digit numbers, such as 7+8+5."
         )
-    return _prompt([int(operand) for operand in operands])
+    return _problem("question", [int(operand) for operand in operands])
 
 
 def held_out(operands: np.ndarray, length: np.ndarray) -> np.ndarray:
