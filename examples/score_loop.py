@@ -1,6 +1,6 @@
 """SCoRe written out: Stage I and Stage II as one loop over the package's functions.
 
-    python examples/score_loop.py [--workdir=runs/score_loop] [--seed=0] [--share=1.0]
+    python -m examples.score_loop [--workdir=runs/score_loop] [--seed=0] [--share=1.0]
 
 `python -m score_jax.main` does the same with checkpoints, resuming, alarms and a page; read
 score_jax/loop.py for that. This file is for readers and for those who want another loop. The task

@@ -10,8 +10,7 @@
 Names are imported when they are first used: the import itself loads no jax.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing's, which takes time to import: graders start often
 
 if TYPE_CHECKING:
     from score_jax.api.models import Asked as Asked
@@ -44,7 +43,9 @@ _MODULE_OF = {
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    import importlib
+
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'score_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"score_jax.{_MODULE_OF[name]}"), name)

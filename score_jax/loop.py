@@ -29,7 +29,7 @@ from score_jax.run import OnStep, Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Batch, Params
-from score_jax.workdir import alarms, diagnosis, lock, settings_check
+from score_jax.workdir import alarms, diagnosis, lock, progress, settings_check
 from score_jax.workdir.diagnosis import NotFinite
 from score_jax.workdir.runlog import package_versions, read_metrics
 
@@ -96,6 +96,7 @@ def _train(run: Run) -> None:
     where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
     recipe = " → ".join(settings.recipe)
     run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
+    run.log.say("Ctrl-C saves and stops; the same command resumes.")
     run.log.say(run.model_size())
     run.falling_back(_all_stages)
     compiled = {
@@ -256,14 +257,8 @@ def _evaluate(
         kept.remove()
         run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
         found = result.metrics
-        shown = [
-            f"{key.replace('accuracy_', '')} {value:.3f}"
-            for key, value in found.items()
-            if key.startswith(("accuracy", "delta", "reward_"))
-            or (key.startswith("lenient") and value > found[key.replace("lenient", "accuracy")])
-        ]
         on = f" on {test}" if test else ""
-        run.log.say(f"evaluated {name}{on}: {', '.join(shown)} (n={found['n']})")
+        run.log.say(f"evaluated {name}{on}: {progress.describe_evaluation(found)}")
         if not test and hosts.is_lead():
             _raise_evaluation_alarms(run, name, found)
     run.report(page.write)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
+from ml_collections import config_flags
 
 import score_jax
 from score_jax.config import command_line
@@ -27,18 +28,6 @@ from score_jax.runtime.signals import Signals
 from score_jax.workdir import storage
 
 DONE, BAD_INPUT, STOPPED = 0, 2, 75  # exit statuses; that of MachineGone is its own
-
-USAGE = """SCoRe: trains a language model to correct its own first answer.
-
-    score-jax --config=FILE --workdir=DIR [--mode=MODE] [--config.KEY=VALUE …]
-
-`python -m score_jax.main` is the same. Every setting of a config can be overridden by its path,
-e.g. --config.stages.stage2.bonus=5. Re-running the same command resumes a run.
-Exit status: 0 done; 2 bad settings or input; 74 the machine lacks disk space, processes or
-file handles; 75 stopped by a signal after saving; 76 ended by the
-watchdog because a step hung. After 74, 75 and 76, re-running resumes.
-"""
-
 
 FLAGS_OF_A_MODE = {
     "question": "try",
@@ -151,16 +140,22 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_integer("processes", 0, "How many processes the run has.", flag_values=values)
     flags.DEFINE_integer("process", -1, "Index of this process, from 0.", flag_values=values)
     flags.DEFINE_boolean("version", False, "Print the version.", values)
-    flags.DEFINE_boolean("help", False, "Print this help.", values)
+    flags.DEFINE_boolean(
+        "help", False, "Print this help, or -h; with --config its settings too.", values
+    )
     return values
 
 
 def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     """Parses the flags; --help and --version print and exit. Raises: InputError."""
-    settings = command_line.parse(given, argv)
+    settings = command_line.parse(given, ["--help" if a == "-h" else a for a in argv])
     if given.help:
-        described = [f"  --{name:<16} {given[name].help}" for name in given]
-        print(USAGE, *described, sep="\n")
+        from score_jax.modes import help  # what it lists takes seconds to import
+
+        own = (name for name in given if not name.startswith("config."))  # no overrides
+        described = {name: given[name].help for name in own}
+        config = config_flags.get_config_filename(given["config"]) if settings else ""
+        print(help.usage(described, settings, config.partition(":")[0]))
         raise SystemExit(0)
     if given.version:
         jax = importlib.metadata.version("jax")  # from its metadata: importing it takes seconds

@@ -9,6 +9,7 @@ they name must exist.
 import ast
 import functools
 import importlib.util
+import inspect
 import re
 import shlex
 import signal
@@ -19,6 +20,7 @@ from unittest import mock
 import jax
 import pytest
 
+import score_jax
 from score_jax import main
 from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
@@ -76,6 +78,7 @@ ELSEWHERE = {
     "python -m score_jax.main --config=digits.py": "as the line before it",
     "pip install '.[cuda,hub]'": "package_test.py installs the wheel, without a network",
     "pip install '.[tpu]'": "as the line before it",
+    "python -m examples.score_loop": "examples/score_loop_test.py",
 }
 
 
@@ -127,11 +130,45 @@ def test_files_that_are_named_in_the_text_exist(page):
 
 
 def test_the_file_map_has_every_file_and_room_of_the_package():
-    (page,) = re.findall(r"## File map.*?```text\n(.*?)```", text_of(ROOT / "README.md"), re.S)
+    (page,) = re.findall(
+        r"## File map.*?```text\n(.*?)```", text_of(ROOT / "docs/architecture.md"), re.S
+    )
     there = [path for path in (ROOT / "score_jax").glob("[a-z]*") if path.suffix in ("", ".py")]
     assert len(there) > 20
     names = [path.name if path.suffix else f"{path.name}/" for path in there]
     assert not [name for name in names if not re.search(rf"(?<![\w/]){re.escape(name)}", page)]
+
+
+def test_the_readme_is_short_and_every_page_is_in_the_index():
+    assert len((ROOT / "README.md").read_bytes()) <= 9_000
+    index = text_of(ROOT / "docs" / "index.md")
+    pages = [page.name for page in PAGES if page.name not in ("README.md", "index.md")]
+    assert not [name for name in pages if f"{name})" not in index]
+
+
+def test_the_transcript_of_the_readme_is_a_wrong_attempt_and_a_right_one():
+    """What it shows is what the quickstart writes: last digits, and the working behind them."""
+    shown = text_of(ROOT / "README.md").split("```")[1]
+    question = re.search(r"\d+(?:\+\d+)+", shown)[0]
+    first, second = re.findall(r"Attempt \d.*?\n.*?\[?(\d)\]?:(\d+)", shown)
+    running = [str(sum(map(int, question.split("+")[:n])) % 10) for n in range(2, 6)]
+    assert first[1] == second[1] == "".join(running)
+    assert first[0] != running[-1] == second[0]
+    assert any(f'--question="{question}"' in command for command in commands(ROOT / "README.md"))
+
+
+def test_python_in_the_pages_calls_what_the_package_has():
+    """Each `sj.NAME(…)` is a name of the package that takes those arguments."""
+    calls = []
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("sj."):
+                    called = getattr(score_jax, ast.unparse(node.func).removeprefix("sj."))
+                    names = [keyword.arg for keyword in node.keywords if keyword.arg]
+                    inspect.signature(called).bind(*node.args, **dict.fromkeys(names))
+                    calls.append(called)
+    assert len(calls) >= 8
 
 
 # Commands
@@ -175,11 +212,10 @@ def test_the_commands_of_a_first_hour_run(tmp_path, monkeypatch, capsys):
         for number, handler in handlers.items():
             signal.signal(number, handler)
     left = {path.name for path in (tmp_path / "runs" / "quickstart").iterdir()}
-    told = re.search(
-        r"What a run leaves behind\n\n```text\n(.*?)```", text_of(ROOT / "README.md"), re.S
-    )
+    page = text_of(ROOT / "docs/running.md")
+    told = re.search(r"What a run leaves behind\n\n```text\n(.*?)```", page, re.S)
     names = {re.split(r"[/ ]", line)[0] for line in told[1].splitlines()}
-    assert left == names - {"wandb", "collected", "scaling"}
+    assert left == names - {"wandb", "collected", "scaling", "diagnosis", "profile"}
 
 
 @pytest.mark.parametrize("command", CHECKED)

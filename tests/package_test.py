@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import score_jax
 from tests.report.run_page import fake_runs
@@ -91,6 +92,14 @@ def test_the_sdist_holds_experiments_scripts_and_tests_too(built):
     assert {"configs/quickstart.py", "launch/quickstart.sh", "tests/package_test.py"} <= names
     assert "examples/rewards/conversation.py" in names
     assert not [name for name in names if name.startswith("score_jax/configs")]  # one source
+
+
+def test_the_citation_file_names_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    required = {"cff-version", "message", "title", "authors"}  # of the format's schema 1.2.0
+    assert required <= cited.keys() and cited["version"] == score_jax.__version__
+    paper = cited["preferred-citation"]
+    assert {"title", "authors", "type"} <= paper.keys() and len(paper["authors"]) == 18
 
 
 def test_the_installed_command_answers_as_the_module_does(installed, tmp_path):

@@ -8,6 +8,7 @@ A field is looked up in the row of the user's own file (own_rows.py: names that 
 into objects and lists), then among the problem's tags. Text and numbers can be put in.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -36,15 +37,19 @@ def asked(
 def of_question(question: str, settings: ProblemSettings) -> Problem:
     """A question as a problem of the run.
 
-    Where the prompt has other fields too, the question is a JSON object with all of them.
+    Where the prompt has other fields too, the question is a JSON object with all of them. An object
+    that has an answer too is a row of the user's own file: what it is graded by. The quickstart's
+    sums have their answers.
     Raises: InputError for a question that cannot be put into the run's prompt.
     """
     if settings.name == arithmetic.NAME:
-        question = arithmetic.prompt(question)
+        return arithmetic.of_question(question)
     if not question.strip():
         raise InputError("the question is empty. Type one, or give --question=TEXT.")
     make = functools.partial(Problem, id="question", gold="", where="the question")
     text, fields = settings.prompt_text, settings.fields
+    if whole := _own_row(question, fields):
+        return _filled(whole, text, fields, "config.problems") if text else whole
     if not text:
         return make(prompt=question)
     named = fields.get(prompt_text.PROBLEM, prompt_text.PROBLEM)
@@ -60,6 +65,16 @@ def of_question(question: str, settings: ProblemSettings) -> Problem:
                 f"question is a JSON object with all of them: {{{keys}}}."
             ) from None
     return _filled(make(prompt=question, fields=row), text, fields, "config.problems")
+
+
+def _own_row(question: str, fields: Mapping[str, str]) -> Problem | None:
+    """The problem of a row with question and answer; None for another text."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        row = json.loads(question)
+        for name in ("problem", "answer"):
+            own_rows.value_at(row, fields.get(name, name))
+        return own_rows.problems([("the question", "question", row)], fields)[0]
+    return None
 
 
 def encoded(problem: Problem, encode: Callable[..., list[int]]) -> list[int]:

@@ -1,6 +1,7 @@
 """--mode=try: asks a model one question and shows all its attempts, with the words that changed.
 
-First come the prompt and the instruction exactly as the model gets them, special tokens included.
+First come the question, its answer where there is one (by which attempts are then marked), and the
+prompt and the instruction exactly as the model gets them, special tokens included.
 
     ask_latest(settings, folder, question)                 the newest checkpoint, or what is loaded
     answer(experiment, params, question) -> attempts       decoded greedily, as in an evaluation
@@ -24,6 +25,7 @@ import rich.console
 import rich.panel
 import rich.text
 
+from score_jax import grading
 from score_jax import run as runs
 from score_jax.config.settings import Settings
 from score_jax.data import asked
@@ -46,6 +48,7 @@ class Attempt:
     text: str
     tokens: int
     truncated: bool
+    mark: str = ""  # "right" or what is wrong with it; empty: there is no answer to grade by
 
 
 def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
@@ -83,10 +86,24 @@ def answer(experiment: Experiment, params: Params, question: str) -> list[Attemp
         mesh=experiment.mesh,
     )
     attempt_T, truncated_A = ended.rows.attempt[0], ended.rows.truncated[0]
+    own = grading.decoded(experiment, ended.rows, np.zeros(1, int), [problem])
+    marks = _marks(experiment, own) if problem.gold else [""] * len(own.texts[0])
     return [
-        Attempt(text, int(np.sum(attempt_T == a + 1)), bool(truncated_A[a]))
-        for a, text in enumerate(experiment.texts(ended.rows)[0])
+        Attempt(text, int(np.sum(attempt_T == a + 1)), bool(truncated_A[a]), marks[a])
+        for a, text in enumerate(own.texts[0])
     ]
+
+
+def _marks(experiment: Experiment, own: grading.OwnRows) -> list[str]:
+    """What grading says of each attempt of one row; rewards are named where they are not 0 or 1."""
+    grading.prepare(experiment.settings, own.problems)
+    grades = grading.grade(experiment, own)
+    marks = []
+    for a, reason in enumerate(grades.reasons[0]):
+        solved, reward = bool(grades.solved_NA[0, a]), float(grades.reward_NA[0, a])
+        mark = "right" if solved else "wrong" if reason in ("unequal", "truncated") else reason
+        marks.append(mark if reward == float(solved) else f"{mark}, reward {reward:g}")
+    return marks
 
 
 def at_terminal(
@@ -105,6 +122,8 @@ def at_terminal(
     def ask(question: str) -> None:
         attempts = answer(experiment, params, question)
         problem = asked.of_question(question, experiment.settings.problems)
+        right = f"   (right: {problem.gold})" if problem.gold else ""
+        console.print(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", problem.prompt.strip() + right))
         show_sent(console, experiment.sent(problem))
         show(console, attempts)
 
@@ -149,9 +168,9 @@ def show(console: rich.console.Console, attempts: list[Attempt]) -> None:
                 body.append(f"[{piece}]")
             else:
                 body.append(piece, style=f"bold {colour}" if changed else "")
-        title = (
-            f"Attempt {a + 1}, {attempt.tokens} tokens{', truncated' if attempt.truncated else ''}"
-        )
+        said = [f"Attempt {a + 1}", f"{attempt.tokens} tokens"]
+        said += ["truncated"] * attempt.truncated + [attempt.mark] * bool(attempt.mark)
+        title = ", ".join(said)
         panels.append(
             rich.panel.Panel(
                 body,

@@ -7,7 +7,7 @@ every few seconds, and for the first and the last step of a stage. Nothing here 
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import rich.console
@@ -41,13 +41,14 @@ class Progress:
         """Shows a finished step; `row` has the keys of metrics.jsonl."""
         now = time.monotonic()
         self._first = self._first or (step, now)
-        text = f"{describe(row)}  eta {self._eta(step, now)}"
+        text, eta = describe(row), f"eta {self._eta(step, now)}"
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=step, text=text)
+            # A narrow terminal cuts the end off.
+            self._bars.update(self._task, completed=step, text=f"{eta}  {text}")
         elif self._is_line_due(step, now):
             self._last_line_sec = now
             width = len(str(self._steps))
-            self.say(f"{self._stage}  {step:>{width}}/{self._steps}  {text}")
+            self.say(f"{self._stage}  {step:>{width}}/{self._steps}  {text}  {eta}")
 
     def say(self, text: str) -> None:
         """Prints lines, above the progress bar if there is one."""
@@ -79,8 +80,8 @@ class Progress:
 def describe(row: Mapping[str, Any]) -> str:
     """The main metrics of a step on one line; absent ones are left out.
 
-    E.g. `reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s`. Where rewards are not 0 or 1, the
-    shares of solved problems follow them: `solved 0.20 → 0.35`."""
+    E.g. `reward 0.41 → 0.87 (+0.46)  KL 0.80, 2.10 nats  rollout 12.3k tok/s`: of attempt 1, then
+    2. Where rewards are not 0 or 1, the shares of solved problems follow: `solved 20 → 35 %`."""
     parts = []
     # In SFT the reward of every document is 1, so it is not shown.
     sampled = "tokens_per_sec/rollout" in row
@@ -90,16 +91,39 @@ def describe(row: Mapping[str, Any]) -> str:
         parts.append(text + (f" ({reward[1] - reward[0]:+.2f})" if len(reward) > 1 else ""))
         solved = _per_attempt(row, "solved")
         if any(abs(a - b) > 1e-6 for a, b in zip(solved, reward, strict=False)):
-            parts.append("solved " + " → ".join(f"{value:.2f}" for value in solved))
+            parts.append("solved " + " → ".join(f"{100 * value:.0f}" for value in solved) + " %")
     elif row.get("loss") is not None:
-        parts.append(f"loss {row['loss']:.4g}")
+        parts.append(f"loss {row['loss']:.4g} nats")
     kl = _per_attempt(row, "kl") if sampled else []
     if kl:
-        parts.append("kl " + " ".join(f"{value:.2f}" for value in kl))
-    speed = row.get("tokens_per_sec/rollout") or row.get("tokens_per_sec/update")
+        parts.append("KL " + ", ".join(f"{value:.2f}" for value in kl) + " nats")
+    part = "rollout" if row.get("tokens_per_sec/rollout") else "update"
+    speed = row.get(f"tokens_per_sec/{part}")
     if speed:
-        parts.append(f"{speed / 1000:.1f}k tok/s" if speed >= 1000 else f"{speed:.0f} tok/s")
+        rate = f"{speed / 1000:.1f}k tok/s" if speed >= 1000 else f"{speed:.0f} tok/s"
+        parts.append(f"{part} {rate}")
     return "  ".join(parts)
+
+
+def describe_evaluation(found: Mapping[str, Any]) -> str:
+    """An evaluation's main metrics on one line (the keys of evaluations/NAME.json).
+
+    E.g. `right 34.6 → 30.5 %, Δ -4.1 points (n=2048)`: of attempt 1, then 2. Lenient shares and
+    mean rewards follow where they say something else."""
+    right = _per_attempt(found, "accuracy", "_")
+    parts = [f"right {_percents(right)}"]
+    for key, name in (("delta", "Δ"), ("delta_last", "last − first")):
+        if key in found:
+            parts.append(f"{name} {100 * found[key]:+.1f} points")
+    if (lenient := _per_attempt(found, "lenient", "_")) and lenient != right:
+        parts.append(f"leniently {_percents(lenient)}")
+    if reward := _per_attempt(found, "reward", "_"):
+        parts.append("mean reward " + " → ".join(f"{value:.3f}" for value in reward))
+    return f"{', '.join(parts)} (n={found['n']})"
+
+
+def _percents(shares: Sequence[float]) -> str:
+    return " → ".join(f"{100 * share:.1f}" for share in shares) + " %"
 
 
 def model_size(parameters: int, trained: int, weight_bytes: int, memory: str) -> str:
@@ -118,22 +142,25 @@ def model_size(parameters: int, trained: int, weight_bytes: int, memory: str) ->
 
 
 def _start_bars(stream: TextIO) -> rich.progress.Progress:
+    console = rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
+    rest = rich.table.Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what the others leave
     bars = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=16),  # a narrow terminal shortens this column alone
+        rich.progress.BarColumn(bar_width=16 if console.width >= 110 else 6),
         rich.progress.MofNCompleteColumn(table_column=rich.table.Column(no_wrap=True)),
-        rich.progress.TextColumn("{task.fields[text]}", markup=False),
-        console=rich.console.Console(file=stream, highlight=False, markup=False, emoji=False),
+        rich.progress.TextColumn("{task.fields[text]}", markup=False, table_column=rest),
+        console=console,
+        expand=True,
         refresh_per_second=4,
     )
     bars.start()
     return bars
 
 
-def _per_attempt(row: Mapping[str, Any], name: str) -> list[float]:
+def _per_attempt(row: Mapping[str, Any], name: str, joint: str = "/") -> list[float]:
     """Values of NAME/attempt1, NAME/attempt2, … before the first that is absent or null."""
     values: list[float] = []
-    while (value := row.get(f"{name}/attempt{len(values) + 1}")) is not None:
+    while (value := row.get(f"{name}{joint}attempt{len(values) + 1}")) is not None:
         values.append(value)
     return values
 

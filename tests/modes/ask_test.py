@@ -1,12 +1,15 @@
 """One question to a model at a terminal."""
 
+import dataclasses
 import io
 import itertools
+import json
 import sys
 
 import pytest
 import rich.console
 
+from score_jax.config.settings import ProblemSettings
 from score_jax.experiment import Experiment
 from score_jax.modes import ask
 from score_jax.modes.ask import Attempt
@@ -64,6 +67,33 @@ def test_what_is_sent_comes_first_as_the_model_gets_it(model):
     console = rich.console.Console(file=stream, width=60)
     ask.show_sent(console, {"prompt": "<|im_start|>user\nhi [red]\x1b[31m<|im_end|>"})
     assert "<|im_start|>user" in stream.getvalue() and "hi [red]\ufffd[31m" in stream.getvalue()
+
+
+def test_the_question_its_answer_and_the_marks_of_attempts_are_shown(model):
+    experiment, params = model
+    stream = io.StringIO()
+    ask.at_terminal(experiment, params, "7+8+5", stream=stream)
+    text = stream.getvalue()
+    assert text.startswith("7+8+5    =   (right: 0)\n")
+    for number, attempt in enumerate(ask.answer(experiment, params, "7+8+5"), start=1):
+        right = not attempt.truncated and attempt.text.startswith("0")
+        assert attempt.mark.startswith("right" if right else "wrong")
+        assert f"Attempt {number}, {attempt.tokens} tokens" in text and attempt.mark in text
+    marked = shown([Attempt("8", 1, False, "wrong"), Attempt("7", 1, False, "right, reward 0.5")])
+    assert "Attempt 1, 1 tokens, wrong" in marked and "1 tokens, right, reward 0.5" in marked
+
+
+def test_a_row_with_an_answer_is_marked_by_it_and_another_question_is_not(model):
+    experiment, params = model
+    own = ProblemSettings(name="jsonl", prompt_text="{problem}=", instruction_text="?")
+    settings = dataclasses.replace(experiment.settings, problems=own)
+    of_rows = Experiment.open(settings)
+    plain = ask.answer(of_rows, params, "7+8")
+    assert not any(attempt.mark for attempt in plain)
+    row = json.dumps({"problem": "7+8", "answer": "12345"})
+    graded = ask.answer(of_rows, params, row)
+    assert [a.text for a in graded] == [a.text for a in plain]
+    assert all(attempt.mark and "right" not in attempt.mark for attempt in graded)
 
 
 def test_changed_words_are_coloured_or_where_there_is_no_colour_in_brackets():

@@ -25,16 +25,38 @@ def clock(monkeypatch):
 
 
 def test_a_step_is_described_by_what_it_has():
-    assert progress.describe(_ROW) == "reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s"
+    assert progress.describe(_ROW) == (
+        "reward 0.41 → 0.87 (+0.46)  KL 0.80, 2.10 nats  rollout 12.3k tok/s"
+    )
     one = {"reward/attempt1": 0.5, "tokens_per_sec/rollout": 2000.0}
-    assert progress.describe(one) == "reward 0.50  2.0k tok/s"
+    assert progress.describe(one) == "reward 0.50  rollout 2.0k tok/s"
     graded = _ROW | {"solved/attempt1": 0.2, "solved/attempt2": 0.35}
-    assert "(+0.46)  solved 0.20 → 0.35  kl" in progress.describe(graded)
+    assert "(+0.46)  solved 20 → 35 %  KL" in progress.describe(graded)
     alike = _ROW | {"solved/attempt1": 0.41, "solved/attempt2": 0.87}
     assert progress.describe(alike) == progress.describe(_ROW)
     documents = {"loss": 1.23456, "reward/attempt1": 1.0, "kl/attempt1": 0.0}
-    assert progress.describe(documents | {"tokens_per_sec/update": 800}) == "loss 1.235  800 tok/s"
+    assert progress.describe(documents | {"tokens_per_sec/update": 800}) == (
+        "loss 1.235 nats  update 800 tok/s"
+    )
     assert progress.describe({"reward/attempt1": None, "loss": None}) == ""
+
+
+def test_an_evaluation_is_described_in_per_cent_and_points():
+    found = {"accuracy_attempt1": 0.346, "accuracy_attempt2": 0.305, "delta": -0.041, "n": 2048}
+    assert progress.describe_evaluation(found) == "right 34.6 → 30.5 %, Δ -4.1 points (n=2048)"
+    alike = found | {"lenient_attempt1": 0.346, "lenient_attempt2": 0.305}
+    assert progress.describe_evaluation(alike) == progress.describe_evaluation(found)
+    more = alike | {"lenient_attempt2": 0.4, "reward_attempt1": 0.5, "reward_attempt2": 1.25}
+    assert progress.describe_evaluation(more) == (
+        "right 34.6 → 30.5 %, Δ -4.1 points, leniently 34.6 → 40.0 %, "
+        "mean reward 0.500 → 1.250 (n=2048)"
+    )
+    three = found | {"accuracy_attempt3": 0.5, "delta_last": 0.154}
+    assert progress.describe_evaluation(three) == (
+        "right 34.6 → 30.5 → 50.0 %, Δ -4.1 points, last − first +15.4 points (n=2048)"
+    )
+    single = {"accuracy_attempt1": 0.25, "n": 4}
+    assert progress.describe_evaluation(single) == "right 25.0 % (n=4)"
 
 
 def test_plain_lines_come_at_intervals_and_at_both_ends_of_a_stage(clock):
@@ -47,9 +69,8 @@ def test_plain_lines_come_at_intervals_and_at_both_ends_of_a_stage(clock):
     steps = [int(line.split()[1].split("/")[0]) for line in stream.getvalue().splitlines()]
     assert steps == [1, 41, 81, 100]
     first, _, middle, last = stream.getvalue().splitlines()
-    assert first == (
-        "stage1    1/100  reward 0.41 → 0.87 (+0.46)  kl 0.80 2.10  12.3k tok/s  eta -"
-    )
+    described = "reward 0.41 → 0.87 (+0.46)  KL 0.80, 2.10 nats  rollout 12.3k tok/s"
+    assert first == f"stage1    1/100  {described}  eta -"
     assert middle.endswith("eta 0:02")  # 19 steps of 0.125 s
     assert last.endswith("eta 0:00")
 
@@ -102,7 +123,8 @@ def test_a_terminal_gets_a_bar_with_the_rewards(monkeypatch, columns):
     text = seen.decode()
     assert "━" in text
     assert "200/200" in text and "eta 0:00" in text
-    assert "reward 0.41 → 0.87 (+0.46)" in text
+    assert "reward 0.41 → 0.87 (+0.46)  KL 0.80, 2.10 nats" in text
+    assert ("rollout 12.3k tok/s" in text) == (columns == "120")
     assert "saved [step 1]" in text
 
 

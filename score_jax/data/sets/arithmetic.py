@@ -17,7 +17,7 @@ from a corpus of two-attempt documents whose authors never check their own worki
 
 So plain reinforcement learning soon finds right short answers and copying, and the second attempt
 stays a copy. Reading the working is rare and has to be found. The corpus was made to show this
-effect within minutes; README says so.
+effect within minutes; docs/task.md says so.
 
 Held out: sums of three numbers or more whose operands hash to 0 modulo 7. They are neither in the
 corpus nor trained on. Sums of two are the hundred entries of the addition table. A model cannot
@@ -63,16 +63,17 @@ def problems(split: str, seed: int = 0, count: int | None = None) -> list[Proble
     test = split == "test"
     count = (TEST_PROBLEMS if test else TRAIN_PROBLEMS) if count is None else count
     drawn = _draw(np.random.default_rng(2 if test else [seed, 1]), count, test=test)
-    return [
-        Problem(
-            id=f"{NAME}/{split}/{i}",
-            prompt=_prompt(operands),
-            gold=str(sum(operands) % 10),
-            grader="first_character",
-            tags={"level": str(len(operands))},
-        )
-        for i, operands in enumerate(drawn)
-    ]
+    return [_problem(f"{NAME}/{split}/{i}", operands) for i, operands in enumerate(drawn)]
+
+
+def _problem(identity: str, operands: list[int]) -> Problem:
+    return Problem(
+        id=identity,
+        prompt=_prompt(operands),
+        gold=str(sum(operands) % 10),
+        grader="first_character",
+        tags={"level": str(len(operands))},
+    )
 
 
 def documents(seed: int, step: int, count: int) -> list[Document]:
@@ -91,8 +92,8 @@ def documents_with_verdicts(seed: int, step: int, count: int) -> list[Document]:
     return written
 
 
-def prompt(question: str) -> str:
-    """The prompt for a typed sum, with or without blanks and '='.
+def of_question(question: str) -> Problem:
+    """The problem of a typed sum, with or without blanks and '='.
 
     Raises: InputError for anything but two to five one-digit numbers with '+' between them."""
     operands = question.replace(" ", "").removesuffix("=").split("+")
@@ -103,7 +104,7 @@ def prompt(question: str) -> str:
             f"{question!r} is not a question of this task. Type a sum of {min(OPERANDS)} to "
             f"{max(OPERANDS)} one-digit numbers, such as 7+8+5."
         )
-    return _prompt([int(operand) for operand in operands])
+    return _problem("question", [int(operand) for operand in operands])
 
 
 def held_out(operands: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -59,9 +59,9 @@ One command writes this page from the work directories of finished runs:
 ```
 
 - **Task**: `{task}` (`configs/quickstart.py`), designed to show the effect within minutes on two
-  cores. README says what was built into the task; the config describes each recipe.
-- **Seeds**: {", ".join(map(str, seeds))}. README names the seeds on which settings were chosen.
-  Runs with the same seed share their base model.
+  cores. docs/task.md says what was built into the task; the config describes each recipe.
+- **Seeds**: {", ".join(map(str, seeds))}. docs/task.md names the seeds on which settings were
+  chosen. Runs with the same seed share their base model.
 - **Numbers**: per cent of held-out problems, greedy decoding. Brackets hold 95 % intervals over
   seeds (Student's t), which are wide for few seeds and are limited to 0 and 100.
 - **Budget**: all recipes except the base model have the same number of updates and of sampled
