@@ -46,10 +46,11 @@ from score_jax.config import (
 )
 
 STAGE1_STEPS, STAGE2_STEPS = 40, 20
+LEARNING_RATE = 5e-4  # of the RL stages
 
 BASE = StageSettings(
     objective="sft",
-    steps=320,
+    steps=240,
     learning_rate=2e-3,
     schedule="linear",
     warmup_steps=10,
@@ -62,14 +63,16 @@ BASE = StageSettings(
 )
 STAGE1 = StageSettings(
     steps=STAGE1_STEPS,
-    learning_rate=5e-4,
+    learning_rate=LEARNING_RATE,
+    warmup_steps=5,
     reward_attempt1=0.0,
     kl_attempt1=0.1,  # beta_2: keeps the first attempt close to the base model
     kl_attempt2=0.01,  # beta_1
 )
 STAGE2 = StageSettings(
     steps=STAGE2_STEPS,
-    learning_rate=5e-4,
+    learning_rate=LEARNING_RATE,
+    warmup_steps=5,
     schedule="linear",
     final_fraction=0.1,
     bonus=10.0,  # alpha
@@ -107,11 +110,11 @@ def get_config(recipe: str = "score"):
             recipe=tuple(RECIPES[recipe]),
             stages=RECIPES[recipe],
             rollout=RolloutSettings(
-                problems_per_step=8,
+                problems_per_step=12,
                 samples_per_problem=4,
                 max_prompt_tokens=8,
                 max_attempt_tokens=6,
-                turn_rows=32,  # attempts have one length, so all rows end them together
+                turn_rows=48,  # attempts have one length, so all rows end them together
             ),
             # Two widths: documents have one attempt, and fill half of a row.
             memory=MemorySettings(micro_batches=1, remat="none", widths=2),

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import laptop_smollm2_135m
 from score_jax import batches, loop
 from score_jax.batches import Episodes, collected
 from score_jax.config.build import resolve
@@ -342,3 +343,18 @@ def test_recipes_have_equal_budgets():
             trained = [stage for stage in stages.values() if stage is not SPEC["BASE"]]
             sampled = [stage.collect.steps or stage.steps for stage in trained]
             assert sum(stage.steps for stage in trained) == sum(sampled) == SPEC["STEPS"], name
+
+
+def test_the_laptops_recipes_have_the_same_warm_start_and_budget():
+    ours, theirs = (
+        resolve(laptop_smollm2_135m.get_config(name)) for name in ("score", "multi_turn_rl")
+    )
+    assert ours.rollout == theirs.rollout and ours.problems == theirs.problems
+    assert ours.stages["base"] == theirs.stages["base"]
+    ours_rl, theirs_rl = (
+        [stage for stage in s.stages.values() if stage.objective == "rl"] for s in (ours, theirs)
+    )
+    assert sum(s.steps for s in ours_rl) == sum(s.steps for s in theirs_rl) > 0
+    assert len({s.learning_rate for s in (*ours_rl, *theirs_rl)}) == 1
+    with pytest.raises(ValueError, match="known: score, multi_turn_rl, base"):
+        laptop_smollm2_135m.get_config("scroe")

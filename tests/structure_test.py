@@ -209,7 +209,8 @@ def test_what_starts_without_site_packages_imports_nothing_on_the_way(folder):
     assert ast.get_docstring(tree)
     name = ".".join(["score_jax", *folder.split("/")]).rstrip(".")
     code = (
-        f"import sys; sys.path.insert(0, {str(_ROOT)!r})\nbefore = {{*sys.modules}}\nimport {name}\n"
+        f"import sys; sys.path.insert(0, {str(_ROOT)!r})\n"
+        f"before = {{*sys.modules}}\nimport {name}\n"
         "print(*(m for m in {*sys.modules} - before if m[:9] != 'score_jax'))"
     )
     done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True)

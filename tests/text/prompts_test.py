@@ -1,5 +1,9 @@
 import pytest
 
+from configs import laptop_smollm2_135m
+from score_jax.config.build import resolve
+from score_jax.data import problems
+from score_jax.data.sets import running_total
 from score_jax.problem import InputError
 from score_jax.rewards.answers.grade import grade_answer
 from score_jax.rewards.programs import extract
@@ -146,3 +150,17 @@ def test_an_instruction_with_a_field_of_the_row_is_refused(field):
 def test_an_instruction_may_show_braces():
     said = ['Write {"answer": 3}, \\boxed{answer}, {1, 2}, {word} or {{problem}}.']
     assert prompts.chosen("", "{problem}", said)[1] == said
+
+
+def test_the_laptops_prompts_and_documents_fill_their_places(smollm2):
+    settings = resolve(laptop_smollm2_135m.get_config())
+    prompt_format, instruction = prompts.PROMPTS[settings.problems.prompt]
+    template = templates.make(
+        "plain", smollm2, system="", prompt_format=prompt_format, instruction=instruction
+    )
+    tested = problems.for_evaluation(settings.problems, seed=0)
+    longest = max(len(template.first_turn(problem.prompt)) for problem in tested)
+    assert longest == settings.rollout.max_prompt_tokens
+    made = running_total.documents(0, 1, 300)
+    attempts = [template.attempt_ids(*document.attempts) for document in made]
+    assert max(map(len, attempts)) == settings.rollout.max_attempt_tokens
