@@ -57,15 +57,20 @@ def train(
     if hosts.lead_says(lambda: _is_done(path, settings)):
         return DONE
     agreed = hosts.agree(stop)
-    with lock.held(path):
-        hosts.lead_says(lambda: _prepare(path, settings, base_from))
-        with runs.opened(settings, path, train=True, stop=agreed, on_step=on_step) as run:
-            try:
-                _train(run)
-            except Interrupted:
-                run.log.say(f"stopped by a signal and saved in {path}; re-running resumes.")
-                return STOPPED
-    return DONE
+    status = STOPPED
+    try:
+        with lock.held(path):
+            hosts.lead_says(lambda: _prepare(path, settings, base_from))
+            with runs.opened(settings, path, train=True, stop=agreed, on_step=on_step) as run:
+                try:
+                    _train(run)
+                    status = DONE
+                except Interrupted:
+                    run.log.say(f"stopped by a signal and saved in {path}; re-running resumes.")
+    finally:
+        if status != DONE and hosts.is_lead() and not lock.is_held(path):
+            page.renew(path)  # it says that the run has stopped
+    return status
 
 
 def _is_done(path: Path, settings: Settings) -> bool:

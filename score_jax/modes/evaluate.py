@@ -15,12 +15,12 @@ from score_jax import run as runs
 from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown, Kept
-from score_jax.report.run_page import page, plots, summary
+from score_jax.report.run_page import page, plots, summary, transcripts
 from score_jax.runtime import hosts
 from score_jax.workdir import lock, settings_check
 from score_jax.workdir.runlog import package_versions
 
-LATEST = "latest"
+LATEST = transcripts.LATEST
 
 
 def evaluate_latest(
@@ -37,6 +37,8 @@ def evaluate_latest(
             hosts.lead_says(lambda: settings_check.start_over(folder, settings))
         with runs.opened(settings, folder, stop=hosts.agree(stop), writes=writes) as run:
             _evaluate_latest(run, writes=writes)
+    if writes and hosts.is_lead():
+        page.renew(folder)
 
 
 def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
@@ -74,5 +76,5 @@ def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
         if hosts.is_lead():
             tests, wall_sec = list(run.further_tests), run.log.wall_sec
             summary.write(run.folder, [names[-1]], wall_sec, package_versions(), tests=tests)
-        run.report(page.write, plots.write)
+        run.report(plots.write)
         run.log.say(f"The run page: {run.folder / 'report' / 'index.html'}")

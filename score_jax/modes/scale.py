@@ -10,6 +10,7 @@ from score_jax.evaluation import scaling
 from score_jax.evaluation.evaluate import kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.report.comparison import figures
+from score_jax.report.run_page import page
 from score_jax.runtime import hosts
 from score_jax.workdir import lock, settings_check
 
@@ -43,3 +44,5 @@ def scale_latest(
             figures.scaling([found], target.with_suffix(".png"))
         kept.remove()
         run.log.say(f"{name}, step {at_step}:\n{scaling.table(found)}\nWritten to {target}.")
+    if hosts.is_lead():
+        page.renew(folder)

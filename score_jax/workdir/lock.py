@@ -61,6 +61,17 @@ def held(folder: Path, *, read_only: bool = False) -> Iterator[bool]:
             lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a run is at work in the folder, as far as its lock tells from here.
+
+    The process of another machine is believed to live: only watching its lock would tell.
+    """
+    found = _read(folder / NAME)
+    if not found:
+        return False
+    return found["machine"] != _machine() or _started(found["process"]) == found["started"]
+
+
 def _take(folder: Path) -> "_Held":
     made = not folder.exists()
     try:

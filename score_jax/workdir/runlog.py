@@ -14,7 +14,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +49,7 @@ _PACKAGES = (
     "tokenizers",
 )
 
+SAMPLES = "samples.jsonl"  # training samples, in the work directory
 _TEXTS, _TEXT_CHARACTERS = 10, 4000  # on TensorBoard: transcripts; characters of an attempt
 
 
@@ -125,6 +128,7 @@ class RunLog:
                 "versions": package_versions(),
                 "git_revision": git_revision(),
                 "device": device,
+                "command": _command(),
                 **facts,
                 **self._stamped,
             },
@@ -258,7 +262,11 @@ class RunLog:
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, oldest first, without lines that a crash left incomplete."""
-    path = Path(workdir) / "metrics.jsonl"
+    return read_rows(Path(workdir) / "metrics.jsonl")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl or samples.jsonl; each has `stage` and `step`."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
@@ -291,6 +299,14 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _command() -> str | None:
+    """The command line of this process; None if it is another program that uses the package."""
+    name = Path(sys.argv[0]).parts[-2:]
+    if name != ("score_jax", "main.py") and name[-1:] != ("score-jax",):
+        return None
+    return shlex.join(["python", "-m", "score_jax.main", *sys.argv[1:]])
 
 
 def git_revision() -> str | None:

@@ -14,12 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from score_jax import jsonfiles
 from score_jax.problem import InputError
-from score_jax.workdir import alarms, runlog
+from score_jax.report.run_page import differences, transcripts
+from score_jax.report.run_page.transcripts import LATEST
+from score_jax.workdir import alarms, lock, runlog
 
 POINTS = 300  # of a curve, per stage
 TRANSCRIPT_CHARACTERS = 40_000_000  # on the page, of all evaluations together
 _LOADED = {"stage": None, "step": 0, "within": False}  # the place of weights before training
+_KL = ("kl_attempt1", "kl_attempt2", "early_attempts")  # settings of a stage; curves need them
 # Of a stage's time; the last three are not parts of steps. Older runs have the first three alone.
 _PARTS = ("rollout", "grade", "update", "compile", "evaluation", "save")
 
@@ -49,14 +53,19 @@ def of(
     return {
         "name": folder.resolve().name,
         "written": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "written_sec": time.time(),
         "finished": {stage["name"] for stage in plan} <= {e["name"] for e in evaluations},
+        "alive": lock.is_held(folder),
         "wall_sec": rows[-1].get("wall_sec") if rows else None,
         "config": config,
+        "differences": differences.of(settings),
+        "scaling": _scaling(folder),
         "stages": stages,
         "evaluations": evaluations,
+        "latest": {} if any(e["name"] == LATEST for e in evaluations) else _latest(folder, tests),
         "further_tests": {test: found for test, found in further.items() if found},
         "alarms": list(_alarms(plan, by_stage, evaluations, settings)),
-        "transcripts": _transcripts(folder, evaluations, transcript_characters),
+        "transcripts": transcripts.of(folder, evaluations, plan, transcript_characters),
     }
 
 
@@ -86,6 +95,7 @@ def _plan(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "steps": stage["steps"],
                 "before": before,
                 "objective": stage["objective"],
+                **{key: stage[key] for key in _KL if key in stage},
             }
         )
         before += stage["steps"]
@@ -140,21 +150,36 @@ def _evaluations(
     of_test = f".{test}" if test else ""
     paths = (folder / "evaluations").glob(f"*{of_test}.json")
     placed = {path: _place(path.stem.removesuffix(of_test), plan) for path in paths}
-    latest = folder / "evaluations" / f"latest{of_test}.json"
+    latest = folder / "evaluations" / f"{LATEST}{of_test}.json"
     if not any(placed.values()) and latest in placed:
         placed[latest] = _LOADED
     for path, place in placed.items():
         if place is None:
             continue  # `latest`, of another recipe, or of another test set
-        try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-            metrics["n"], metrics["interval"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is not an evaluation ({error}). Remove it and run the same command again."
-            ) from error
-        found.append({"name": path.stem.removesuffix(of_test), **place, **metrics})
+        found.append({"name": path.stem.removesuffix(of_test), **place, **_evaluation(path)})
     return sorted(found, key=lambda e: (e["step"], e["within"]))
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics["n"], metrics["interval"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not an evaluation ({error}). Remove it and run the same command again."
+        ) from error
+    return metrics
+
+
+def _latest(folder: Path, tests: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What --mode=evaluate wrote of the newest checkpoint, by test set; "" is the main one."""
+    paths = {t: folder / "evaluations" / f"{LATEST}{t and f'.{t}'}.json" for t in ("", *tests)}
+    return {t: {"name": LATEST, **_evaluation(p)} for t, p in paths.items() if p.exists()}
+
+
+def _scaling(folder: Path) -> list[dict[str, Any]]:
+    """What --mode=scale wrote, in the order of the files' names."""
+    return [jsonfiles.read(path) for path in sorted((folder / "scaling").glob("*.json"))]
 
 
 def _place(name: str, plan: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -197,70 +222,6 @@ def _alarms(
             found += alarms.of_evaluations(base, own[-1], ended=not own[-1]["within"])
         for alarm in found:
             yield {"stage": name, "what": alarm.what, "advice": alarm.advice}
-
-
-def _transcripts(
-    folder: Path, evaluations: Sequence[Mapping[str, Any]], characters: int
-) -> dict[str, Any]:
-    """The problems, each once, and the first rows of the transcripts of each evaluation shown.
-
-    A row is [problem's index, edit ratio, attempt …]. An attempt is [text, reward, reason, tokens,
-    truncated, solved, lenient], then [ends, logp, base_logp] if it has a shading (shading.py).
-    """
-    problems: list[list[Any]] = []
-    index: dict[str, int] = {}
-    shown = []
-    wanted = [e for e in evaluations[:-1] if not e["within"]] + list(evaluations[-1:])
-    paths = [folder / "transcripts" / f"{e['name']}.jsonl" for e in wanted]
-    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
-    for evaluation, path, share in zip(wanted, paths, _shares(sizes, characters), strict=True):
-        rows = []
-        for row in _first_rows(path, share):
-            if row["id"] not in index:
-                index[row["id"]] = len(problems)
-                problems.append([row["id"], row["problem"], row["gold"], row.get("tags") or {}])
-            attempts = map(_attempt, row["attempts"])
-            rows.append([index[row["id"]], row.get("edit_ratio"), *attempts])
-        shown.append({"name": evaluation["name"], "n": evaluation["n"], "rows": rows})
-    return {"problems": problems, "evaluations": shown}
-
-
-def _attempt(attempt: Mapping[str, Any]) -> list[Any]:
-    values = [attempt[key] for key in ("text", "reward", "reason", "tokens", "truncated")]
-    solved = runlog.is_solved(attempt)
-    values += [solved, attempt.get("lenient", solved)]
-    if shading := attempt.get("shading"):
-        values.append([shading["ends"], shading["logp"], shading.get("base_logp")])
-    return values
-
-
-def _shares(sizes: Sequence[int], budget: int) -> list[int]:
-    """How a budget is divided among files: small ones get all they need, the others equal shares.
-
-    So all evaluations show the same problems, as far as possible.
-    """
-    shares = [0] * len(sizes)
-    for done, i in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
-        shares[i] = min(sizes[i], budget // (len(sizes) - done))
-        budget -= shares[i]
-    return shares
-
-
-def _first_rows(path: Path, characters: int) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            characters -= len(line)
-            if characters < 0:
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise InputError(
-                    f"{path} has a line that is not JSON ({error}). Remove this file and "
-                    f"evaluations/{path.stem}.json, and run the same command again."
-                ) from error
 
 
 def _mean(values: Sequence[Any]) -> float | None:

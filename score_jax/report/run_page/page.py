@@ -14,6 +14,7 @@ import html
 import json
 import os
 import re
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ SCRIPTS = (
     "diff.js",
     "charts.js",
     "overview.js",
+    "groups.js",
     "reasons.js",
     "curves.js",
     "changes.js",
     "speed.js",
     "settings.js",
     "shading.js",
+    "filters.js",
+    "list.js",
+    "detail.js",
     "transcripts.js",
     "page.js",
 )
@@ -48,6 +53,18 @@ def write(workdir: str | os.PathLike[str]) -> Path:
         path, render(contents.of(workdir))
     )  # whole: a reader may have the page open
     return path
+
+
+def renew(workdir: str | os.PathLike[str]) -> None:
+    """Writes the page once the run has let go of the folder, with the state it left.
+
+    Does nothing where no run has begun; an error is printed, as the results are written already.
+    """
+    if (Path(workdir) / "config.json").exists():
+        try:
+            write(workdir)
+        except Exception as error:
+            print(f"The run page could not be written: {error}", file=sys.stderr)
 
 
 def render(data: dict[str, Any]) -> str:

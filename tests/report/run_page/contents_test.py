@@ -38,7 +38,9 @@ def test_evaluations_within_a_stage_stand_where_they_were_made(tmp_path):
     assert [(e["name"], e["step"]) for e in data["evaluations"]] == [
         ("base", 20), ("stage1-9", 29), ("stage1-50", 70), ("stage1", 80), ("stage2", 120),
     ]  # fmt: skip
-    assert [e["name"] for e in data["transcripts"]["evaluations"]] == ["base", "stage1", "stage2"]
+    shown = [e["name"] for e in data["transcripts"]["evaluations"]]
+    assert shown == ["base", "stage1", "stage2", "latest"]
+    assert data["latest"][""]["n"] == 5
 
 
 def test_further_test_sets_have_their_own_evaluations(tmp_path):
@@ -154,11 +156,6 @@ def test_the_curve_of_right_answers_is_that_of_solved_or_of_an_older_runs_reward
     assert set(first["solved/attempt1"]) == {0.25} and set(first["reward/attempt1"]) == {-0.4}
     assert set(second["solved/attempt2"]) == {0.6}
     assert "solved/attempt1" not in base
-
-
-def test_what_small_files_do_not_need_goes_to_the_large_ones():
-    assert contents._shares([900, 10, 500], 1000) == [495, 10, 495]
-    assert contents._shares([5, 5], 1000) == [5, 5]
 
 
 def test_alarms_name_their_stage(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from score_jax import jsonfiles
+from score_jax.evaluation import breakdown
 from score_jax.evaluation.metrics import evaluation_metrics
 
 STAGES = {"base": ("sft", 20), "stage1": ("rl", 60), "stage2": ("rl", 40)}  # objective, steps
@@ -34,12 +35,19 @@ def write(
         "rollout": {"samples_per_problem": 4},
         "recipe": list(STAGES),
         "stages": {
-            name: {"steps": steps, "objective": objective, "bonus": 10.0}
+            name: {
+                "steps": steps,
+                "objective": objective,
+                "bonus": 10.0,
+                "kl_attempt1": 0.5,
+                "kl_attempt2": 0.01,
+            }
             for name, (objective, steps) in STAGES.items()
         },
         "seed": 7,
     }
     config = {"settings": settings, "versions": {"jax": "0"}, "git_revision": None, "device": "cpu"}
+    config["command"] = "python -m score_jax.main --config=configs/fake.py --workdir='runs/a b'"
     config["sent"] = {"prompt": "<|im_start|>user\n7+8=<|im_end|>", "instruction": "<b>?"}
     jsonfiles.write(folder / "config.json", config)
     jsonfiles.write_lines(folder / "metrics.jsonl", steps_of(stages))
@@ -61,6 +69,12 @@ def evaluation(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
         reasons=[[a["reason"] for a in row] for row in attempts],
         lenient_NA=np.array([[a.get("lenient", a["solved"]) for a in row] for row in attempts]),
         edit_ratio_N=np.array([row["edit_ratio"] for row in rows]) if pairs else None,
+    )
+    metrics["details"] = breakdown.details(
+        np.array([[a["solved"] for a in row] for row in attempts]),
+        [[a["text"] for a in row] for row in attempts],
+        np.array([[a["tokens"] for a in row] for row in attempts]),
+        [row["tags"] for row in rows],
     )
     jsonfiles.write(folder / "evaluations" / f"{name}.json", metrics)
     jsonfiles.write_lines(folder / "transcripts" / f"{name}.jsonl", rows)
@@ -85,6 +99,7 @@ def steps_of(stages: Sequence[str]) -> list[dict[str, Any]]:
                         f"length/attempt{attempt}": 100.0,
                         f"truncated/attempt{attempt}": 0.01,
                         f"entropy/attempt{attempt}": 0.5,
+                        f"mixed/attempt{attempt}": 0.7,
                     }
             rows.append(row)
     return rows
@@ -113,6 +128,45 @@ def transcript(
         **({"edit_ratio": edit} if len(answers) > 1 else {}),
         "attempts": attempts,
     }
+
+
+SCALING = {
+    "stage": "stage2",
+    "step": 40,
+    "n": 50,
+    "temperature": 0.7,
+    "budgets": [
+        {
+            "solutions": 2 * k,
+            "parallel": {"accuracy": 0.4, "interval": [0.3, 0.5], "tokens": 200.0 * k},
+            "sequential": {
+                "accuracy": 0.5,
+                "interval": [0.4, 0.6],
+                "tokens": 210.0 * k,
+                "read": 300.0 * k,
+                "above_parallel": {"difference": 0.1, "interval": [0.02, 0.18], "mcnemar_p": 0.01},
+            },
+            "sequential_all": {"accuracy": 0.45, "interval": [0.3, 0.6], "tokens": 210.0 * k},
+        }
+        for k in (1, 2)
+    ],
+}
+
+
+def samples(stage: str, step: int, *problems: int, group: int = 4) -> list[dict[str, Any]]:
+    """Lines of samples.jsonl: each problem has one sample that fixes its answer."""
+    rows = []
+    for number in problems:
+        for g in range(group):
+            fixed = g == number % group
+            row = transcript(number, (f"first of {g}", False), (f"second of {g}", fixed))
+            for attempt, advantage in zip(
+                row["attempts"], (0.0, 7.5 if fixed else -2.5), strict=True
+            ):
+                attempt["advantage"] = advantage
+            del row["edit_ratio"]
+            rows.append({"stage": stage, "step": step, "sample": g, **row})
+    return rows
 
 
 def shade(row: dict[str, Any], *, base: bool = True) -> dict[str, Any]:

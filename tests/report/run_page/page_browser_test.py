@@ -5,7 +5,9 @@ Skipped where Python's playwright or a chromium is missing (Debian: `apt-get ins
 
 import io
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from score_jax import jsonfiles
 from score_jax.report.run_page import page as run_page
+from score_jax.workdir import lock
 from tests.report.run_page import fake_runs
 
 playwright_api = pytest.importorskip(
@@ -79,6 +82,7 @@ class Opened:
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.url = path.as_uri()
+        self.source = path.read_text(encoding="utf-8")
         self.tab.goto(self.url)
         self.tab.wait_for_selector("html[data-ready]")
 
@@ -124,6 +128,23 @@ def shown(browser, finished) -> Iterator[Opened]:
     opened.tab.close()
 
 
+def test_the_state_says_whether_a_run_still_runs(browser, tmp_path):
+    fake_runs.write(tmp_path, stages=("base", "stage1"))
+    with lock.held(tmp_path):
+        running = Opened(browser, run_page.write(tmp_path))
+    assert "running: stage1, step 60 of 60" in running.text("#status")
+    stopped = Opened(browser, run_page.write(tmp_path))
+    assert "stopped: stage1, step 60 of 60" in stopped.text("#status")
+    assert "the same command goes on" in stopped.text("#status")
+    old = tmp_path / "old.html"
+    old.write_text(
+        re.sub(r'"written_sec":\d+', f'"written_sec":{int(time.time()) - 7200}', stopped.source)
+    )
+    assert "2 h 0 min ago" in Opened(browser, old).text("#status")
+    for page in (running, stopped):
+        page.tab.close()
+
+
 def test_every_section_is_drawn(shown):
     assert "finished" in shown.text("#status")
     assert "Attempt 2 right" in shown.text("#headline") and "60.0%" in shown.text("#headline")
@@ -138,6 +159,158 @@ def test_every_section_is_drawn(shown):
     assert "samples_per_problem" in shown.text("#settings")
     sent = shown.tab.locator("#settings .sent pre").all_text_contents()
     assert sent == ["<|im_start|>user\n7+8=<|im_end|>", "<b>?"]
+
+
+def test_results_stand_by_level_and_as_rates_among_first_attempts(shown, finished):
+    table = shown.tab.locator("table[aria-labelledby=groups-level]")
+    heads = table.locator("thead th").all_inner_texts()
+    assert heads == ["level", "after base", "after stage1", "n"]  # one problem a level is no group
+    rows = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
+    assert [row[0] for row in rows] == ["1", "4", "7", "10", "13"]
+    base = fake_runs.read_json(finished.parents[1] / "evaluations" / "base.json")
+    for level, after_base, _, n in rows:
+        group = base["details"]["by"]["level"][level]
+        first, second = (f"{group[f'accuracy_attempt{a}']:.1%}" for a in (1, 2))
+        assert (after_base, n) == (f"{first} → {second}", "8")
+    table = shown.tab.locator("#evaluations table").first
+    heads = table.locator("thead th").all_inner_texts()
+    last = table.locator("tbody tr").last.locator("td").all_inner_texts()
+    by_head = dict(zip(heads[1:], last, strict=True))
+    assert by_head["of the wrong, fixed"].startswith("66.7%")
+    assert by_head["of the right, broken"].startswith("50.0%")
+
+
+def test_the_kl_is_shown_as_what_it_costs_and_so_are_mixed_groups(shown):
+    figure = shown.tab.locator("#policy-charts figure", has_text="KL as reward cost")
+    figure.locator("svg").focus()
+    shown.tab.keyboard.press("ArrowRight")
+    shown.tab.keyboard.press("ArrowRight")
+    # beta 0.5 times 0.02 nats, and 0.01 times 0.04
+    assert "attempt 1 0.01, mean" in figure.locator(".legend").inner_text()
+    assert "attempt 2 4.0e-4" in figure.locator(".legend").inner_text()
+    figure = shown.tab.locator("#policy-charts figure", has_text="Mixed groups")
+    assert "attempt 2 70.0%" in figure.locator("svg").get_attribute("aria-label")
+
+
+def test_flips_are_green_and_red_and_have_signs(shown):
+    colour = "e => getComputedStyle(e).color.match(/\\d+/g).slice(0, 3).map(Number)"
+    for place in ("#flips > div:nth-child(3)", "#list"):
+        red, green, _ = shown.tab.locator(f"{place} .fixed").first.evaluate(colour)
+        assert green > red + 50
+        red, green, _ = shown.tab.locator(f"{place} .broken").first.evaluate(colour)
+        assert red > green + 50
+    assert "+ 40.0%" in shown.text("#flips > div:nth-child(3) .fixed")
+    assert "− 20.0%" in shown.text("#flips > div:nth-child(3) .broken")
+    assert "+ wrong → right" in shown.text("#list") and "− right → wrong" in shown.text("#list")
+
+
+def test_settings_are_what_differs_with_a_command_to_copy(shown):
+    table = shown.tab.locator("table[aria-labelledby=differences]")
+    rows = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
+    assert ["stages.stage2.bonus", "10", "0"] in rows
+    assert ["seed", "7", "0"] in rows
+    assert not [row for row in rows if row[0] == "model.dtype" and row[1] == row[2]]
+    command = shown.text("#settings .command pre")
+    assert command == "python -m score_jax.main --config=configs/fake.py --workdir='runs/a b'"
+    shown.tab.locator("#settings .command button").click()
+    assert shown.tab.evaluate("getSelection().toString()") == command
+    shown.tab.get_by_text("All settings").click()
+    box = shown.tab.locator("#settings .stages").evaluate("e => [e.scrollWidth, e.clientWidth]")
+    assert box[0] <= box[1]  # no stage is cut off
+    heads = shown.tab.locator("#settings .stages thead th").all_inner_texts()
+    assert heads == ["stages", "base", "stage1", "stage2"]
+
+
+def test_the_newest_checkpoint_and_scaling_have_tables(browser, tmp_path):
+    fake_runs.write(tmp_path)
+    fake_runs.evaluation(tmp_path, "latest", fake_runs.made_up("stage2", 5))
+    jsonfiles.write(tmp_path / "scaling" / "stage2.json", fake_runs.SCALING)
+    opened = Opened(browser, run_page.write(tmp_path))
+    assert "The newest checkpoint, by --mode=evaluate" in opened.text("#evaluations")
+    assert opened.tab.locator("table[aria-labelledby=evaluations-latest] tbody tr").count() == 1
+    rows = opened.tab.locator("#scaling tbody tr").all_inner_texts()
+    assert len(rows) == 2 and "+10.0 [+2.0, +18.0]" in rows[0]
+    opened.choose(evaluation="latest")
+    assert opened.count() == "5 of 5"
+    assert opened.complaints == []
+    opened.tab.close()
+
+
+def test_training_samples_stand_beside_evaluations_with_their_groups(browser, tmp_path):
+    fake_runs.write(tmp_path)
+    rows = [
+        *fake_runs.samples("stage1", 1, 3, 6),
+        *fake_runs.samples("stage1", 50, 9),
+        *fake_runs.samples("stage2", 1, 5),
+    ]
+    jsonfiles.write_lines(tmp_path / "samples.jsonl", rows)
+    opened = Opened(browser, run_page.write(tmp_path))
+    group = opened.tab.locator("[name=evaluation] optgroup")
+    assert group.get_attribute("label") == "Training samples"
+    assert group.locator("option").all_inner_texts() == [
+        "stage1, step 1", "stage1, step 50", "stage2, step 1",
+    ]  # fmt: skip
+    assert opened.tab.locator("[name=evaluation]").input_value() == "stage2"
+    opened.choose(evaluation="stage1, step 1")
+    assert opened.count() == "8 of 8"
+    opened.choose(outcome="wrong-right")
+    assert opened.count() == "2 of 8"
+    assert "sample 4 of 4" in opened.text("#detail .facts")
+    second = opened.text(".attempt2 .verdict")
+    assert "reward 1, advantage +7.5, equal" in second
+    others = opened.tab.locator(".history button").all_inner_texts()
+    assert len(others) == 4 and "sample 1 wrong → wrong, advantages +0, −2.5" in others[0]
+    opened.choose(outcome="")
+    opened.tab.locator(".history button").nth(1).click()
+    assert opened.text(".attempt1 .verbatim") == "first of 1"
+    assert opened.complaints == []
+    opened.tab.close()
+
+
+def test_a_transcript_has_an_address_of_its_own(browser, finished, tmp_path):
+    opened = Opened(browser, finished)
+    assert "#" not in opened.tab.url
+    opened.tab.keyboard.press("j")
+    assert opened.tab.url.endswith("#t=stage2/fake%2Ftest%2F1")
+    opened.tab.locator(".history button", has_text="base").click()
+    address = opened.tab.url
+    assert address.endswith("#t=base/fake%2Ftest%2F1")
+    opened.tab.goto("about:blank")
+    opened.tab.goto(address)
+    opened.tab.wait_for_selector("html[data-ready]")
+    assert opened.text("#detail h3") == "fake/test/1"
+    assert opened.tab.locator("[name=evaluation]").input_value() == "base"
+    opened.tab.evaluate("location.hash = '#t=stage2/fake%2Ftest%2F3'")
+    opened.tab.wait_for_function("document.querySelector('#detail h3').textContent.endsWith('3')")
+    opened.tab.evaluate("location.hash = '#t=nowhere/x%'")
+    assert opened.text("#detail h3") == "fake/test/3"
+    assert opened.complaints == []
+    opened.tab.close()
+
+
+def test_letters_move_the_list_from_everywhere_and_escape_leads_back(shown):
+    press = shown.tab.keyboard.press
+    shown.tab.locator("#main-charts svg").first.focus()
+    press("j")
+    assert shown.text("#detail h3") == "fake/test/1"
+    assert shown.tab.evaluate("document.activeElement.id") == "list"
+    press("/")
+    shown.tab.keyboard.type("Final")
+    assert shown.count() == "0 of 5"
+    press("Escape")
+    assert shown.tab.evaluate("document.activeElement.id") == "list"
+    assert shown.count() == "0 of 5"  # a search is kept
+    press("Escape")
+    assert shown.count() == "5 of 5"
+    press("k")
+    assert shown.text("#detail h3") == "fake/test/0"
+
+
+def test_it_is_said_how_many_transcripts_have_token_values(shown):
+    note = "Log-probs of tokens are kept for one transcript of this evaluation, not for this one."
+    assert note in shown.text("#detail")
+    shown.choose(evaluation="base")
+    assert "Log-probs" not in shown.text("#detail")
 
 
 def test_further_test_sets_have_tables_of_their_own(browser, tmp_path):
@@ -365,6 +538,51 @@ def test_a_chart_tells_its_values_to_the_arrow_keys(shown, finished):
     assert "stage1 step 2" in legend.inner_text()
 
 
+def test_every_line_of_a_chart_has_a_value_under_the_pointer(shown):
+    figures = shown.tab.locator("#main-charts figure, #policy-charts figure")
+    assert figures.count() >= 9
+    for figure in figures.all():
+        svg, legend = figure.locator("svg"), figure.locator(".legend")
+        assert legend.locator("b").count() == 0
+        svg.scroll_into_view_if_needed()
+        box = svg.bounding_box()
+        shown.tab.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 60)
+        lines = set(
+            svg.locator(".curve").evaluate_all("all => all.map(e => e.getAttribute('class'))")
+        )
+        drawn = {line for line in lines if "raw" not in line}
+        marks = set(svg.locator(".join").evaluate_all("all => all.map(e => e.classList[1])"))
+        assert legend.locator("b").count() == len(drawn) + len(marks), legend.inner_text()
+        assert "stage1 step" in legend.locator(".at").inner_text()
+
+
+def test_a_noisy_line_is_drawn_smoothed_over_its_raw_values(browser, tmp_path):
+    fake_runs.write(tmp_path)
+    rows = fake_runs.steps_of(tuple(fake_runs.STAGES))
+    for row in rows:
+        if row["stage"] != "base":
+            row["kl/attempt1"] = float(row["step"] % 2)
+    jsonfiles.write_lines(tmp_path / "metrics.jsonl", rows)
+    opened = Opened(browser, run_page.write(tmp_path))
+    figure = opened.tab.locator("#policy-charts figure", has_text="KL to the base model")
+    raw, mean = (
+        [
+            [float(pair.split(",")[1]) for pair in line.split()]
+            for line in figure.locator(selector).evaluate_all(
+                "all => all.map(e => e.getAttribute('points'))"
+            )
+        ]
+        for selector in (".raw.attempt1", ".curve.attempt1:not(.raw)")
+    )
+    spread = max(raw[0]) - min(raw[0])
+    assert spread > 50 and max(mean[0][5:]) - min(mean[0][5:]) < spread / 3
+    figure.locator("svg").focus()
+    for _ in range(12):
+        opened.tab.keyboard.press("ArrowRight")
+    assert "attempt 1 0, mean 0.4" in figure.locator(".legend").inner_text()
+    opened.tab.close()
+
+
 @pytest.mark.parametrize("width", [320, 375, 700, 1000])
 def test_a_narrow_window_needs_no_scrolling_sideways(browser, finished, width):
     opened = Opened(browser, finished, viewport={"width": width, "height": 800})
@@ -474,7 +692,8 @@ def test_runs_of_one_attempt_and_runs_just_begun_are_shown(browser, tmp_path):
     assert opened.count() == "1 of 3"
     opened.tab.close()
     fake_runs.write(tmp_path / "new", stages=())
-    begun = Opened(browser, run_page.write(tmp_path / "new"))
+    with lock.held(tmp_path / "new"):
+        begun = Opened(browser, run_page.write(tmp_path / "new"))
     assert "starting" in begun.text("#status")
     assert "No evaluation yet." in begun.text("#headline")
     assert opened.complaints == begun.complaints == []

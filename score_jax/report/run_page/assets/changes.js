@@ -23,6 +23,10 @@ function showChanges(data, openTranscripts) {
   );
 }
 
+// What a flip does to the accuracy; a colour alone would not say it to everyone.
+const SIGNS = { "wrong-right": "+ ", "right-wrong": "− ", "right-right": "", "wrong-wrong": "" };
+const flipClass = (outcome) => ({ "wrong-right": "fixed", "right-wrong": "broken" })[outcome] ?? "";
+
 function flipTable(e, openTranscripts) {
   const kept = e.accuracy_attempt1 - e.correct_to_incorrect;
   const shares = {
@@ -31,7 +35,7 @@ function flipTable(e, openTranscripts) {
     "wrong-right": e.incorrect_to_correct,
     "wrong-wrong": 1 - kept - e.correct_to_incorrect - e.incorrect_to_correct,
   };
-  const cell = (outcome, className) =>
+  const cell = (outcome) =>
     make(
       "td",
       {},
@@ -39,11 +43,11 @@ function flipTable(e, openTranscripts) {
         "button",
         {
           type: "button",
-          className,
+          className: flipClass(outcome),
           onclick: () => openTranscripts(e.name, outcome),
           "aria-label": `${outcome.replace("-", " then ")}: ${percent(shares[outcome])}. Show transcripts.`,
         },
-        make("b", { textContent: percent(Math.max(0, shares[outcome])) }),
+        make("b", { textContent: SIGNS[outcome] + percent(Math.max(0, shares[outcome])) }),
         make("small", { textContent: count(Math.round(shares[outcome] * e.n)) }),
       ),
     );
@@ -55,8 +59,8 @@ function flipTable(e, openTranscripts) {
     make(
       "tbody",
       {},
-      make("tr", {}, head("first wrong", "row"), cell("wrong-wrong", ""), cell("wrong-right", "fixed")),
-      make("tr", {}, head("first right", "row"), cell("right-wrong", "broken"), cell("right-right", "")),
+      make("tr", {}, head("first wrong", "row"), cell("wrong-wrong"), cell("wrong-right")),
+      make("tr", {}, head("first right", "row"), cell("right-wrong"), cell("right-right")),
     ),
   );
 }

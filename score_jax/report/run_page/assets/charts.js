@@ -4,11 +4,14 @@
 //
 // spec: {title, unit, format, zero, min, max, height,
 //        stages: [{name, from, to}],              the x axis: steps since the run began
-//        lines:  [{label, kind, faint, points: [[x, y or null], …]}],
+//        lines:  [{label, kind, faint, exact, points: [[x, y or null], …]}],
 //        marks:  [{label, kind, points: [{x, y, low, high}, …]}]}
-// kind is the colour: attempt1, attempt2, attempt3, neutral.
+// kind is the colour: attempt1, attempt2, attempt3, neutral. A line is drawn pale as it is and strong
+// as its running mean, unless it is exact.
 
 const MARGIN = { left: 46, right: 10, top: 20, bottom: 22 };
+const MEAN_OVER = 1 / 12; // of a stage's points: the width of the running mean
+const SMOOTHED_FROM = 24; // points; shorter curves are drawn as they are
 
 /** A figure that is drawn again when its width changes. */
 function lineChart(spec) {
@@ -26,12 +29,15 @@ function lineChart(spec) {
   );
   const svg = makeSvg("svg", { role: "img", tabindex: "0", "aria-label": summary(spec) });
   figure.append(svg);
+  spec.lines = spec.lines.map((line) => ({ ...line, parts: unbroken(line.points).map((part) => smoothed(part, line.exact)) }));
   const stops = stopsOf(spec);
   let scale = null;
   let at = null; // index into stops
   const show = (index) => {
     at = index;
     fillLegend(legend, spec, at === null ? null : stops[at]);
+    // The legend keeps the height of its values, so that what is below it stands still.
+    if (at !== null) legend.style.minHeight = `${legend.offsetHeight}px`;
     svg.querySelector(".cross")?.remove();
     if (at === null) return;
     const x = scale.x(stops[at]);
@@ -43,10 +49,12 @@ function lineChart(spec) {
     svg.setAttribute("viewBox", `0 0 ${scale.width} ${scale.height}`);
     show(at);
   };
-  svg.addEventListener("pointermove", (event) => {
+  const follow = (event) => {
     const box = svg.getBoundingClientRect();
-    show(nearest(stops, scale.value(((event.clientX - box.left) / box.width) * scale.width)));
-  });
+    if (stops.length) show(nearest(stops, scale.value(((event.clientX - box.left) / box.width) * scale.width)));
+  };
+  svg.addEventListener("pointermove", follow);
+  svg.addEventListener("pointerdown", follow);
   svg.addEventListener("pointerleave", () => show(null));
   svg.addEventListener("blur", () => show(null));
   svg.addEventListener("keydown", (event) => {
@@ -94,30 +102,53 @@ function summary(spec) {
 /** The names of the series, and their values at a stop if there is one. */
 function fillLegend(legend, spec, stop) {
   const format = spec.format ?? short;
-  const item = (series, value) =>
+  const item = (series, value, note = "") =>
     make(
       "span",
       {},
-      make("span", { className: `swatch ${series.kind}` }),
+      make("span", { className: `swatch ${series.kind}${series.faint ? " faint" : ""}` }),
       series.label,
-      ...(value === null ? [] : [" ", make("b", { textContent: value })]),
+      ...(value === null ? [] : [" ", make("b", { textContent: value }), note]),
     );
+  const stage = stop === null ? null : stageAt(spec, stop);
   const items = [];
   for (const mark of spec.marks) {
-    const point = mark.points.find((p) => p.x === stop);
+    // Between evaluations the latest one counts, with its step.
+    const point = stop === null ? null : mark.points.findLast((p) => p.x <= stop);
     const range = point && point.low !== undefined ? ` [${format(point.low)}, ${format(point.high)}]` : "";
-    items.push(item(mark, point ? `${format(point.y)}${range}` : null));
+    items.push(item(mark, point ? `${format(point.y)}${range}` : null, point && point.x !== stop ? ` after ${placeOf(spec, point.x)}` : ""));
   }
   for (const line of spec.lines) {
-    const point = stop === null ? null : line.points.find(([x]) => x === stop);
-    if (line.label) items.push(item(line, point && point[1] !== null ? format(point[1]) : null));
+    const point = stop === null ? null : valueAt(line, stop, stage);
+    const mean = point && point[2] !== point[1] ? `, mean ${format(point[2])}` : "";
+    if (line.label || point) items.push(item(line, point ? `${format(point[1])}${mean}` : null));
   }
-  if (stop !== null) {
-    const stage = spec.stages.find((s) => stop > s.from && stop <= s.to) ?? spec.stages[0];
-    const where = stage ? `${stage.name} step ${count(stop - stage.before)}` : `step ${stop}`;
-    items.push(make("span", { className: "at", textContent: where }));
-  }
+  if (stop !== null) items.push(make("span", { className: "at", textContent: placeOf(spec, stop) }));
   legend.replaceChildren(...items);
+}
+
+const stageAt = (spec, x) => spec.stages.find((s) => x > s.from && x <= s.to) ?? spec.stages[0];
+
+function placeOf(spec, x) {
+  const stage = stageAt(spec, x);
+  return stage ? `${stage.name} step ${count(x - stage.before)}` : `step ${x}`;
+}
+
+/** [x, y, mean] of a line at a stop, or at its last point before it in the same stage. */
+function valueAt(line, stop, stage) {
+  const points = line.parts.flat();
+  const point = points.findLast(([x]) => x <= stop);
+  return point && point[0] > (stage?.from ?? 0) ? point : null;
+}
+
+/** [[x, y, mean of the points up to there], …]; the first means are of fewer points. */
+function smoothed(part, exact) {
+  const width = exact || part.length < SMOOTHED_FROM ? 1 : Math.ceil(part.length * MEAN_OVER);
+  let sum = 0;
+  return part.map(([x, y], i) => {
+    sum += y - (i >= width ? part[i - width][1] : 0);
+    return [x, y, width === 1 ? y : sum / Math.min(width, i + 1)];
+  });
 }
 
 function scaleOf(spec, width, height) {
@@ -187,9 +218,10 @@ function drawing(spec, scale) {
   }
   for (const line of spec.lines) {
     const kind = `curve ${line.kind}${line.faint ? " faint" : ""}`;
-    for (const part of unbroken(line.points)) {
-      const path = part.map(([x, y]) => `${scale.x(x).toFixed(1)},${scale.y(y).toFixed(1)}`);
-      shapes.push(makeSvg("polyline", { class: kind, points: path.join(" ") }));
+    for (const part of line.parts) {
+      const path = (i) => part.map((p) => `${scale.x(p[0]).toFixed(1)},${scale.y(p[i]).toFixed(1)}`).join(" ");
+      if (part.some(([, y, mean]) => y !== mean)) shapes.push(makeSvg("polyline", { class: `${kind} raw`, points: path(1) }));
+      shapes.push(makeSvg("polyline", { class: kind, points: path(2) }));
       if (part.length === 1) shapes.push(dot(scale, line.kind, part[0][0], part[0][1], 1.5));
     }
   }

@@ -18,7 +18,7 @@ const curveOf = (stages, key) =>
 function perAttempt(stages, stem, faint = false) {
   const keys = Object.assign({}, ...stages.map((s) => s.metrics));
   return attemptsOf(keys, `${stem}/attempt`).map((a) => ({
-    label: faint ? "" : `attempt ${a}`,
+    label: `attempt ${a}${faint ? ", training" : ""}`,
     kind: kindOf(a),
     faint,
     points: curveOf(stages, `${stem}/attempt${a}`),
@@ -57,7 +57,7 @@ function showCurves(data) {
     title: "Δ, attempt 2 − attempt 1",
     unit: "points",
     height: 280, zero: true, format: points, axis: (y) => points(y).replace(/^.0\.0$/, "0").replace(".0", ""),
-    lines: [{ label: "", kind: "neutral", faint: true, points: difference(sampled) }],
+    lines: [{ label: "training samples", kind: "neutral", faint: true, points: difference(sampled) }],
     marks: [marksOf(evaluations, "delta", "held-out problems", "neutral")],
   });
   const policy = (spec) => chart("policy-charts", spec);
@@ -66,6 +66,11 @@ function showCurves(data) {
     policy({ title: stem.replace("reward/", "Reward: ").replace("reward", "Reward"), unit, lines: perAttempt(sampled, stem) });
   }
   policy({ title: "KL to the base model", unit: "nats per attempt", zero: true, lines: perAttempt(sampled, "kl") });
+  policy({ title: "KL as reward cost", unit: "β · KL: what an attempt's reward loses", zero: true, lines: klCost(sampled) });
+  policy({
+    title: "Mixed groups", unit: "share of problems whose samples earn different rewards: without them nothing is learned",
+    min: 0, max: 1, format: percent, axis: (y) => `${Math.round(100 * y)}%`, lines: perAttempt(sampled, "mixed"),
+  });
   policy({
     title: "Changed", unit: "share of second attempts that differ from the first",
     min: 0, max: 1, format: percent, axis: (y) => `${Math.round(100 * y)}%`,
@@ -79,7 +84,7 @@ function showCurves(data) {
   const optimisation = (title, unit, key, from = begun) =>
     chart("optimisation-charts", {
       title, unit, stages: from === begun ? everything : stages,
-      lines: [{ label: "", kind: "neutral", points: curveOf(from, key) }],
+      lines: [{ label: "", kind: "neutral", exact: key === "learning_rate", points: curveOf(from, key) }],
     });
   optimisation("Loss", "as each stage defines it", "loss");
   optimisation("Gradient norm", "before clipping", "grad_norm");
@@ -88,7 +93,7 @@ function showCurves(data) {
   const coarse = Math.max(1, ...begun.map((s) => s.per_point));
   byId("curves-note").textContent =
     (coarse > 1 ? `Each point of a curve is the mean of up to ${coarse} steps. ` : "") +
-    "To read values, move the pointer over a chart, or select it and use the arrow keys.";
+    "A strong line is the running mean of the pale one. To read values, move the pointer over a chart, or select it and use the arrow keys.";
   byId("optimisation").hidden = !begun.length;
 }
 
@@ -102,6 +107,21 @@ function rewardsOf(stages) {
       return s.metrics[key].some((y, i) => y !== null && Math.abs(y - solved[i]) > 1e-4);
     });
   return [...(stages.some(differs) ? ["reward"] : []), ...new Set(terms.filter(Boolean))];
+}
+
+/** β · KL of each attempt: β is the stage's coefficient, or the one that adapts to its target. */
+function klCost(stages) {
+  return perAttempt(stages, "kl").map((line, i) => {
+    const points = stages.flatMap((stage) => {
+      const beta = (at) => (i === 0 ? stage.metrics.kl_coefficient?.[at] : null) ?? stage[i < (stage.early_attempts ?? 1) ? "kl_attempt1" : "kl_attempt2"];
+      const kl = stage.metrics[`kl/attempt${i + 1}`] ?? [];
+      return [
+        ...stage.step.map((step, at) => [stage.before + step, isNumber(kl[at]) && isNumber(beta(at)) ? beta(at) * kl[at] : null]),
+        [stage.before + stage.steps, null],
+      ];
+    });
+    return { ...line, points };
+  });
 }
 
 function difference(stages) {

@@ -17,24 +17,30 @@ function showOverview(data, openTranscripts) {
   showAlarms(data);
   showEvaluations(data);
   showReasons(data);
+  showGroups(data);
+  showScaling(data);
   showCurves(data);
   showChanges(data, openTranscripts);
   showSpeed(data);
-  showSettings(data.config);
+  showSettings(data);
 }
 
 function showStatus(data) {
   byId("name").textContent = data.name;
   const { settings, device } = data.config;
   const now = currentStage(data);
-  const state = data.finished ? "finished" : now ? `running: ${now}` : "starting";
+  const word = data.alive ? "running" : "stopped";
+  const idle = data.alive ? "starting" : data.evaluations.length ? "not trained" : "stopped before its first step";
+  const state = data.finished ? "finished" : now ? `${word}: ${now}` : idle;
+  const age = Date.now() / 1000 - data.written_sec;
   const facts = [
     settings.model.source,
     settings.problems.name,
     settings.recipe.join(" → "),
     device,
     isNumber(data.wall_sec) ? duration(data.wall_sec) : null,
-    `page written ${data.written}`,
+    `page written ${data.written}${age > 3600 ? `, ${duration(age)} ago` : ""}`,
+    !data.finished && !data.alive && now ? "the same command goes on" : null,
   ];
   byId("status").append(
     make("span", { className: "badge", textContent: state }),
@@ -114,7 +120,8 @@ function showAlarms(data) {
 
 function showEvaluations(data) {
   if (!data.evaluations.length) return;
-  const all = Object.assign({}, ...data.evaluations);
+  const shown = data.evaluations.map(withRates);
+  const all = Object.assign({}, ...shown);
   const attempts = attemptsOf(all, "accuracy_attempt");
   const columns = [
     ...attempts.map((a) => [`accuracy_attempt${a}`, `attempt ${a}`, percent]),
@@ -125,6 +132,8 @@ function showEvaluations(data) {
     ["format_repaired", "format repaired", percent],
     ["answer_repaired", "answer repaired", percent],
     ["correct_to_incorrect", "right → wrong", percent],
+    ["fix_rate", "of the wrong, fixed", percent],
+    ["break_rate", "of the right, broken", percent],
     ["changed", "changed", percent],
     // Otherwise in the table of reasons.
     ...attempts.filter(() => !all.reasons).map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
@@ -160,7 +169,7 @@ function showEvaluations(data) {
       ),
       make("tbody", {}, ...evaluations.map(row)),
     );
-  const ends = data.evaluations.filter((e) => !e.within);
+  const ends = shown.filter((e) => !e.within);
   const host = byId("evaluations");
   const scroll = (evaluations, label = "evaluations-note") =>
     make("div", { className: "scroll" }, table(evaluations, label));
@@ -171,16 +180,33 @@ function showEvaluations(data) {
       textContent: "Greedy decoding of held-out problems: shares of all n with 95% intervals. Δ is in points; p is from McNemar's test." +
         (all.format_repaired === undefined ? "" : " Wrong → right is format repaired (attempt 1 had no readable answer or was truncated) + answer repaired (it was another answer)."),
     }),
-    scroll(ends.length ? ends : data.evaluations),
+    scroll(ends.length ? ends : shown),
   );
   if (ends.length && ends.length < data.evaluations.length) {
     const summary = make("summary", { textContent: `All ${data.evaluations.length} evaluations` });
     const details = make("details", {}, summary);
-    details.addEventListener("toggle", () => details.childElementCount < 2 && details.append(scroll(data.evaluations)));
+    details.addEventListener("toggle", () => details.childElementCount < 2 && details.append(scroll(shown)));
     host.append(details);
   }
   for (const [test, evaluations] of Object.entries(data.further_tests)) {
     const id = `evaluations-${test}`;
-    host.append(make("h3", { id, textContent: `On ${test}` }), scroll(evaluations, id));
+    host.append(make("h3", { id, textContent: `On ${test}` }), scroll(evaluations.map(withRates), id));
   }
+  for (const [test, evaluation] of Object.entries(data.latest)) {
+    const id = `evaluations-latest${test && `-${test}`}`;
+    const textContent = `The newest checkpoint, by --mode=evaluate${test && `, on ${test}`}`;
+    host.append(make("h3", { id, textContent }), scroll([withRates(evaluation)], id));
+  }
+}
+
+/** With the rates among first attempts of one outcome, which stand in the evaluation's details. */
+function withRates(evaluation) {
+  const shown = { ...evaluation, interval: { ...evaluation.interval } };
+  for (const name of ["fix_rate", "break_rate"]) {
+    const rate = evaluation.details?.[name];
+    if (!rate?.n) continue;
+    shown[name] = rate.share;
+    shown.interval[name] = rate.interval;
+  }
+  return shown;
 }

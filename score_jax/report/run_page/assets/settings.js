@@ -1,7 +1,7 @@
 "use strict";
 // The settings of the run, with the stages side by side, and the texts that the model gets.
 
-function showSettings(config) {
+function showSettings({ config, differences }) {
   const { settings } = config;
   const stages = settings.recipe.map((name) => [name, settings.stages[name]]);
   const names = [...new Set(stages.flatMap(([, stage]) => Object.keys(stage)))];
@@ -23,16 +23,36 @@ function showSettings(config) {
   const loose = Object.entries(settings).filter(([, value]) => !isGroup(value));
   const run = [...loose, ["device", config.device], ["git revision", config.git_revision]];
   byId("settings-body").append(
+    ...commandOf(config),
     ...sentTexts(config.sent),
-    make("div", { className: "stages" }, table),
+    make("h3", { id: "differences", textContent: "What differs from the defaults" }),
+    make("div", { className: "wide" }, plainTable(["setting", "value", "default"], differences.map((row) => row.map(plain)), "differences")),
     make(
-      "div",
-      { className: "settings-grid" },
-      ...groups.map(([name, value]) => group(name, Object.entries(value))),
-      group("run", run),
-      group("versions", Object.entries(config.versions ?? {})),
+      "details",
+      {},
+      make("summary", { textContent: "All settings" }),
+      make("div", { className: "stages" }, table),
+      make(
+        "div",
+        { className: "settings-grid" },
+        ...groups.map(([name, value]) => group(name, Object.entries(value))),
+        group("run", run),
+        group("versions", Object.entries(config.versions ?? {})),
+      ),
     ),
   );
+}
+
+/** The command of the run, to copy. */
+function commandOf({ command }) {
+  if (!command) return [];
+  const text = make("pre", { className: "verbatim", textContent: command });
+  const button = make("button", { type: "button", className: "plain-button", textContent: "Copy" });
+  button.addEventListener("click", () => {
+    getSelection().selectAllChildren(text); // stays, for where the page may not use the clipboard
+    button.textContent = document.execCommand("copy") ? "Copied" : "Press ctrl-C";
+  });
+  return [make("div", { className: "command" }, make("h3", { textContent: "Command" }), text, button)];
 }
 
 /** The first test problem's prompt and the instruction as the model gets them. */

@@ -57,6 +57,13 @@ function shaded({ text, shading }, name, characters) {
   }
 }
 
+/** Says how many of an evaluation's transcripts have token values, for a row that has none. */
+function shadeNote(rows) {
+  const having = rows.filter((row) => row.attempts.every((a) => a.shading)).length;
+  const textContent = `Log-probs of tokens are kept for ${having === 1 ? "one transcript" : `${count(having)} transcripts`} of this evaluation, not for this one.`;
+  return having ? make("p", { className: "note", textContent }) : "";
+}
+
 /** The control to choose a shade, and the meaning of its colours. */
 function shadeChoice(names, chosen, choose) {
   const options = names.map((value) => make("option", { value, textContent: SHADES[value].label }));

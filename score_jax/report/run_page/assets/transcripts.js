@@ -1,31 +1,21 @@
 "use strict";
-// The transcripts: filters over all rows of an evaluation, a list that draws only the rows in view,
-// and the selected transcript with its attempts side by side.
-
-const OPTION_HEIGHT = 52; // pixels; .option in page.css has the same in rem
-const BEYOND = 6; // options drawn above and below the view
-const SHOWN_CHARACTERS = 20000; // of an attempt, until "Show all" is clicked
-const MOST_CHOICES = 40; // a tag with more values gets no filter; search finds them
-
-const OUTCOMES = {
-  "wrong-right": "wrong → right",
-  "right-wrong": "right → wrong",
-  "right-right": "right → right",
-  "wrong-wrong": "wrong → wrong",
-};
+// The transcripts: filters over all rows of an evaluation (filters.js), a list that draws only the
+// rows in view (list.js), and the selected transcript with its attempts side by side (detail.js).
 
 /** Rows as objects; `outcome` is that of attempts 1 and 2, or of the only attempt. */
 function readTranscripts({ problems, evaluations }) {
-  return evaluations.map(({ name, n, rows }) => ({
+  return evaluations.map(({ name, n, rows, samples }) => ({
     name,
     n,
-    rows: rows.map(([index, edit, ...attempts]) => {
+    samples, // of training: the number of each row within its group
+    rows: rows.map(([index, edit, ...attempts], i) => {
       const [id, problem, gold, tags] = problems[index];
-      const read = attempts.map(([text, reward, reason, tokens, truncated, right, lenient, shading]) => ({
-        text, right, missed: lenient && !right, reward, reason, tokens, truncated, shading,
+      const read = attempts.map(([text, reward, reason, tokens, truncated, right, lenient, shading, advantage]) => ({
+        text, right, missed: lenient && !right, reward, reason, tokens, truncated, shading, advantage,
       }));
       return {
         index, id, problem, gold, tags, edit,
+        sample: samples?.[i],
         attempts: read,
         outcome: read.slice(0, 2).map((a) => (a.right ? "right" : "wrong")).join("-"),
         changed: read.length > 1 && read[0].text.trim() !== read[1].text.trim(),
@@ -33,14 +23,6 @@ function readTranscripts({ problems, evaluations }) {
       };
     }),
   }));
-}
-
-/** The text that search looks in, in lower case; made at the first search. */
-function searchText(row) {
-  row.searchText ??= [row.id, row.problem, row.gold, ...row.attempts.map((a) => a.text)]
-    .join("\n")
-    .toLowerCase();
-  return row.searchText;
 }
 
 /** Builds the section. Returns open(evaluation name, outcome), which other sections call. */
@@ -54,6 +36,7 @@ function showTranscripts(data) {
   }
   const ends = new Set(data.evaluations.filter((e) => !e.within).map((e) => e.name));
   const find = (name) => evaluations.find((e) => e.name === name);
+  const address = transcriptAddress();
   const list = virtualList(byId("list"), (row) => showDetail(row));
   const filters = makeFilters(evaluations, ends, () => refresh());
   let shade = "diff";
@@ -69,43 +52,77 @@ function showTranscripts(data) {
   }
 
   function showDetail(row) {
-    const others = evaluations
-      .filter((e) => ends.has(e.name) || e.name === filters.evaluation())
-      .map((e) => ({ name: e.name, row: e.rows.find((r) => r.index === row?.index) }))
+    if (row) address.show(filters.evaluation(), row);
+    const now = find(filters.evaluation());
+    const others = now.samples ? groupOf(now, row) : evaluations
+      .filter((e) => !e.samples && (ends.has(e.name) || e === now))
+      .map((e) => ({ name: e.name, row: e.rows.find((r) => r.index === row?.index), on: e === now }))
       .filter((other) => other.row);
-    const go = (name) => {
-      filters.set({ evaluation: name });
+    const go = (other) => {
+      if (!now.samples) filters.set({ evaluation: other.name });
       refresh();
-      list.choose((r) => r.index === row.index);
+      list.choose((r) => r.index === row.index && r.sample === other.row.sample);
     };
-    const now = filters.evaluation();
-    byId("detail").replaceChildren(...(row ? detail(row, others, now, go, shading(row)) : []));
+    byId("detail").replaceChildren(...(row ? detail(row, others, go, shading(row, now)) : []));
     byId("detail").scrollTop = 0;
   }
 
+  /** The samples of the row's problem in this step: an advantage compares them with each other. */
+  function groupOf(evaluation, row) {
+    return evaluation.rows
+      .filter((r) => r.index === row?.index)
+      .map((r) => ({ name: `sample ${r.sample + 1}`, row: r, on: r === row }));
+  }
+
+  /** Shows the transcript that the address names. Returns whether it is on the page. */
+  function open({ evaluation, id, sample }) {
+    const row = find(evaluation)?.rows.find((r) => r.id === id && r.sample === sample);
+    if (!row) return false;
+    filters.clear();
+    filters.set({ evaluation });
+    refresh();
+    list.choose((r) => r === row);
+    byId("transcripts").scrollIntoView();
+    return true;
+  }
+
   /** How the row's attempts are marked: as last chosen, if the row has the values for it. */
-  function shading(row) {
+  function shading(row, evaluation) {
     const names = shadesOf(row);
+    if (names.length === 1) return { name: names[0], choice: shadeNote(evaluation.rows) };
     const name = names.includes(shade) ? shade : names[0];
     const choose = (chosen) => {
       shade = chosen;
       showDetail(row);
       byId("detail").querySelector("[name=shade]").focus();
     };
-    return { name, choice: names.length > 1 ? shadeChoice(names, name, choose) : "" };
+    return { name, choice: shadeChoice(names, name, choose) };
   }
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("input, select, textarea")) return;
-    if (event.key === "/") {
+    const typing = event.target.matches("input, select, textarea");
+    if (event.key === "Escape") {
+      if (!typing && event.target === byId("list")) {
+        filters.clear();
+        refresh();
+      }
+      byId("list").focus({ preventScroll: typing });
+    } else if (typing) {
+      return;
+    } else if (event.key === "/") {
       event.preventDefault();
       filters.search.focus();
     } else if (event.key === "j" || event.key === "k") {
-      if (byId("transcripts").contains(event.target)) list.move(event.key === "j" ? 1 : -1);
+      list.move(event.key === "j" ? 1 : -1);
+      if (!byId("transcripts").contains(event.target)) {
+        byId("transcripts").scrollIntoView();
+        byId("list").focus({ preventScroll: true });
+      }
     }
   });
   refresh();
+  address.follow(open);
   return (name, outcome) => {
     filters.clear();
     filters.set({ evaluation: name, outcome });
@@ -115,259 +132,32 @@ function showTranscripts(data) {
   };
 }
 
-// Filters
-
-function makeFilters(evaluations, ends, changed) {
-  const rows = evaluations.flatMap((e) => e.rows);
-  const pairs = rows.some((row) => row.attempts.length > 1);
-  const form = byId("filters");
-  const fields = {};
-
-  const field = (name, label, control) => {
-    fields[name] = control;
-    form.append(make("label", {}, label, control));
-    return control;
-  };
-  const select = (name, label, choices) => {
-    const options = choices.map(([value, text]) => make("option", { value, textContent: text }));
-    return field(name, label, make("select", { name }, ...options));
-  };
-  const any = ["", "any"];
-  const named = (names) => [any, ...names.map((name) => [name, name])];
-
-  select("evaluation", "Evaluation", evaluations.map((e) => [e.name, ends.has(e.name) ? e.name : `  ${e.name}`]));
-  fields.evaluation.value = [...evaluations].reverse().find((e) => ends.has(e.name))?.name ?? evaluations[evaluations.length - 1].name;
-  const outcomes = pairs ? Object.entries(OUTCOMES) : [["right", "right"], ["wrong", "wrong"]];
-  select("outcome", "Outcome", [any, ...outcomes]);
-  if (pairs) select("second", "Second attempt", [any, ["changed", "changed"], ["same", "same as first"]]);
-  const tags = tagChoices(rows);
-  for (const [tag, values] of tags) select(`tag:${tag}`, tag, named(values));
-  const reasons = [...new Set(rows.flatMap((row) => row.attempts.map((a) => a.reason)))].sort();
-  if (reasons.length > 1) select("reason", "Reason", named(reasons));
-  if (rows.some((row) => row.attempts.some((a) => a.missed))) {
-    select("missed", "Gold in a wrong answer", [any, ["found", "found leniently"]]);
-  }
-  const bound = (name) => {
-    fields[name] = make("input", { type: "number", min: 0, name, "aria-label": `tokens, ${name}` });
-    return fields[name];
-  };
-  const length = make("div", { className: "pair" }, bound("least"), "to", bound("most"));
-  form.append(make("label", {}, "Tokens of the longest attempt", length));
-  const orders = [["", "as evaluated"], ["longest", "longest first"]];
-  if (rows.some((row) => isNumber(row.edit))) orders.push(["edited", "most edited first"]);
-  select("order", "Order", orders);
-  field("search", "Search problems and answers", make("input", { type: "search", name: "search" }));
-  fields.search.parentElement.className = "search";
-  const clear = () => {
-    for (const [name, control] of Object.entries(fields)) if (name !== "evaluation") control.value = "";
-  };
-  form.append(
-    make("button", {
-      type: "button", className: "plain-button", textContent: "Clear",
-      onclick: () => { clear(); changed(); },
-    }),
-  );
-  form.addEventListener("input", changed);
-  form.addEventListener("submit", (event) => event.preventDefault());
-
-  /** The test that a row must pass; made once per change of the filters. */
-  function accepts() {
-    const value = (name) => fields[name]?.value ?? "";
-    const tests = [];
-    if (value("outcome")) tests.push((row) => row.outcome === value("outcome"));
-    if (value("second")) tests.push((row) => row.changed === (value("second") === "changed"));
-    if (value("reason")) tests.push((row) => row.attempts.some((a) => a.reason === value("reason")));
-    if (value("missed")) tests.push((row) => row.attempts.some((a) => a.missed));
-    if (value("least")) tests.push((row) => row.tokens >= Number(value("least")));
-    if (value("most")) tests.push((row) => row.tokens <= Number(value("most")));
-    for (const [tag] of tags) {
-      const wanted = value(`tag:${tag}`);
-      if (wanted) tests.push((row) => row.tags[tag] === wanted);
-    }
-    const wanted = value("search").toLowerCase();
-    if (wanted) tests.push((row) => searchText(row).includes(wanted));
-    return (row) => tests.every((test) => test(row));
-  }
-
-  function sort(kept) {
-    if (fields.order.value === "longest") return kept.sort((a, b) => b.tokens - a.tokens);
-    if (fields.order.value === "edited") return kept.sort((a, b) => b.edit - a.edit);
-    return kept;
-  }
-
-  return {
-    accepts,
-    sort,
-    clear,
-    search: fields.search,
-    evaluation: () => fields.evaluation.value,
-    set: (values) => {
-      for (const [name, value] of Object.entries(values)) fields[name].value = value;
-    },
-  };
-}
-
-/** [tag, its values] for the tags with few values, numbers in numeric order. */
-function tagChoices(rows) {
-  const values = new Map();
-  for (const row of rows) {
-    for (const [tag, value] of Object.entries(row.tags)) {
-      if (!values.has(tag)) values.set(tag, new Set());
-      values.get(tag).add(value);
-    }
-  }
-  return [...values]
-    .filter(([, found]) => found.size > 1 && found.size <= MOST_CHOICES)
-    .map(([tag, found]) => [tag, [...found].sort((a, b) => a.localeCompare(b, "en", { numeric: true }))]);
-}
-
-// The list
-
-/** A list box in which one option is selected; only options near the view are in the document. */
-function virtualList(host, selected) {
-  const spacer = make("div", { className: "spacer", role: "presentation" });
-  host.append(spacer);
-  let rows = [];
-  let current = 0;
-
-  function draw() {
-    const first = Math.max(0, Math.floor(host.scrollTop / OPTION_HEIGHT) - BEYOND);
-    const view = Math.ceil((host.clientHeight || 600) / OPTION_HEIGHT);
-    const last = Math.min(rows.length, first + view + 2 * BEYOND);
-    spacer.replaceChildren(
-      ...(rows.length ? [] : [make("p", { className: "empty", textContent: "No transcript matches." })]),
-      ...rows.slice(first, last).map((row, i) => option(row, first + i)),
-    );
-    host.setAttribute("aria-activedescendant", rows.length ? `option-${current}` : "");
-  }
-
-  function option(row, i) {
-    const element = make(
-      "div",
-      {
-        className: "option", id: `option-${i}`, role: "option",
-        "aria-selected": String(i === current), "aria-posinset": i + 1, "aria-setsize": rows.length,
-        onclick: () => select(i),
-      },
-      make(
-        "div",
-        { className: "what" },
-        make("span", {
-          className: /right-wrong|wrong-right/.test(row.outcome) ? "flip-mark" : "",
-          textContent: row.outcome.replace("-", " → "),
-        }),
-        make("span", { textContent: `${count(row.tokens)} tokens` }),
-      ),
-      make("div", { className: "question", textContent: row.problem.slice(0, 200) }),
-    );
-    element.style.top = `${i * OPTION_HEIGHT}px`;
-    return element;
-  }
-
-  function select(i) {
-    current = Math.min(rows.length - 1, Math.max(0, i));
-    const top = current * OPTION_HEIGHT;
-    if (top < host.scrollTop) host.scrollTop = top;
-    else if (top + OPTION_HEIGHT > host.scrollTop + host.clientHeight) {
-      host.scrollTop = top + OPTION_HEIGHT - host.clientHeight;
-    }
-    draw();
-    selected(rows[current]);
-  }
-
-  host.addEventListener("scroll", draw);
-  new ResizeObserver(draw).observe(host);
-  host.addEventListener("keydown", (event) => {
-    const page = Math.max(1, Math.floor(host.clientHeight / OPTION_HEIGHT) - 1);
-    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
-    if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    select(Math.max(0, Math.min(rows.length - 1, current + steps[event.key])));
-  });
-
-  return {
-    fill(kept) {
-      rows = kept;
-      spacer.style.height = `${Math.max(1, rows.length) * OPTION_HEIGHT}px`;
-      host.scrollTop = 0;
-      select(0);
-    },
-    move: (by) => select(current + by),
-    choose(test) {
-      const i = rows.findIndex(test);
-      if (i >= 0) select(i);
-    },
-  };
-}
-
-// The selected transcript
-
-function detail(row, others, now, go, { name, choice }) {
-  const fact = (name, value) => make("span", {}, `${name} `, make("b", { textContent: value }));
-  const facts = [
-    ...Object.entries(row.tags).map(([tag, value]) => fact(tag, value)),
-    fact("right answer", row.gold.length > 300 ? `${row.gold.slice(0, 300)} …` : row.gold),
-    isNumber(row.edit) ? fact("edit ratio", row.edit.toFixed(2)) : null,
-  ];
-  const history = make("div", { className: "history" }, make("span", { className: "note", textContent: "after" }));
-  for (const other of others) {
-    history.append(
-      make(
-        "button",
-        { type: "button", "aria-pressed": String(other.name === now), onclick: () => go(other.name) },
-        make("b", { textContent: other.name }),
-        ` ${other.row.outcome.replace("-", " → ")}`,
-      ),
-    );
-  }
-  return [
-    make("h3", { textContent: row.id }),
-    make("div", { className: "facts" }, ...facts.filter(Boolean)),
-    verbatim(row.problem, (shown) => [shown], "problem"),
-    choice,
-    make("div", { className: "attempts" }, ...row.attempts.map((_, a) => attempt(row.attempts, a, name))),
-    others.length > 1 ? history : "",
-  ];
-}
-
 /**
- * One attempt with its tokens shaded or its words marked. Marked are the words that the attempt
- * before it lacks; in the first attempt, those that the second lacks.
+ * The address of a transcript, #t=EVALUATION/PROBLEM and /SAMPLE for training samples. It follows
+ * what is selected once the reader has chosen something, so that a link to it can be copied.
  */
-function attempt(attempts, a, shade) {
-  const { text, right, missed, reward, reason, tokens, truncated } = attempts[a];
-  const verdict = make(
-    "div",
-    { className: "verdict" },
-    make("b", { textContent: `Attempt ${a + 1}: ${right ? "right" : "wrong"}` }),
-    make("span", {
-      textContent: `reward ${short(reward)}, ${reason}${missed ? " (found leniently)" : ""}, ${count(tokens)} tokens${truncated && reason !== "truncated" ? ", truncated" : ""}`,
-    }),
-  );
-  const marked = (shown, characters) => {
-    if (shade && shade !== "diff") return shaded(attempts[a], shade, characters);
-    if (attempts.length === 1) return [shown];
-    const other = attempts[a === 0 ? 1 : a - 1].text.slice(0, characters);
-    const sides = a === 0 ? wordDiff(shown, other)[0] : wordDiff(other, shown)[1];
-    return sides.map((piece) => (piece.changed ? make("mark", { textContent: piece.text }) : piece.text));
+function transcriptAddress() {
+  const own = location.protocol !== "about:"; // a frame in a notebook has no address
+  let following = false;
+  const read = () => {
+    try {
+      const [evaluation, id, sample] = location.hash.slice("#t=".length).split("/").map(decodeURIComponent);
+      return { evaluation, id, sample: sample === undefined ? undefined : Number(sample) - 1 };
+    } catch {
+      return {}; // cut off while it was copied: as an address of nothing
+    }
   };
-  const body = text || (shade && shade !== "diff") ? verbatim(text, marked) : make("p", { className: "note", textContent: "(empty)" });
-  return make("section", { className: `attempt ${kindOf(a + 1)}` }, verdict, body);
-}
-
-/** Text unchanged, in nodes made by `nodes`; a long one is shortened, with a button to show all. */
-function verbatim(text, nodes, className = "") {
-  const body = make("pre", { className: "verbatim", dir: "auto" });
-  const host = make("div", { className }, body);
-  body.append(...nodes(text.slice(0, SHOWN_CHARACTERS), SHOWN_CHARACTERS));
-  if (text.length > SHOWN_CHARACTERS) {
-    const label = `Show all ${count(text.length)} characters`;
-    const more = make("button", { type: "button", className: "plain-button more", textContent: label });
-    more.addEventListener("click", () => {
-      body.replaceChildren(...nodes(text, text.length));
-      more.remove();
-    });
-    host.append(more);
-  }
-  return host;
+  return {
+    show(evaluation, row) {
+      if (!own || !following) return;
+      const parts = [evaluation, row.id, ...(row.sample === undefined ? [] : [row.sample + 1])];
+      history.replaceState(null, "", `#t=${parts.map(encodeURIComponent).join("/")}`);
+    },
+    follow(open) {
+      const go = () => location.hash.startsWith("#t=") && open(read());
+      if (own) go();
+      addEventListener("hashchange", go);
+      following = true;
+    },
+  };
 }
