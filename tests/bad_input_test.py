@@ -208,7 +208,7 @@ COMMANDS = [
     ([QUICKSTART, "--workdir=W", "extra"], "unexpected arguments: extra"),
     (["--config=configs/quickstat.py", "--workdir=W"], "quickstat.py"),
     (["--config=configs", "--workdir=W"], "configs"),
-    (["--config=README.md", "--workdir=W"], "README.md, line 4 is not Python"),
+    (["--config=README.md", "--workdir=W"], "is not Python"),
     (["--config=configs/quickstart.py:scroe", "--workdir=W"], "known: score"),
     ([QUICKSTART, "--workdir=W", "--config.rollout=5"], "rollout"),
     ([QUICKSTART, "--workdir=W", "--mode=replay"], "--file=FILE is missing"),

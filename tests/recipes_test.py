@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 from unittest import mock
 
 import jax
@@ -85,7 +86,8 @@ def test_every_recipe_runs(recipe, tmp_path):
 
 
 def run_of(settings: Settings, folder) -> Run:
-    return Run.start(settings, folder, None, Watch(say=print))  # type: ignore[arg-type]
+    log = types.SimpleNamespace(say=print)
+    return Run.start(settings, folder, log, Watch(say=print))  # type: ignore[arg-type]
 
 
 def stage_of(run: Run, name: str) -> Stage:
