@@ -102,6 +102,7 @@ def _train(run: Run) -> None:
     recipe = " → ".join(settings.recipe)
     run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
     run.log.say("Ctrl-C saves and stops; the same command resumes.")
+    run.log.doing("training")
     run.log.say(run.model_size())
     run.falling_back(_all_stages)
     compiled = {

@@ -20,6 +20,7 @@ from score_jax.model.files import saved_params
 from score_jax.modes import ask, evaluate, export, scale
 from score_jax.rollout import episode
 from score_jax.run import Run, stages_of
+from score_jax.workdir.runlog import RunLog
 from tests.loop_test import AfterCalls, Crash, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -42,7 +43,8 @@ def test_a_stage_without_steps_leaves_the_params_of_the_stage_before_it(tmp_path
     still = dataclasses.replace(settings.stages["stage1"], steps=0)
     settings = dataclasses.replace(settings, stages={**settings.stages, "stage1": still})
     assert loop.train(settings, str(tmp_path)) == loop.DONE
-    run = Run.start(settings, tmp_path, None, None)  # type: ignore[arg-type]
+    with RunLog(tmp_path, writes=False) as log:
+        run = Run.start(settings, tmp_path, log, None)  # type: ignore[arg-type]
     stage, at_step, params = run.newest_params()
     assert (stage.name, at_step) == ("stage1", 0)
     jax.tree.map(np.testing.assert_array_equal, params, run.params_of("base"))

@@ -13,7 +13,7 @@ A terminal takes control characters as commands, so they are replaced in what a 
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -61,7 +61,8 @@ def ask_latest(settings: Settings, folder: Path, question: str = "") -> None:
         trained = run.trained_so_far(stage, at_step)
         after = f"after {stage.name}, step {at_step}" if trained else "as loaded, not trained here"
         run.log.say(f"{settings.model.source} {after}")
-        at_terminal(run.experiment, run.experiment.decoding_weights(params), question)
+        weights = run.experiment.decoding_weights(params)
+        at_terminal(run.experiment, weights, question, doing=run.log.doing)
 
 
 def answer(experiment: Experiment, params: Params, question: str) -> list[Attempt]:
@@ -112,15 +113,19 @@ def at_terminal(
     question: str = "",
     *,
     stream: TextIO | None = None,
+    doing: Callable[[str], object] = lambda what: None,
 ) -> None:
     """Answers `question`, or else each line of standard input until it ends.
 
+    doing: is told what takes time, and "" while a question is waited for.
     Raises: InputError if `question` cannot be asked; for a typed one the error is printed.
     """
     console = rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
 
     def ask(question: str) -> None:
+        doing("decoding the attempts")
         attempts = answer(experiment, params, question)
+        doing("")
         problem = asked.of_question(question, experiment.settings.problems)
         right = f"   (right: {problem.gold})" if problem.gold else ""
         console.print(_COMMANDS.sub("\N{REPLACEMENT CHARACTER}", problem.prompt.strip() + right))
@@ -130,6 +135,7 @@ def at_terminal(
     if question:
         ask(question)
         return
+    doing("")
     for line in _typed(console):
         try:
             ask(line)

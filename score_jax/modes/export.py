@@ -65,6 +65,7 @@ def export_latest(
     with runs.newest(settings, folder, "export") as (run, stage, at_step, params):
         target = Path(to) if to else folder / "export"
         trained = run.trained_so_far(stage, at_step)
+        run.log.doing("writing the export")
         if adapters:
             said = write_adapters(run.experiment, params, target)
         else:

@@ -34,11 +34,11 @@ class Watchdog:
 
     def __init__(self, limits: WatchdogSettings):
         self._limits = limits
-        self._where = "before the first step"
+        self.where = "before the first step"
 
     def at(self, stage: str, step: int) -> None:
         """Sets the step that the next phases belong to."""
-        self._where = f"step {step} of {stage}"
+        self.where = f"step {step} of {stage}"
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -58,7 +58,7 @@ class Watchdog:
     def _end(self, name: str, limit_sec: float) -> None:
         waiting = hosts.waiting_for()
         print(
-            f"score_jax: the phase '{name}' ({self._where}) has taken more than "
+            f"score_jax: the phase '{name}' ({self.where}) has taken more than "
             f"config.watchdog.{name}={limit_sec:g} seconds in process {jax.process_index()} on "
             f"{socket.gethostname()}"
             + (f", which waits for {waiting}" if waiting else "")
@@ -70,7 +70,7 @@ class Watchdog:
         )
         faulthandler.dump_traceback(all_threads=True)
         hosts.leave_word(
-            f"the phase '{name}' ({self._where}) hung"
+            f"the phase '{name}' ({self.where}) hung"
             + (f" while it waited for {waiting}." if waiting else ".")
         )
         os._exit(HUNG)

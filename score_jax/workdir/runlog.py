@@ -26,6 +26,7 @@ from typing import Any, TextIO
 from score_jax import jsonfiles
 from score_jax.problem import InputError
 from score_jax.workdir.events import EventFile
+from score_jax.workdir.heartbeat import Heartbeat
 from score_jax.workdir.progress import Progress
 from score_jax.workdir.wandb_run import WandbRun
 
@@ -79,6 +80,7 @@ class RunLog:
         self.workdir = Path(workdir)
         self._primary = primary and writes
         self._progress = Progress(stream) if primary else None
+        self._heartbeat: Heartbeat | None = None
         self._start_sec = time.monotonic()
         self._stage, self._steps_before = "", 0
         self._stamped: dict[str, Any] = {}
@@ -87,6 +89,8 @@ class RunLog:
         if self._primary:
             _check_writable(self.workdir)
             _drop_torn_tail(self.workdir / "metrics.jsonl")
+        if self._progress is not None:
+            self._heartbeat = Heartbeat(self._progress.say, "reading problems and model")
 
     def __enter__(self) -> "RunLog":
         return self
@@ -96,6 +100,8 @@ class RunLog:
 
     def close(self) -> None:
         """Stops the progress bar and closes the files; may be called twice."""
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         if self._progress is not None:
             self._progress.close()
         if self._events is not None:
@@ -197,11 +203,21 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log(global_step, row)
         self._progress.show(step, row)
+        self._spoke()
 
     def say(self, text: str) -> None:
         """Prints a line, above the progress bar if there is one."""
         if self._progress is not None:
+            self._spoke()
             self._progress.say(text)
+
+    def doing(self, what: str) -> str:
+        """Sets what is being done, for when nothing else is said; returns what was before."""
+        return self._heartbeat.doing(what) if self._heartbeat is not None else ""
+
+    def _spoke(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.spoke()
 
     def write_evaluation(self, stage: str, metrics: Mapping[str, Any]) -> None:
         """Writes evaluations/STAGE.json; stage is `base` or a stage's name."""

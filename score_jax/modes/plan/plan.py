@@ -18,6 +18,7 @@ from score_jax.modes.plan.estimate import Term
 from score_jax.modes.plan.shapes import Shapes
 from score_jax.problem import InputError
 from score_jax.runtime import sharding, topology
+from score_jax.workdir import heartbeat
 
 Sizes = dict[str, int]
 
@@ -120,7 +121,8 @@ def _compile(settings: Settings, where: Machine, planned: Shapes, terms: Sequenc
     found = {}
     for program in compiled.programs(shapes.of_config(settings, here)):
         try:
-            found[program.name] = compiled.compile_one(program)
+            with heartbeat.beating(print, f"compiling {program.name}"):
+                found[program.name] = compiled.compile_one(program)
         except compiled.NoRoomError as error:
             raise InputError(_does_not_fit(where, terms, program.name, f"{error}")) from error
         print(f"{program.name}: compiled in {found[program.name].seconds:.0f} s", flush=True)
