@@ -325,7 +325,9 @@ class _Updates:
         """Waits for the pending update, if there is one, checks it and logs it."""
         if self.pending is None:
             return False
-        number, on_device, measured, started, tokens, batch, params, *sampled = self.pending
+        number, on_device, measured, started, tokens, batch, params, taken, advantage_BA = (
+            self.pending
+        )
         self.pending = None
         with self._run.waits("update"):
             metrics = {key: float(value) for key, value in jax.device_get(on_device).items()}
@@ -337,8 +339,9 @@ class _Updates:
             rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
             row = {**metrics, **measured, **rate, **self._run.clock.taken()}
             self._run.log.log(number, row)
-            if sampled[0] and hosts.is_lead():
-                self._run.log.write_samples(number, samples.with_advantages(*sampled))
+            if taken and hosts.is_lead():
+                lines = samples.with_advantages(taken, advantage_BA)
+                self._run.log.write_samples(number, lines)
         self._run.on_step({"stage": self._stage.name, "step": number, **row})
         self._rows.append(row)
         settings = self._stage.settings

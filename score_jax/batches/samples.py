@@ -37,8 +37,8 @@ def taken(own: OwnRows, grades: Grades, samples: int) -> list[tuple[int, dict[st
             for a, text in enumerate(own.texts[n])
         ]
         said = {"id": problem.id, "problem": problem.prompt, "gold": problem.gold}
-        said["tags"] = dict(problem.tags)
-        rows.append((row, {"sample": row % samples, **said, "attempts": attempts}))
+        tags = dict(problem.tags)
+        rows.append((row, {"sample": row % samples, **said, "tags": tags, "attempts": attempts}))
     return rows
 
 
