@@ -18,6 +18,7 @@ import numpy as np
 
 from score_jax import batches, jsonfiles
 from score_jax import run as runs
+from score_jax.batches import samples
 from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
@@ -212,8 +213,10 @@ def _stage(
                 )
                 stopping = run.stop()
             measured |= {"kl_coefficient": now.kl_attempt1} if settings.kl_target else {}
+            advantage_BA = metrics.pop(step.ADVANTAGES)
             updates.pending = _Pending(
-                number, metrics, measured, started, batch.tokens.size, batch, state.params
+                *(number, metrics, measured, started, batch.tokens.size, batch, state.params),
+                *(source.taken, advantage_BA),
             )
             last, evaluating = number == settings.steps, stage.evaluates(number, every)
             if stopping or last or evaluating or number % run.settings.checkpoint.every == 0:
@@ -290,6 +293,8 @@ class _Pending(NamedTuple):
     tokens: int
     batch: Batch
     params: Params  # after the step; as before it, if it was not finite
+    taken: list[tuple[int, dict[str, Any]]]  # of samples.jsonl, by row of the batch
+    advantage_BA: jax.Array
 
 
 class _Updates:
@@ -316,7 +321,9 @@ class _Updates:
         """Waits for the pending update, if there is one, checks it and logs it."""
         if self.pending is None:
             return False
-        number, on_device, measured, started, tokens, batch, params = self.pending
+        number, on_device, measured, started, tokens, batch, params, taken, advantage_BA = (
+            self.pending
+        )
         self.pending = None
         with self._run.waits("update"):
             metrics = {key: float(value) for key, value in jax.device_get(on_device).items()}
@@ -328,6 +335,9 @@ class _Updates:
             rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
             row = {**metrics, **measured, **rate, **self._run.clock.taken()}
             self._run.log.log(number, row)
+            if taken and hosts.is_lead():
+                lines = samples.with_advantages(taken, advantage_BA)
+                self._run.log.write_samples(number, lines)
         self._run.on_step({"stage": self._stage.name, "step": number, **row})
         self._rows.append(row)
         settings = self._stage.settings

@@ -59,6 +59,7 @@ def tiny_settings(**changes) -> Settings:
         rollout=rollout,
         evaluation=dataclasses.replace(settings.evaluation, problems=16, batch=8),
         checkpoint=CheckpointSettings(every=2, keep=2),
+        logging=LoggingSettings(samples_every=2),
     )
     return dataclasses.replace(settings, **changes)
 
@@ -94,7 +95,7 @@ class AfterCalls:
 def whole(tmp_path_factory, quick_compile) -> Path:
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    settings = tiny_settings(logging=LoggingSettings(profile="stage1:2+2"))
+    settings = tiny_settings(logging=LoggingSettings(profile="stage1:2+2", samples_every=2))
     assert loop.train(settings, str(folder)) == loop.DONE
     return folder
 
@@ -139,6 +140,40 @@ def test_a_run_leaves_what_the_contract_names(whole):
     assert saved["settings"]["stages"]["stage2"]["bonus"] == 10.0
     assert {"jax", "flax", "optax", "orbax-checkpoint"} <= saved["versions"].keys()
     assert saved["sent"]["instruction"] == "?" and saved["sent"]["prompt"].endswith("=")
+
+
+def samples_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_training_samples_have_reward_advantage_group_and_reason(whole):
+    rows, metrics = samples_of(whole), metrics_of(whole)
+    settings = tiny_settings()
+    group = settings.rollout.samples_per_problem
+    steps = [("stage1", 1), ("stage1", 2), ("stage1", 4), ("stage2", 1), ("stage2", 2)]
+    assert sorted({(r["stage"], r["step"]) for r in rows}) == steps
+    for stage, step in steps:
+        of_stage = [r for r in rows if (r["stage"], r["step"]) == (stage, step)]
+        assert [r["sample"] for r in of_stage] == [i % group for i in range(len(of_stage))]
+        assert len(of_stage) == settings.rollout.rows
+        row = next(r for r in metrics if (r["stage"], r["step"]) == (stage, step))
+        for a in (0, 1):
+            for first in range(0, len(of_stage), group):
+                some = of_stage[first : first + group]
+                assert len({r["id"] for r in some}) == 1
+                # Less the mean of the others, they add up to 0.
+                assert sum(r["attempts"][a]["advantage"] for r in some) == pytest.approx(
+                    0, abs=1e-4
+                )
+            sizes = [abs(r["attempts"][a]["advantage"]) for r in of_stage]
+            assert np.mean(sizes) == pytest.approx(row[f"advantage/attempt{a + 1}"], rel=1e-4)
+            rewards = [r["attempts"][a]["reward"] for r in of_stage]
+            assert np.mean(rewards) == pytest.approx(row[f"reward/attempt{a + 1}"])
+            assert {r["attempts"][a]["reason"] for r in of_stage} <= {
+                re.sub("^reason/|/attempt.$", "", k) for k in row if k.startswith("reason/")
+            }
+    page = (whole / "report" / "index.html").read_text()
+    assert '"stage1, step 1"' in page and '"alive":true' in page and '"finished":true' in page
 
 
 def test_what_is_not_part_of_a_step_has_seconds_of_its_own(whole):
@@ -265,8 +300,10 @@ def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
     settings = tiny_settings()
     assert loop.train(settings, str(tmp_path), stop=AfterCalls(calls)) == loop.STOPPED
     assert not (tmp_path / "report" / "summary.json").exists()
+    assert '"alive":false' in (tmp_path / "report" / "index.html").read_text()
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     assert metrics_of(tmp_path) == metrics_of(whole)
+    assert samples_of(tmp_path) == samples_of(whole)
     jax.tree.map(
         np.testing.assert_array_equal,
         final_params(tmp_path, settings),
@@ -283,6 +320,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_pa
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     assert set(copies) == {STATE_AND_REFERENCE}
     assert metrics_of(tmp_path) == metrics_of(whole)
+    assert samples_of(tmp_path) == samples_of(whole)
     jax.tree.map(
         np.testing.assert_array_equal,
         final_params(tmp_path, settings),

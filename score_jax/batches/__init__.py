@@ -7,6 +7,7 @@ the methods that the loop calls:
     prepare(state)            what must be there before the first step: compiled shapes, documents
     dispatch(params, number)  queues on the device what step `number` needs
     batch(dispatched, began)  waits for it -> the batch of the update, and what was measured
+    taken                     samples of that step for samples.jsonl (samples.py); SFT has none
     get_state(), set_state()  the position in the data, for checkpoints
 """
 

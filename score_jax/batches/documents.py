@@ -1,5 +1,6 @@
 """Batches of an SFT stage: the problems' own solutions or a corpus, packed into rows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from score_jax.structs import Batch, Params
 
 class Documents:
     """Batches of an SFT stage on documents that the problem set has."""
+
+    taken: Sequence[Any] = ()  # nothing is sampled
 
     def __init__(self, run: Run, stage: Stage):
         self._rows = stage.settings.documents_per_step or run.settings.rollout.rows

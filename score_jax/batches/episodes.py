@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax import grading
-from score_jax.batches import pass_rates
+from score_jax.batches import pass_rates, samples
 from score_jax.data import pipeline
 from score_jax.grading import OwnRows, changed
 from score_jax.learner import sampled_logprobs, step
@@ -73,6 +73,7 @@ class Episodes:
         attempts: 0 takes the stage's own number.
         """
         self._run, self._stage, self._reference = run, stage, reference
+        self.taken: list[tuple[int, dict[str, Any]]] = []
         attempts = attempts or stage.settings.attempts
         self._settings = run.experiment.episode_settings(attempts=attempts)
         self._offline = _offline_problems(run, stage)
@@ -165,6 +166,7 @@ class Episodes:
             )
         self._check(own, dispatched)
         decoded = clock.now()
+        self.taken = []
         with self._run.waits("grade"):
             reward_BA, solved_BA, true_BA, failed_B, measured = self._grade(own, dispatched.number)
         rate = measured.pop("generated") / (decoded - started)
@@ -274,6 +276,8 @@ class Episodes:
         reward function failed, measured."""
         experiment = self._run.experiment
         grades = grading.grade(experiment, own, stage=self._stage.name, step=number)
+        if samples.are_taken(number, self._run.settings.logging.samples_every):
+            self.taken = samples.taken(own, grades, self._settings.samples)
         true_NA = np.zeros(grades.reward_NA.shape, bool)
         if experiment.marks:
             true_NA = selective.true_verdicts(own.texts, grades.solved_NA, experiment.marks)

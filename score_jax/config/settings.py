@@ -357,6 +357,7 @@ class LoggingSettings:
     """Where a run is logged, besides its work directory."""
 
     wandb: str = ""  # a Weights & Biases project (extra `wandb`); empty: none
+    samples_every: Count = 50  # steps of an RL stage between training samples kept; 0: none
     profile: str = ""  # STAGE:STEP+N: N steps to profile, into DIR/profile; empty: none
 
 

@@ -29,6 +29,7 @@ from score_jax.rl.advantages import advantages, deviation
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
 from score_jax.structs import Batch, Params, SampledLogProbs
 
+ADVANTAGES = "advantages"  # of all rows, [B, A]; the other metrics are scalars
 EARNED_THE_SAME = 1e-6  # rounding of an advantage between equal rewards is less
 
 
@@ -109,7 +110,8 @@ def train_step(
       base: with LoRA, the frozen weights that the adapters of state and reference belong to; a
         reference `{}` is then these weights themselves.
 
-    Returns: the new state, and metrics on the device by the names of metrics.jsonl. Where loss,
+    Returns: the new state, and metrics on the device by the names of metrics.jsonl, and ADVANTAGES
+      of all rows. Where loss,
     gradient or log-probs are not finite the new state is the old one, but for its step.
     """
     batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
@@ -246,6 +248,7 @@ def loss_gradient(
         "logp_gap": jnp.max(jnp.where(where.mask, jnp.abs(logp_BN - behaviour_BN), 0.0)),
         **_per_attempt_metrics(batch, where, kl_BA, entropy_BN),
         **_signal_metrics(batch, advantage_BA, s.samples),
+        ADVANTAGES: advantage_BA,
         **skipped,
     }
     return jax.tree.map(lambda g: g / divisor, gradient), metrics

@@ -89,6 +89,7 @@ def _show(
     gradient, found = compute(
         params, batch, Coefficients.of(now), base=experiment.base, reference=reference
     )
+    del found[step.ADVANTAGES]
     norms = {
         jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.linalg.norm(x.ravel()))
         for path, x in jax.tree_util.tree_leaves_with_path(gradient)

@@ -89,6 +89,7 @@ class RunLog:
         if self._primary:
             _check_writable(self.workdir)
             _drop_torn_tail(self.workdir / "metrics.jsonl")
+            _drop_torn_tail(self.workdir / SAMPLES)
         if self._progress is not None:
             self._heartbeat = Heartbeat(self._progress.say, "reading problems and model")
 
@@ -143,7 +144,8 @@ class RunLog:
             self._wandb.start(settings)
 
     def truncate_after(self, stage_order: Sequence[str], stage: str, step: int) -> None:
-        """Drops the lines of metrics.jsonl after (stage, step): a resumed run logs them again.
+        """Drops the lines of metrics.jsonl and samples.jsonl after (stage, step): a resumed run
+        logs them again.
 
         `wall_sec` continues from the last line kept. Lines that a crash left incomplete are dropped
         too. Call it before the first `log`. To start over, pass step 0 of the first stage.
@@ -164,6 +166,9 @@ class RunLog:
         last = (place[stage], step)
         kept = [row for row in rows if (place[row["stage"]], row["step"]) <= last]
         jsonfiles.write_lines(path, kept)
+        if (samples := self.workdir / SAMPLES).exists():
+            some = [r for r in read_rows(samples) if (place.get(r["stage"], -1), r["step"]) <= last]
+            jsonfiles.write_lines(samples, some)
         if kept:
             self._start_sec = time.monotonic() - (kept[-1].get("wall_sec") or 0.0)
 
@@ -204,6 +209,13 @@ class RunLog:
             self._wandb.log(global_step, row)
         self._progress.show(step, row)
         self._spoke()
+
+    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds training samples of a step of the current stage to samples.jsonl."""
+        if self._primary:
+            with open(self.workdir / SAMPLES, "a", encoding="ascii") as file:
+                for row in rows:
+                    file.write(jsonfiles.line({"stage": self._stage, "step": step, **row}))
 
     def say(self, text: str) -> None:
         """Prints a line, above the progress bar if there is one."""

@@ -61,6 +61,7 @@ _OF_AN_EVALUATION = ("evaluation.", "problems.test")
 _OF_A_RUN = (
     "config.json",
     "metrics.jsonl",
+    runlog.SAMPLES,
     "tensorboard",
     "checkpoints",
     "collected",

@@ -130,14 +130,33 @@ def test_tensorboard_hides_the_steps_that_a_resumed_run_repeats(tmp_path):
     assert starts == [1, 7]
 
 
-def test_config_names_settings_versions_and_device(tmp_path):
+def test_config_names_settings_versions_device_and_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/x/score_jax/main.py", "--config=c.py", "--workdir=a b"])
     with _log(tmp_path) as log:
         log.write_config({"seed": 1, "mesh": {"data": 2}}, device="cpu")
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["settings"] == {"seed": 1, "mesh": {"data": 2}}
     assert config["device"] == "cpu"
     assert config["versions"]["numpy"] == np.__version__
-    assert set(config) == {"settings", "versions", "git_revision", "device"}
+    assert config["command"] == "python -m score_jax.main --config=c.py '--workdir=a b'"
+    assert set(config) == {"settings", "versions", "git_revision", "device", "command"}
+    monkeypatch.setattr("sys.argv", ["/x/notebook.py"])
+    with _log(tmp_path) as log:
+        log.write_config({}, device="cpu")
+    assert json.loads((tmp_path / "config.json").read_text())["command"] is None
+
+
+def test_samples_of_steps_that_are_repeated_are_dropped(tmp_path):
+    _log_two_stages(tmp_path)
+    with _log(tmp_path) as log:
+        for stage, step in (("stage1", 4), ("stage2", 1), ("stage2", 4)):
+            log.start_stage(stage, steps=4)
+            log.write_samples(step, [{"id": "a"}, {"id": "b"}])
+        log.truncate_after(_ORDER, "stage2", 2)
+    rows = runlog.read_rows(tmp_path / runlog.SAMPLES)
+    assert [(r["stage"], r["step"], r["id"]) for r in rows] == [
+        ("stage1", 4, "a"), ("stage1", 4, "b"), ("stage2", 1, "a"), ("stage2", 1, "b"),
+    ]  # fmt: skip
 
 
 def test_a_copy_without_git_takes_its_revision_from_the_environment(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """The run page in a headless Chromium: what a person sees and does.
 
-Skipped where Python's playwright or a chromium is missing (Debian: `apt-get install chromium`).
+Skipped where Python's playwright or a chromium is missing (Debian: `apt-get install chromium`),
+unless PAGE_TESTS=required, which .ci/run sets where there is a chromium.
 """
 
+import importlib.util
 import io
 import os
 import re
@@ -19,6 +21,15 @@ from score_jax.report.run_page import page as run_page
 from score_jax.workdir import lock
 from tests.report.run_page import fake_runs
 
+
+def _refuse_to_skip() -> None:
+    """Fails where .ci/run has found or installed a Chromium, so that nothing may be skipped."""
+    if os.environ.get("PAGE_TESTS") == "required":
+        pytest.fail("PAGE_TESTS=required, but chromium or Python's playwright is missing")
+
+
+if importlib.util.find_spec("playwright") is None:
+    _refuse_to_skip()
 playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="the browser tests need Python's playwright", exc_type=ImportError
 )
@@ -62,6 +73,7 @@ HOSTILE = [
 def browser() -> Iterator:
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
+        _refuse_to_skip()
         pytest.skip(f"no chromium found (looked for {', '.join(NAMES)})")
     with playwright_api.sync_playwright() as started:
         # Pages come from disk and are our own; as root Chromium has no sandbox.
@@ -126,6 +138,14 @@ def shown(browser, finished) -> Iterator[Opened]:
     assert opened.complaints == []
     assert opened.requests == [opened.url]
     opened.tab.close()
+
+
+def test_where_a_chromium_must_be_there_a_missing_one_is_no_skip(monkeypatch):
+    monkeypatch.delenv("PAGE_TESTS", raising=False)
+    _refuse_to_skip()
+    monkeypatch.setenv("PAGE_TESTS", "required")
+    with pytest.raises(pytest.fail.Exception, match="chromium or Python's playwright is missing"):
+        _refuse_to_skip()
 
 
 def test_the_state_says_whether_a_run_still_runs(browser, tmp_path):
