@@ -209,7 +209,7 @@ def _stage(
             now = dataclasses.replace(settings, kl_attempt1=updates.kl_attempt1)
             with run.phase("update", name, batch.tokens.shape[1]):  # -> shape -> update
                 state, metrics = step.train_step(
-                    state, against, batch, stage=now, base=experiment.base
+                    state, against, batch, stage=now, base=experiment.base, advantages=True
                 )
                 stopping = run.stop()
             measured |= {"kl_coefficient": now.kl_attempt1} if settings.kl_target else {}

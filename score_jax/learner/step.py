@@ -29,7 +29,7 @@ from score_jax.rl.advantages import advantages, deviation
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
 from score_jax.structs import Batch, Params, SampledLogProbs
 
-ADVANTAGES = "advantages"  # of all rows, [B, A]; the other metrics are scalars
+ADVANTAGES = "advantages"  # of all rows, [B, A], beside the metrics, which are scalars
 EARNED_THE_SAME = 1e-6  # rounding of an advantage between equal rewards is less
 
 
@@ -100,6 +100,7 @@ def train_step(
     *,
     stage: StageSettings,
     base: Params | None = None,
+    advantages: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update; `state` is donated.
 
@@ -109,13 +110,17 @@ def train_step(
         not hold are computed first.
       base: with LoRA, the frozen weights that the adapters of state and reference belong to; a
         reference `{}` is then these weights themselves.
+      advantages: whether the metrics hold ADVANTAGES too, those of all rows and attempts, [B, A].
 
-    Returns: the new state, and metrics on the device by the names of metrics.jsonl, and ADVANTAGES
-      of all rows. Where loss,
-    gradient or log-probs are not finite the new state is the old one, but for its step.
+    Returns: the new state, and scalar metrics on the device by the names of metrics.jsonl. Where
+      loss, gradient or log-probs are not finite the new state is the old one, but for its step.
     """
     batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
-    return _train_step(*_arguments(state, reference, batch, stage, base), choices=Choices.of(stage))
+    arguments = _arguments(state, reference, batch, stage, base)
+    state, metrics = _train_step(*arguments, choices=Choices.of(stage))
+    if not advantages:
+        del metrics[ADVANTAGES]
+    return state, metrics
 
 
 def lower(
