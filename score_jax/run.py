@@ -89,7 +89,6 @@ class Run:
 
     def __post_init__(self) -> None:
         self.watchdog = Watchdog(self.settings.watchdog)
-        self.evaluated = alarms.Standing(self.log.say, quiet=1)
         self.clock = Clock(self.watch.compile_sec) if self.watch else Clock()
         self.profile = Profile(self.settings.logging.profile, self.folder / "profile")
         self.stages = stages_of(self.settings)
@@ -99,6 +98,11 @@ class Run:
             self.experiment.param_shapes(),
             deadline=functools.partial(self.waits, "save"),
         )
+
+    @functools.cached_property
+    def evaluated(self) -> alarms.Standing:
+        """The alarms of evaluations that stand."""
+        return alarms.Standing(self.log.say, quiet=1)
 
     @classmethod
     def start(
