@@ -216,7 +216,9 @@ def test_a_run_leaves_a_page_and_plots(whole):
     text = (whole / "report" / "index.html").read_text()
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert data["finished"]
-    assert [e["name"] for e in data["transcripts"]["evaluations"]] == ["base", "stage1", "stage2"]
+    shown = [e["name"] for e in data["transcripts"]["evaluations"]]
+    assert [name for name in shown if "step" not in name] == ["base", "stage1", "stage2"]
+    assert "stage1, step 1" in shown  # training samples
     assert len(data["transcripts"]["problems"]) == 16
     assert all("edit_ratio_histogram" in e for e in data["evaluations"])
     for name in ("accuracy", "policy"):
