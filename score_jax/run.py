@@ -184,9 +184,11 @@ class Run:
     def waits(self, name: str) -> Iterator[None]:
         """A wait for a part of a step: it has a deadline, and a name in profiles and in the log."""
         before = self.log.doing(f"{name}, {self.watchdog.where}")
-        with self.watchdog.phase(name), self.clock.phase(name):
-            yield
-        self.log.doing(before)
+        try:
+            with self.watchdog.phase(name), self.clock.phase(name):
+                yield
+        finally:
+            self.log.doing(before)
 
     def report(self, *parts: Callable[[Path], Any]) -> None:
         """Writes parts of the report again. An error there is logged and does not end the run."""

@@ -122,7 +122,7 @@ def test_math_runs_on_the_real_problems(source, tmp_path):
 
 def drawn(made: Settings, stage: int) -> dict:
     """What the data position of a stage says of how its problems are drawn."""
-    run = Run.start(made, Path("unused"), None, None)  # type: ignore[arg-type]
+    run = Run.start(made, Path("unused"), fakes.NO_LOG, None)  # type: ignore[arg-type]
     return Episodes(run, run.stages[stage]).get_state()
 
 

@@ -6,6 +6,7 @@ Token 0 ends an attempt, and pads rows. Prompts and instructions hold no end tok
 import dataclasses
 import functools
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from score_jax.rl.policy import Policy
 from score_jax.structs import Batch, Params
 
 END = PAD = 0
+NO_LOG: Any = mock.MagicMock()  # of a run whose lines nobody reads
 
 MODEL = ModelConfig(
     family="llama",

@@ -34,6 +34,7 @@ from score_jax.model.files import saved_params
 from score_jax.modes import ask, evaluate
 from score_jax.problem import InputError
 from score_jax.run import Run
+from tests import fakes
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -70,7 +71,7 @@ def metrics_of(folder: Path) -> list[dict]:
 
 
 def final_params(folder: Path, settings: Settings):
-    run = Run.start(settings, folder, None, None)
+    run = Run.start(settings, folder, fakes.NO_LOG, None)  # type: ignore[arg-type]
     return jax.device_get(run.checkpoints.params("stage2"))
 
 
@@ -495,7 +496,7 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
     ours = final_params(whole, settings)
     jax.tree.map(np.testing.assert_array_equal, final_params(killed, settings), ours)
 
-    run = Run.start(settings, whole, None, None)
+    run = Run.start(settings, whole, fakes.NO_LOG, None)  # type: ignore[arg-type]
     start = jax.device_get(run.experiment.initial_params())
     assert jax.tree.structure(ours) == jax.tree.structure(start)
     assert all(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (ours, start)), strict=True))
@@ -509,7 +510,7 @@ def test_a_run_with_lora_trains_adapters_alone_and_resumes_bit_for_bit(tmp_path)
 
 def test_with_lora_and_no_base_stage_the_reference_is_the_loaded_weights_themselves(tmp_path):
     settings = lora_settings(recipe=("stage1",))
-    run = Run.start(settings, tmp_path, None, None)
+    run = Run.start(settings, tmp_path, fakes.NO_LOG, None)  # type: ignore[arg-type]
     assert run.base_reference("stage1") == {}
     full = dataclasses.replace(settings.model, lora=LoraSettings())
     plain = experiment.Experiment.open(dataclasses.replace(settings, model=full))

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import types
 from unittest import mock
 
 import jax
@@ -86,8 +85,7 @@ def test_every_recipe_runs(recipe, tmp_path):
 
 
 def run_of(settings: Settings, folder) -> Run:
-    log = types.SimpleNamespace(say=print)
-    return Run.start(settings, folder, log, Watch(say=print))  # type: ignore[arg-type]
+    return Run.start(settings, folder, fakes.NO_LOG, Watch(say=print))
 
 
 def stage_of(run: Run, name: str) -> Stage:

@@ -23,6 +23,7 @@ from score_jax.config.command_line import settings_of
 from score_jax.model.files import saved_params
 from score_jax.run import Run
 from score_jax.runtime import sharding
+from tests import fakes
 from tests.loop_test import metrics_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,7 +144,7 @@ def run_on(sizes: tuple[int, int, int], folder: Path) -> tuple[Found, list[np.nd
         made = functools.partial(sharding.make_mesh, devices=jax.devices()[: np.prod(sizes)])
         patch.setattr(sharding, "make_mesh", made)
         assert loop.train(settings, str(folder / "run")) == loop.DONE
-        run = Run.start(settings, folder / "run", None, None)
+        run = Run.start(settings, folder / "run", fakes.NO_LOG, None)  # type: ignore[arg-type]
         shapes = run.experiment.state_shapes(settings.stages["stage2"])
         with run.checkpoints.of_stage("stage2") as saved:
             state, _ = saved.state(2, shapes)

@@ -17,6 +17,7 @@ from score_jax.config.settings import Settings
 from score_jax.problem import InputError
 from score_jax.run import Run
 from score_jax.workdir import settings_check
+from tests import fakes
 from tests.loop_test import metrics_of, tiny_settings
 
 ROOT = pathlib.Path(__file__)
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def params_of(folder, settings, stage: str):
-    run = Run.start(settings, folder, None, None)  # type: ignore[arg-type]
+    run = Run.start(settings, folder, fakes.NO_LOG, None)  # type: ignore[arg-type]
     return jax.device_get(run.params_of(stage))
 
 
