@@ -13,6 +13,8 @@ Not handled: storage on which two hosts can both create one file (buckets withou
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import secrets
@@ -79,8 +81,7 @@ def _take(folder: Path) -> "_Held":
         while True:
             own = _myself()
             with contextlib.suppress(FileExistsError):
-                with open(folder / NAME, "x", encoding="ascii") as file:
-                    file.write(jsonfiles.line(own))
+                _create(folder / NAME, own)
                 return _Held(folder, own, made)
             _remove_if_left(folder / NAME)
     except OSError as error:
@@ -90,6 +91,25 @@ def _take(folder: Path) -> "_Held":
             f"cannot write to the work directory {folder}: {error.strerror or error}. Metrics and "
             "checkpoints are kept there. Pass --workdir=DIR with a writable directory."
         ) from error
+
+
+def _create(path: Path, own: dict[str, Any]) -> None:
+    """Makes the lock with all that it says, so that nobody sees half of it.
+
+    Raises: FileExistsError if there is one.
+    """
+    part, text = path.with_name(f".{NAME}.{own['token']}"), jsonfiles.line(own)
+    try:
+        part.write_text(text, encoding="ascii")
+        os.link(part, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # Storage without links: for a moment the lock is seen empty, which is no harm.
+        with open(path, "x", encoding="ascii") as file:
+            file.write(text)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class _Held:
@@ -131,7 +151,8 @@ class _Held:
 
 def _remove_if_left(path: Path) -> None:
     """Removes a lock that its run left behind. Raises: InputError if the run lives."""
-    found, seen = _read(path), _stamp(path)
+    seen = _stamp(path)
+    found = _said(seen[0]) if seen else None
     if found and found["machine"] == _machine():
         if _started(found["process"]) == found["started"]:
             raise _refused(path, found)
@@ -147,14 +168,17 @@ def _remove_if_left(path: Path) -> None:
             if (now := _stamp(path)) and now != seen:
                 raise _refused(path, _read(path))
             seen = now
-    # Two processes may get here: only one of them can rename the file.
-    aside = path.with_name(f".{NAME}.{secrets.token_hex(4)}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(aside)
-        if _read(aside) != found:  # the other one was quicker, and holds a new lock
-            aside.rename(path)
+    # Several processes may get here. One at a time looks again, so none removes a new lock.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some shared storage has no locks of this kind
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if _stamp(path) == seen:
+            path.unlink(missing_ok=True)
+        elif path.exists():  # the other one was quicker, and holds a new lock
             raise _refused(path, _read(path))
-        aside.unlink()
+    finally:
+        os.close(folder)
 
 
 def _refused(path: Path, found: dict[str, Any] | None) -> InputError:
@@ -171,11 +195,19 @@ def _of(found: dict[str, Any] | None) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock says; None if there is none, or it is being written."""
+    """What a lock says; None if there is none."""
     try:
-        found = json.loads(path.read_text())
+        return _said(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _said(content: bytes) -> dict[str, Any] | None:
+    """What a lock with this content says; None if it is none, or was written in part."""
+    try:
+        found = json.loads(content)
         return found if found.keys() == _myself().keys() else None
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return None
 
 

@@ -121,6 +121,14 @@ def device_bytes(tree) -> int:
     )
 
 
+def _of_file_name(name: str) -> str:
+    """The published model that a GGUF is of by its name, NAME.QUANTISATION.gguf; else empty."""
+    if not name.lower().endswith(".gguf"):
+        return ""
+    of = {full.rpartition("/")[2].lower(): full for full in PUBLISHED}
+    return of.get(name.lower().removesuffix(".gguf").rpartition(".")[0], "")
+
+
 def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | None]:
     """A source's shape, and its tokenizer if that is here."""
     if source.startswith(PRESET):
@@ -129,6 +137,8 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
         return config_formats.from_huggingface(PUBLISHED[source], source), None
     path = Path(source).expanduser()
     path = path.parent if path.name == "config.json" else path
+    if not path.exists() and (named := _of_file_name(path.name)):
+        return config_formats.from_huggingface(PUBLISHED[named], named), None
     if not path.exists():
         raise InputError(
             f"the shape of {source} is not known here, and --mode=plan fetches nothing. Save its "
