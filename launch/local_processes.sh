@@ -49,8 +49,10 @@ if [[ -n "$dry_run" ]]; then
 fi
 
 pids=()
+came=""
 # shellcheck disable=SC2329  # traps call it
 pass_on() {
+  came="$1"
   kill "-$1" "${pids[@]}" 2>/dev/null || true # some may have ended already
 }
 trap 'pass_on USR1' USR1
@@ -61,6 +63,7 @@ for ((process = 0; process < processes; process++)); do
   command_of "$process" "$@"
   "${command[@]}" > >(while IFS= read -r line; do printf '[%d] %s\n' "$process" "$line"; done) 2>&1 &
   pids+=("$!")
+  [[ -z "$came" ]] || kill "-$came" "$!" 2>/dev/null || true # it came before this one was known
 done
 
 result=0

@@ -1,6 +1,6 @@
 """A run that is killed anywhere, and started again by the same command, ends as an unbroken one.
 
-By default one kill of each kind over one recipe. The slow tests kill in every phase of every
+One kill of each kind over one recipe first. The other tests kill in every phase of every
 recipe and at random moments, and send every signal in the middle of each.
 """
 
@@ -187,6 +187,7 @@ DEFAULT = (  # each is reached by the run that resumes after the one before it
 )
 
 
+@pytest.mark.slow
 def test_kills_of_every_kind_change_nothing(tmp_path, crashes):
     argv = recipe("score", tmp_path)
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"

@@ -68,7 +68,7 @@ def _measure(run: Run) -> None:
     with run.phase("evaluation", "pass rates"):
         solved = of_every_sample(
             experiment,
-            experiment.decoding_weights(run.params_of("base")),
+            experiment.weights(run.params_of("base")),
             measured,
             lambda own: grading.grade(experiment, own).solved_NA[:, 0].tolist(),
             settings=experiment.episode_settings(samples=samples, attempts=1),

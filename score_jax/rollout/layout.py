@@ -50,7 +50,8 @@ def laid_out(
         made["head"] = place(params["embedding"], where["head"], _transposed)
     for name in [name for name in params if name != "layers"]:
         x, shards = params[name], where[name]
-        same = not mesh or x.sharding.is_equivalent_to(shards, x.ndim)
+        here = isinstance(x, jax.Array) and mesh and x.sharding.is_equivalent_to(shards, x.ndim)
+        same = not mesh or here
         made[name] = x if same and x.dtype == s.dtype else place(x, shards, _cast)
         if frees and made[name] is not x:
             _free(x, made)

@@ -12,6 +12,7 @@ from score_jax.config.settings import DocumentSettings, ProblemSettings, Setting
 from score_jax.problem import InputError
 from score_jax.run import Run
 from score_jax.runtime.compiles import Watch
+from tests import fakes
 from tests.loop_test import AfterCalls, metrics_of, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -47,7 +48,7 @@ def warm(folder: Path, **documents) -> Settings:
 
 
 def params_of(folder: Path, settings: Settings):
-    run = Run.start(settings, folder, None, None)  # type: ignore[arg-type]
+    run = Run.start(settings, folder, fakes.NO_LOG, None)  # type: ignore[arg-type]
     return jax.device_get(run.checkpoints.params("base"))
 
 

@@ -15,6 +15,7 @@ from score_jax.config.settings import Settings
 from score_jax.data import pipeline
 from score_jax.problem import Grade, InputError
 from score_jax.run import Run
+from tests import fakes
 from tests.batches.documents_test import warm
 from tests.loop_test import metrics_of, tiny_settings
 
@@ -87,7 +88,7 @@ def test_rates_are_measured_once_kept_and_go_on_bit_for_bit(folder, tmp_path, ca
 
     # What is kept is not sampled again: a record that is altered stays so.
     altered = tmp_path / "altered"
-    run = Run.start(settings, altered, None, None)  # type: ignore[arg-type]
+    run = Run.start(settings, altered, fakes.NO_LOG, None)  # type: ignore[arg-type]
     run.log = type("Log", (), {"say": print})  # type: ignore[assignment]
     part = altered / "collected" / "pass_rates.part.jsonl"
     part.parent.mkdir(parents=True)
@@ -95,7 +96,7 @@ def test_rates_are_measured_once_kept_and_go_on_bit_for_bit(folder, tmp_path, ca
     for row in kept[1:]:
         row["record"] = not done["record"]
     part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    base = jax.device_get(Run.start(settings, whole, None, None).params_of("base"))  # type: ignore[arg-type]
+    base = jax.device_get(Run.start(settings, whole, fakes.NO_LOG, None).params_of("base"))  # type: ignore[arg-type]
     run.params_of = lambda stage: base  # type: ignore[method-assign]
     run.phase = lambda *_: contextlib.nullcontext()  # type: ignore[method-assign]
     wanted = pass_rates.wanted(run)
@@ -104,7 +105,7 @@ def test_rates_are_measured_once_kept_and_go_on_bit_for_bit(folder, tmp_path, ca
 
 def test_only_problems_in_the_range_are_drawn_and_too_few_are_refused(folder, tmp_path):
     settings = filtered(folder)
-    run = Run.start(settings, tmp_path, None, None)  # type: ignore[arg-type]
+    run = Run.start(settings, tmp_path, fakes.NO_LOG, None)  # type: ignore[arg-type]
     assert run.training and run.training.prompts
     wanted = np.arange(COUNT) % 3 == 0  # 14 of them
 

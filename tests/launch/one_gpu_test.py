@@ -11,6 +11,7 @@ import pytest
 
 from score_jax import loop
 from score_jax.run import Run
+from tests import fakes
 from tests.launch.fakes import ROOT
 from tests.loop_test import metrics_of, tiny_settings
 
@@ -24,7 +25,7 @@ echo "$*" >>"$(dirname "$0")/called"
 
 
 def params_of(folder: Path, settings):
-    run = Run.start(settings, folder, None, None)  # type: ignore[arg-type]
+    run = Run.start(settings, folder, fakes.NO_LOG, None)  # type: ignore[arg-type]
     return jax.device_get(run.checkpoints.params("stage1"))
 
 

@@ -46,7 +46,7 @@ def test_weights_that_nobody_trained_get_a_summary_and_a_page(evaluated):
         assert len(rows) == 16
     assert '"name":"base"' in (evaluated / "report" / "index.html").read_text()
     shown = contents.of(evaluated)["transcripts"]["evaluations"]
-    assert [(e["name"], len(e["rows"])) for e in shown] == [("base", 16)]
+    assert [(e["name"], len(e["rows"])) for e in shown] == [("base", 16), ("latest", 16)]
     assert read(evaluated / "config.json")["settings"]["recipe"] == ["stage1", "stage2"]
 
 

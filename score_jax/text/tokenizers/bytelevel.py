@@ -196,7 +196,11 @@ def _without_prefix(spec: Any) -> Any:
 def _parsed(path: pathlib.Path, build: Any) -> Any:
     try:
         return build()
-    except Exception as error:  # the package raises plain Exception for any error in a file
+    except BaseException as error:
+        # The package raises plain Exception for any error in a file, and panics at some, which
+        # Python sees as a BaseException of no known class.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise InputError(
             f"{path} is not a usable tokenizer file ({error}). It may be incomplete or from a "
             "newer version: download it again, or update the `tokenizers` package."
