@@ -58,7 +58,7 @@ def settings_of(
         whole = not isinstance(group, Mapping) or not isinstance(before, Mapping)
         tree[name] = group if whole else {**before, **group}
     settings = build.resolve(_plain(tree))
-    if tree["rollout"]["max_prompt_tokens"] > 1:
+    if settings.rollout.max_prompt_tokens > 1:
         return settings
     widest = _longest_prompt(settings, task)
     rollout = dataclasses.replace(settings.rollout, max_prompt_tokens=widest)

@@ -10,7 +10,6 @@ files lie; "hf:OWNER/NAME"), a list of rows (dicts) or of Problems, or a `datase
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,11 +190,10 @@ def _problems(rows: Sequence[Any], split: str, fields: Mapping[str, str]) -> lis
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes rows, unless they are there. Raises: InputError if others are."""
-    text = "".join(json.dumps(row, default=str) + "\n" for row in rows)
+    text = "".join(map(jsonfiles.line, rows))
     if path.exists() and path.read_text() != text and any(path.parents[1].glob("checkpoints/*/*")):
         raise InputError(
             f"{path} holds the problems that this run was trained on, and the task has others now. "
             "Use another workdir for them."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    jsonfiles.write_lines(path, json.loads("[" + ",".join(text.splitlines()) + "]"))
+    jsonfiles.write_text(path, text)

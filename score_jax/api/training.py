@@ -24,6 +24,7 @@ from score_jax.modes import evaluate, export
 from score_jax.problem import InputError
 from score_jax.report.run_page import page, summary
 from score_jax.run import OnStep
+from score_jax.workdir import settings_check
 from score_jax.workdir.runlog import read_metrics
 
 
@@ -37,7 +38,7 @@ class TrainedRun:
     @property
     def finished(self) -> bool:
         """Whether all stages are done; False: stopped by a signal, and the same call resumes."""
-        return (self.folder / "report" / "summary.json").exists()
+        return settings_check.is_complete(self.folder, self.settings)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged steps, in order: the lines of metrics.jsonl."""

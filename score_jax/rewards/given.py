@@ -9,7 +9,6 @@ the process that they were given in: a run that names one goes on from the same 
 
 import hashlib
 import importlib.util
-import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -75,4 +74,4 @@ def _is_importable(function: Callable[..., Any], module: str, name: str) -> bool
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return False
-    return bool(spec and spec.origin and spec.origin == inspect.getsourcefile(function))
+    return bool(spec and spec.origin and spec.origin == getattr(found, "__file__", None))
