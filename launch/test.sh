@@ -9,10 +9,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install_test
 
+# pytest-timeout cannot end a test that hangs in a library's own code; this ends its process.
+chosen=(-o faulthandler_timeout=700 -o faulthandler_exit_on_timeout=true)
 arguments=()
 for argument in "$@"; do
   if [[ "$argument" == --slow ]]; then
-    arguments+=(-m "") # replaces `not slow` of pyproject.toml
+    chosen=(-m "") # replaces `not slow` of pyproject.toml; some of them take longer
   else
     arguments+=("$argument")
   fi
@@ -20,4 +22,7 @@ done
 
 cd "$root"
 # The bash of macOS treats an empty array as unset, hence the +.
-exec "$venv_python" -m pytest -n auto --maxprocesses 4 --dist loadfile ${arguments[@]+"${arguments[@]}"}
+# A worker that crashes ends the run with the name of its test: replaced, it would wait for ever
+# (pytest-xdist 3.8 with loadfile).
+exec "$venv_python" -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 \
+  "${chosen[@]}" ${arguments[@]+"${arguments[@]}"}

@@ -2,6 +2,8 @@
 
 import builtins
 import io
+import os
+import subprocess
 import sys
 import time
 import types
@@ -110,10 +112,17 @@ def test_a_refusal_of_the_service_is_told_with_what_to_do(fake, tmp_path):
         WandbRun("project", tmp_path).start({})
 
 
-def test_the_package_itself_keeps_an_offline_run(monkeypatch, tmp_path):
+def test_the_package_itself_keeps_an_offline_run(tmp_path):
+    """In a process of its own: the package's threads outlive the run that started them."""
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    log_a_stage(tmp_path)
+    script = "import pathlib, sys; from tests.workdir.wandb_run_test import log_a_stage; "
+    script += "log_a_stage(pathlib.Path(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "WANDB_MODE": "offline"},
+        timeout=120,
+        check=True,
+    )
     (kept,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert (tmp_path / "wandb" / "id").read_text() in kept.name
     until = time.monotonic() + 60  # another process writes it, a little later
