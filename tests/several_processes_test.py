@@ -59,7 +59,7 @@ def test_the_other_process_ends_and_names_the_one_that_failed(
     tmp_path, monkeypatch, fails, said, sec
 ):
     monkeypatch.setattr(splits_test, "CONFIG", splits_test.CONFIG + FAILURE)
-    limits = ("--config.watchdog.update=40", "--config.watchdog.rollout=40")
+    limits = ("--config.watchdog.train_step=40", "--config.watchdog.rollout=40")
     began = time.monotonic()
     done = splits_test.in_two_processes(tmp_path, *limits, FAILS=fails)
     print(done.stdout[-3000:], done.stderr[-1000:], time.monotonic() - began)

@@ -339,7 +339,7 @@ class WatchdogSettings:
 
     rollout: NonNegative = 7200.0  # of one step
     grade: NonNegative = 3600.0  # of one step, including the wait for other processes' grades
-    update: NonNegative = 7200.0  # of one step
+    train_step: NonNegative = 7200.0  # the update of one step
     save: NonNegative = 3600.0  # including the wait for the previous save
     evaluation: NonNegative = 28800.0
 

@@ -28,6 +28,8 @@ from score_jax.runtime import hosts
 
 HUNG = 76  # exit status
 
+_SETTINGS = {"update": "train_step"}  # a ConfigDict has a method `update`
+
 
 class Watchdog:
     """One deadline per phase that is running; see the head of the file."""
@@ -43,11 +45,12 @@ class Watchdog:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Ends the process if the body takes longer than the limit of that name; 0: never."""
-        limit_sec = getattr(self._limits, name)
+        setting = _SETTINGS.get(name, name)
+        limit_sec = getattr(self._limits, setting)
         if not limit_sec:
             yield
             return
-        timer = threading.Timer(limit_sec, self._end, (name, limit_sec))
+        timer = threading.Timer(limit_sec, self._end, (name, setting, limit_sec))
         timer.daemon = True
         timer.start()
         try:
@@ -55,11 +58,11 @@ class Watchdog:
         finally:
             timer.cancel()
 
-    def _end(self, name: str, limit_sec: float) -> None:
+    def _end(self, name: str, setting: str, limit_sec: float) -> None:
         waiting = hosts.waiting_for()
         print(
             f"score_jax: the phase '{name}' ({self.where}) has taken more than "
-            f"config.watchdog.{name}={limit_sec:g} seconds in process {jax.process_index()} on "
+            f"config.watchdog.{setting}={limit_sec:g} seconds in process {jax.process_index()} on "
             f"{socket.gethostname()}"
             + (f", which waits for {waiting}" if waiting else "")
             + ". It probably hangs, so this process exits; the stacks of its threads are below. If "
