@@ -3,8 +3,11 @@
 TEST_PLATFORM=cuda,cpu (or tpu,cpu) runs them there instead, in full float32: docs/operations.md.
 """
 
+import gc
 import importlib.metadata
 import os
+import sys
+from pathlib import Path
 
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
@@ -29,3 +32,18 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+# Each compiled program takes several memory mappings. Linux allows a process 65,530 of them
+# (vm.max_map_count), and XLA crashes when there are no more.
+_MAPPINGS = 10_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+    """Frees the compiled programs of the modules before, once there are many."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
