@@ -109,6 +109,7 @@ def transcript(folder: Path, name: str) -> list[dict]:
 STEPS = [("stage1", 1), ("stage1", 2), ("stage2", 1), ("stage2", 2)]
 
 
+@pytest.mark.slow
 def test_math_runs_on_the_real_problems(source, tmp_path):
     made = settings("math_gemma2_2b", source, prompt_tokens=300, path=str(REAL / "math"))
     assert loop.train(made, str(tmp_path)) == loop.DONE
@@ -126,6 +127,7 @@ def drawn(made: Settings, stage: int) -> dict:
     return Episodes(run, run.stages[stage]).get_state()
 
 
+@pytest.mark.slow
 def test_curriculum_and_mixture_reach_the_loop(source):
     math = {"path": str(REAL / "math"), "test": SourceSettings(split="test")}
     plain = settings("math_gemma2_2b", source, prompt_tokens=300, **math)

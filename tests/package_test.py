@@ -140,7 +140,7 @@ def anywhere(installed, tmp_path):
     return command
 
 
-@pytest.mark.parametrize("option", ["--config=", "--config "])
+@pytest.mark.parametrize("option", ["--config=", pytest.param("--config ", marks=pytest.mark.slow)])
 def test_a_shipped_config_trains_in_an_empty_directory(installed, anywhere, tmp_path, option):
     steps = [f"--config.stages.{name}.steps=1" for name in ("base", "stage1", "stage2")]
     small = ["--config.rollout.problems_per_step=8", "--config.evaluation.problems=8"]

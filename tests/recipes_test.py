@@ -69,7 +69,13 @@ def no_report():
         yield
 
 
-@pytest.mark.parametrize("recipe", SPEC["RECIPES"])
+LONG = ("selective", "star_plus", "pair_sft_plus", "star_stage2")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(r, marks=[pytest.mark.slow] * (r in LONG)) for r in SPEC["RECIPES"]],
+)
 def test_every_recipe_runs(recipe, tmp_path):
     settings = tiny(recipe)
     assert loop.train(settings, str(tmp_path)) == loop.DONE
@@ -236,6 +242,7 @@ def with_instructions(settings: Settings, said: tuple[str, ...]) -> Settings:
     )
 
 
+@pytest.mark.slow
 def test_three_attempts_follow_two_instructions_in_training_and_evaluation(tmp_path):
     settings = with_instructions(tiny("score"), ("?", "+?"))
     run = run_of(settings, tmp_path)

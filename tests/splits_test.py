@@ -190,7 +190,7 @@ def test_a_split_run_draws_the_same_ids_and_learns_the_same(on_one_device, tmp_p
 @pytest.mark.parametrize(
     ("where", "more"),
     [
-        ("rollout", ()),
+        pytest.param("rollout", (), marks=pytest.mark.slow),
         pytest.param("update", ("--config.mesh.fsdp=2",), marks=pytest.mark.slow),
         pytest.param(
             "rollout", ("--config.mesh.data=1", "--config.mesh.tensor=4"), marks=pytest.mark.slow

@@ -19,6 +19,7 @@ jax logs for each compilation.
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 import threading
 import time
@@ -62,8 +63,12 @@ class Program:
 def keep_in(folder: Path | None) -> None:
     """Caches every compiled program of this process in a folder; None: no cache.
 
-    The folder must be as trusted as the program itself: its contents are executed.
+    Where the environment names a folder for all runs, in JAX_COMPILATION_CACHE_DIR, it is used
+    instead. It must be as trusted as the program itself: its contents are executed.
     """
+    shared = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder and shared:
+        folder = Path(shared).expanduser()
     where = str(folder.absolute()) if folder else None  # the process may change its directory
     jax.config.update("jax_compilation_cache_dir", where)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

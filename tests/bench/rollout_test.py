@@ -16,6 +16,7 @@ from score_jax.runtime.peaks import Peak
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
+@pytest.mark.slow
 def test_refill_beats_lock_step_where_lengths_differ(skewed):
     found = rollout.measure(skewed, reps=1)
     assert found["generated_tokens"] == skewed.limit_QGA.sum()

@@ -56,8 +56,8 @@ def on_one_device(family: str, estimator: str, policy: Policy):
     [
         ("llama", "exact", (2, 2, 2), WHOLE),
         ("gemma2", "k1", (2, 2, 2), WHOLE),
-        ("gemma2", "k1", (1, 8, 1), WHOLE),
-        ("gemma2", "k1", (8, 1, 1), WHOLE),
+        pytest.param("gemma2", "k1", (1, 8, 1), WHOLE, marks=pytest.mark.slow),
+        pytest.param("gemma2", "k1", (8, 1, 1), WHOLE, marks=pytest.mark.slow),
         ("olmo2", "k1", (2, 2, 2), WHOLE),  # norms over heads that are split
         ("llama", "exact", (1, 1, 2), WHOLE),
         ("llama", "exact", (1, 4, 1), Policy(vocabulary=5)),  # the batch has no id 5

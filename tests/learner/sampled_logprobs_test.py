@@ -47,7 +47,9 @@ EQUAL = ["whole weights", "fresh adapters and the base", "equal adapters"]
 
 
 @pytest.mark.parametrize("name", EQUAL)
-@pytest.mark.parametrize("split", [Split(), Split(4, widths=2)], ids=str)
+@pytest.mark.parametrize(
+    "split", [pytest.param(Split(), marks=pytest.mark.slow), Split(4, widths=2)], ids=str
+)
 def test_the_kl_in_bfloat16_is_exactly_0_while_the_policy_is_the_reference(name, split):
     policy, reference, base, adapters = equal_policies(name)
     state = step.init(policy, settings(lora=adapters, split=split))

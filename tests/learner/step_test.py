@@ -405,7 +405,10 @@ def test_parts_of_the_long_batch_have_more_than_one_width():
 
 @pytest.mark.parametrize(
     ("family", "split", "remat"),
-    [(family, SPLITS[i % 6], REMATS[i % 3]) for i, family in enumerate(fakes.OF_FAMILY)],
+    [
+        pytest.param(family, SPLITS[i % 6], REMATS[i % 3], marks=[pytest.mark.slow] * (i % 2))
+        for i, family in enumerate(fakes.OF_FAMILY)
+    ],
     ids=str,
 )
 def test_the_gradient_of_every_family_is_the_naive_forms(family, split, remat):

@@ -348,8 +348,9 @@ def test_siblings_share_their_first_attempt_and_nothing_else():
     np.testing.assert_array_equal(rows.tokens[::2], alone.tokens[::2])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("slots, shrink", [(0, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("slots", "shrink", "dtype"), [(0, 2, "float32"), (0, 2, "bfloat16"), (3, 1, "float32")]
+)
 def test_a_family_s_first_attempt_is_written_once(dtype, slots, shrink):
     how = {"slots": slots, "turn_rows": 1, "shrink": shrink, "dtype": dtype}
     s = dataclasses.replace(PLAIN, samples=6, siblings=3, attempts=3, **how)
@@ -451,7 +452,9 @@ def adapted(mesh: Mesh | None, *, changed: bool = True):
     return lora.attach(base, trained, LORA)
 
 
-@pytest.mark.parametrize("sizes", [None, (1, 2, 1), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [None, pytest.param((1, 2, 1), marks=pytest.mark.slow), (1, 2, 2)], ids=str
+)
 def test_in_bfloat16_a_rollout_applies_adapters_as_the_learner_does(sizes):
     settings = dataclasses.replace(PLAIN, dtype="bfloat16")
     mesh = sizes and mesh_of(*sizes)

@@ -46,7 +46,7 @@ def assert_same(found: dict[int, Episode], right: Episode, items) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 5, 100])
 def test_rows_are_those_of_one_program(name, rows):
     settings = CASES[name]
     made = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=settings, rows=rows)
@@ -93,7 +93,9 @@ def test_shards_serve_their_own_slots(sizes):
 
 
 @pytest.mark.filterwarnings("error:Some donated buffers")
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), pytest.param((2, 1, 1), marks=pytest.mark.slow), (2, 1, 2)]
+)
 def test_the_last_rows_move_into_fewer_slots(sizes, monkeypatch):
     monkeypatch.setattr(stream, "_MANY", 4)
     settings = dataclasses.replace(PLAIN, shrink=1, attempts=3)

@@ -65,3 +65,17 @@ def test_without_room_or_a_folder_programs_are_compiled_and_nothing_is_left(fold
     (folder.parent / "file").touch()
     compiles.keep_in(folder.parent / "file" / "cache")
     assert compiled() > 0
+
+
+def test_a_folder_that_the_environment_names_is_shared_by_all_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "shared"))
+    try:
+        compiles.keep_in(tmp_path / "one")
+        assert compiled() > 0
+        compiles.keep_in(tmp_path / "two")
+        assert compiled() == 0
+        assert [p.name for p in tmp_path.iterdir()] == ["shared"]
+        compiles.keep_in(None)
+        assert compiled() > 0
+    finally:
+        compiles.keep_in(None)

@@ -81,6 +81,7 @@ def executed(text: str) -> Counter[str]:
     return total
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_small_config_is_compiled_for_four_chips(capsys, monkeypatch):
     texts, cost = [], compiled.hlo.cost
