@@ -368,6 +368,8 @@ def template_of(settings: Settings, text: tokenizer.Tokenizer) -> templates.Temp
     prompt_format, own = prompts.chosen(
         problems.prompt, problems.prompt_text, problems.instructions, problems.fields
     )
+    if problems.prompt_text:
+        own = [prompt_text.named(one) for one in own]
     return templates.make(
         settings.model.template,
         text,

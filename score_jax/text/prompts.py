@@ -245,14 +245,14 @@ def chosen(
     """The prompt format of a run, and its instruction: one, or one per later attempt.
 
     Of texts of one's own, data/asked.py fills in the fields: the format is the problem alone, and
-    an instruction with fields has their names here.
+    instructions are as they were written.
     fields: config.problems.fields.
     Raises: InputError for an unknown name, a text without a place for the problem, or an
         instruction that shows the right answer."""
     if prompt_text:
         own_text.check_instructions(instructions, fields)
         own_text.check(prompt_text, "config.problems.prompt_text")
-        return AS_IT_IS, [own_text.named(text) for text in instructions]
+        return AS_IT_IS, list(instructions)
     if prompt not in PROMPTS:
         raise InputError(
             f"config.problems.prompt={prompt!r} is unknown. {nearest(prompt, PROMPTS)}"

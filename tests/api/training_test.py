@@ -1,11 +1,16 @@
 """The Python interface on a tiny untrained model: what is typed, and what comes back."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 import score_jax as sj
 from score_jax.rewards.workers import pool
+from tests import fakes
+from tests.model import weights_test
 
 ROWS = [{"problem": f"{a}+{b}", "answer": str((a + b) % 10)} for a in range(10) for b in range(10)]
 MODEL = {"tokenizer": "characters", "template": "plain"}
@@ -121,3 +126,65 @@ def test_recipes_are_values_and_wrong_settings_are_refused_by_name(model, task):
     ):
         with pytest.raises(sj.InputError, match=match):
             wrong()
+
+
+SCRIPT = """\
+import score_jax as sj
+
+def reward(problem, texts, gold):
+    return [float(text.strip().endswith(gold)) for text in texts]
+
+model = sj.load("SmolLM2-135M-Instruct.Q4_1.gguf")
+task = sj.Task("sums.jsonl", prompt="{problem} =", instruction="Check it. {problem} =", reward=reward)
+print(model.attempt(task.problems[:2], task=task, samples=2))
+run = sj.train(model, task, sj.score(stage1=20, stage2=20), workdir="runs/sums")
+print(run.table())
+"""  # noqa: E501
+TOKENS = [*map(chr, range(33, 127)), "Ġ", "Ċ", "!#", "<|im_start|>", "<|im_end|>"]
+CHAT = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+)
+
+
+def small_chat_model(path):
+    """A GGUF of one narrow layer, with ChatML and a token for every character."""
+
+    def described(writer):
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list(TOKENS)
+        writer.add_token_types([1] * (len(TOKENS) - 2) + [3, 3])
+        writer.add_token_merges(["! #"])
+        writer.add_eos_token_id(len(TOKENS) - 1)
+        writer.add_chat_template(CHAT)
+
+    config = fakes.model(vocab_size=len(TOKENS), max_positions=512, tied=False)
+    weights_test.write_gguf(path, config, fakes.params(config), more=described)
+
+
+def test_the_script_of_the_first_page_runs_as_it_is_written(tmp_path):
+    small_chat_model(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=os.environ | quick,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("attempt 2") >= 4 and "stage2" in done.stdout.splitlines()[-1]
+    folder = tmp_path / "runs" / "sums"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == 2 * [*range(1, 21)]
+    assert rows[0]["kl/attempt1"] == rows[0]["kl/attempt2"] == 0.0  # the policy is the reference
+    assert max(row["logp_gap"] for row in rows) < 1e-4
+    first = json.loads((folder / "transcripts" / "base.jsonl").read_text().splitlines()[0])
+    sent = json.loads((folder / "config.json").read_text())["sent"]
+    asked = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    assert sent["prompt"] == asked.format(f"{first['problem']} =")
+    assert sent["instruction"] == "\n" + asked.format(f"Check it. {first['problem']} =")

@@ -70,3 +70,10 @@ def test_pieces_are_texts_and_fields_in_turn():
         ("x", True),
         ("!", False),
     )
+
+
+def test_where_no_row_is_known_the_names_of_fields_stand_for_values():
+    said = 'Look: {problem} {meta.topic}, {{word}}, \\boxed{answer}, {1, 2}, {"a": 3}'
+    assert prompt_text.named(said) == (
+        'Look: problem meta.topic, {word}, \\boxed{answer}, {1, 2}, {"a": 3}'
+    )
