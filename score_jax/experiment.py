@@ -320,12 +320,12 @@ class Experiment:
     def instructions(self) -> tuple[tuple[int, ...], ...]:
         """The ids between two attempts: one tuple for all, or one for each later attempt.
 
-        Where each problem has its own, the names of fields stand in place of their values.
+        Where each problem has its own, these are stand-ins for them.
         """
         texts = self.settings.problems.instructions[1:]
         own = self.template.instruction_ids
         return tuple(
-            map(tuple, (own, *(self.template.turn(prompt_text.named(one)) for one in texts)))
+            map(tuple, (own, *(self.template.turn(prompt_text.stand_in(one)) for one in texts)))
         )
 
     def instructions_of(self, problem: Problem) -> tuple[tuple[int, ...], ...]:
@@ -369,7 +369,7 @@ def template_of(settings: Settings, text: tokenizer.Tokenizer) -> templates.Temp
         problems.prompt, problems.prompt_text, problems.instructions, problems.fields
     )
     if problems.prompt_text:
-        own = [prompt_text.named(one) for one in own]
+        own = [prompt_text.stand_in(one) for one in own]
     return templates.make(
         settings.model.template,
         text,

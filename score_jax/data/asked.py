@@ -108,7 +108,7 @@ def instruction_limit(settings: Settings, template: Template) -> int:
     So it is the same in all modes, and prompts that fit are as a rule no reason not to fit here.
     """
     texts = settings.problems.instructions
-    own = max(len(template.turn(prompt_text.named(text))) for text in texts) if texts else 0
+    own = max(len(template.turn(prompt_text.stand_in(text))) for text in texts) if texts else 0
     filled = settings.rollout.max_prompt_tokens * any(map(prompt_text.fields_of, texts))
     return max(len(template.instruction_ids), own) + filled
 

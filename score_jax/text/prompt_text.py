@@ -2,7 +2,7 @@ r"""Prompts and instructions of one's own: which fields a text asks for, and it 
 
     fields_of(text)          names in the order of the text, each once
     filled(text, value_of)   the text with value_of(name) in place of each name
-    named(text)              the text with the names themselves, where no row is known
+    stand_in(text)           the text with a digit for each, where no row is known
     pieces(text)             what it is made of: texts, and names of fields
 
     {problem}, {context}          a field of the row
@@ -62,9 +62,9 @@ def check(text: str, setting: str) -> None:
         )
 
 
-def named(text: str) -> str:
-    """The text with the names of its fields in place of values: where no row is known."""
-    return filled(text, lambda name: name)
+def stand_in(text: str) -> str:
+    """The text with a digit, which every tokenizer has, for each field: where no row is known."""
+    return filled(text, lambda name: "0")
 
 
 def check_instructions(texts: Iterable[str], fields: Mapping[str, str]) -> None:

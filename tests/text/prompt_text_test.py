@@ -72,8 +72,6 @@ def test_pieces_are_texts_and_fields_in_turn():
     )
 
 
-def test_where_no_row_is_known_the_names_of_fields_stand_for_values():
+def test_where_no_row_is_known_digits_stand_for_fields():
     said = 'Look: {problem} {meta.topic}, {{word}}, \\boxed{answer}, {1, 2}, {"a": 3}'
-    assert prompt_text.named(said) == (
-        'Look: problem meta.topic, {word}, \\boxed{answer}, {1, 2}, {"a": 3}'
-    )
+    assert prompt_text.stand_in(said) == ('Look: 0 0, {word}, \\boxed{answer}, {1, 2}, {"a": 3}')
