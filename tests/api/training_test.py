@@ -27,7 +27,9 @@ def task():
     def reward(problem, texts, gold):  # a closure
         return [float(gold in text) for text in texts]
 
-    return sj.Task(ROWS, prompt="{problem}=", instruction="?", reward=reward, attempt_tokens=4)
+    return sj.Task(
+        ROWS, prompt="{problem}=", instruction="?{problem}=", reward=reward, attempt_tokens=4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +69,14 @@ def test_a_training_ends_with_a_table_and_resumes(model, task, tmp_path):
         ("stage2", 1),
     ]
     assert done.metrics()[-1]["loss"] == steps[-1]["loss"]
+    assert max(row["logp_gap"] for row in steps) < 1e-5
+    assert abs(steps[0]["kl/attempt1"]) + abs(steps[0]["kl/attempt2"]) < 1e-5  # policy = reference
     assert list(done.summary()["stages"]) == ["base", "stage1", "stage2"]
     assert "stage2" in done.table()
     assert done.page().stat().st_size > 10_000
-    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["seed"] == 3
+    said = json.loads((tmp_path / "run/config.json").read_text())
+    assert said["settings"]["seed"] == 3
+    assert said["sent"]["instruction"] == f"?{said['sent']['prompt']}"
     assert run().finished and len(steps) == 3  # nothing is trained again
     (again,) = done.model().attempt(task.problems[:1], task=task)
     assert len(again.texts) == 2
@@ -163,6 +169,7 @@ def small_chat_model(path):
     weights_test.write_gguf(path, config, fakes.params(config), more=described)
 
 
+@pytest.mark.slow
 def test_the_script_of_the_first_page_runs_as_it_is_written(tmp_path):
     small_chat_model(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf")
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -181,7 +188,7 @@ def test_the_script_of_the_first_page_runs_as_it_is_written(tmp_path):
     folder = tmp_path / "runs" / "sums"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == 2 * [*range(1, 21)]
-    assert rows[0]["kl/attempt1"] == rows[0]["kl/attempt2"] == 0.0  # the policy is the reference
+    assert abs(rows[0]["kl/attempt1"]) + abs(rows[0]["kl/attempt2"]) < 1e-5  # policy = reference
     assert max(row["logp_gap"] for row in rows) < 1e-4
     first = json.loads((folder / "transcripts" / "base.jsonl").read_text().splitlines()[0])
     sent = json.loads((folder / "config.json").read_text())["sent"]

@@ -150,7 +150,7 @@ def test_each_row_is_trained_after_the_instruction_of_its_problem_also_offline(t
             assert not marks[begin - len(ids) : begin].any()
     assert float(metrics["logp_gap"]) < 2e-6
     found = [float(metrics[f"kl/attempt{a}"]) for a in (1, 2, 3)]
-    assert found == [0.0, 0.0, 0.0]  # the policy is the reference
+    assert max(map(abs, found)) < 1e-5  # the policy is the reference
 
 
 @pytest.mark.parametrize("rank", [0, 2])
