@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -51,18 +52,26 @@ def test_a_model_is_asked_with_samples_and_without(model, task):
 def test_a_training_ends_with_a_table_and_resumes(model, task, tmp_path):
     steps = []
 
-    def run():
+    def stop_at_first(row):
+        steps.append(row)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def run(on_step=steps.append):
         return sj.train(
             model,
             task,
             sj.score(stage1=2, stage2=1, learning_rate=1e-3),
             workdir=tmp_path / "run",
             seed=3,
-            on_step=steps.append,
+            on_step=on_step,
             rollout={"problems_per_step": 8, "samples_per_problem": 2},
             evaluation={"problems": 8},
         )
 
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="SIGINT: .* is saved, and the same call resumes"):
+        run(on_step=stop_at_first)
+    assert len(steps) == 1 and signal.getsignal(signal.SIGINT) == before
     done = run()
     assert [(row["stage"], row["step"]) for row in steps] == [
         *[("stage1", 1), ("stage1", 2)],
