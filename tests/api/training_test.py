@@ -69,7 +69,7 @@ def test_a_training_ends_with_a_table_and_resumes(model, task, tmp_path):
         )
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="SIGINT: .* is saved, and the same call resumes"):
+    with pytest.raises(KeyboardInterrupt, match=r"SIGINT: .* is saved, and the same call resumes"):
         run(on_step=stop_at_first)
     assert len(steps) == 1 and signal.getsignal(signal.SIGINT) == before
     done = run()
