@@ -123,6 +123,7 @@ class Template:
             _PLACE if problem.asked else problem.prompt_format,
             problem.first_attempt,
             problem.system,
+            problem.instructions[0] if problem.instructions else "",
         )
         asked = [self.tokenizer.show(ids) for ids in instructions or [self.instruction_ids]]
         names = [f"instruction {n}" for n in range(1, 1 + len(asked))]
