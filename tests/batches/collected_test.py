@@ -24,7 +24,9 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
     if said:
         own = {"prompt": "", "prompt_text": "{problem}", "instruction_text": said}
         own = dataclasses.replace(settings.problems, **own)
-        settings = dataclasses.replace(settings, problems=own)
+        kept = tuple(name for name in settings.recipe if name != "base")  # it has a corpus
+        stages = {name: settings.stages[name] for name in kept}
+        settings = dataclasses.replace(settings, problems=own, recipe=kept, stages=stages)
     stops = dataclasses.replace(settings.problems, stop_before=("1", "+", "4"))
     settings = dataclasses.replace(settings, problems=stops)
     with runs.opened(settings, tmp_path / "run", train=True) as run:

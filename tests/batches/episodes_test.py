@@ -126,6 +126,8 @@ def test_each_row_is_trained_after_the_instruction_of_its_problem_also_offline(t
         settings,
         problems=dataclasses.replace(settings.problems, **own),
         rollout=dataclasses.replace(settings.rollout, attempts=3, problems_per_step=16),
+        recipe=("stage1",),  # the stage "base" learns a corpus of another prompt
+        stages={"stage1": settings.stages["stage1"]},
     )
     with runs.opened(settings, tmp_path / "run", train=True) as run:
         experiment, stage = run.experiment, stage_of(run, "stage1")

@@ -84,7 +84,7 @@ def test_corrections_are_a_wrong_first_attempt_and_the_solution_which_alone_is_l
 
 
 def test_a_correction_has_the_instruction_of_its_problem_in_a_row_as_wide_as_the_longest():
-    told = [dataclasses.replace(p, instructions=("?" * n,)) for n, p in enumerate(PROBLEMS)]
+    told = [dataclasses.replace(p, instructions=("?" * n,)) for n, p in enumerate(PROBLEMS, 1)]
     given = {"corrections": 1.0, "rows": 6, "instruction": "{n}"}
     own = made(told, **given)
     for row in own.rows(1):
