@@ -25,7 +25,7 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
         own = {"prompt": "", "prompt_text": "{problem}", "instruction_text": said}
         own = dataclasses.replace(settings.problems, **own)
         kept = tuple(name for name in settings.recipe if name != "base")  # it has a corpus
-        stages = {name: settings.stages[name] for name in kept}
+        stages = {name: dataclasses.replace(settings.stages[name], start="") for name in kept}
         settings = dataclasses.replace(settings, problems=own, recipe=kept, stages=stages)
     stops = dataclasses.replace(settings.problems, stop_before=("1", "+", "4"))
     settings = dataclasses.replace(settings, problems=stops)
