@@ -55,13 +55,12 @@ def of_question(question: str, settings: ProblemSettings) -> Problem:
     sums have their answers.
     Raises: InputError for a question that cannot be put into the run's prompt.
     """
-    if settings.name == arithmetic.NAME:
-        return arithmetic.of_question(question)
-    if not question.strip():
+    text, fields, instructions = settings.prompt_text, settings.fields, settings.instructions
+    whole = arithmetic.of_question(question) if settings.name == arithmetic.NAME else None
+    if not (whole or question.strip()):
         raise InputError("the question is empty. Type one, or give --question=TEXT.")
     make = functools.partial(Problem, id="question", gold="", where="the question")
-    text, fields, instructions = settings.prompt_text, settings.fields, settings.instructions
-    if whole := _own_row(question, fields):
+    if whole := whole or _own_row(question, fields):
         return _filled(whole, text, instructions, fields, _SETTING) if text else whole
     if not text:
         return make(prompt=question)

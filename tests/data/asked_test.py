@@ -192,3 +192,10 @@ def test_a_given_first_attempt_is_followed_by_the_instruction_of_its_row():
     ids = asked.encoded(given, plain.first_turn)
     attempt = plain.attempt_ids("4")
     assert ids == [*text.encode("1+2="), *attempt, *text.encode("+1+2=")]
+
+
+def test_a_typed_sum_is_put_into_a_text_of_ones_own():
+    own = ProblemSettings("arithmetic", prompt_text="{problem}?", instruction_text="?{problem}")
+    found = asked.of_question("1+2", own)
+    assert found.prompt.startswith("1+2") and found.gold == "3"
+    assert (found.asked, found.instructions) == (f"{found.prompt}?", (f"?{found.prompt}",))
