@@ -84,7 +84,7 @@ def test_corrections_are_a_wrong_first_attempt_and_the_solution_which_alone_is_l
 
 
 def test_a_correction_has_the_instruction_of_its_problem_in_a_row_as_wide_as_the_longest():
-    told = [dataclasses.replace(p, instructions=("?" * n,)) for n, p in enumerate(PROBLEMS, 1)]
+    told = [dataclasses.replace(p, instructions=("?" * n,)) for n, p in enumerate(PROBLEMS)]
     given = {"corrections": 1.0, "rows": 6, "instruction": "{n}"}
     own = made(told, **given)
     for row in own.rows(1):
@@ -92,7 +92,7 @@ def test_a_correction_has_the_instruction_of_its_problem_in_a_row_as_wide_as_the
         said = tuple(TEMPLATE.tokenizer.encode(problem.instructions[0]))
         assert row.instructions == (said,)
     columns = own.columns(instruction=0)
-    assert columns == 4 + 4 + 4 + len(TEMPLATE.turn_end_ids) + len(PROBLEMS)
+    assert columns == 4 + 4 + 4 + len(TEMPLATE.turn_end_ids) + len(PROBLEMS) - 1
     batch = documents.pack(
         own.rows(1), TEMPLATE, lambda attempt: (), columns=columns, max_attempt_tokens=5
     )
