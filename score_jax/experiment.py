@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import pipeline
+from score_jax.data.asked import instruction_limit
 from score_jax.learner import lora, micro_batches, optimizer, step
 from score_jax.learner.loss.token_logprobs import LikelihoodSettings
 from score_jax.learner.settings import LearnerSettings
@@ -36,7 +37,7 @@ from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, Params, PromptBatch
-from score_jax.text import prompts, stops, templates, tokenizer
+from score_jax.text import prompt_text, prompts, stops, templates, tokenizer
 from score_jax.text.prompts import SELF_REFINE, STOPS, VERDICTS
 
 PADDING = 1024  # rows; published embeddings have fewer rows of padding
@@ -59,6 +60,9 @@ class Experiment:
     mesh: Mesh  # an AbstractMesh, without devices, for programs that --mode=plan estimates
     base: Params | None = None  # with LoRA, the frozen weights, on the mesh; never donated
     planned_for: str = "tpu"  # the kind of devices that an AbstractMesh stands for
+    # Tokens of the longest instruction of a training problem, where each problem has its own; 0: it
+    # is not known, and taken to be as long as any may be.
+    longest_instruction: int = 0
 
     def __post_init__(self) -> None:
         set_matmul_precision(self.settings.model.dtype)
@@ -66,17 +70,22 @@ class Experiment:
         object.__setattr__(self, "model", rope.for_rows(self.model, _check(self)))
 
     @classmethod
-    def open(cls, settings: Settings, template: templates.Template | None = None) -> "Experiment":
+    def open(
+        cls,
+        settings: Settings,
+        template: templates.Template | None = None,
+        longest_instruction: int = 0,
+    ) -> "Experiment":
         """Loads what does not change in a run.
 
-        template: that of the settings, where it is at hand.
+        template: that of the settings, where it is at hand. longest_instruction: as in the class.
         """
         mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
         source = settings.model.source
         template = template or template_of_source(settings)
         preset = source.startswith(PRESET)
         model = families.preset(source) if preset else weights.described(source)
-        opened = cls(settings, model, template, mesh)
+        opened = cls(settings, model, template, mesh, longest_instruction=longest_instruction)
         if not preset:  # only now are the weights of a hub's model fetched
             opened = dataclasses.replace(opened, model=weights.shape(source))
         if not settings.model.lora.rank:
@@ -151,7 +160,7 @@ class Experiment:
         self, *, policy: Policy | None = None, attempts: int = 0, samples: int = 0
     ) -> EpisodeSettings:
         """What a rollout is compiled for; by default the training rollout's."""
-        rollout = self.settings.rollout
+        rollout, said = self.settings.rollout, self.instructions
         return EpisodeSettings(
             model=self.model,
             policy=self._allowing(policy) if policy else self.policy,
@@ -159,7 +168,7 @@ class Experiment:
             samples=samples or rollout.samples_per_problem,
             siblings=1 if samples else rollout.siblings,
             max_attempt_tokens=rollout.max_attempt_tokens,
-            instruction=tuple(self.template.instruction_ids),
+            instruction=() if self.asks_each else tuple(self.template.instruction_ids),
             turn_end=tuple(self.template.turn_end_ids),
             end_ids=self.template.tokenizer.end_ids,
             pad_id=self.template.tokenizer.pad_id,
@@ -169,7 +178,7 @@ class Experiment:
             dtype=self.settings.model.dtype,
             cache_layout=layout_for(self.platform),
             untied=self.platform == "cpu",
-            instructions=self.instructions if len(self.instructions) > 1 else (),
+            instructions=() if self.asks_each or len(said) < 2 else said,
             stops=self._automaton,
             close_stopped=self.template.closes_stopped,
         )
@@ -213,7 +222,8 @@ class Experiment:
     @property
     def columns(self) -> int:
         """T: columns of a row that holds the longest possible episode of training."""
-        return self.episode_settings().row_tokens(self.settings.rollout.max_prompt_tokens)
+        settings, prompt = self.episode_settings(), self.settings.rollout.max_prompt_tokens
+        return settings.row_tokens(prompt, self.instruction_tokens)
 
     @property
     def platform(self) -> str:
@@ -249,15 +259,15 @@ class Experiment:
             mesh=self.mesh if self.mesh.size > 1 else None,
         )
 
-    def learner_settings(self, stage: StageSettings) -> LearnerSettings:
-        """What a stage's update is compiled for."""
+    def learner_settings(self, stage: StageSettings, columns: int = 0) -> LearnerSettings:
+        """What a stage's update is compiled for; columns: of rows, 0: `columns` of this run."""
         s = self.settings
         sampled = stage.objective == "rl"
         split = micro_batches.choose(
             s.memory,
             self.model,
             rows=s.rollout.rows if sampled else stage.documents_per_step or s.rollout.rows,
-            columns=self.columns,
+            columns=columns or self.columns,
             attempt_tokens=s.rollout.max_attempt_tokens,
             shards=sharding.batch_size(self.mesh),
             platform=self.platform,
@@ -285,6 +295,8 @@ class Experiment:
             self.template.first_turn,
             max_prompt_tokens=self.settings.rollout.max_prompt_tokens,
             pad_id=self.template.tokenizer.pad_id,
+            turn=self.template.turn,
+            max_instruction_tokens=instruction_limit(self.settings, self.template),
         )
 
     def evaluation_rows(self, rows: int) -> int:
@@ -292,20 +304,38 @@ class Experiment:
         slots = self.settings.rollout.slots * sharding.batch_size(self.mesh)
         return min(rows, slots) if slots else rows
 
+    @property
+    def asks_each(self) -> bool:
+        """Whether the instruction has fields of the row, so that each problem has its own."""
+        return any(map(prompt_text.fields_of, self.settings.problems.instructions))
+
+    @property
+    def instruction_tokens(self) -> int:
+        """The width of the training problems' own instructions; 0: they have none."""
+        if not self.asks_each:
+            return 0
+        return self.longest_instruction or instruction_limit(self.settings, self.template)
+
     @functools.cached_property
     def instructions(self) -> tuple[tuple[int, ...], ...]:
-        """The ids between two attempts: one tuple for all, or one for each later attempt."""
+        """The ids between two attempts: one tuple for all, or one for each later attempt.
+
+        Where each problem has its own, these are stand-ins for them.
+        """
         texts = self.settings.problems.instructions[1:]
         own = self.template.instruction_ids
-        return tuple(map(tuple, (own, *map(self.instruction_ids, texts))))
+        return tuple(
+            map(tuple, (own, *(self.template.turn(prompt_text.stand_in(one)) for one in texts)))
+        )
 
-    def instruction_ids(self, instruction: str) -> list[int]:
-        """The ids between two attempts with this instruction in place of the run's own."""
-        return template_of(self.settings, self.template.tokenizer, instruction).instruction_ids
+    def instructions_of(self, problem: Problem) -> tuple[tuple[int, ...], ...]:
+        """The ids between two attempts at a problem, as `instructions`."""
+        own = tuple(tuple(self.template.turn(text)) for text in problem.instructions)
+        return own or self.instructions
 
     def sent(self, problem: Problem) -> dict[str, str]:
         """The texts that the model gets around its attempts, special tokens visible."""
-        return self.template.sent(problem, self.instructions)
+        return self.template.sent(problem, self.instructions_of(problem))
 
     def texts(self, episode: Episode) -> list[list[str]]:
         """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
@@ -332,20 +362,20 @@ def template_of_source(settings: Settings) -> templates.Template:
     return template_of(settings, tokenizer.load(source))
 
 
-def template_of(
-    settings: Settings, text: tokenizer.Tokenizer, instruction: str | None = None
-) -> templates.Template:
-    """A run's template, with the given instruction or else the prompt's own, its first."""
+def template_of(settings: Settings, text: tokenizer.Tokenizer) -> templates.Template:
+    """A run's template, with the prompt's own instruction, its first."""
     problems = settings.problems
     prompt_format, own = prompts.chosen(
         problems.prompt, problems.prompt_text, problems.instructions, problems.fields
     )
+    if problems.prompt_text:
+        own = [prompt_text.stand_in(one) for one in own]
     return templates.make(
         settings.model.template,
         text,
         system=problems.system,
         prompt_format=prompt_format,
-        instruction=instruction if instruction is not None else own[0] if own else "",
+        instruction=own[0] if own else "",
         thinking=settings.model.thinking,
         arguments=settings.model.template_arguments,
         date=settings.model.template_date,
@@ -408,7 +438,7 @@ def _check(experiment: Experiment) -> int:
             "Choose another config.problems.prompt or instruction_text, or set "
             "config.rollout.attempts to 1."
         )
-    turn = max(map(len, experiment.instructions)) + len(template.turn_end_ids)
+    turn = instruction_limit(settings, template) + len(template.turn_end_ids)
     attempts = max(rollout.attempts, settings.evaluation.attempts)
     if settings.evaluation.protocol == "self_refine":
         known = settings.problems.prompt in SELF_REFINE
@@ -419,10 +449,7 @@ def _check(experiment: Experiment) -> int:
                 f"{settings.evaluation.samples} samples and the prompt "
                 f"'{settings.problems.prompt}'. Change these, or set the protocol to 'correct'."
             )
-        asked = [
-            len(template_of(settings, text, said).instruction_ids)
-            for said in SELF_REFINE[settings.problems.prompt]
-        ]
+        asked = [len(template.turn(said)) for said in SELF_REFINE[settings.problems.prompt]]
         attempts, turn = 3, max(turn, *(ids + len(template.turn_end_ids) for ids in asked))
     longest = (
         rollout.max_prompt_tokens + attempts * rollout.max_attempt_tokens + (attempts - 1) * turn

@@ -374,6 +374,7 @@ class _Updates:
             "metrics": diagnosis.plain_metrics(metrics),
             "device": hosts.devices(),
             "settings": jsonfiles.plain(run.settings),
+            "columns": run.experiment.columns,  # which may depend on the problems
         }
         name = f"{stage.name}-{number}"
         path = diagnosis.write(run.folder / "diagnosis", name, batch, params, facts)

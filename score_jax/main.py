@@ -194,30 +194,26 @@ def _join_others(given: flags.FlagValues, signals: Signals) -> None:
 
 def _train(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax import loop
+    from score_jax.runtime import hosts
 
-    stop = _stop_of(signals)
-
+    stop = hosts.stop_of(signals)
     return loop.train(settings, given.workdir, base_from=given.base_from, stop=stop)
 
 
 def _evaluate(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import evaluate
+    from score_jax.runtime import hosts
 
-    stop = _stop_of(signals)
+    stop = hosts.stop_of(signals)
     return _unless_stopped(lambda: evaluate.evaluate_latest(settings, Path(given.workdir), stop))
 
 
 def _scale(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import scale
+    from score_jax.runtime import hosts
 
-    stop = _stop_of(signals)
+    stop = hosts.stop_of(signals)
     return _unless_stopped(lambda: scale.scale_latest(settings, Path(given.workdir), stop))
-
-
-def _stop_of(signals: Signals) -> Callable[[], bool]:
-    import jax
-
-    return signals.noted() if jax.process_count() > 1 else signals.asked
 
 
 def _unless_stopped(work: Callable[[], None]) -> int:

@@ -23,6 +23,9 @@ class Problem:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # level, subject, …
     prompt_format: str = ""  # how this one is put to the model; empty: as the run's prompt says
     asked: str = ""  # the whole first turn, of a run whose prompt is a text with the row's fields
+    # Where the instruction has fields of the row: the text before each later attempt, or one for
+    # each; (): the run's own.
+    instructions: tuple[str, ...] = ()
     first_attempt: str = ""  # given, not sampled: the policy continues after it and the instruction
     # A prompt that was written as messages: [{"role": …, "content": …}, …]; `prompt` is its last.
     messages: Sequence[Mapping[str, str]] = ()

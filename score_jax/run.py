@@ -22,6 +22,7 @@ from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
+from score_jax.data.asked import instruction_limit
 from score_jax.data.sft import solutions
 from score_jax.experiment import Experiment, stops_of, template_of_source
 from score_jax.model.files import saved_params
@@ -144,22 +145,28 @@ class Run:
             log.say(f"sandbox of model-written programs: {sandbox}")
         tested = {name: found[: wanted or None] for name, found in tests.items()}
         template = template_of_source(settings)
+        most = instruction_limit(settings, template)
         for found in tested.values():
             pipeline.evaluation_prompts(
                 found,
                 template.first_turn,
                 max_prompt_tokens=rollout.max_prompt_tokens,
                 pad_id=template.tokenizer.pad_id,
+                turn=template.turn,
+                max_instruction_tokens=most,
             )
+        widest = 0
         stages = [settings.stages[name] for name in settings.recipe]
         if training and any(s.objective == "rl" or s.collect.filter for s in stages):
-            prompts = pipeline.tokenise(training.problems, template.first_turn)
+            prompts = pipeline.tokenise(training.problems, template.first_turn, template.turn)
             pipeline.usable(prompts, rollout.problems_per_step, rollout.max_prompt_tokens)
+            pipeline.check_instructions(prompts, rollout.max_prompt_tokens, most)
+            widest = prompts.instruction_tokens(rollout.max_prompt_tokens)
             training = dataclasses.replace(training, prompts=prompts)
         if training:
             own = solutions.of_stages(settings, training.problems, template, stops_of(settings))
             training = dataclasses.replace(training, documents=own)
-        experiment = Experiment.open(settings, template)
+        experiment = Experiment.open(settings, template, widest)
         main = tested.pop("")
         return cls(settings, folder, log, watch, experiment, training, main, tested, stop, on_step)
 

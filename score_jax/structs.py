@@ -5,7 +5,8 @@ The names of array variables end with their shape in these letters (`logp_BT`, `
     Q problems          G samples per problem     B rows (Q * G)          A attempts
     T tokens of a row   S cache slots             N tokens fed at once    P prompt tokens
     V vocabulary        L layers                  D model width           F MLP width
-    H query heads       K key/value heads         E width of a head       1 broadcast
+    H query heads       K key/value heads         E width of a head       C instructions
+    1 broadcast
 
 Words: a *problem* is asked once and answered in several *attempts*; all attempts of one sample form
 an *episode*; *reward* is a number from grading; *bonus* is the progress term of Stage II; the
@@ -24,6 +25,25 @@ import numpy as np
 from score_jax.problem import Problem
 
 
+class Instructions(flax.struct.PyTreeNode):
+    """The ids before attempts 2, 3, …, of problems that each have their own; padded behind.
+
+    C instructions of a problem: one for all later attempts, or one for each.
+    """
+
+    tokens: Any  # [Q, C, N] int32
+    length: Any  # [Q, C] int32, 1..N
+
+    def of(self, which) -> "Instructions":
+        """Those of some problems."""
+        return jax.tree.map(lambda x: x[which], self)
+
+    def after(self, attempts: int) -> "Instructions":
+        """Those before attempts 2 + attempts, 3 + attempts, …"""
+        first = min(attempts, self.length.shape[1] - 1)
+        return jax.tree.map(lambda x: x[:, first:], self)
+
+
 @dataclasses.dataclass(frozen=True)
 class PromptBatch:
     """Tokenised problems of one step. Rows are contiguous: tokens from column 0, then padding."""
@@ -32,6 +52,18 @@ class PromptBatch:
     length: np.ndarray  # [Q] int32, 1..P
     index: np.ndarray  # [Q] int32, position in the data set: addresses the sampling keys
     problems: tuple[Problem, ...]  # Q of them
+    instructions: Instructions | None = None  # None: those of the rollout's settings
+
+    @property
+    def instruction_tokens(self) -> int:
+        """N, the width of the problems' own instructions; 0: they have none."""
+        return self.instructions.tokens.shape[2] if self.instructions else 0
+
+    def part(self, of: slice) -> "PromptBatch":
+        """Some of the problems."""
+        own = self.instructions.of(of) if self.instructions else None
+        arrays = (self.tokens[of], self.length[of], self.index[of])
+        return PromptBatch(*arrays, self.problems[of], own)
 
 
 class Episode(flax.struct.PyTreeNode):

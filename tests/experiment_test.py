@@ -12,7 +12,7 @@ from score_jax import experiment
 from score_jax.config.settings import LoraSettings, SourceSettings
 from score_jax.experiment import Experiment
 from score_jax.model.families import PRESETS, ModelConfig
-from score_jax.problem import InputError
+from score_jax.problem import InputError, Problem
 from score_jax.rl.policy import Policy
 from score_jax.run import Run
 from score_jax.text import tokenizer
@@ -227,6 +227,29 @@ def test_each_later_attempt_may_have_an_instruction_of_its_own():
     one = Experiment.open(with_prompt(instruction_text="?"))
     assert one.episode_settings().instructions == ()
     assert one.episode_settings().instruction == tuple(encode("?"))
+
+
+def test_an_instruction_with_fields_has_room_for_them_in_every_row():
+    made = Experiment.open(with_prompt(instruction_text=("?{problem}{problem}+", "?")))
+    settings = made.episode_settings()
+    assert made.asks_each and settings.instruction == settings.instructions == ()
+    prompt = made.settings.rollout.max_prompt_tokens
+    assert made.instruction_tokens == prompt + 4  # a digit stands for a field
+    assert made.columns == settings.row_tokens(prompt, prompt + 4)
+    known = Experiment.open(made.settings, made.template, longest_instruction=7)
+    assert known.columns == settings.row_tokens(prompt, 7)
+    encode = made.template.tokenizer.encode
+    asked = Problem("a", "1+2=", "3", asked="1+2=", instructions=("?1+2=", "?"))
+    assert known.instructions_of(asked) == (tuple(encode("?1+2=")), tuple(encode("?")))
+    assert known.sent(asked)["instruction 1"] == "?1+2="
+    batch = known.evaluation_prompts([asked])
+    assert batch.instructions.length.tolist() == [[5, 1]]
+    long = dataclasses.replace(asked, instructions=("?" * (prompt + 5), "?"))
+    with pytest.raises(InputError, match=r"problem 'a': the instruction .* Raise that by 1"):
+        known.evaluation_prompts([long])
+    wide = dataclasses.replace(made.settings.rollout, max_prompt_tokens=100)
+    with pytest.raises(InputError, match="and the model's context is 128"):
+        Experiment.open(dataclasses.replace(made.settings, rollout=wide))
 
 
 def test_a_prompt_that_cannot_be_is_refused_before_weights_are_looked_for(tmp_path, monkeypatch):

@@ -80,6 +80,7 @@ class Model:
         Raises: InputError if model, task and settings do not fit.
         """
         settings = settings_of.settings_of(self.settings, task, seed=seed, **groups)
+        problems = task.asked(problems)
         grading.prepare(settings, problems)
         experiment, params = self._loaded(settings)
         policy = Policy(temperature) if samples else GREEDY

@@ -12,7 +12,7 @@ from score_jax.api.recipes import Recipe, score
 from score_jax.api.task import Task
 from score_jax.config import build
 from score_jax.config.settings import ModelSettings, Settings
-from score_jax.data.asked import encoded
+from score_jax.data.asked import encoded, instruction_limit
 from score_jax.experiment import template_of_source
 
 # What a run of a few minutes on a laptop takes.
@@ -66,10 +66,17 @@ def settings_of(
 
 
 def _longest_prompt(settings: Settings, task: Task) -> int:
-    """Tokens of the longest prompt that a run takes, rounded up."""
-    encode = template_of_source(settings).first_turn
+    """Tokens of the longest prompt that a run takes, rounded up.
+
+    An instruction has as many for the fields of a row: if these need more, that counts.
+    """
+    template = template_of_source(settings)
     every = [*task.problems, *task.test_problems]
-    longest = max(len(encoded(problem, encode)) for problem in every)
+    longest = max(len(encoded(problem, template.first_turn)) for problem in every)
+    own = {text for problem in every for text in problem.instructions}
+    if own:  # of the longest, what is not in the instruction itself
+        limit = instruction_limit(settings, template) - settings.rollout.max_prompt_tokens
+        longest = max(longest, max(len(template.turn(text)) for text in own) - limit)
     return min(-(-longest // WIDTH) * WIDTH, MOST_PROMPT_TOKENS)
 
 

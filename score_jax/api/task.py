@@ -38,8 +38,8 @@ class Task:
       problems: see above. Of one file, list or Dataset, about a tenth is for evaluation.
       prompt: the first turn with the fields of a row in braces, "{problem} ="; or the name of a
         prompt of the package ("gsm8k"; text/prompts.py).
-      instruction: the text before the second attempt, or one for each later attempt; none with a
-        named prompt, which has its own.
+      instruction: the text before the second attempt, with fields like the prompt if it needs any;
+        or one for each later attempt; none with a named prompt, which has its own.
       reward: a function of (problem, texts, gold) that returns a number for each attempt (see
         rewards/functions.py), "module:function", or several by name; None: the answers are graded
         as mathematics, or programs by their tests.
@@ -137,9 +137,17 @@ class Task:
                 f"no problem of this list belongs to the {split} split (a list is split by a hash "
                 "of each problem's text, a tenth to test). Give more problems, or test=."
             )
-        if settings.prompt_text:
-            return asked(found, settings.prompt_text, settings.fields, "Task")
-        return found
+        return self.asked(found)
+
+    def asked(self, problems: Sequence[Problem]) -> list[Problem]:
+        """The problems with what the model is asked, where prompt and instruction are texts.
+
+        Raises: InputError naming the row and the field that it lacks.
+        """
+        s = self.settings
+        if not s.prompt_text:
+            return list(problems)
+        return asked(problems, s.prompt_text, s.fields, "Task", s.instructions)
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
         """The problems as rows of a file that reads back as these very problems."""

@@ -24,6 +24,8 @@ from score_jax.modes import evaluate, export
 from score_jax.problem import InputError
 from score_jax.report.run_page import page, summary
 from score_jax.run import OnStep
+from score_jax.runtime import hosts
+from score_jax.runtime.signals import Signals, Stopped
 from score_jax.workdir import settings_check
 from score_jax.workdir.runlog import read_metrics
 
@@ -37,7 +39,7 @@ class TrainedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether all stages are done; False: stopped by a signal, and the same call resumes."""
+        """Whether all stages are done; False: it was stopped, and the same call resumes."""
         return settings_check.is_complete(self.folder, self.settings)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -96,9 +98,10 @@ def train(
       workdir: the folder of the run; the same call again resumes there.
       base_from: work directory of a run whose base model a new run begins with.
       on_step: gets the metrics of every step when they are logged (docs/operations.md names them).
-      stop: asked after every step; true saves and ends the run, as a signal does.
+      stop: asked after every step; true saves and ends the run.
       groups: rollout, evaluation, memory, optimizer, … as mappings of settings, or as a whole.
-    Raises: InputError for settings, files or a work directory that do not fit.
+    Raises: InputError for settings, files or a work directory that do not fit; KeyboardInterrupt
+      after Ctrl-C or another signal that asks to stop, once what is trained is saved.
     """
     folder = Path(workdir).expanduser()
     if isinstance(model, Settings):
@@ -118,5 +121,17 @@ def train(
             of_model.settings, task, recipe, seed=seed, folder=folder / "problems", **groups
         )
     models.forget()
-    loop.train(settings, str(folder), base_from=str(base_from), on_step=on_step, stop=stop)
-    return TrainedRun(settings, folder)
+    with Signals() as signals:
+        noted = hosts.stop_of(signals)
+        loop.train(
+            settings,
+            str(folder),
+            base_from=str(base_from),
+            on_step=on_step,
+            stop=lambda: noted() or stop(),
+        )
+    run = TrainedRun(settings, folder)
+    if signals.came:  # what the caller would do next is not wanted either
+        state = "is done" if run.finished else "is saved, and the same call resumes"
+        raise Stopped(f"{signals.came}: {folder} {state}")
+    return run

@@ -41,6 +41,7 @@ class Collected(Documents):
         self._found = documents_of(self._run, self._stage)
         seed = (self._run.settings.seed % 2**32, self._stage.index, 7)
         self._order = documents.order(np.arange(len(self._found)), self._rows, seed)
+        self._asked_of = self._own_instructions()
 
     def _documents(self, number: int) -> list[documents.Row]:
         learn_first = self._stage.settings.collect.learn_first
@@ -50,9 +51,25 @@ class Collected(Documents):
                 attempts=tuple(attempt.ids for attempt in found.attempts),
                 truncated=tuple(attempt.truncated for attempt in found.attempts),
                 learned=filters.learned(found, learn_first),
+                instructions=self._asked_of.get(found.problem, ()),
             )
             for found in (self._found[i] for i in self._order.take(number - 1))
         ]
+
+    def _own_instructions(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """The ids before later attempts of the documents' problems, where each has its own."""
+        experiment, training = self._run.experiment, self._run.training
+        if not experiment.asks_each:
+            return {}
+        wanted = {found.problem for found in self._found}
+        known = {one.id: one for one in (training.problems if training else ()) if one.id in wanted}
+        if missing := sorted(wanted - known.keys()):
+            raise InputError(
+                f"collected/{self._stage.name}.jsonl has documents of {len(missing)} problems that "
+                f"are no longer in the training set ({missing[0]!r}), and the instruction between "
+                "their attempts is not known. Restore the problems, or use another --workdir."
+            )
+        return {name: experiment.instructions_of(one) for name, one in known.items()}
 
 
 def documents_of(run: Run, stage: Stage) -> list[Dialogue]:

@@ -94,6 +94,7 @@ class Episodes:
             steps_before=stage.rl_steps_before,
             prompts=run.training.prompts,
             wanted=pass_rates.wanted(run) if stage.name != "base" else None,
+            turn=template.turn,
         )
 
     def get_state(self) -> dict[str, Any]:
@@ -116,14 +117,8 @@ class Episodes:
         rollout = self._run.settings.rollout
         if not rollout.prompt_buckets:
             return
-        problems = rollout.problems_per_step
         for width in sorted({*rollout.prompt_buckets, rollout.max_prompt_tokens}):
-            prompts = PromptBatch(
-                tokens=np.zeros((problems, width), np.int32),
-                length=np.ones(problems, np.int32),
-                index=np.zeros(problems, np.int32),
-                problems=(),
-            )
+            prompts = self._prompts.blank(width)
             dispatched = self._read(state.params, self._sample(state.params, prompts, 0, tokens=1))
             zero_BA = np.zeros(dispatched.sampled.truncated.shape, np.float32)
             batch = self._batch(dispatched, zero_BA, zero_BA, np.zeros(len(zero_BA), bool))
@@ -195,7 +190,8 @@ class Episodes:
         self, params: Params, prompts: PromptBatch, number: int, tokens: int = 0
     ) -> Dispatched:
         """The rollout of a step. tokens: the limit of an attempt; 0: that of the settings."""
-        ours, offline = _split(prompts, len(prompts.tokens) - self._offline)
+        at = len(prompts.tokens) - self._offline
+        ours, offline = prompts.part(slice(0, at)), prompts.part(slice(at, None))
         key = jax.random.fold_in(self._stage.key, number)
         parts: list[Episode] = []
         given: list[str] = []
@@ -262,7 +258,7 @@ class Episodes:
             columns=prompts.tokens.shape[1]
             + s.max_attempt_tokens
             + len(s.turn_end)
-            + len(s.before(2)),
+            + (prompts.instruction_tokens or len(s.before(2))),
             pad_id=s.pad_id,
             end_ids=s.end_ids if s.close_stopped else (),
         )
@@ -386,13 +382,3 @@ def _offline_problems(run: Run, stage: Stage) -> int:
             "each must hold the same number. Choose another share."
         )
     return offline
-
-
-def _split(prompts: PromptBatch, at: int) -> tuple[PromptBatch, PromptBatch]:
-    """The first `at` problems, and the others."""
-
-    def part(of: slice) -> PromptBatch:
-        arrays = (prompts.tokens[of], prompts.length[of], prompts.index[of])
-        return PromptBatch(*arrays, prompts.problems[of])
-
-    return part(slice(0, at)), part(slice(at, None))

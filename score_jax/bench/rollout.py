@@ -128,7 +128,7 @@ def _bandwidth(work: Workload, counted: Work, seconds: float) -> dict[str, Any]:
 def _held(work: Workload, slots: int) -> tuple[Any, Any]:
     """Shapes of what a decode step reads: the weights, and the cache of `slots` slots."""
     s = work.settings
-    columns = s.row_tokens(work.prompts.tokens.shape[1])
+    columns = work.columns
     params = jax.eval_shape(lambda p: transformer.for_decoding(s.model, p, s.dtype), work.params)
     cache = jax.eval_shape(lambda: kv.empty(s.model, slots, columns, s.dtype, s.cache_layout))
     return params, cache
@@ -146,7 +146,7 @@ def decode_step(work: Workload, sharding=None) -> dict[str, Any]:
     """
     s = work.settings
     slots = episode.slot_counts(len(work.prompts.tokens) * s.samples, s)[0]
-    columns = s.row_tokens(work.prompts.tokens.shape[1])
+    columns = work.columns
     params, cache = _held(work, slots)
     # Without this option XLA counts a byte more than once if a TPU prefetches it on the chip.
     options = {"xla_vf_vmem_memory_space_assignment": False} if sharding else {}

@@ -119,7 +119,7 @@ def split_of(work: Workload, memory: MemorySettings, platform: str) -> micro_bat
         memory,
         s.model,
         rows=len(work.prompts.tokens) * s.samples,
-        columns=s.row_tokens(work.prompts.tokens.shape[1]),
+        columns=work.columns,
         attempt_tokens=s.max_attempt_tokens,
         shards=sharding.batch_size(work.mesh) if work.mesh else 1,
         platform=platform,
@@ -193,13 +193,15 @@ def episodes(work: Workload) -> Batch:
     """Rows as the workload's rollout lays them out, of random tokens and random rewards."""
     s, prompts = work.settings, work.prompts
     rng = np.random.default_rng(0)
-    rows, columns = len(prompts.tokens) * s.samples, s.row_tokens(prompts.tokens.shape[1])
+    rows, columns = len(prompts.tokens) * s.samples, work.columns
     limit_BA = work.limit_QGA.reshape(rows, -1)
     attempt_BT = np.zeros((rows, columns), np.int32)
     length_B = np.repeat(prompts.length, s.samples)
     for a in range(s.attempts):
         if a:
-            length_B = length_B + len(s.instruction)
+            own = prompts.instructions
+            asked = np.repeat(own.length[:, 0], s.samples) if own else len(s.instruction)
+            length_B = length_B + asked
         for b in range(rows):
             attempt_BT[b, length_B[b] : length_B[b] + limit_BA[b, a]] = a + 1
         length_B = length_B + limit_BA[:, a]

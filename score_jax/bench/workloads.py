@@ -91,6 +91,12 @@ class Workload:
     mesh: Mesh | None = None  # None: one device
     attention: str = "xla"  # of an update
 
+    @property
+    def columns(self) -> int:
+        """T: columns of a row."""
+        prompts = self.prompts
+        return self.settings.row_tokens(prompts.tokens.shape[1], prompts.instruction_tokens)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
@@ -182,6 +188,7 @@ def of_config(settings: Settings) -> Workload:
         max_prompt_tokens=rollout.max_prompt_tokens,
         pad_id=template.tokenizer.pad_id,
         seed=settings.seed,
+        turn=template.turn,
     )
     episode_settings, trained = experiment.episode_settings(), experiment.initial_params()
     shape = (rollout.problems_per_step, rollout.samples_per_problem, rollout.attempts)

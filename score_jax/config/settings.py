@@ -165,7 +165,8 @@ class ProblemSettings:
     # {meta.topic} in it are fields of the rows; {{context}} is the text {context}; other braces, as
     # TeX has them, are text. See text/prompt_text.py.
     prompt_text: str = ""
-    instruction_text: str | tuple[str, ...] = ""  # before each later attempt, or one for each
+    # Before each later attempt, or one for each; fields as in prompt_text, but not the answer.
+    instruction_text: str | tuple[str, ...] = ""
     split: str = ""  # training split; empty: "train"
     fields: Mapping[str, str] = dataclasses.field(
         default_factory=dict

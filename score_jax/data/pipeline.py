@@ -19,11 +19,13 @@ from absl import logging
 from score_jax.data import schedule
 from score_jax.data.asked import encoded
 from score_jax.problem import InputError, Problem
-from score_jax.structs import PromptBatch
+from score_jax.structs import Instructions, PromptBatch
 
 # A problem's text, its own prompt format, its given first attempt -> token ids of the first turn.
 # The last two are empty for most problems. Those with a system text give it as `system=`.
 Encode = Callable[..., list[int]]
+# The text before a later attempt -> the token ids between the attempts: a template's `turn`.
+Turn = Callable[[str], list[int]]
 _BATCHES = 2**62  # in a training run: no end
 
 
@@ -41,6 +43,7 @@ def batches(
     steps_before: int = 0,
     prompts: "Prompts | None" = None,
     wanted: np.ndarray | None = None,
+    turn: Turn | None = None,
 ) -> "PromptIterator":
     """Endless shuffled batches for training; every epoch is a new permutation.
 
@@ -54,12 +57,14 @@ def batches(
       steps_before: how many of these earlier stages have drawn.
       prompts: the problems' tokens, where they are at hand.
       wanted: bool for each problem; the others are left out (problems.pass_rate).
+      turn: needed where problems have instructions of their own.
     Raises: InputError if no prompt is short enough, or too few are for one global batch.
     """
     widths = _widths(bucket_sizes, max_prompt_tokens)
-    prompts = prompts or tokenise(problems, encode)
+    prompts = prompts or tokenise(problems, encode, turn)
     kept = usable(prompts, batch, max_prompt_tokens, wanted)
     dropped = int((prompts.length > max_prompt_tokens).sum())
+    widest = prompts.instruction_tokens(max_prompt_tokens)
     if dropped:
         logging.warning(
             "%d of %d training prompts are longer than max_prompt_tokens=%d and are left out; "
@@ -90,7 +95,7 @@ def batches(
         position_Q = drawn.positions(number)
         longest = prompts.length[position_Q].max()
         width = next(width for width in widths if width >= longest)
-        return pack(prompts, position_Q, width, pad_id)
+        return pack(prompts, position_Q, width, pad_id, widest)
 
     dataset = grain.MapDataset.range(_BATCHES).map(assemble)
     identity = {
@@ -138,15 +143,22 @@ def usable(
 
 
 def evaluation_prompts(
-    problems: Sequence[Problem], encode: Encode, *, max_prompt_tokens: int, pad_id: int
+    problems: Sequence[Problem],
+    encode: Encode,
+    *,
+    max_prompt_tokens: int,
+    pad_id: int,
+    turn: Turn | None = None,
+    max_instruction_tokens: int = 0,
 ) -> PromptBatch:
     """Every problem's prompt once, in order, as wide as the longest.
 
+    turn, max_instruction_tokens: needed where problems have instructions of their own.
     Raises: InputError if a prompt is too long: leaving it out would change what is measured.
     """
     if not len(problems):
         raise InputError("there is no problem to evaluate on: the data set is empty.")
-    prompts = tokenise(problems, encode)
+    prompts = tokenise(problems, encode, turn)
     longest = int(prompts.length.max())
     if longest > max_prompt_tokens:
         too_long = int((prompts.length > max_prompt_tokens).sum())
@@ -155,16 +167,55 @@ def evaluation_prompts(
             f"max_prompt_tokens={max_prompt_tokens}. Leaving them out would measure the accuracy "
             f"on another data set. Set config.rollout.max_prompt_tokens to at least {longest}."
         )
+    check_instructions(prompts, max_prompt_tokens, max_instruction_tokens)
     return pack(prompts, np.arange(len(problems)), longest, pad_id)
 
 
-def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
-    """Encodes every problem's prompt."""
-    rows = [encoded(problem, encode) for problem in problems]
+def check_instructions(
+    prompts: "Prompts", max_prompt_tokens: int, max_instruction_tokens: int
+) -> None:
+    """Raises: InputError, naming the problem, if an instruction of its own is too long.
+
+    Those of problems whose prompts are too long do not matter.
+    """
+    for found in prompts.instructions:
+        length = np.where(prompts.length <= max_prompt_tokens, found.length, 0)
+        longest = int(np.argmax(length))
+        if length[longest] > max_instruction_tokens:
+            problem = prompts.problems[longest]
+            raise InputError(
+                f"{problem.where or f'problem {problem.id!r}'}: the instruction with the fields of "
+                f"this row has {length[longest]} tokens, and rows have room for "
+                f"{max_instruction_tokens}: what the instruction has without them, and "
+                f"config.rollout.max_prompt_tokens={max_prompt_tokens} for the fields. Raise that "
+                f"by {length[longest] - max_instruction_tokens}, or leave a long field out of "
+                "config.problems.instruction_text."
+            )
+
+
+def tokenise(problems: Sequence[Problem], encode: Encode, turn: Turn | None = None) -> "Prompts":
+    """Encodes every problem's prompt, and its own instructions if it has any (`turn`)."""
+    found = _flat(problems, "prompt", [encoded(problem, encode) for problem in problems])
+    counts = {len(problem.instructions) for problem in problems}
+    if counts == {0}:
+        return found
+    if turn is None or len(counts) > 1:
+        raise ValueError(
+            "some problems have the instruction of their row and others have none; data/asked.py "
+            "makes them for all problems of a run."
+        )
+    own = [
+        _flat(problems, "instruction", [turn(problem.instructions[c]) for problem in problems])
+        for c in range(counts.pop())
+    ]
+    return dataclasses.replace(found, instructions=tuple(own))
+
+
+def _flat(problems: Sequence[Problem], what: str, rows: Sequence[Sequence[int]]) -> "Prompts":
     for problem, row in zip(problems, rows, strict=True):
         if not row:
             raise InputError(
-                f"the prompt of problem {problem.id!r} has no tokens under this template, so "
+                f"the {what} of problem {problem.id!r} has no tokens under this template, so "
                 f"nothing can be sampled after it. Check its text and the tokenizer."
             )
     length = np.array([len(row) for row in rows], np.int32)
@@ -176,18 +227,35 @@ def tokenise(problems: Sequence[Problem], encode: Encode) -> "Prompts":
     )
 
 
-def pack(prompts: "Prompts", position_Q: np.ndarray, width: int, pad_id: int) -> PromptBatch:
-    """The prompts at these positions as rows of `width` columns, padded on the right."""
+def pack(
+    prompts: "Prompts", position_Q: np.ndarray, width: int, pad_id: int, instruction_tokens: int = 0
+) -> PromptBatch:
+    """The prompts at these positions as rows of `width` columns, padded on the right.
+
+    instruction_tokens: the width of their own instructions; 0: the longest of them.
+    """
+    own = None
+    if prompts.instructions:
+        widest = max(int(one.length[position_Q].max()) for one in prompts.instructions)
+        widest = instruction_tokens or widest
+        parts = [_padded(one, position_Q, widest, pad_id) for one in prompts.instructions]
+        lengths = [one.length[position_Q] for one in prompts.instructions]
+        own = Instructions(np.stack(parts, axis=1), np.stack(lengths, axis=1))
+    return PromptBatch(
+        tokens=_padded(prompts, position_Q, width, pad_id),
+        length=prompts.length[position_Q],
+        index=position_Q.astype(np.int32),
+        problems=tuple(prompts.problems[position] for position in position_Q),
+        instructions=own,
+    )
+
+
+def _padded(prompts: "Prompts", position_Q: np.ndarray, width: int, pad_id: int) -> np.ndarray:
     tokens_QP = np.full((len(position_Q), width), pad_id, np.int32)
     for row, position in enumerate(position_Q):
         start, length = prompts.start[position], prompts.length[position]
         tokens_QP[row, :length] = prompts.tokens[start : start + length]
-    return PromptBatch(
-        tokens=tokens_QP,
-        length=prompts.length[position_Q],
-        index=position_Q.astype(np.int32),
-        problems=tuple(prompts.problems[position] for position in position_Q),
-    )
+    return tokens_QP
 
 
 def _widths(bucket_sizes: tuple[int, ...], max_prompt_tokens: int) -> list[int]:
@@ -203,7 +271,9 @@ def _widths(bucket_sizes: tuple[int, ...], max_prompt_tokens: int) -> list[int]:
 
 def _digest(prompts: "Prompts", kept: np.ndarray) -> str:
     """A digest of the problems and their tokens, to which a saved position refers."""
-    digest = hashlib.sha256(kept.tobytes() + prompts.length.tobytes() + prompts.tokens.tobytes())
+    digest = hashlib.sha256(kept.tobytes())
+    for one in (prompts, *prompts.instructions):
+        digest.update(one.length.tobytes() + one.tokens.tobytes())
     for problem in prompts.problems:
         digest.update(f"{problem.id}\0{problem.gold}\0".encode())
     return digest.hexdigest()[:16]
@@ -217,6 +287,14 @@ class Prompts:
     tokens: np.ndarray  # [sum of length] int32
     start: np.ndarray  # [N] int64, where a prompt's tokens begin
     length: np.ndarray  # [N] int32
+    # In the same form what comes before later attempts, where each problem has its own: one for all
+    # of them, or one for each.
+    instructions: tuple["Prompts", ...] = ()
+
+    def instruction_tokens(self, max_prompt_tokens: int) -> int:
+        """Of the longest own instruction of a problem whose prompt is not too long; 0: no own."""
+        kept = self.length <= max_prompt_tokens
+        return max((int(one.length[kept].max(initial=0)) for one in self.instructions), default=0)
 
 
 class PromptIterator:
@@ -235,6 +313,13 @@ class PromptIterator:
         batch = self._dataset[self._next]
         self._next += 1
         return batch
+
+    def blank(self, width: int) -> PromptBatch:
+        """Prompts of that width that say nothing: what a batch is compiled for."""
+        first = self._dataset[0]
+        rows = np.zeros(len(first.tokens), np.int32)
+        tokens_QP = np.zeros((len(rows), width), np.int32)
+        return PromptBatch(tokens_QP, rows + 1, rows, (), first.instructions)
 
     def get_state(self) -> dict[str, Any]:
         """The position, and what identifies the data it belongs to; values that JSON can hold."""

@@ -155,7 +155,7 @@ def _source(
     text = source.prompt_text or ("" if source.prompt else settings.prompt_text)
     if text:
         at = path if source.prompt_text else "config.problems"
-        return asked(found, text, source.fields, at)
+        return asked(found, text, source.fields, at, settings.instructions)
     if not source.prompt or source.prompt == settings.prompt:
         return found
     if source.prompt not in PROMPTS:

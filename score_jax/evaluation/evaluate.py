@@ -83,7 +83,8 @@ def evaluate(
     records = PROTOCOLS[s.evaluation.protocol](experiment, queue, prompts, settings, shaded)
     transcripts = [record["transcript"] for record in records]
     rows = contexts.of_records([record["row"] for record in records[:shaded]], settings.pad_id)
-    columns = max(settings.row_tokens(prompts.tokens.shape[1]), rows.tokens.shape[1])
+    widest = settings.row_tokens(prompts.tokens.shape[1], prompts.instruction_tokens)
+    columns = max(widest, rows.tokens.shape[1])
     found = shading.of_rows(experiment, params, reference, rows, columns)
     for row, attempts in zip(transcripts, found, strict=False):
         for attempt, values in zip(row["attempts"], attempts, strict=True):
@@ -109,6 +110,8 @@ def kept_in(
     golds = [[problem.id, problem.gold] for problem in problems]
     digest = hashlib.sha256(json.dumps([how, golds], sort_keys=True).encode())
     digest.update(prompts.tokens.tobytes())
+    if prompts.instructions:
+        digest.update(prompts.instructions.tokens.tobytes())
     of = {"weights": weights, "digest": digest.hexdigest()[:16]}
     return Kept(folder / "evaluations" / f"{name}.part.jsonl", of)
 
@@ -164,7 +167,7 @@ def _self_refine(
     """A critique and a rewrite after the first attempt."""
     key, template = jax.random.key(experiment.settings.seed), experiment.template
     texts = SELF_REFINE[experiment.settings.problems.prompt]
-    critique, rewrite = map(experiment.instruction_ids, texts)
+    critique, rewrite = map(template.turn, texts)
 
     def decoded(prompts: PromptBatch, settings: EpisodeSettings, part: str) -> Episode:
         found = queue(prompts, _rows, settings=settings, key=key, part=part)

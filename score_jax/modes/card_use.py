@@ -9,6 +9,7 @@ again from its texts, where a run continues from the sampled ids; and it cuts at
 where a run cuts between tokens.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -26,13 +27,12 @@ def section(experiment: Experiment, name: str, base: str, adapters: bool = False
     """The card's last part. base: of adapters, the model under them."""
     s = experiment.settings
     pieces, instructions = _prompts(s)
-    shown = "".join(f"{{{p.text}}}" if p.is_field else p.text for p in pieces)
     beside = "" if "/" in name else f", started beside the folder `{name}`"
     parts = [
         "## Prompts",
         *([f"System text:\n\n{fenced(s.problems.system)}"] if s.problems.system else []),
-        f"First turn, with {_listed(pieces)} in place of the braces:\n\n{fenced(shown)}",
-        *(f"Then, as the next turn of the user:\n\n{fenced(text)}" for text in instructions),
+        f"First turn, with {_listed(pieces)} in place of the braces:\n\n{fenced(_shown(pieces))}",
+        *(f"Then, as the next turn of the user:\n\n{fenced(_shown(one))}" for one in instructions),
         *_attempts(s),
         "## Use",
         f"A server{beside}:\n\n{fenced(_serve(s, experiment, name, base, adapters), 'bash')}",
@@ -54,9 +54,9 @@ def client(experiment: Experiment, name: str, url: str = "http://localhost:8000"
     """A Python program that asks a server of vLLM for both attempts."""
     s = experiment.settings
     pieces, instructions = _prompts(s)
-    fields = list(dict.fromkeys(_variable(p.text) for p in pieces if p.is_field))
-    prompt = " + ".join(_variable(p.text) if p.is_field else repr(p.text) for p in pieces)
-    values = ", ".join(f'{field}="…"' for field in fields)
+    every = [*pieces, *itertools.chain(*instructions)]
+    fields = ", ".join(dict.fromkeys(_variable(p.text) for p in every if p.is_field))
+    values = ", ".join(f'{field}="…"' for field in fields.split(", "))
     sampling: dict[str, Any] = {
         "model": name,
         "max_tokens": s.rollout.max_attempt_tokens,
@@ -77,15 +77,18 @@ def client(experiment: Experiment, name: str, url: str = "http://localhost:8000"
     ended = repr(_end_text(experiment))
     if stops:  # after a stop sequence the instruction continues the text
         ended = f'"" if choice.get("stop_reason") in SAMPLING["stop"] else {ended}'
+    later, constant, function = "INSTRUCTIONS", f"INSTRUCTIONS = {_texts(instructions)}\n", ""
+    if any(p.is_field for one in instructions for p in one):
+        later, constant = f"instructions({values})", ""
+        function = f"\n\ndef instructions({fields}):\n    return {_texts(instructions)}\n"
     shared = f"""import requests
 
-INSTRUCTIONS = {list(instructions)!r}
-SAMPLING = {sampling!r}
+{constant}SAMPLING = {sampling!r}
 
 
-def prompt({", ".join(fields)}):
-    return {prompt}
-
+def prompt({fields}):
+    return {_expression(pieces)}
+{function}
 
 def answer(path, body):
     said = requests.post("{url}/v1/" + path, json=body | SAMPLING, timeout=600)
@@ -109,7 +112,7 @@ def ask(text):
 text = prompt({values})
 attempt, end = ask(text)
 print(attempt)
-for instruction in INSTRUCTIONS:
+for instruction in {later}:
     text += attempt + end + instruction
     attempt, end = ask(text)
     print(attempt)"""
@@ -124,7 +127,7 @@ def ask(messages):
 
 messages = {system!r} + [{{"role": "user", "content": prompt({values})}}]
 print(attempt := ask(messages))
-for instruction in INSTRUCTIONS:
+for instruction in {later}:
     messages.append({{"role": "assistant", "content": attempt}})
     messages.append({{"role": "user", "content": instruction}})
     print(attempt := ask(messages))"""
@@ -209,12 +212,15 @@ def fenced(text: str, kind: str = "text") -> str:
     return f"{fence}{kind}\n{text}\n{fence}"
 
 
-def _prompts(s: Settings) -> tuple[Sequence[Piece], list[str]]:
-    """The first turn of a run in pieces, and its instruction, or those of each later attempt."""
+def _prompts(s: Settings) -> tuple[Sequence[Piece], list[Sequence[Piece]]]:
+    """The first turn of a run and its instructions, one for each later attempt, in pieces."""
     problems = s.problems
-    prompt_format, instructions = prompts.chosen(
+    prompt_format, (*texts,) = prompts.chosen(
         problems.prompt, problems.prompt_text, problems.instructions
     )
+    instructions: list[Sequence[Piece]] = [[Piece(text)] for text in texts]
+    if problems.prompt_text:
+        instructions = [prompt_text.pieces(text) for text in problems.instructions]
     if s.rollout.attempts == 1:
         instructions = []
     elif len(instructions) == 1:
@@ -252,6 +258,19 @@ def _end_text(experiment: Experiment) -> str:
 
 def _variable(field: str) -> str:
     return re.sub(r"\W", "_", field)
+
+
+def _shown(pieces: Sequence[Piece]) -> str:
+    return "".join(f"{{{p.text}}}" if p.is_field else p.text for p in pieces)
+
+
+def _expression(pieces: Sequence[Piece]) -> str:
+    """The text as an expression of Python; fields are variables."""
+    return " + ".join(_variable(p.text) if p.is_field else repr(p.text) for p in pieces)
+
+
+def _texts(texts: Sequence[Sequence[Piece]]) -> str:
+    return f"[{', '.join(map(_expression, texts))}]"
 
 
 def _listed(pieces: Sequence[Piece]) -> str:

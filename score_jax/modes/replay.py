@@ -76,7 +76,7 @@ def _show(
     now = dataclasses.replace(stage.settings, kl_attempt1=saved.facts["kl_attempt1"])
     rows = sharding.rows(experiment.mesh)
     batch: Batch = jax.tree.map(lambda x: sharding.place(np.asarray(x), rows), saved.batch)
-    s = experiment.learner_settings(stage.settings)
+    s = experiment.learner_settings(stage.settings, saved.facts.get("columns", 0))
     params = jax.tree.map(jnp.asarray, params)
     if reference is not None:
         known = sampled_logprobs.of(

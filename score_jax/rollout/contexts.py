@@ -30,6 +30,8 @@ def prompts_after(
 ) -> PromptBatch:
     """The rows of `first`, one per problem, followed by the instruction for the next attempt.
 
+    Where problems have their own, that is fed and not `instruction`, and the result has the rest.
+
     Args:
       first: one sample of each problem of `prompts`, in the same order; fetched.
       turn_end: closes the last attempt of a row if it was truncated.
@@ -46,12 +48,15 @@ def prompts_after(
         open_B = ~(written_B1 & ended_B1)[:, 0]
     tokens_QP = np.full((len(tokens_BT), columns), pad_id, np.int32)
     length_Q = np.zeros(len(tokens_BT), np.int32)
+    own = prompts.instructions
     rows = zip(tokens_BT, length_B, open_B, strict=True)
     for b, (row_T, length, open_) in enumerate(rows):
-        ids = [*row_T[:length], *(turn_end if open_ else ()), *instruction]
+        asked = own.tokens[b, 0, : own.length[b, 0]] if own else instruction
+        ids = [*row_T[:length], *(turn_end if open_ else ()), *asked]
         tokens_QP[b, : len(ids)] = ids
         length_Q[b] = len(ids)
-    return PromptBatch(tokens_QP, length_Q, prompts.index, prompts.problems)
+    left = own.after(1) if own else None
+    return PromptBatch(tokens_QP, length_Q, prompts.index, prompts.problems, left)
 
 
 def later_attempts(sampled: Episode, first_truncated_B1: jax.Array) -> Episode:

@@ -66,7 +66,7 @@ from score_jax.rollout.slots import (
     write,
 )
 from score_jax.runtime import sharding
-from score_jax.structs import Episode, Params, PromptBatch
+from score_jax.structs import Episode, Instructions, Params, PromptBatch
 
 
 def run(
@@ -82,7 +82,8 @@ def run(
 
     Args:
       params: as in transformer.py, with stacked layers; laid out for decoding once per call.
-      prompts: Q problems; with a mesh, Q must be a multiple of its data-parallel size.
+      prompts: Q problems; with a mesh, Q must be a multiple of its data-parallel size. Where they
+        have instructions of their own, these are fed and not those of the settings.
       key: with problem index, sample and column, addresses every draw; consumed.
       limit_QGA: tokens each attempt may have, its end token included, 1 to max_attempt_tokens;
         None: max_attempt_tokens for all. Attempt 1 of siblings has the limit of the first of them.
@@ -117,7 +118,34 @@ def check(episode: Episode) -> None:
 def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
     """The arrays that `compiled` takes, in order; params: as `layout.laid_out` returns them."""
     tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
-    return (params, *tokens, limits(prompts, settings, limit_QGA), key)
+    asked = instructions(prompts, settings)
+    return (params, *tokens, limits(prompts, settings, limit_QGA), key, asked)
+
+
+def instructions(prompts: PromptBatch, settings: EpisodeSettings) -> Instructions | None:
+    """The problems' own instructions, checked; None if the rollout needs none of them.
+
+    Raises: ValueError if neither they nor the settings say what comes before the next attempt.
+    """
+    s, own = settings, prompts.instructions
+    if s.attempts == 1:
+        return None
+    if own is None:
+        if all(s.before(attempt) for attempt in range(2, s.attempts + 1)):
+            return None
+        raise ValueError(
+            "nothing asks for the next attempt: neither PromptBatch.instructions nor "
+            "EpisodeSettings.instruction has ids. The problems of a run whose instruction has "
+            "fields need their rows' (data/asked.py)."
+        )
+    length_QC = np.asarray(own.length)
+    if length_QC.shape[:1] != prompts.length.shape or length_QC.min() < 1:
+        raise ValueError(
+            f"PromptBatch.instructions has lengths of shape {length_QC.shape}, smallest "
+            f"{length_QC.min()}: there must be at least one id for each of "
+            f"{len(prompts.length)} problems."
+        )
+    return own
 
 
 def limits(
@@ -135,11 +163,20 @@ def limits(
 
 
 def rollout(
-    params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings, mesh
+    params,
+    tokens_QP,
+    length_Q,
+    index_Q,
+    limit_QGA,
+    key,
+    asked: Instructions | None = None,
+    *,
+    settings: EpisodeSettings,
+    mesh,
 ) -> tuple[Episode, Work]:
     """What is compiled of `run`; also returns the work that was done."""
-    arguments = (tokens_QP, length_Q, index_Q, limit_QGA, key)
-    specs = (BY_ROW,) * 4 + (COPIES,)
+    arguments = (tokens_QP, length_Q, index_Q, limit_QGA, key, asked)
+    specs = (BY_ROW,) * 4 + (COPIES, BY_ROW)
     return by_shard(_serve, params, arguments, specs, BY_ROW, settings=settings, mesh=mesh)
 
 
@@ -173,7 +210,9 @@ def by_shard(work, params: Params, arguments, specs, out, *, settings: EpisodeSe
     )(params, *arguments)
 
 
-def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: EpisodeSettings):
+def _serve(
+    params, tokens_QP, length_Q, index_Q, limit_QGA, key, asked, *, settings: EpisodeSettings
+):
     """The rollout of one shard of the data, on one device or those that share the model."""
     s = settings
     problems = tokens_QP.shape[0]
@@ -189,10 +228,13 @@ def _serve(params, tokens_QP, length_Q, index_Q, limit_QGA, key, *, settings: Ep
     )
     families = samples // family_of(s)
     sizes = slot_counts(samples, s)
-    state = first_state(prompt, tokens_QP, problem_R, sizes[0], settings=s)
+    widest = asked.tokens.shape[2] if asked else 0
+    state = first_state(
+        prompt, tokens_QP, problem_R, sizes[0], settings=s, instruction_tokens=widest
+    )
     for slots, fewer in itertools.pairwise((*sizes, 0)):
         turn_rows = min(s.turn_rows or max(1, slots // 16), slots)
-        turns = turn_arounds(params, turn_rows, settings=s, rewinds=family_of(s) > 1)
+        turns = turn_arounds(params, turn_rows, asked, settings=s, rewinds=family_of(s) > 1)
         if slots == sizes[0] < families:  # later, the queue is empty
             turns.append(functools.partial(refill, prompt=prompt, of=problem_R, rows=turn_rows))
         may_write = functools.partial(keep_writing, turn_rows=turn_rows, slots=slots, fewer=fewer)
@@ -217,7 +259,12 @@ def firsts(sample_R, settings: EpisodeSettings):
 
 
 def turn_arounds(
-    params: Params, rows: int, *, settings: EpisodeSettings, rewinds: bool = False
+    params: Params,
+    rows: int,
+    asked: Instructions | None,
+    *,
+    settings: EpisodeSettings,
+    rewinds: bool = False,
 ) -> list:
     """What a turn-around does with slots that keep their cache, up to `rows` at a time.
 
@@ -229,7 +276,8 @@ def turn_arounds(
     if rewinds:
         turns.append(functools.partial(rewind, settings=s))
     if s.attempts > 1:
-        turns.append(functools.partial(instruct, params=params, rows=rows, settings=s))
+        feed = functools.partial(instruct, params=params, rows=rows, asked=asked, settings=s)
+        turns.append(feed)
     return turns
 
 

@@ -16,7 +16,9 @@ class EpisodeSettings:
     attempts: int  # A
     samples: int  # G, samples per problem
     max_attempt_tokens: int  # tokens of one attempt, its end token included
-    instruction: tuple[int, ...]  # ids between two attempts
+    # Ids between two attempts; where each problem has its own (PromptBatch.instructions) these are
+    # not read.
+    instruction: tuple[int, ...]
     turn_end: tuple[int, ...]  # ids that close a truncated attempt before the instruction
     end_ids: tuple[int, ...]  # ids that end an attempt
     pad_id: int
@@ -44,7 +46,13 @@ class EpisodeSettings:
         left = self.instructions[attempts:] or self.instructions[-1:]
         return dataclasses.replace(self, attempts=self.attempts - attempts, instructions=left)
 
-    def row_tokens(self, prompt_tokens: int) -> int:
-        """T: columns of a row that holds the longest possible episode."""
-        turns = [len(self.turn_end) + len(self.before(a)) for a in range(2, self.attempts + 1)]
+    def row_tokens(self, prompt_tokens: int, instruction_tokens: int = 0) -> int:
+        """T: columns of a row that holds the longest possible episode.
+
+        instruction_tokens: the width of the problems' own instructions; 0: they have none.
+        """
+        turns = [
+            len(self.turn_end) + (instruction_tokens or len(self.before(a)))
+            for a in range(2, self.attempts + 1)
+        ]
         return prompt_tokens + self.attempts * self.max_attempt_tokens + sum(turns)

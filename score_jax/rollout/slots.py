@@ -26,7 +26,7 @@ from score_jax.rollout import stopping
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.stopping import Stopping
-from score_jax.structs import Episode
+from score_jax.structs import Episode, Instructions
 
 IDLE, WRITING, WAITING, DONE = 0, 1, 2, 3  # of a slot; WAITING: for the instruction
 
@@ -67,13 +67,21 @@ class State(flax.struct.PyTreeNode):
     forks: Forks | None = None  # with siblings that share a slot
 
 
-def first_state(prompt, tokens_QP, problem_R, slots: int, *, settings: EpisodeSettings) -> State:
+def first_state(
+    prompt,
+    tokens_QP,
+    problem_R,
+    slots: int,
+    *,
+    settings: EpisodeSettings,
+    instruction_tokens: int = 0,
+) -> State:
     """Every slot holds a prompt and writes attempt 1, of the first sample of a family."""
     s = settings
     family = family_of(s)
     prompt_cache, hidden_QD, length_Q = prompt
     prompt_tokens = tokens_QP.shape[1]
-    samples, columns = problem_R.shape[0], s.row_tokens(prompt_tokens)
+    samples, columns = problem_R.shape[0], s.row_tokens(prompt_tokens, instruction_tokens)
     in_prompt_QP = jnp.arange(prompt_tokens) < length_Q[:, None]
     tokens_QT = jnp.pad(
         jnp.where(in_prompt_QP, tokens_QP, s.pad_id),
@@ -313,8 +321,18 @@ def rewind(state: State, *, settings: EpisodeSettings) -> State:
     )
 
 
-def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> State:
+def instruct(
+    state: State,
+    *,
+    params,
+    rows: int,
+    settings: EpisodeSettings,
+    asked: Instructions | None = None,
+) -> State:
     """Feeds the instruction to up to `rows` waiting slots, which then write the next attempt.
+
+    asked: the problems' own instructions, if they have them; the rows of a problem follow each
+    other, and all problems have as many.
 
     An attempt that is not closed by its own end token is closed by `turn_end` first, so the chunk
     is N = I or I + E tokens long:
@@ -335,7 +353,8 @@ def instruct(state: State, *, params, rows: int, settings: EpisodeSettings) -> S
         open_W = episodes.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
         if state.stopping and s.close_stopped:
             open_W |= state.stopping.stopped.at[slot_W].get(mode="fill", fill_value=False)
-        tokens_WN, fed_W = _turn(open_W, attempt_W, s)
+        said = _instruction(row_W, attempt_W, samples, asked, s)
+        tokens_WN, fed_W = _closed(*said, open_W, s)
         length_W = start_W + fed_W
 
         contiguous = kv.from_ring(kv.take(state.cache, slot_W), start_W, end_W)
@@ -382,24 +401,44 @@ def _fork(state: State, slot_W: jax.Array) -> Forks | None:
     )
 
 
-def _turn(open_W: jax.Array, attempt_W: jax.Array, s: EpisodeSettings):
-    """The ids between an attempt and the next, tokens_WN, padded behind; and how many, fed_W."""
-    if not s.instructions:
-        closed = jnp.array(s.turn_end + s.instruction, jnp.int32)
-        itself = jnp.array(s.instruction + (s.pad_id,) * len(s.turn_end), jnp.int32)
+def _instruction(
+    row_W: jax.Array,
+    attempt_W: jax.Array,
+    samples: int,
+    asked: Instructions | None,
+    s: EpisodeSettings,
+) -> tuple[jax.Array, jax.Array]:
+    """The ids before the next attempt of these rows, padded behind, and how many they are.
+
+    One instruction for all is broadcast: it is a constant of the program.
+    """
+    if asked:
+        most = asked.length.shape[1] - 1
+        problem_W = row_W // (samples // asked.length.shape[0])
+        at = (problem_W, jnp.minimum(attempt_W - 1, most))
         return (
-            jnp.where(open_W[:, None], closed, itself),
-            len(s.instruction) + open_W * len(s.turn_end),
+            asked.tokens.at[at].get(mode="fill", fill_value=s.pad_id),
+            asked.length.at[at].get(mode="fill", fill_value=1),
         )
-    asked = [s.before(a) for a in range(2, s.attempts + 1)]
-    fed_2A = [[len(end) + len(ids) for ids in asked] for end in ((), s.turn_end)]
-    most = max(fed_2A[1])
-    tokens_2AN = [
-        [(*end, *ids, *(s.pad_id,) * (most - len(end) - len(ids))) for ids in asked]
-        for end in ((), s.turn_end)
-    ]
-    which = (open_W.astype(jnp.int32), jnp.minimum(attempt_W, len(asked)) - 1)
-    return jnp.array(tokens_2AN, jnp.int32)[which], jnp.array(fed_2A, jnp.int32)[which]
+    ids = [s.before(a) for a in range(2, s.attempts + 1)]
+    most = max(map(len, ids))
+    tokens_CN = jnp.array([(*one, *(s.pad_id,) * (most - len(one))) for one in ids], jnp.int32)
+    length_C = jnp.array([len(one) for one in ids], jnp.int32)
+    if not s.instructions:
+        return tokens_CN[:1], length_C[:1]
+    which_W = jnp.minimum(attempt_W, len(ids)) - 1
+    return tokens_CN[which_W], length_C[which_W]
+
+
+def _closed(
+    ids_WN: jax.Array, length_W: jax.Array, open_W: jax.Array, s: EpisodeSettings
+) -> tuple[jax.Array, jax.Array]:
+    """The instructions with `turn_end` before those that follow an open attempt."""
+    rows, ends = ids_WN.shape[0], len(s.turn_end)
+    end_WE = jnp.broadcast_to(jnp.array(s.turn_end, jnp.int32), (rows, ends))
+    padded = (end_WE, ids_WN), (ids_WN, jnp.full_like(end_WE, s.pad_id))
+    closed, itself = (jnp.concatenate(both, axis=1) for both in padded)
+    return jnp.where(open_W[:, None], closed, itself), length_W + open_W * ends
 
 
 def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:

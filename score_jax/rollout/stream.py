@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -44,7 +45,7 @@ from score_jax.rollout.slots import (
     write,
 )
 from score_jax.runtime import hosts, sharding
-from score_jax.structs import Episode, Params, PromptBatch
+from score_jax.structs import Episode, Instructions, Params, PromptBatch
 
 LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
 _FEWEST_STEPS, _MOST_STEPS = 16, 256
@@ -62,6 +63,7 @@ class Slots(flax.struct.PyTreeNode):
     state: State
     keys_R2: jax.Array  # as words: the keys of attempt 1 and of later ones
     limit_RA: jax.Array
+    asked: Instructions | None  # of the rows, where each problem has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Stream:
         self._widths = widths(np.asarray(prompts.length))
         self._params = laid_out(params, settings=self._settings, mesh=mesh)
         self._keys_B2 = _addresses(key, prompts, settings)
+        self._asked = episode.instructions(prompts, settings)
         self._limit_BA = episode.limits(prompts, settings, limit_QGA).reshape(samples, -1)
         self._begun = 0  # items
         self._looks = looks
@@ -145,7 +148,8 @@ class Stream:
     def _empty(self) -> "Held":
         return _empty(
             key_words=self._keys_B2.shape[2:],
-            columns=self._settings.row_tokens(self._widths[-1]),
+            columns=self._settings.row_tokens(self._widths[-1], self._prompts.instruction_tokens),
+            asked=self._asked.tokens.shape[1:] if self._asked else (),
             settings=self._settings,
             mesh=self._mesh,
         )
@@ -167,8 +171,8 @@ class Stream:
             held = admit(self._params, held, by_row, (), settings=s, mesh=self._mesh)
         return held
 
-    def _of_items(self, item_W: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Tokens, lengths, keys and limits; where there is no item, anything."""
+    def _of_items(self, item_W: np.ndarray) -> tuple[Any, ...]:
+        """Tokens, lengths, keys, limits and instructions; where there is no item, anything."""
         item_W = np.where(item_W >= 0, item_W, item_W.max())
         problem_W = item_W // self._settings.samples
         length_W = np.asarray(self._prompts.length, np.int32)[problem_W]
@@ -177,7 +181,8 @@ class Stream:
         tokens_WP = np.zeros((len(item_W), width), np.int32)
         used = min(width, tokens_QP.shape[1])
         tokens_WP[:, :used] = tokens_QP[problem_W, :used]
-        return tokens_WP, length_W, self._keys_B2[item_W], self._limit_BA[item_W]
+        asked = self._asked.of(problem_W) if self._asked else None
+        return tokens_WP, length_W, self._keys_B2[item_W], self._limit_BA[item_W], asked
 
     def _together(self, held: "Held", item_R: np.ndarray) -> "Held":
         """Moves the last rows into fewer slots, once they are few."""
@@ -235,17 +240,26 @@ def _words(key: jax.Array, index_B: jax.Array, *samples_B: jax.Array) -> jax.Arr
     return jnp.stack([jax.random.key_data(of(index_B, sample_B)) for sample_B in samples_B], axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("key_words", "columns", "settings", "mesh"))
+@functools.partial(jax.jit, static_argnames=("key_words", "columns", "asked", "settings", "mesh"))
 def _empty(
-    *, key_words: tuple[int, ...], columns: int, settings: EpisodeSettings, mesh: Mesh | None
+    *,
+    key_words: tuple[int, ...],
+    columns: int,
+    asked: tuple[int, ...],
+    settings: EpisodeSettings,
+    mesh: Mesh | None,
 ) -> "Held":
-    """Slots without rows."""
+    """Slots without rows. asked: [C, N] of the problems' own instructions, if they have them."""
 
     def of_shard(_, *, settings: EpisodeSettings):
         state = idle_state(columns, settings=settings)
         keys_R2 = jnp.zeros((settings.slots, 2, *key_words), jnp.uint32)
         limit_RA = jnp.zeros((settings.slots, settings.attempts), jnp.int32)
-        return _apart(Slots(state, keys_R2, limit_RA))
+        own = None
+        if asked:
+            zero_RCN = jnp.zeros((settings.slots, *asked), jnp.int32)
+            own = Instructions(zero_RCN, zero_RCN[..., 0])
+        return _apart(Slots(state, keys_R2, limit_RA, own))
 
     return episode.by_shard(of_shard, {}, (), (), _HELD, settings=settings, mesh=mesh)
 
@@ -302,6 +316,7 @@ def admit(
     length_W: jax.Array,
     keys_W2: jax.Array,
     limit_WA: jax.Array,
+    asked_W: Instructions | None,
     *,
     settings: EpisodeSettings,
 ) -> Slots:
@@ -329,6 +344,7 @@ def admit(
         load(state, slot_W, row_W=slot_W, length_W=length_W, hidden_WD=hidden_WD, cache=widened),
         held.keys_R2.at[slot_W].set(keys_W2, mode="drop"),
         held.limit_RA.at[slot_W].set(limit_WA, mode="drop"),
+        jax.tree.map(lambda x, new: x.at[slot_W].set(new, mode="drop"), held.asked, asked_W),
     )
 
 
@@ -353,7 +369,7 @@ def decode(params: Params, held: Slots, how_long: jax.Array, *, settings: Episod
         limit_RA=held.limit_RA,
         settings=settings,
     )
-    turns = episode.turn_arounds(params, settings.turn_rows, settings=settings)
+    turns = episode.turn_arounds(params, settings.turn_rows, held.asked, settings=settings)
     body = functools.partial(episode.burst_then_turn, may_write, token, turns)
     return held.replace(state=jax.lax.while_loop(goes_on, body, held.state))
 

@@ -41,6 +41,7 @@ from jax._src import distributed  # the only way to the coordination service's k
 from jax.experimental import multihost_utils
 
 from score_jax.problem import InputError, MachineGone
+from score_jax.runtime.signals import Signals
 
 T = TypeVar("T")
 
@@ -236,6 +237,14 @@ def lead_says(find: Callable[[], T]) -> T:
 
 class Interrupted(Exception):
     """A signal asked this run to stop, and all its processes agreed on the step."""
+
+
+def stop_of(signals: Signals) -> Callable[[], bool]:
+    """Whether a signal asks this process to stop: what `agree` takes.
+
+    Of several processes none ends by itself; a process alone ends at once while it is not asked.
+    """
+    return signals.noted() if jax.process_count() > 1 else signals.asked
 
 
 def agree(stop: Callable[[], bool]) -> Callable[[], bool]:

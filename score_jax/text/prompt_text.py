@@ -1,7 +1,8 @@
-r"""Prompts of one's own: which fields of a row a text asks for, and the text with their values.
+r"""Prompts and instructions of one's own: which fields a text asks for, and it with their values.
 
     fields_of(text)          names in the order of the text, each once
     filled(text, value_of)   the text with value_of(name) in place of each name
+    stand_in(text)           the text with a digit for each, where no row is known
     pieces(text)             what it is made of: texts, and names of fields
 
     {problem}, {context}          a field of the row
@@ -17,12 +18,13 @@ a right answer by a \boxed{answer}. A "{" behind a backslash is text too.
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from score_jax.problem import InputError
 
 PROBLEM = "problem"  # the problem's own text
+_ANSWER = "answer"
 _NAME = r"[^\W\d][\w-]*(?:\.[\w-]+)*"
 _FIELD = re.compile(rf"\{{\{{(\{{{_NAME}\}})\}}\}}|\{{(\{{{_NAME}\}})\}}|\{{({_NAME})\}}")
 _TEX = re.compile(r"\\[A-Za-z]+\*?|\\.|[\^_]", re.DOTALL)
@@ -60,21 +62,22 @@ def check(text: str, setting: str) -> None:
         )
 
 
-def check_instructions(texts: Iterable[str], prompt: str, fields: Iterable[str]) -> None:
-    """Raises: InputError if a text before a later attempt asks for a field of the row.
+def stand_in(text: str) -> str:
+    """The text with a digit, which every tokenizer has, for each field: where no row is known."""
+    return filled(text, lambda name: "0")
 
-    prompt, fields: config.problems.prompt_text, and the names of config.problems.fields. Braces
-        around other names are text, as they stand: an instruction may show a form of answers."""
-    known = {PROBLEM, "answer", *fields_of(prompt), *fields}
+
+def check_instructions(texts: Iterable[str], fields: Mapping[str, str]) -> None:
+    """Raises: InputError if a text before a later attempt shows the right answer.
+
+    fields: config.problems.fields, our names -> those of the rows."""
     for text in texts:
         for name in fields_of(text):
-            if name in known or name.partition(".")[0] in known:
+            if name in (_ANSWER, fields.get(_ANSWER)):
                 raise InputError(
-                    f"config.problems.instruction_text={text[:80]!r} has {{{name}}}, but one "
-                    "instruction serves all problems of a run, so the model would read these "
-                    f"braces and no value. Remove {{{name}}}: the problem and the attempts before "
-                    "are in view of the model. What differs from row to row belongs into "
-                    "config.problems.prompt_text."
+                    f"config.problems.instruction_text={text[:80]!r} has {{{name}}}, which is the "
+                    "right answer, so the model would copy it and learn no correction. Remove it; "
+                    f"the text {{{name}}} itself is written {{{{{name}}}}}."
                 )
 
 

@@ -34,13 +34,14 @@ token. Few-shot forms end where their next part would begin. A program may defin
 so a "def" does not end it. None begins with a line break: see stops.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from score_jax.problem import InputError, nearest
 from score_jax.text import prompt_text as own_text
 from score_jax.text.stops import Stops
 
 AS_IT_IS = "{problem}"  # the format of a first turn that needs no further text
+_NONE: Mapping[str, str] = {}
 
 _FINAL_ANSWER = (
     "At the end of the Solution, when you give your final answer, write it in the form "
@@ -239,16 +240,17 @@ SELF_REFINE: dict[str, tuple[str, str]] = {
 
 
 def chosen(
-    prompt: str, prompt_text: str, instructions: Sequence[str], fields: Iterable[str] = ()
+    prompt: str, prompt_text: str, instructions: Sequence[str], fields: Mapping[str, str] = _NONE
 ) -> tuple[str, list[str]]:
     """The prompt format of a run, and its instruction: one, or one per later attempt.
 
-    The format of a text of one's own is the problem alone: data/asked.py fills in the text.
-    fields: the names of config.problems.fields.
+    Of texts of one's own, data/asked.py fills in the fields: the format is the problem alone, and
+    instructions are as they were written.
+    fields: config.problems.fields.
     Raises: InputError for an unknown name, a text without a place for the problem, or an
-        instruction with a place for a field of the row."""
+        instruction that shows the right answer."""
     if prompt_text:
-        own_text.check_instructions(instructions, prompt_text, fields)
+        own_text.check_instructions(instructions, fields)
         own_text.check(prompt_text, "config.problems.prompt_text")
         return AS_IT_IS, list(instructions)
     if prompt not in PROMPTS:

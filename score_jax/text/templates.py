@@ -54,12 +54,18 @@ class Template:
     render: Callable[[Messages], str] | None = None  # the chat template itself
 
     def first_turn(
-        self, problem_text: str, prompt_format: str = "", first_attempt: str = "", system: str = ""
+        self,
+        problem_text: str,
+        prompt_format: str = "",
+        first_attempt: str = "",
+        system: str = "",
+        instruction: str = "",
     ) -> list[int]:
         """Ids of a row up to the first token that the policy samples.
 
         prompt_format, system: replace those of the template if they are not empty.
         first_attempt: a given attempt; the policy then samples after the instruction.
+        instruction: the text of that; empty: the template's own.
         Raises: InputError for a system text where the template has no place for it, and for texts
             that the chat template does not put into the row unchanged."""
         system = system or self.system
@@ -86,8 +92,21 @@ class Template:
             frames.check(self.render, messages, "".join(text for text, _ in parts))
         ids = [*self.before, *self.tokenizer.encode_row([*parts, (self.prefix, False)])]
         if first_attempt:
-            ids += [*self.attempt_ids(first_attempt), *self.instruction_ids]
+            turn = self.turn(instruction) if instruction else self.instruction_ids
+            ids += [*self.attempt_ids(first_attempt), *turn]
         return ids
+
+    def turn(self, instruction: str) -> list[int]:
+        """Ids between the end token of an attempt and the next attempt, which this text asks for.
+
+        Raises: InputError for a text that the chat template does not put into the row unchanged."""
+        if not self.render:
+            return self.tokenizer.encode(instruction + self.answer_prefix, continued=True)
+        self.first_turn(instruction, _PLACE)  # refuses what the template changes
+        parts = [*_parts(self.later, {"instruction": instruction}), (self.prefix, False)]
+        parts[0] = (parts[0][0].removeprefix(self.margin[1]), True)
+        # The end token is encoded with them: some swallow blanks behind them.
+        return self.tokenizer.encode_row(parts)[len(self.turn_end_ids) :]
 
     def attempt_text(self, ids: Sequence[int]) -> str:
         """What an attempt says, its fixed beginning included; ids: without the end token."""
@@ -104,6 +123,7 @@ class Template:
             _PLACE if problem.asked else problem.prompt_format,
             problem.first_attempt,
             problem.system,
+            problem.instructions[0] if problem.instructions else "",
         )
         asked = [self.tokenizer.show(ids) for ids in instructions or [self.instruction_ids]]
         names = [f"instruction {n}" for n in range(1, 1 + len(asked))]
@@ -167,7 +187,8 @@ def make(
         nothing to the prompt; one of forms.FORMS; or the name of a .jinja file.
     system: system text; empty does what the model's own template does without one (SmolLM2 and
         Qwen2.5 have a default text, others none). Not for "plain".
-    instruction: the request for another attempt, the same after every attempt.
+    instruction: the request for another attempt, the same after every attempt. `turn` makes the ids
+        of others.
     thinking: whether a model that can think does so before it answers.
     arguments: further values that a chat template takes, such as {"date_string": "1 May 2025"}.
     date: what a chat template takes as today.
@@ -204,21 +225,18 @@ def make(
                 before=() if tokenizer.bos_id is None else (tokenizer.bos_id,),
                 prefix=answer_prefix,
                 margin=("", ""),
-                instruction_ids=tokenizer.encode(instruction + answer_prefix, continued=True),
+                instruction_ids=[],
                 turn_end_ids=[tokenizer.end_ids[0]],
             )
             if system:
                 template.first_turn("")  # refuses it
-            return template
+            return dataclasses.replace(template, instruction_ids=template.turn(instruction))
         render = _rendering(program, tokenizer, thinking, arguments or {}, date)
         bare, framed = frames.both(render)
         _check_thinking(program, bare, thinking)
         frame = framed if system and framed else bare
         after, closed, end = _closing(frame, tokenizer)
         turn_end = tokenizer.encode_row([(closed, True)])
-        prefix = frame.margin + answer_prefix if answer_prefix else ""
-        parts = [*_parts(frame.later, {"instruction": instruction}), (prefix, False)]
-        parts[0] = (parts[0][0].removeprefix(after), True)
         if end not in tokenizer.end_ids:
             tokenizer = dataclasses.replace(tokenizer, end_ids=(end, *tokenizer.end_ids))
         template = made(
@@ -228,15 +246,13 @@ def make(
             framed=framed,
             later=frame.later,
             before=(),
-            prefix=prefix,
+            prefix=frame.margin + answer_prefix if answer_prefix else "",
             margin=(frame.margin, after),
-            # The end token is encoded with them: some swallow blanks behind them.
-            instruction_ids=tokenizer.encode_row(parts)[len(turn_end) :],
+            instruction_ids=[],
             turn_end_ids=turn_end,
             render=render,
         )
-        template.first_turn(instruction)  # a template that changes it is refused here
-        return template
+        return dataclasses.replace(template, instruction_ids=template.turn(instruction))
 
 
 @contextlib.contextmanager

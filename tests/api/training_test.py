@@ -1,11 +1,17 @@
 """The Python interface on a tiny untrained model: what is typed, and what comes back."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 import score_jax as sj
 from score_jax.rewards.workers import pool
+from tests import fakes
+from tests.model import weights_test
 
 ROWS = [{"problem": f"{a}+{b}", "answer": str((a + b) % 10)} for a in range(10) for b in range(10)]
 MODEL = {"tokenizer": "characters", "template": "plain"}
@@ -22,7 +28,9 @@ def task():
     def reward(problem, texts, gold):  # a closure
         return [float(gold in text) for text in texts]
 
-    return sj.Task(ROWS, prompt="{problem}=", instruction="?", reward=reward, attempt_tokens=4)
+    return sj.Task(
+        ROWS, prompt="{problem}=", instruction="?{problem}=", reward=reward, attempt_tokens=4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +52,41 @@ def test_a_model_is_asked_with_samples_and_without(model, task):
 def test_a_training_ends_with_a_table_and_resumes(model, task, tmp_path):
     steps = []
 
-    def run():
+    def stop_at_first(row):
+        steps.append(row)
+        if len(steps) == 1:  # a second one would end the process
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def run(on_step=steps.append):
         return sj.train(
             model,
             task,
             sj.score(stage1=2, stage2=1, learning_rate=1e-3),
             workdir=tmp_path / "run",
             seed=3,
-            on_step=steps.append,
+            on_step=on_step,
             rollout={"problems_per_step": 8, "samples_per_problem": 2},
             evaluation={"problems": 8},
         )
 
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"SIGINT: .* is saved, and the same call resumes"):
+        run(on_step=stop_at_first)
+    assert len(steps) < 3 and signal.getsignal(signal.SIGINT) == before
     done = run()
     assert [(row["stage"], row["step"]) for row in steps] == [
         *[("stage1", 1), ("stage1", 2)],
         ("stage2", 1),
     ]
     assert done.metrics()[-1]["loss"] == steps[-1]["loss"]
+    assert max(row["logp_gap"] for row in steps) < 1e-5
+    assert abs(steps[0]["kl/attempt1"]) + abs(steps[0]["kl/attempt2"]) < 1e-5  # policy = reference
     assert list(done.summary()["stages"]) == ["base", "stage1", "stage2"]
     assert "stage2" in done.table()
     assert done.page().stat().st_size > 10_000
-    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["seed"] == 3
+    said = json.loads((tmp_path / "run/config.json").read_text())
+    assert said["settings"]["seed"] == 3
+    assert said["sent"]["instruction"] == f"?{said['sent']['prompt']}"
     assert run().finished and len(steps) == 3  # nothing is trained again
     (again,) = done.model().attempt(task.problems[:1], task=task)
     assert len(again.texts) == 2
@@ -121,3 +142,66 @@ def test_recipes_are_values_and_wrong_settings_are_refused_by_name(model, task):
     ):
         with pytest.raises(sj.InputError, match=match):
             wrong()
+
+
+SCRIPT = """\
+import score_jax as sj
+
+def reward(problem, texts, gold):
+    return [float(text.strip().endswith(gold)) for text in texts]
+
+model = sj.load("SmolLM2-135M-Instruct.Q4_1.gguf")
+task = sj.Task("sums.jsonl", prompt="{problem} =", instruction="Check it. {problem} =", reward=reward)
+print(model.attempt(task.problems[:2], task=task, samples=2))
+run = sj.train(model, task, sj.score(stage1=20, stage2=20), workdir="runs/sums")
+print(run.table())
+"""  # noqa: E501
+TOKENS = [*map(chr, range(33, 127)), "Ġ", "Ċ", "!#", "<|im_start|>", "<|im_end|>"]
+CHAT = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+)
+
+
+def small_chat_model(path):
+    """A GGUF of one narrow layer, with ChatML and a token for every character."""
+
+    def described(writer):
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list(TOKENS)
+        writer.add_token_types([1] * (len(TOKENS) - 2) + [3, 3])
+        writer.add_token_merges(["! #"])
+        writer.add_eos_token_id(len(TOKENS) - 1)
+        writer.add_chat_template(CHAT)
+
+    config = fakes.model(vocab_size=len(TOKENS), max_positions=512, tied=False)
+    weights_test.write_gguf(path, config, fakes.params(config), more=described)
+
+
+@pytest.mark.slow
+def test_the_script_of_the_first_page_runs_as_it_is_written(tmp_path):
+    small_chat_model(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=os.environ | quick,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("attempt 2") >= 4 and "stage2" in done.stdout.splitlines()[-1]
+    folder = tmp_path / "runs" / "sums"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == 2 * [*range(1, 21)]
+    assert abs(rows[0]["kl/attempt1"]) + abs(rows[0]["kl/attempt2"]) < 1e-5  # policy = reference
+    assert max(row["logp_gap"] for row in rows) < 1e-4
+    first = json.loads((folder / "transcripts" / "base.jsonl").read_text().splitlines()[0])
+    sent = json.loads((folder / "config.json").read_text())["sent"]
+    asked = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    assert sent["prompt"] == asked.format(f"{first['problem']} =")
+    assert sent["instruction"] == "\n" + asked.format(f"Check it. {first['problem']} =")

@@ -16,8 +16,17 @@ from tests.recipes_test import stage_of, tiny
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
-def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_empty(tmp_path):
+@pytest.mark.parametrize("said", ["", "{problem}?"])
+def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_empty(
+    tmp_path, said
+):
     settings = tiny("star")
+    if said:
+        own = {"prompt": "", "prompt_text": "{problem}", "instruction_text": said}
+        own = dataclasses.replace(settings.problems, **own)
+        kept = tuple(name for name in settings.recipe if name != "base")  # it has a corpus
+        stages = {name: dataclasses.replace(settings.stages[name], start="") for name in kept}
+        settings = dataclasses.replace(settings, problems=own, recipe=kept, stages=stages)
     stops = dataclasses.replace(settings.problems, stop_before=("1", "+", "4"))
     settings = dataclasses.replace(settings, problems=stops)
     with runs.opened(settings, tmp_path / "run", train=True) as run:
@@ -27,12 +36,17 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
         graded = sampled.graded(dispatched)
         begins_B = np.repeat(dispatched.prompts.length, settings.rollout.samples_per_problem)
         found = collected._dialogues(graded, begins_B)
+        source = collected.Collected(run, stage_of(run, stage))
+        source._found = found
+        source._asked_of = source._own_instructions()
+        assert bool(source._asked_of) == bool(said)
         rows = [
             Row(
                 one.prompt,
                 tuple(a.ids for a in one.attempts),
                 tuple(a.truncated for a in one.attempts),
                 (1.0, 1.0),
+                source._asked_of.get(one.problem, ()),
             )
             for one in found
         ]

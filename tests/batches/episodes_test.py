@@ -119,6 +119,42 @@ def test_text_that_leaves_an_attempt_is_neither_graded_nor_learned(tmp_path, off
     assert float(metrics["logp_gap"]) < 2e-6
 
 
+def test_each_row_is_trained_after_the_instruction_of_its_problem_also_offline(tmp_path):
+    own = {"prompt": "", "prompt_text": "{problem}", "instruction_text": ("?{problem}", "+?")}
+    settings = with_stages(tiny("score"), offline_share=0.5, kl_attempt1=0.1, kl_attempt2=0.1)
+    settings = dataclasses.replace(
+        settings,
+        problems=dataclasses.replace(settings.problems, **own),
+        rollout=dataclasses.replace(settings.rollout, attempts=3, problems_per_step=16),
+        recipe=("stage1",),  # the stage "base" learns a corpus of another prompt
+        stages={"stage1": settings.stages["stage1"]},
+    )
+    with runs.opened(settings, tmp_path / "run", train=True) as run:
+        experiment, stage = run.experiment, stage_of(run, "stage1")
+        params, reference = (experiment.initial_params() for _ in range(2))
+        episodes = Episodes(run, stage, reference)
+        dispatched = episodes.dispatch(params, 1)
+        graded = episodes.graded(dispatched)
+        batch = episodes.batch(episodes.dispatch(params, 2))[0]
+        state = experiment.first_state(stage.settings, params)
+        _, metrics = step.train_step(state, reference, batch, stage=stage.settings, base=None)
+    rows, text = graded.own.rows, experiment.template.tokenizer
+    assert rows.tokens.shape[1] == experiment.columns
+    for b, problem in enumerate(graded.own.problems):
+        marks = rows.attempt[b]
+        assert set(marks) == ({0, 1, 2, 3} if b < 16 else {0, 2, 3})
+        assert problem.instructions == (f"?{problem.asked}", "+?")
+        for a, said in enumerate(problem.instructions, start=2):
+            begin, ids = int(np.argmax(marks == a)), text.encode(said)
+            if rows.truncated[b, a - 2]:
+                ids = [*experiment.template.turn_end_ids, *ids]
+            assert rows.tokens[b, begin - len(ids) : begin].tolist() == ids
+            assert not marks[begin - len(ids) : begin].any()
+    assert float(metrics["logp_gap"]) < 2e-6
+    found = [float(metrics[f"kl/attempt{a}"]) for a in (1, 2, 3)]
+    assert max(map(abs, found)) < 1e-5  # the policy is the reference
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_in_bfloat16_a_step_from_the_reference_has_no_kl_and_its_log_probs_do_not_wait_for_grades(
     tmp_path, monkeypatch, rank

@@ -28,7 +28,8 @@ def write(folder, rows) -> str:
 
 def settings(path: str, text: str, **changes) -> ProblemSettings:
     given: dict = {"fields": {"problem": "question", "hint": "meta.topic"}, **changes}
-    return ProblemSettings("jsonl", path=path, prompt_text=text, instruction_text="Again.", **given)
+    given = {"instruction_text": "Again.", **given}
+    return ProblemSettings("jsonl", path=path, prompt_text=text, **given)
 
 
 def first(path: str, text: str, **changes) -> Problem:
@@ -124,3 +125,77 @@ def test_a_typed_question_is_put_into_the_run_s_prompt():
         asked.of_question('{"question": "1+1?", "context": "Sums"}', further)
     with pytest.raises(InputError, match="the question is empty"):
         asked.of_question(" ", simple)
+
+
+def test_an_instruction_with_fields_is_filled_in_and_one_without_is_the_run_s(tmp_path):
+    path = write(tmp_path, [ROW])
+    assert (
+        first(path, "{problem}", instruction_text=r"Is \boxed{x}, {{hint}} right?").instructions
+        == ()
+    )
+    found = first(path, "{problem}", instruction_text=("Again.", "{hint}: {problem} {{hint}} {1}"))
+    assert found.instructions == ("Again.", "maths: What is {context}? {hint} {1}")
+    tests = {
+        "own": SourceSettings(
+            "jsonl", path, prompt_text="T: {problem}", fields={"problem": "context"}
+        )
+    }
+    own = settings(path, "{problem}", tests=tests, instruction_text="Look: {problem}")
+    ((other,),) = problems.further_tests(own, 0).values()
+    assert (other.asked, other.instructions) == (
+        "T: {problem} and sums",
+        ("Look: {problem} and sums",),
+    )
+
+
+def test_messages_have_the_instruction_of_their_row(tmp_path):
+    rows = [{"question": [{"role": "user", "content": "1+1?"}], "answer": "2", "hint": "Sums"}]
+    found = first(
+        write(tmp_path, rows),
+        "Q: {problem}",
+        fields={"problem": "question"},
+        instruction_text="{hint} {problem}",
+    )
+    assert not found.asked and found.instructions == ("Sums 1+1?",)
+
+
+@pytest.mark.parametrize(
+    "said, words",
+    [
+        ("{word}?", ("line 1: there is no field 'word'", "instruction_text names", "{{word}}")),
+        (("Once.", "{choices}"), ("which config.problems.instruction_text names, is a list",)),
+        ("{answer}", ("instruction_text='{answer}'", "the right answer")),
+    ],
+)
+def test_a_field_that_an_instruction_cannot_show_is_named(tmp_path, said, words):
+    with pytest.raises(InputError) as caught:
+        first(write(tmp_path, [ROW]), "{problem}", instruction_text=said)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_typed_question_is_put_into_the_instruction_too():
+    simple = settings("", "Q: {problem}", instruction_text="Look: {problem}")
+    assert asked.of_question("1+1?", simple).instructions == ("Look: 1+1?",)
+    further = settings("", "{problem}", instruction_text="Look: {context}")
+    with pytest.raises(InputError, match=r'fields context too, .* \{"question": …, "context": …\}'):
+        asked.of_question("1+1?", further)
+    row = json.dumps({"question": "1+1?", "context": "Sums"})
+    assert asked.of_question(row, further).instructions == ("Look: Sums",)
+    graded = json.dumps({"question": "1+1?", "context": "Sums", "answer": "2"})
+    assert asked.of_question(graded, further).instructions == ("Look: Sums",)
+
+
+def test_a_given_first_attempt_is_followed_by_the_instruction_of_its_row():
+    text = tokenizer.characters()
+    plain = templates.make("plain", text, system="", prompt_format=AS_IT_IS, instruction="?")
+    given = Problem("a", "1+2", "3", asked="1+2=", first_attempt="4", instructions=("+1+2=",))
+    ids = asked.encoded(given, plain.first_turn)
+    attempt = plain.attempt_ids("4")
+    assert ids == [*text.encode("1+2="), *attempt, *text.encode("+1+2=")]
+
+
+def test_a_typed_sum_is_put_into_a_text_of_ones_own():
+    own = ProblemSettings("arithmetic", prompt_text="{problem}?", instruction_text="?{problem}")
+    found = asked.of_question("1+2", own)
+    assert found.prompt.startswith("1+2") and found.gold == "3"
+    assert (found.asked, found.instructions) == (f"{found.prompt}?", (f"?{found.prompt}",))

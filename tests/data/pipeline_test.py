@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import time
 
@@ -270,3 +271,62 @@ def test_a_batch_of_64_costs_less_than_a_millisecond():
         times.append(time.perf_counter() - begin)
     # The median: the mean is measured when the machine is quiet (0.1 ms), not while tests run.
     assert np.median(times) < 1e-3
+
+
+def spelled(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def asking(*texts: tuple[str, ...]) -> list[Problem]:
+    """Problems with prompts of 3 tokens and these instructions; the last has a long prompt."""
+    found = [
+        dataclasses.replace(p, instructions=t) for p, t in zip(make([3] * 4), texts, strict=True)
+    ]
+    return [*found, Problem("long", "x" * 99, "1", instructions=("y" * 99,) * len(texts[0]))]
+
+
+def test_instructions_of_rows_go_with_their_prompts_in_one_width():
+    problems = asking(("ab", "c"), ("d", "efgh"), ("i", "j"), ("kl", "m"))
+    iterator = start(problems, batch=2, turn=spelled)
+    for batch in take(iterator, 6):  # also where the longest of all is not in the batch
+        own = batch.instructions
+        assert own.tokens.shape == (2, 2, 4) and own.tokens.dtype == own.length.dtype == np.int32
+        for q, problem in enumerate(batch.problems):
+            for c, text in enumerate(problem.instructions):
+                assert own.tokens[q, c, : own.length[q, c]].tolist() == spelled(text)
+                assert (own.tokens[q, c, own.length[q, c] :] == PAD).all()
+    assert iterator.blank(8).instructions.tokens.shape == (2, 2, 4)
+    part = batch.part(slice(1, 2))
+    assert part.problems == batch.problems[1:] and part.instructions.length.shape == (1, 2)
+    assert start(make([3] * 4)).blank(8).instructions is None
+
+
+def test_a_saved_position_belongs_to_the_instructions_of_the_rows_too():
+    texts = [("a",), ("b",), ("c",), ("d",)]
+    state = start(asking(*texts), turn=spelled).get_state()
+    start(asking(*texts), turn=spelled).set_state(state)
+    with pytest.raises(InputError, match="digest"):
+        start(asking(*texts[:3], ("e",)), turn=spelled).set_state(state)
+
+
+def test_an_instruction_without_room_is_refused_by_the_row_it_is_of():
+    found = asking(("a",), ("bcd",), ("e",), ("f",))
+    prompts = pipeline.tokenise(found, encode, spelled)
+    pipeline.check_instructions(prompts, 16, 3)  # a prompt that is left out does not count
+    with pytest.raises(InputError, match=r"'p/1': .* has 3 tokens, .* for 2: .* Raise that by 1"):
+        pipeline.check_instructions(prompts, 16, 2)
+    how = {"max_prompt_tokens": 16, "pad_id": PAD, "turn": spelled}
+    kept = pipeline.evaluation_prompts(found[:4], encode, max_instruction_tokens=3, **how)
+    assert kept.instruction_tokens == 3 and kept.instructions.length.tolist() == [
+        [1],
+        [3],
+        [1],
+        [1],
+    ]
+    with pytest.raises(InputError, match="'p/1'"):
+        pipeline.evaluation_prompts(found[:4], encode, max_instruction_tokens=2, **how)
+    empty = asking(("a",), ("",), ("e",), ("f",))
+    with pytest.raises(InputError, match="the instruction of problem 'p/1' has no tokens"):
+        pipeline.tokenise(empty, encode, spelled)
+    with pytest.raises(ValueError, match="others have none"):
+        pipeline.tokenise([*empty, *make([3])], encode, spelled)

@@ -285,9 +285,12 @@ def test_what_other_tools_leave_beside_the_weights_does_no_harm(folder):
 # GGUF
 
 
-def write_gguf(path, config, params, kind=gguf.GGMLQuantizationType.F32, leave_out=()):
+def write_gguf(
+    path, config, params, kind=gguf.GGMLQuantizationType.F32, leave_out=(), more=lambda writer: None
+):
     """As llama.cpp converts a Llama checkpoint: rows of queries and keys interleaved by head."""
     writer = gguf.GGUFWriter(path, "llama")
+    more(writer)
     writer.add_block_count(config.layers)
     writer.add_context_length(config.max_positions)
     writer.add_embedding_length(config.width)

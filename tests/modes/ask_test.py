@@ -96,6 +96,16 @@ def test_a_row_with_an_answer_is_marked_by_it_and_another_question_is_not(model)
     assert all(attempt.mark and "right" not in attempt.mark for attempt in graded)
 
 
+def test_an_instruction_with_fields_is_sent_with_those_of_the_question(model):
+    experiment, params = model
+    own = ProblemSettings(name="jsonl", prompt_text="{problem}=", instruction_text="?{problem}=")
+    of_rows = Experiment.open(dataclasses.replace(experiment.settings, problems=own))
+    stream = io.StringIO()
+    ask.at_terminal(of_rows, params, "7+8", stream=stream)
+    sent = stream.getvalue().split("sent: instruction")[1]
+    assert "?7+8=" in sent.splitlines()[1] and "Attempt 2" in sent
+
+
 def test_changed_words_are_coloured_or_where_there_is_no_colour_in_brackets():
     attempts = [Attempt("so 3+4 is 8", 7, False), Attempt("so 3+4 is 7", 7, True)]
     plain = shown(attempts)

@@ -177,6 +177,16 @@ def test_the_client_sends_both_prompts_in_two_turns(made, run_client):
     assert "````text\n" in shown  # the prompt's own fence closes nothing
 
 
+def test_the_client_fills_the_fields_of_the_instruction_too(made, run_client):
+    said = "--config.problems.instruction_text={problem}: is {meta.unit} 'right', or {{this}}?"
+    card = made(*OWN[:2], said)
+    (first, second) = run_client(card)
+    assert second[1]["messages"][0] == first[1]["messages"][0]
+    assert second[1]["messages"][2]["content"] == "…: is … 'right', or {this}?"
+    assert "{problem}: is {meta.unit} 'right', or {this}?" in section(card, "Prompts")
+    assert "def prompt(meta_hint, problem, meta_unit):" in section(card, "Use")
+
+
 def test_a_base_model_is_sent_the_texts_of_one_row(made, run_client):
     card = made("--config.model.template=plain", "--config.problems.prompt=math_text")
     (first, second) = run_client(card)

@@ -1,10 +1,12 @@
 """Given first attempts as prompts."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
 from score_jax.rollout import contexts
-from score_jax.structs import Episode, PromptBatch
+from score_jax.structs import Episode, Instructions, PromptBatch
 
 # Two problems; prompts 1 2 and 3, attempts 4 7 (ended) and 5 6 (truncated).
 FIRST = Episode(
@@ -55,3 +57,21 @@ def test_what_is_sampled_after_a_first_attempt_is_the_second():
     later = contexts.later_attempts(FIRST, jnp.array([[True], [False]]))
     assert later.attempt.tolist() == [[0, 0, 2, 2], [0, 2, 2, 0]]
     assert later.truncated.tolist() == [[True, False], [False, True]]
+
+
+def test_each_problem_s_own_instruction_follows_and_the_rest_is_left_for_later():
+    own = Instructions(
+        np.array([[[8, 8, 0], [9, 0, 0]], [[9, 0, 0], [8, 9, 8]]]), np.array([[2, 1], [1, 3]])
+    )
+    found = contexts.prompts_after(
+        FIRST,
+        dataclasses.replace(PROMPTS, instructions=own),
+        instruction=[5],
+        turn_end=[7],
+        columns=7,
+        pad_id=0,
+    )
+    assert found.tokens.tolist() == [[1, 2, 4, 7, 8, 8, 0], [3, 5, 6, 7, 9, 0, 0]]
+    assert found.length.tolist() == [6, 5]
+    assert found.instructions.tokens.tolist() == [[[9, 0, 0]], [[8, 9, 8]]]
+    assert found.instructions.after(1).length.tolist() == [[1], [3]]  # the last serves all further

@@ -9,7 +9,7 @@ import pytest
 from score_jax.rollout import episode, stream
 from score_jax.rollout.stream import Stream, widths
 from score_jax.structs import Episode
-from tests.rollout import episode_test
+from tests.rollout import episode_test, slots_test
 from tests.rollout.episode_test import CASES, KEY, PARAMS, PLAIN, PROBLEMS, mesh_of, prompts
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -53,6 +53,16 @@ def test_rows_are_those_of_one_program(name, rows):
     items = range(PROBLEMS * settings.samples)
     assert len(made) == len(items)
     assert_same(collected(made), expected(settings), items)
+
+
+def test_shards_feed_each_problem_its_own_instruction():
+    settings, mesh = slots_test.UNASKED, mesh_of(2, 1, 1)
+    batch = slots_test.asking(slots_test.own(*([ids] for ids in slots_test.OF_PROBLEM)))
+    items, right = range(PROBLEMS * settings.samples), slots_test.rolled("refilled")
+    found = Stream(PARAMS, batch, jax.random.key(KEY), settings=settings, rows=10, mesh=mesh)
+    assert_same(collected(found), right, items)
+    of_shards = episode_test.roll(settings, batch, mesh=mesh)
+    episode_test.assert_same_samples(of_shards, right)
 
 
 def test_only_wanted_items_are_decoded_in_their_order():

@@ -70,3 +70,8 @@ def test_pieces_are_texts_and_fields_in_turn():
         ("x", True),
         ("!", False),
     )
+
+
+def test_where_no_row_is_known_digits_stand_for_fields():
+    said = 'Look: {problem} {meta.topic}, {{word}}, \\boxed{answer}, {1, 2}, {"a": 3}'
+    assert prompt_text.stand_in(said) == ('Look: 0 0, {word}, \\boxed{answer}, {1, 2}, {"a": 3}')

@@ -140,11 +140,13 @@ def test_a_prompt_is_chosen_by_name_or_by_text():
         prompts.chosen("", "Q", ())
 
 
-@pytest.mark.parametrize("field", ["problem", "answer", "context", "meta.topic", "gold"])
-def test_an_instruction_with_a_field_of_the_row_is_refused(field):
-    text = "{problem} {context} {meta.topic}"
-    with pytest.raises(InputError, match=r"='Look: .* one instruction serves all problems"):
-        prompts.chosen("", text, ["Again.", f"Look: {{{field}}}"], {"gold": "label"})
+@pytest.mark.parametrize("field", ["answer", "reward.truth"])
+def test_an_instruction_that_shows_the_right_answer_is_refused(field):
+    fields = {"answer": "reward.truth"}
+    with pytest.raises(InputError, match=r"='Look: .* is the right answer, .* copy it .*\{\{"):
+        prompts.chosen("", "{problem}", ["Again.", f"Look: {{{field}}}"], fields)
+    others = ["Look: {problem} {context} {meta.topic}", "No {{answer}}"]
+    assert prompts.chosen("", "{problem}", others, fields)[1] == others
 
 
 def test_an_instruction_may_show_braces():

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import re
 
@@ -627,6 +628,39 @@ def test_what_is_sent_is_shown_with_its_special_tokens(smollm2):
         "instruction": "\n<|im_start|>user\nAgain?<|im_end|>\n<|im_start|>assistant\n",
         "after a truncated attempt": "<|im_end|>",
     }
+
+
+@pytest.mark.parametrize("form", ["auto", "plain", "gemma"])
+def test_a_turn_is_what_a_template_with_that_instruction_has(smollm2, tmp_path, form):
+    if form == "gemma":
+        write_family(tmp_path, "gemma3")
+    loaded = tokenizer.load(str(tmp_path)) if form == "gemma" else smollm2
+    make = functools.partial(
+        *(templates.make, "auto" if form == "gemma" else form, loaded),
+        system="",
+        prompt_format="Q: {problem}",
+        answer_prefix="So",
+    )
+    one = make(instruction="?")
+    for said in (" Look: 2+2 <|im_end|>\n", "?"):
+        other = make(instruction=said)
+        assert one.turn(said) == other.instruction_ids
+        given = one.first_turn("2+2", first_attempt="So 4", instruction=said)
+        assert given == other.first_turn("2+2", first_attempt="So 4")
+
+
+def test_an_instruction_that_a_template_changes_is_refused_for_each_text(smollm2):
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{{ m.content.replace('/no_think', '') + '<|im_end|>\n' }}{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}"
+    )
+    changed = dataclasses.replace(smollm2, chat_template=template)
+    parts = {"system": "", "prompt_format": "Q: {problem}"}
+    ours = templates.make("auto", changed, instruction="?", **parts)
+    ours.turn("Look.")
+    with pytest.raises(InputError, match=r"treats the text 'Look\. /no_think' in a way of its own"):
+        ours.turn("Look. /no_think")
 
 
 def test_a_token_that_closes_answers_ends_attempts_though_no_file_says_so(tmp_path):

@@ -32,6 +32,12 @@ class Row:
     attempts: tuple[tuple[int, ...], ...]  # end tokens included; may be empty, or fewer than below
     truncated: tuple[bool, ...]  # whether the attempt was truncated, so has no end token
     learned: tuple[float, ...]  # weight of the attempt in the loss
+    # Ids before attempts 2, 3, …, where each problem has its own: one for all, or one for each.
+    instructions: tuple[tuple[int, ...], ...] = ()
+
+    def before(self, attempt: int) -> tuple[int, ...]:
+        """Its own instruction before attempt 2, 3, …"""
+        return self.instructions[min(attempt - 2, len(self.instructions) - 1)]
 
 
 def of_corpus(
@@ -67,7 +73,7 @@ def pack(
     An attempt's reward is its weight in the loss; a row may end before its last attempt.
 
     Args:
-      before: gives the instruction before attempt 2, 3, …
+      before: gives the instruction before attempt 2, 3, …, of rows without their own.
       columns: T, tokens in a row.
     Raises: InputError if a document is longer than a row, or an attempt than max_attempt_tokens.
     """
@@ -81,7 +87,7 @@ def pack(
         for a, written in enumerate(row.attempts, start=1):
             if a > 1:
                 closing = template.closing_ids(row.attempts[a - 2], row.truncated[a - 2])
-                turn = [*closing, *before(a)]
+                turn = [*closing, *(row.before(a) if row.instructions else before(a))]
                 ids += turn
                 marks += [0] * len(turn)
             if len(written) > max_attempt_tokens:

@@ -21,7 +21,7 @@ import numpy as np
 
 from score_jax.config.settings import DocumentSettings, Settings
 from score_jax.data import schedule
-from score_jax.data.asked import encoded
+from score_jax.data.asked import encoded, instruction_limit
 from score_jax.data.sets import own_rows
 from score_jax.data.sft import documents
 from score_jax.data.sft.documents import Row
@@ -41,6 +41,7 @@ class _Document:
     attempt: tuple[int, ...]  # the solution, with what ends it
     shown: tuple[int, ...]  # the solution as a sampled attempt would be, before an instruction
     answer: str
+    instructions: tuple[tuple[int, ...], ...]  # before a second attempt, where it has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +64,11 @@ class Solutions:
         return [self._row(*both, draw) for both in zip(picked, corrected, strict=True)]
 
     def columns(self, instruction: int) -> int:
-        """The tokens that the longest document can have. instruction: those of it."""
+        """The tokens that the longest document can have. instruction: those of the run's."""
         longest = max(len(one.prompt) + len(one.attempt) for one in self.documents)
         if self.settings.corrections:
+            own = [len(ids) for one in self.documents for ids in one.instructions[:1]]
+            instruction = max(own, default=instruction)
             longest += max(len(one.shown) for one in self.documents) + self.turn_end + instruction
         return longest
 
@@ -75,7 +78,8 @@ class Solutions:
         if not corrected:
             return Row(one.prompt, (one.attempt,), (False, False), (1.0, 0.0))
         wrong = self._other(one, draw).shown
-        return Row(one.prompt, (wrong, one.attempt), (False, False), (0.0, 1.0))
+        both = (wrong, one.attempt)
+        return Row(one.prompt, both, (False, False), (0.0, 1.0), one.instructions)
 
     def _other(self, one: _Document, draw: np.random.Generator) -> _Document:
         for _ in range(_TRIES):
@@ -140,7 +144,8 @@ def _of_stage(
         )
     text = how.text or SOLUTIONS.get(settings.problems.prompt, "{solution}")
     made = [_document(problem, text, template, stops) for problem in solved]
-    fitting = [one for one in made if _fits(one, settings)]
+    most = instruction_limit(settings, template)
+    fitting = [one for one in made if _fits(one, settings, most)]
     unsolved, long = len(problems) - len(solved), len(made) - len(fitting)
     if not fitting:
         raise InputError(
@@ -190,6 +195,7 @@ def _document(problem: Problem, text: str, template: Template, stops: Stops) -> 
         attempt=tuple(template.attempt_ids(attempt)),
         shown=tuple(shown),
         answer=problem.gold,
+        instructions=tuple(tuple(template.turn(text)) for text in problem.instructions),
     )
 
 
@@ -206,9 +212,11 @@ def _stopped(text: str, stops: Stops) -> str | None:
     return text[: min(found)] if found else None
 
 
-def _fits(one: _Document, settings: Settings) -> bool:
+def _fits(one: _Document, settings: Settings, most: int) -> bool:
+    """most: tokens of an instruction."""
     rollout = settings.rollout
     return (
         len(one.prompt) <= rollout.max_prompt_tokens
         and max(len(one.attempt), len(one.shown)) <= rollout.max_attempt_tokens
+        and max(map(len, one.instructions), default=0) <= most
     )

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_jax.experiment import Experiment
 from score_jax.learner import step
 from score_jax.modes.plan import hlo
 from score_jax.modes.plan.estimate import ROLLOUT, UPDATE
 from score_jax.modes.plan.shapes import Shapes, device_bytes
 from score_jax.rollout import episode, layout
 from score_jax.runtime import sharding
-from score_jax.structs import Batch, PromptBatch
+from score_jax.structs import Batch, Instructions, PromptBatch
 
 _NO_ROOM = "RESOURCE_EXHAUSTED"
 
@@ -87,6 +88,7 @@ def _rollout(shapes: Shapes):
         length=np.ones(problems, np.int32),
         index=np.zeros(problems, np.int32),
         problems=(),
+        instructions=_instructions(experiment, problems),
     )
     settings, mesh = experiment.episode_settings(), experiment.mesh
     params = experiment.weights(shapes.state.params)
@@ -99,6 +101,13 @@ def _rollout(shapes: Shapes):
         return episode.rollout(weights, *arguments, settings=settings, mesh=mesh)
 
     return jax.jit(rollout_and_layout).lower(*arguments)
+
+
+def _instructions(experiment: Experiment, problems: int) -> Instructions | None:
+    if not (width := experiment.instruction_tokens):
+        return None
+    length_QC = np.ones((problems, len(experiment.instructions)), np.int32)
+    return Instructions(np.zeros((*length_QC.shape, width), np.int32), length_QC)
 
 
 def _update(shapes: Shapes, rows: Any):

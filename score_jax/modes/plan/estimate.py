@@ -134,7 +134,8 @@ def numbers(shapes: Shapes) -> Numbers:
     shards, tensor = sharding.batch_size(e.mesh), e.mesh.shape["tensor"]
     columns, slots = e.columns, _slots(e)
     test = e.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
-    turns = [len(test.turn_end) + len(test.before(a)) for a in range(2, test.attempts + 1)]
+    own = e.instruction_tokens
+    turns = [len(test.turn_end) + (own or len(test.before(a))) for a in range(2, test.attempts + 1)]
     return Numbers(
         layers=m.layers,
         width=m.width,
@@ -164,7 +165,7 @@ def numbers(shapes: Shapes) -> Numbers:
         fed=max(turns, default=0),
         turn_rows=min(s.rollout.turn_rows or max(1, slots // 16), slots),
         test_slots=-(-e.evaluation_rows(s.evaluation.batch) // shards),
-        test_columns=test.row_tokens(s.rollout.max_prompt_tokens),
+        test_columns=test.row_tokens(s.rollout.max_prompt_tokens, own),
         shaded_rows=-(-shading.rows_of(s.evaluation.problems or _MANY) // shards),
     )
 

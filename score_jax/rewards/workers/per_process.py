@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class Process(Protocol):
@@ -50,8 +50,15 @@ class PerProcess(Generic[P]):
         only: ends only that one, and only if it is still here. So if several threads find that it
         is dead, none of them closes its successor.
         """
+        self._end(lambda key, one: only in (None, one))
+
+    def keep(self, wanted: Callable[[Any], bool]) -> None:
+        """Ends those whose key is not wanted."""
+        self._end(lambda key, one: not wanted(key))
+
+    def _end(self, which: Callable[[Any, P], bool]) -> None:
         with self._lock:
-            ended = [key for key, one in self._found.items() if only in (None, one)]
+            ended = [key for key, one in self._found.items() if which(key, one)]
             processes = [self._found.pop(key) for key in ended]
         for process in processes:
             with contextlib.suppress(OSError):

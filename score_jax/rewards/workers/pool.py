@@ -197,4 +197,6 @@ def shared(work: tuple[str, ...] = ALGEBRA, size: int = 0, given: bytes = b"") -
     Raises: SpawnerFailed.
     """
     size = size or max(2, min(MAX_WORKERS, os.cpu_count() or 1))
+    if given:  # a function that was given again under its name, as in a notebook's cell
+        _pools.keep(lambda key: key[0] != work or key[2] == given)
     return _pools.get((work, size, given), lambda: Pool(size, work, given))

@@ -14,7 +14,7 @@ from score_jax.config.settings import (
     StageSettings,
 )
 from score_jax.data.problems import load
-from score_jax.data.sft import solutions
+from score_jax.data.sft import documents, solutions
 from score_jax.problem import InputError, Problem
 from score_jax.rewards.answers import grade_answer
 from score_jax.rewards.programs.extract import readings
@@ -31,7 +31,7 @@ TEMPLATE = templates.make(
 
 def settings(**documents) -> Settings:
     """A run with a warm start of 6 steps of 2 documents."""
-    rows = documents.pop("rows", 2)
+    rows, said = documents.pop("rows", 2), documents.pop("instruction", "?")
     warm = StageSettings(
         steps=6,
         learning_rate=1.0,
@@ -41,7 +41,7 @@ def settings(**documents) -> Settings:
     )
     return Settings(
         model=ModelSettings("preset:quickstart"),
-        problems=ProblemSettings("jsonl", prompt_text="{problem}", instruction_text="?"),
+        problems=ProblemSettings("jsonl", prompt_text="{problem}", instruction_text=said),
         rollout=RolloutSettings(1, 2, max_prompt_tokens=4, max_attempt_tokens=5),
         recipe=("warm",),
         stages={"warm": warm},
@@ -81,6 +81,29 @@ def test_corrections_are_a_wrong_first_attempt_and_the_solution_which_alone_is_l
         assert wrong.removesuffix(".") in {p.solution for p in PROBLEMS}
         assert row.learned == (0.0, 1.0)
     assert own.columns(instruction=1) == 4 + 4 + 4 + len(TEMPLATE.turn_end_ids) + 1
+
+
+def test_a_correction_has_the_instruction_of_its_problem_in_a_row_as_wide_as_the_longest():
+    told = [dataclasses.replace(p, instructions=("?" * n,)) for n, p in enumerate(PROBLEMS)]
+    given = {"corrections": 1.0, "rows": 6, "instruction": "{n}"}
+    own = made(told, **given)
+    for row in own.rows(1):
+        problem = next(p for p in told if p.prompt == texts(row)[0])
+        said = tuple(TEMPLATE.tokenizer.encode(problem.instructions[0]))
+        assert row.instructions == (said,)
+    columns = own.columns(instruction=0)
+    assert columns == 4 + 4 + 4 + len(TEMPLATE.turn_end_ids) + len(PROBLEMS) - 1
+    batch = documents.pack(
+        own.rows(1), TEMPLATE, lambda attempt: (), columns=columns, max_attempt_tokens=5
+    )
+    for b, row in enumerate(own.rows(1)):
+        ids = [*row.prompt, *row.attempts[0], *row.instructions[0], *row.attempts[1]]
+        marks = [0] * len(row.prompt), [1] * len(row.attempts[0]), [0] * len(row.instructions[0])
+        assert batch.tokens[b, : batch.length[b]].tolist() == ids
+        found = batch.attempt[b, : batch.length[b]].tolist()
+        assert found == [*marks[0], *marks[1], *marks[2], *[2] * len(row.attempts[1])]
+    long = [dataclasses.replace(told[0], instructions=("?" * 99,)), *told[1:]]
+    assert made(long, **given).left_out == 1
 
 
 def test_the_share_of_corrections_holds_and_the_others_have_the_shape_of_two_attempts():
