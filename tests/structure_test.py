@@ -61,6 +61,7 @@ _TESTS_OF_NO_FILE = {
     "model/real_weights_test.py",
     "modes/evaluate_killed_test.py",
     "modes/lm_eval_test.py",
+    "report/compare/page_browser_test.py",
     "report/run_page/page_browser_test.py",
     "rewards/sandbox/attacks_test.py",
     "rewards/answers/dresses_test.py",
