@@ -37,6 +37,7 @@ _TESTS_OF_NO_FILE = {
     "bad_input_test.py",
     "configs_test.py",
     "crashes_test.py",
+    "docs_site_test.py",
     "docs_test.py",
     "notebook_test.py",
     "own_task_test.py",
