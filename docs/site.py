@@ -1,8 +1,8 @@
-"""What mkdocs needs to make a site of pages that are also read in the repository (a hook of mkdocs).
+"""A hook of mkdocs: makes a site of pages that are also read in the repository.
 
 Pages link files as they lie in the repository. On the site such a link leads to
 - the page of the file, for docs/*.md and for the pages at the root, which are taken in;
-- its place in the API reference, for a module of the package: a page for each room, by mkdocstrings;
+- its place in the API reference, for a module: mkdocstrings makes a page for each room;
 - a page with its text, for any other file that is linked.
 """
 

@@ -175,7 +175,7 @@ def test_python_in_the_pages_calls_what_the_package_has():
 
 
 def test_expected_results_of_recipes_are_those_measured():
-    """Each figure with an interval stands in RESULTS.md; recipes and configs exist, none is left out."""
+    """Each figure with an interval stands in RESULTS.md; no recipe or config is left out."""
     page, results = text_of(ROOT / "docs/recipes.md"), text_of(ROOT / "RESULTS.md")
     figures = re.findall(r"[+-]?\d+\.\d \[[^\]]+\]", page)
     assert len(figures) >= 36 and not [figure for figure in figures if figure not in results]
