@@ -27,9 +27,9 @@ TUTORIAL = ("Problems", "Reward", "Prompt and settings", "Run it", "Read the pag
 
 @pytest.fixture(scope="module")
 def site() -> ModuleType:
-    """docs/site.py, the hook."""
+    """docs/site_hook.py, the hook."""
     pytest.importorskip("mkdocs")
-    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site.py")
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site_hook.py")
     assert spec and spec.loader
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
