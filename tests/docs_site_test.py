@@ -14,9 +14,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from tests.docs_test import PAGES, text_of
 from tests.report import browsing
+from tests.report.run_page import fake_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADING = {  # what a browser fetches by itself: element -> attribute
@@ -98,6 +100,22 @@ def test_every_page_is_in_the_navigation():
 def test_the_tutorial_goes_from_rows_to_a_server():
     heads = re.findall(r"^## (.*)$", text_of(ROOT / "docs" / "own_task.md"), re.MULTILINE)
     assert heads == [*TUTORIAL, "Export and serve", "With a published model"]
+
+
+def test_pictures_of_the_pages_are_taken_by_one_command(tmp_path):
+    with browsing.chromium():
+        pass  # or the test is skipped
+    runs = [fake_runs.write(tmp_path / name, problems=5) for name in ("one", "two")]
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "make_pictures.py")
+    assert spec and spec.loader
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    taken = pictures.take(runs, tmp_path)
+    assert [path.name for path in taken] == ["run_page.png", "compare_page.png"]
+    for path in taken:
+        with Image.open(path) as picture:
+            assert picture.width == 1280 and picture.height > 900
+            assert len(picture.getcolors()) > 20  # drawn, and not blank
 
 
 @pytest.mark.slow

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "pytest ": "by .ci/run",
     "python docs/make_settings.py": "below: the settings page",
     "mkdocs build --strict": "docs_site_test.py",
+    "python docs/make_pictures.py runs/quickstart": "docs_site_test.py, of another run",
     "vllm serve ": "needs vLLM; model_card_test.py checks the command of a card",
     "XLA_FLAGS=--xla_force_host_platform_device_count=2": "splits_test.py: two processes",
     "source .venv/bin/activate": "made by the scripts",
