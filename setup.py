@@ -4,10 +4,8 @@ from setuptools import find_namespace_packages, setup
 
 setup(
     packages=[
-        # assets/ is data that report/run_page/page.py reads, not a package.
-        *find_namespace_packages(
-            include=["score_jax*"], exclude=["score_jax.report.run_page.assets*"]
-        ),
+        # assets/ is data that pages read, not a package.
+        *find_namespace_packages(include=["score_jax*"], exclude=["score_jax.report.*.assets*"]),
         "score_jax.configs",
     ],
     package_dir={"score_jax.configs": "configs"},

@@ -170,7 +170,9 @@ def get_config(recipe: str = "score"):
                 turn_rows=256,  # attempts have one length, so all rows end them together
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
-            evaluation=EvaluationSettings(problems=2048, batch=512),
+            evaluation=EvaluationSettings(
+                problems=2048, batch=512, every=50, every_problems=256, every_except=("base",)
+            ),
             scaling=ScalingSettings(solutions=64, batch=512),
             checkpoint=CheckpointSettings(every=250, keep=2),
         )

@@ -338,7 +338,7 @@ class Experiment:
         return self.template.sent(problem, self.instructions_of(problem))
 
     def texts(self, episode: Episode) -> list[list[str]]:
-        """What the policy wrote, [B][A], end tokens left out. Fetches the episode's ids."""
+        """What the policy wrote, B rows of A texts, without end tokens. Fetches the ids."""
         tokens_BT, attempt_BT, truncated_BA = jax.device_get(
             (episode.tokens, episode.attempt, episode.truncated)
         )

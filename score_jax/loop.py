@@ -184,14 +184,19 @@ def _stage(
             saved.reload()
         run.log.start_stage(name, steps=settings.steps, steps_before=stage.steps_before)
         source.prepare(state)
-        every = run.settings.evaluation.every
+        within = run.settings.evaluation
+        every = 0 if name in within.every_except else within.every
 
         def save(best: int | None = None) -> None:
             extra = {"data": source.get_state(), "kl_attempt1": updates.kl_attempt1}
             saved.save(state, extra, best)
 
+        def evaluate_now(number: int) -> None:
+            at, steps = f"{name}-{number}", stage.steps_before + number
+            _evaluate(run, at, state.params, base, steps, most=within.every_problems)
+
         if stage.evaluates(done, every):  # the run may have been stopped after saving this step
-            _evaluate(run, f"{name}-{done}", state.params, base, stage.steps_before + done)
+            evaluate_now(done)
         numbers = range(done + 1, settings.steps + 1)
         for number in run.profile.steps(name, numbers, wait=updates.finish, say=run.log.say):
             run.watchdog.at(name, number)
@@ -225,7 +230,7 @@ def _stage(
             if stopping and not last:
                 raise Interrupted
             if evaluating:
-                _evaluate(run, f"{name}-{number}", state.params, base, stage.steps_before + number)
+                evaluate_now(number)
         if not settings.steps:
             save()
     return state.params
@@ -236,9 +241,17 @@ def _is_evaluated(run: Run, name: str) -> bool:
 
 
 def _evaluate(
-    run: Run, name: str, params: Params, reference: Params | None, steps_before: int = 0
+    run: Run,
+    name: str,
+    params: Params,
+    reference: Params | None,
+    steps_before: int = 0,
+    most: int = 0,
 ) -> None:
-    """Evaluates, unless an earlier process of this run has."""
+    """Evaluates, unless an earlier process of this run has.
+
+    most: problems of each set; 0: all that are evaluated.
+    """
     if _is_evaluated(run, name):
         return
     if run.stop():
@@ -249,6 +262,7 @@ def _evaluate(
         of_set = f"{name}.{test}" if test else name
         if test and _is_evaluated(run, of_set):
             continue
+        problems = problems[: most or None]
         kept = kept_in(run.folder, of_set, run.experiment, problems, weights=name)
         # A phase of its own: whether the last rows move into fewer slots depends on their lengths.
         with run.phase("evaluation", of_set):

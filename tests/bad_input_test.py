@@ -20,6 +20,7 @@ from tests.main_test import QUICKSTART, in_the_repository, run  # noqa: F401  (a
 SETTINGS = """
 seed=1.5 | config.seed | int
 seed=abc | seed
+evaluation.every_except=('stage3',) | config.evaluation.every_except | 'stage3' | Did you mean
 recipe=('base','stage9') | stage9 | Did you mean
 recipe=() | config.recipe is empty
 recipe=('stage1','base') | must be the first

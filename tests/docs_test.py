@@ -21,6 +21,7 @@ import jax
 import pytest
 
 import score_jax
+from configs import quickstart
 from score_jax import main
 from score_jax.bench import __main__ as bench
 from score_jax.bench import workloads
@@ -61,6 +62,9 @@ ELSEWHERE = {
     "mypy": "by .ci/run",
     "pytest ": "by .ci/run",
     "python docs/make_settings.py": "below: the settings page",
+    "mkdocs build --strict": "docs_site_test.py",
+    "python docs/make_pictures.py runs/quickstart": "docs_site_test.py, of another run",
+    "vllm serve ": "needs vLLM; model_card_test.py checks the command of a card",
     "XLA_FLAGS=--xla_force_host_platform_device_count=2": "splits_test.py: two processes",
     "source .venv/bin/activate": "made by the scripts",
     f"until {QUICKSTART}": "train_test.py: a real SIGTERM, exit status 75, and the rest",
@@ -169,6 +173,18 @@ def test_python_in_the_pages_calls_what_the_package_has():
                     inspect.signature(called).bind(*node.args, **dict.fromkeys(names))
                     calls.append(called)
     assert len(calls) >= 8
+
+
+def test_expected_results_of_recipes_are_those_measured():
+    """Each figure with an interval stands in RESULTS.md; no recipe or config is left out."""
+    page, results = text_of(ROOT / "docs/recipes.md"), text_of(ROOT / "RESULTS.md")
+    figures = re.findall(r"[+-]?\d+\.\d \[[^\]]+\]", page)
+    assert len(figures) >= 36 and not [figure for figure in figures if figure not in results]
+    described = re.findall(r"`(\w+)`", page)
+    assert not [recipe for recipe in quickstart.RECIPES if recipe not in described]
+    named = set(re.findall(r"^\| `(\w+\.py)`", page, re.MULTILINE))
+    own = {"gsm8k.py", "laptop_smollm2_135m.py", "quickstart.py"}  # a base, and in the text
+    assert named == {path.name for path in (ROOT / "configs").glob("*.py")} - own
 
 
 # Commands

@@ -450,7 +450,7 @@ def test_what_is_wrong_with_problems_is_said_before_weights_are_read(tmp_path, m
 
 def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
     settings = tiny_settings(recipe=("stage1",))
-    evaluation = dataclasses.replace(settings.evaluation, every=2)
+    evaluation = dataclasses.replace(settings.evaluation, every=2, every_problems=1)
     settings = dataclasses.replace(settings, evaluation=evaluation)
     # Stopped in the evaluation within stage1, which is made up for.
     assert loop.train(settings, str(tmp_path), stop=AfterCalls(5)) == loop.STOPPED
@@ -458,6 +458,17 @@ def test_evaluation_within_a_stage_has_a_file_of_its_own(tmp_path):
     assert loop.train(settings, str(tmp_path)) == loop.DONE
     written = sorted(p.stem for p in (tmp_path / "evaluations").iterdir())
     assert written == ["base", "stage1", "stage1-2"]
+    found = {
+        name: json.loads((tmp_path / f"evaluations/{name}.json").read_text()) for name in written
+    }
+    assert found["stage1"]["n"] == evaluation.problems > found["stage1-2"]["n"] == 1
+
+
+def test_a_stage_can_be_left_out_of_the_evaluations_within(tmp_path):
+    settings = tiny_settings(recipe=("stage1",))
+    evaluation = dataclasses.replace(settings.evaluation, every=2, every_except=("stage1",))
+    loop.train(dataclasses.replace(settings, evaluation=evaluation), str(tmp_path))
+    assert sorted(p.stem for p in (tmp_path / "evaluations").iterdir()) == ["base", "stage1"]
 
 
 def test_stages_without_a_base_stage_are_compared_with_the_loaded_weights(tmp_path, copies, capsys):

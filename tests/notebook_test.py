@@ -1,8 +1,14 @@
-"""launch/colab.ipynb, run top to bottom on the CPU with a few steps of everything."""
+"""launch/colab.ipynb, run top to bottom on the CPU with a few steps of everything.
+
+Here in the checkout, where the package is installed; and, slow, on a machine with nothing: from an
+empty folder, in a fresh environment, which needs git and the package index."""
 
 import ast
+import json
 import os
 import shlex
+import subprocess
+import venv
 from pathlib import Path
 
 import nbclient
@@ -14,6 +20,17 @@ from tests.docs_test import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "launch" / "colab.ipynb"
+LAPTOP_SMALL = (  # of the laptop's recipe, which has real weights
+    "--config.stages.base.steps=1",
+    "--config.stages.base.documents_per_step=2",
+    "--config.stages.stage1.steps=1",
+    "--config.stages.stage2.steps=1",
+    "--config.rollout.problems_per_step=2",
+    "--config.rollout.samples_per_problem=2",
+    "--config.rollout.turn_rows=4",
+    "--config.evaluation.problems=4",
+    "--config.evaluation.batch=4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +76,7 @@ def test_every_cell_runs_and_shows_what_it_promises(executed):
     assert given(executed, "def score_jax").startswith("score-jax ")
     trained = given(executed, "SCORE_JAX_SETTINGS")
     assert "stage2" in trained and "The run page: " in trained and "Acc@t2" in trained
-    plots = next(c for c in executed.cells if "accuracy.png" in c.source)
+    plots = next(c for c in executed.cells if "def show_plots" in c.source)
     assert [set(output.data) >= {"image/png"} for output in plots.outputs] == [True, True]
     transcripts = given(executed, "wrong, then right")
     assert (
@@ -70,6 +87,40 @@ def test_every_cell_runs_and_shows_what_it_promises(executed):
         executed, "srcdoc"
     )
     assert "Attempt 2" in given(executed, "--mode=try")
+    planned = given(executed, "TRAIN_LAPTOP")
+    assert "It fits t4, by arithmetic." in planned and "The run page" not in planned
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_it_installs_from_an_empty_folder_on_a_machine_with_nothing(stored, tmp_path, monkeypatch):
+    fresh, empty = tmp_path / "fresh", tmp_path / "empty"
+    empty.mkdir()
+    for name in ("PYTHONPATH", "VIRTUAL_ENV", "XLA_FLAGS", "JAX_PLATFORMS", "SCORE_JAX_WORKDIR"):
+        monkeypatch.delenv(name, raising=False)
+    venv.create(fresh, with_pip=True)
+    python = str(fresh / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "ipykernel"], check=True)
+    kernel = tmp_path / "jupyter" / "kernels" / "fresh" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "fresh", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("SCORE_JAX_REPOSITORY", str(ROOT))
+    monkeypatch.setenv("SCORE_JAX_SETTINGS", " ".join(SMALL))
+    monkeypatch.setenv("SCORE_JAX_LAPTOP_SETTINGS", " ".join(LAPTOP_SMALL))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    notebook = nbformat.from_dict(stored)
+    nbclient.NotebookClient(
+        notebook, timeout=3000, kernel_name="fresh", resources={"metadata": {"path": str(empty)}}
+    ).execute()
+    assert [path.name for path in empty.iterdir()] == ["score_jax_repository"]
+    assert "stage2" in given(notebook, "SCORE_JAX_SETTINGS")
+    laptop = given(notebook, "TRAIN_LAPTOP")
+    assert "The run page: " in laptop and "wrong, then right: " in laptop
+    assert "&lt;script type=&quot;application/json&quot; id=&quot;data&quot;&gt;" in laptop
+    assert (empty / "score_jax_repository/runs/laptop/report/index.html").exists()
 
 
 def test_the_command_for_a_published_model_is_one_that_runs(executed, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from score_jax.config import command_line
 from tests import docs_test
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,9 @@ PRINTED = [
     "Attempt 2",
     "Its model card: runs/digits/export/README.md",
 ]
+# The command of a full run is parsed below; vLLM is not a requirement of the tests.
+FULL = "python -m score_jax.main --config=digits.py --workdir=runs/digits-full "
+NOT_RUN = (FULL, "vllm serve ")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def done(tmp_path_factory) -> Path:
     for name, content in files:
         (folder / name).write_text(content)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    commands = docs_test.commands(PAGE)
+    commands = [c for c in docs_test.commands(PAGE) if not c.startswith(NOT_RUN)]
     for command, printed in zip(commands, PRINTED, strict=True):
         _, *arguments = shlex.split(command)
         ran = subprocess.run(
@@ -55,6 +59,15 @@ def test_every_command_of_the_page_runs(done):
     assert [(row["stage"], row["step"]) for row in rows] == [
         (stage, step) for stage in ("stage1", "stage2") for step in range(1, 11)
     ]
+
+
+def test_the_command_of_a_full_run_names_settings_that_exist(done, monkeypatch):
+    monkeypatch.chdir(done.parents[1])
+    (command,) = [c for c in docs_test.commands(PAGE) if c.startswith(FULL)]
+    arguments = [a for a in shlex.split(command)[3:] if not a.startswith("--workdir")]
+    settings = command_line.settings_of(arguments)
+    assert [settings.stages[name].steps for name in settings.recipe] == [300, 100]
+    assert settings.evaluation.every == 50 and settings.problems.name == "jsonl"
 
 
 def test_rows_prompt_and_reward_reach_the_model(done):

@@ -80,6 +80,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built):
     configs = {f"score_jax/{name}" for name in sources(ROOT, "configs")}
     assert names == sources(ROOT) | configs  # no package `configs` of its own
     assert {"score_jax/py.typed", "score_jax/report/run_page/assets/page.js"} <= names
+    assert "score_jax/report/compare/assets/compare.js" in names
     assert len(configs) > 10
     for extra in ("tpu", "cuda", "hub", "wandb", "test"):
         assert f"Provides-Extra: {extra}\n" in described

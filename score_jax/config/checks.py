@@ -36,6 +36,12 @@ def check(s: Settings) -> None:
             f"config.recipe={s.recipe}: a stage named 'base' trains the base model, so it must be "
             "the first. Move it, or rename it."
         )
+    for name in s.evaluation.every_except:
+        if name not in s.stages:
+            raise InputError(
+                f"config.evaluation.every_except names a stage '{name}' that config.stages lacks. "
+                f"{nearest(name, s.stages)}"
+            )
     if not 0 <= s.seed < 2**32:
         raise InputError(
             f"config.seed={s.seed} must be from 0 to {2**32 - 1}, as random keys are made of it."

@@ -261,6 +261,8 @@ class EvaluationSettings:
     problems: Count = 0  # number of problems of each set; 0, or more than there are: all
     batch: Positive = 64  # rows decoded together
     every: Count = 0  # also every this many steps within a stage; 0: only between stages
+    every_problems: Count = 0  # number of problems then; 0: `problems`
+    every_except: tuple[str, ...] = ()  # stages that are not evaluated within
     attempts: Count = 0  # may be more than in training; 0: rollout.attempts
     # Instruction before the second attempt: "correct" (that of the run) or "self_refine" (first a
     # critique, then a rewrite; text/prompts.py).

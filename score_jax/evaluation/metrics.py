@@ -41,7 +41,7 @@ def evaluation_metrics(
       truncated_NA: whether the attempt hit its length limit.
       reward_NA: where some of them are not 0 or 1 for solved, they add their means
         `reward_attempt1` … with normal intervals.
-      reasons: of the verdicts, [N][A]. They add `reasons` ({attempt1: {reason: share}, …}),
+      reasons: of the verdicts, N lists of A. They add `reasons` ({attempt1: {reason: share}, …}),
         `unreadable_attempt1` … (shares of grading.UNREADABLE) and, where there are two attempts,
         the parts of incorrect_to_correct: `format_repaired`, where attempt 1 was unreadable or
         truncated, and `answer_repaired`, where it was another answer. They add up to it exactly.

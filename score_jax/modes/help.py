@@ -34,6 +34,12 @@ MODES = {
     "plan": "says whether the config fits a machine that need not be there",
     "replay": "repeats a step whose numbers were not finite",
 }
+COMMANDS = {
+    "report.run_page DIR …": "writes the page of runs, which may be in progress",
+    "report.compare DIR DIR …": "writes one page that lays runs side by side",
+    "report.comparison.tables --runs=DIR": "tables over runs, seeds pooled",
+    "bench rollout": "speed; also update and rewards",
+}
 MORE = "With --config=FILE this help also shows its recipes, its settings, and the names they take."
 
 
@@ -46,6 +52,7 @@ def usage(flags: Mapping[str, str], settings: Settings | None = None, config: st
       config: its file.
     """
     parts = [USAGE, _listed("Modes (--mode):", MODES), _listed("Flags:", flags, "--")]
+    parts.append(_listed("Other commands, each with --help:", COMMANDS, "python -m score_jax."))
     if settings is None:
         return "\n\n".join([*parts, MORE])
     return "\n\n".join([*parts, *_of_config(settings, config)])

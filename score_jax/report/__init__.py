@@ -1,4 +1,5 @@
-"""Reports for people: run_page/ shows one run, comparison/ compares finished runs.
+"""Reports for people: run_page/ shows one run, compare/ lays a few side by side, comparison/ makes
+tables and RESULTS.md from many finished ones.
 
-Both read the files in work directories, so that no run has to be in progress.
+All read the files in work directories, so that no run has to be in progress.
 """

@@ -100,12 +100,21 @@ def difference(ours: Finished, theirs: Finished, attempt: int | None) -> np.ndar
             f"{ours.folder} and {theirs.folder} were evaluated on different problems, so they "
             "cannot be compared problem by problem. Evaluate both on the same problems."
         )
+    return paired(a, b, attempt)
 
-    def value(attempts: list[dict[str, Any]]) -> int:
+
+def paired(
+    ours: Mapping[Any, Sequence[Mapping[str, Any]]],
+    theirs: Mapping[Any, Sequence[Mapping[str, Any]]],
+    attempt: int | None,
+) -> np.ndarray:
+    """As difference, of attempts by problem; over the problems that both have."""
+
+    def value(attempts: Sequence[Mapping[str, Any]]) -> int:
         solved = list(map(is_solved, attempts))
         return solved[1] - solved[0] if attempt is None else int(solved[attempt])
 
-    return np.array([value(a[problem]) - value(b[problem]) for problem in a])
+    return np.array([value(ours[p]) - value(theirs[p]) for p in ours if p in theirs], int)
 
 
 def _is_finished(folder: Path) -> bool:

@@ -25,6 +25,7 @@ from score_jax.report.run_page import contents
 # page.js starts the page, so it comes last; the others only define names.
 SCRIPTS = (
     "elements.js",
+    "attempts.js",
     "diff.js",
     "charts.js",
     "overview.js",
@@ -69,21 +70,30 @@ def renew(workdir: str | os.PathLike[str]) -> None:
 
 def render(data: dict[str, Any]) -> str:
     """The page that shows `data`, which has the form that contents.of returns."""
-    style = _source("page.css")
-    script = "\n".join(map(_source, SCRIPTS))
+    return joined(
+        source("page.html"),
+        style=source("page.css"),
+        script="\n".join(map(source, SCRIPTS)),
+        title=f"{data['name']} · score_jax",
+        data=data,
+    )
+
+
+def joined(template: str, *, style: str, script: str, title: str, data: dict[str, Any]) -> str:
+    """A page of one file: the template with the rest in its places, and the policy that fits it."""
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     parts = {
-        "title": html.escape(f"{data['name']} · score_jax"),
+        "title": html.escape(title),
         "policy": html.escape(policy, quote=False),
         "style": style,
         "script": script,
         "data": embedded(data),
     }
     # In one pass: the inserted texts may hold braces too.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _source("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def embedded(value: Any) -> str:
@@ -92,7 +102,8 @@ def embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """The text of a file in assets/."""
     assets = resources.files("score_jax.report.run_page") / "assets"
     return (assets / name).read_text(encoding="utf-8")
 

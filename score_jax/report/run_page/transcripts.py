@@ -1,6 +1,7 @@
 """The transcripts of a run page: those of evaluations, and training samples."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def of(
     for evaluation, path, share in zip(wanted, paths, _shares(sizes, characters), strict=True):
         rows = [
             [number(row), row.get("edit_ratio"), *map(_attempt, row["attempts"])]
-            for row in _first_rows(path, share)
+            for row in rows_of(path, share)
         ]
         shown.append({"name": evaluation["name"], "n": evaluation["n"] or len(rows), "rows": rows})
     for place, sampled in _training(folder, plan):
@@ -95,7 +96,11 @@ def _shares(sizes: Sequence[int], budget: int) -> list[int]:
     return shares
 
 
-def _first_rows(path: Path, characters: int) -> Iterator[dict[str, Any]]:
+def rows_of(path: Path, characters: float = math.inf) -> Iterator[dict[str, Any]]:
+    """The first rows of a file of transcripts, up to so many characters; none without a file.
+
+    Raises: InputError for a line that is not JSON.
+    """
     if not path.exists():
         return
     with open(path, encoding="utf-8") as file:

@@ -1,14 +1,10 @@
 """The run page in a headless Chromium: what a person sees and does.
 
-Skipped where Python's playwright or a chromium is missing (Debian: `apt-get install chromium`),
-unless PAGE_TESTS=required, which .ci/run sets where there is a chromium.
+browsing.py says where they are skipped.
 """
 
-import importlib.util
 import io
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,22 +15,10 @@ import pytest
 from score_jax import jsonfiles
 from score_jax.report.run_page import page as run_page
 from score_jax.workdir import lock
+from tests.report import browsing
+from tests.report.browsing import Opened
 from tests.report.run_page import fake_runs
 
-
-def _refuse_to_skip() -> None:
-    """Fails where .ci/run has found or installed a Chromium, so that nothing may be skipped."""
-    if os.environ.get("PAGE_TESTS") == "required":
-        pytest.fail("PAGE_TESTS=required, but chromium or Python's playwright is missing")
-
-
-if importlib.util.find_spec("playwright") is None:
-    _refuse_to_skip()
-playwright_api = pytest.importorskip(
-    "playwright.sync_api", reason="the browser tests need Python's playwright", exc_type=ImportError
-)
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PICTURES = Path(__file__).parent / "pictures"
 SHRINK = 4  # screenshots are compared at a quarter of their size
 LOAD_SEC, FILTER_MS = 2.0, 200.0
@@ -70,49 +54,6 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        _refuse_to_skip()
-        pytest.skip(f"no chromium found (looked for {', '.join(NAMES)})")
-    with playwright_api.sync_playwright() as started:
-        # Pages come from disk and are our own; as root Chromium has no sandbox.
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-class Opened:
-    """A page in a tab, with everything it complained about or asked for."""
-
-    def __init__(self, browser, path: Path, **context):
-        self.tab = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | context)
-        self.tab.set_default_timeout(10_000)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.tab.on("console", lambda message: self.complaints.append(message.text))
-        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-        self.url = path.as_uri()
-        self.source = path.read_text(encoding="utf-8")
-        self.tab.goto(self.url)
-        self.tab.wait_for_selector("html[data-ready]")
-
-    def text(self, selector: str) -> str:
-        return self.tab.locator(selector).inner_text()
-
-    def count(self) -> str:
-        return self.text("#count").split(" transcripts")[0]
-
-    def choose(self, **filters: str) -> None:
-        for name, label in filters.items():
-            self.tab.locator(f"select[name='{name.replace('tag_', 'tag:')}']").select_option(label)
-
-    def is_wider_than_its_window(self) -> bool:
-        return self.tab.evaluate("document.documentElement.scrollWidth > innerWidth")
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A finished run with five known transcripts at its end."""
     rows = [
@@ -142,10 +83,10 @@ def shown(browser, finished) -> Iterator[Opened]:
 
 def test_where_a_chromium_must_be_there_a_missing_one_is_no_skip(monkeypatch):
     monkeypatch.delenv("PAGE_TESTS", raising=False)
-    _refuse_to_skip()
+    browsing.refuse_to_skip()
     monkeypatch.setenv("PAGE_TESTS", "required")
     with pytest.raises(pytest.fail.Exception, match="chromium or Python's playwright is missing"):
-        _refuse_to_skip()
+        browsing.refuse_to_skip()
 
 
 def test_the_state_says_whether_a_run_still_runs(browser, tmp_path):

@@ -90,7 +90,7 @@ def test_the_policy_allows_our_style_and_script_and_nothing_else(tmp_path):
 def test_nothing_is_loaded_and_nothing_is_parsed_as_markup(tmp_path):
     text = rendered(tmp_path, ["plain"])
     assert not [a for _, a in Parsed(text).tags if {"src", "srcset", "action"} & a.keys()]
-    for code in map(page._source, page.SCRIPTS):
+    for code in map(page.source, page.SCRIPTS):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", code)
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", code)
         assert "</script" not in code

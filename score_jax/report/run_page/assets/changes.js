@@ -23,10 +23,6 @@ function showChanges(data, openTranscripts) {
   );
 }
 
-// What a flip does to the accuracy; a colour alone would not say it to everyone.
-const SIGNS = { "wrong-right": "+ ", "right-wrong": "− ", "right-right": "", "wrong-wrong": "" };
-const flipClass = (outcome) => ({ "wrong-right": "fixed", "right-wrong": "broken" })[outcome] ?? "";
-
 function flipTable(e, openTranscripts) {
   const kept = e.accuracy_attempt1 - e.correct_to_incorrect;
   const shares = {

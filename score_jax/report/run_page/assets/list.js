@@ -35,7 +35,7 @@ function virtualList(host, selected) {
         { className: "what" },
         make("span", {
           className: `outcome ${flipClass(row.outcome)}`,
-          textContent: (SIGNS[row.outcome] ?? "") + row.outcome.replace("-", " → "),
+          textContent: row.label ?? (SIGNS[row.outcome] ?? "") + row.outcome.replace("-", " → "),
         }),
         make("span", { textContent: `${count(row.tokens)} tokens` }),
       ),

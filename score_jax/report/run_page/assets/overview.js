@@ -1,16 +1,6 @@
 "use strict";
 // The head of the page and the result; also calls the files of the other sections.
 
-const KINDS = ["attempt1", "attempt2", "attempt3"];
-const kindOf = (attempt) => KINDS[Math.min(attempt, KINDS.length) - 1];
-
-/** 1, …, A: the attempts that an evaluation or a stage's metrics have. */
-function attemptsOf(keys, stem) {
-  const attempts = [];
-  while (keys[`${stem}${attempts.length + 1}`] !== undefined) attempts.push(attempts.length + 1);
-  return attempts;
-}
-
 function showOverview(data, openTranscripts) {
   showStatus(data);
   showHeadline(data);

@@ -1,0 +1,33 @@
+"""Writes one page that lays runs side by side; they may be in progress.
+
+python -m score_jax.report.compare DIR DIR … [--out=compare.html]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from score_jax.problem import InputError
+from score_jax.report.compare import page
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes it and prints its path."""
+    parser = argparse.ArgumentParser(
+        prog="python -m score_jax.report.compare",
+        description="One page that lays runs side by side: settings that differ, curves, paired "
+        "differences with intervals, and the problems where the runs differ. The others are "
+        "compared with the first. For tables over seeds: python -m "
+        "score_jax.report.comparison.tables --help",
+    )
+    parser.add_argument("workdir", nargs="+", help="work directories of two or more runs")
+    parser.add_argument("--out", default="compare.html", help="the file (default: compare.html)")
+    given = parser.parse_args(arguments)
+    print(page.write(given.workdir, given.out))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"score_jax: {error}")
