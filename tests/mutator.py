@@ -1,5 +1,6 @@
 """A seeded mutator of bytes, and how long to run it: seconds by default, minutes under --slow."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,6 +8,8 @@ import numpy as np
 
 # Numbers that lengths, counts and offsets should not be.
 _ODD = [0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
+
+AT_LEAST = 25  # however slow the machine is
 
 
 def mutated(seeds: Sequence[bytes], draw: np.random.Generator) -> bytes:
@@ -38,9 +41,11 @@ def mutated(seeds: Sequence[bytes], draw: np.random.Generator) -> bytes:
 
 
 def inputs(seeds: Sequence[bytes], seconds: float, seed: int = 0) -> Iterator[bytes]:
-    """Mutations of the seeds, for that long."""
+    """Mutations of the seeds, for that long and at least AT_LEAST."""
     draw, ends = np.random.default_rng(seed), time.monotonic() + seconds
-    while time.monotonic() < ends:
+    for number in itertools.count():
+        if number >= AT_LEAST and time.monotonic() >= ends:
+            return
         yield mutated(seeds, draw)
 
 
