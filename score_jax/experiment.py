@@ -16,6 +16,7 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -35,7 +36,7 @@ from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
 from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Episode, Params, PromptBatch
 from score_jax.text import prompt_text, prompts, stops, templates, tokenizer
 from score_jax.text.prompts import SELF_REFINE, STOPS, VERDICTS
@@ -143,6 +144,14 @@ class Experiment:
     def weights(self, params: Params) -> Params:
         """What the model computes with when `params` are trained: they, or the base under them."""
         return lora.weights(params, self.base, self.settings.model.lora)
+
+    def read_beside(self, params: Params, reference: Params) -> Params:
+        """`weights(reference)`, for programs that read `weights(params)` too.
+
+        A LoRA reference without adapters gets adapters of 0: without any it would be compiled for.
+        """
+        unchanged = self.base and not reference
+        return self.weights(jax.tree.map(jnp.zeros_like, params) if unchanged else reference)
 
     def decoding_weights(self, params: Params) -> Params:
         """`weights(params)` as decoding reads them; frees params, and with LoRA the base.
@@ -402,7 +411,9 @@ def _initialiser(model: ModelConfig, mesh: Mesh):
     """Makes a preset's weights on the mesh from a key; compiled once."""
     shapes = weights.shapes(model, mesh, "float32")
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    return jax.jit(functools.partial(transformer.init, model), out_shardings=shardings)
+    options = compiles.for_one_run(mesh.devices.flat[0].platform)
+    make = functools.partial(transformer.init, model)
+    return jax.jit(make, out_shardings=shardings, compiler_options=options)
 
 
 def _check(experiment: Experiment) -> int:

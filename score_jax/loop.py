@@ -270,7 +270,9 @@ def _evaluate(
                 run.experiment,
                 weights,
                 problems,
-                reference=None if reference is None else run.experiment.weights(reference),
+                reference=None
+                if reference is None
+                else run.experiment.read_beside(params, reference),
                 stop=run.stop,
                 kept=kept,
                 countdown=Countdown(run.log.say, f"evaluating {of_set}"),

@@ -59,6 +59,22 @@ def test_adapters_of_no_weight_are_refused_before_anything_is_made(monkeypatch):
         open_with(monkeypatch, lora=lora)
 
 
+def test_a_lora_reference_without_adapters_is_read_by_the_policys_program(monkeypatch):
+    opened = open_with(monkeypatch)
+    lora = LoraSettings(rank=3)
+    model = dataclasses.replace(opened.settings.model, lora=lora)
+    settings = dataclasses.replace(opened.settings, model=model)
+    base = {"layers": {"query": np.ones((1, 2, 1, 2))}}
+    opened = dataclasses.replace(opened, settings=settings, base=base)
+    adapters = {"query": {"down": np.ones((1, 2, 3)), "up": np.ones((1, 3, 1, 2))}}
+    policy, reference = opened.weights(adapters), opened.read_beside(adapters, {})
+    assert jax.tree.structure(reference) == jax.tree.structure(policy)
+    read = reference["layers"]["query"]
+    assert read.base is base["layers"]["query"] and not np.any(read.down) and not np.any(read.up)
+    own = opened.read_beside({}, adapters)["layers"]["query"]
+    assert own.up is adapters["query"]["up"]
+
+
 def test_settings_that_a_models_shape_refuses_do_so_before_its_weights_are_fetched(monkeypatch):
     short = dataclasses.replace(PRESETS["quickstart"], max_positions=8)
     fetched = []

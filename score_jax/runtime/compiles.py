@@ -18,6 +18,7 @@ jax logs for each compilation.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import re
@@ -76,6 +77,26 @@ def keep_in(folder: Path | None) -> None:
     # XLA's own caches would put the folder's path into the key: a moved folder would be useless.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     program_cache.install()
+
+
+# LLVM's passes take most of a compile on a CPU. A program that runs once gains less by them: of the
+# quickstart's initial weights, 3.1 CPU seconds become 1.3. (At 0 the program itself is slow.)
+_FEW_PASSES: dict[str, int | bool] = {"xla_backend_optimization_level": 1}
+
+
+@functools.cache
+def for_one_run(platform: str) -> dict[str, int | bool]:
+    """`compiler_options` of jax.jit for a program that runs once or twice; {} where there are none.
+
+    platform: of the devices that it is compiled for.
+    """
+    if platform != "cpu":
+        return {}
+    try:  # a later XLA may not know them
+        jax.jit(lambda: 0, compiler_options=_FEW_PASSES).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return _FEW_PASSES
 
 
 class Watch:
