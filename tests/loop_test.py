@@ -95,6 +95,7 @@ class AfterCalls:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, quick_compile) -> Path:
     """A run that nothing interrupted."""
+    jax.clear_caches()  # so that its seconds of compiling are its own
     folder = tmp_path_factory.mktemp("whole")
     settings = tiny_settings(logging=LoggingSettings(profile="stage1:2+2", samples_every=2))
     assert loop.train(settings, str(folder)) == loop.DONE

@@ -105,9 +105,8 @@ def kept_in(
     s = jsonfiles.plain(experiment.settings)
     groups = ("model", "problems", "rewards", "evaluation", "rollout", "seed")
     how = {key: s[key] for key in groups}
-    how["evaluation"] |= {"batch": None, "every": None}
-    for name in ("every_problems", "every_except"):  # the golds say which problems are evaluated
-        del how["evaluation"][name]
+    # What changes no record; the golds say which problems are evaluated.
+    how["evaluation"] |= dict.fromkeys(("batch", "every", "every_problems", "every_except"))
     prompts = experiment.evaluation_prompts(problems)
     golds = [[problem.id, problem.gold] for problem in problems]
     digest = hashlib.sha256(json.dumps([how, golds], sort_keys=True).encode())
