@@ -24,5 +24,6 @@ cd "$root"
 # The bash of macOS treats an empty array as unset, hence the +.
 # A worker that crashes ends the run with the name of its test: replaced, it would wait for ever
 # (pytest-xdist 3.8 with loadfile).
-exec "$venv_python" -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 \
+exec "$venv_python" -m pytest -n auto --maxprocesses 4 --dist loadfile \
+  --no-loadscope-reorder --max-worker-restart 0 \
   "${chosen[@]}" ${arguments[@]+"${arguments[@]}"}

@@ -170,6 +170,7 @@ def mbpp(source: str) -> Settings:
     )
 
 
+@pytest.mark.slow
 def test_mbpp_is_trained_on_humaneval_tested_and_a_repair_set_evaluated(
     source, tmp_path, ran, capsys
 ):

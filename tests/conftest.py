@@ -47,3 +47,21 @@ def _few_programs():
     if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
         sys.modules["jax"].clear_caches()
         gc.collect()
+
+
+# Few tests, or long ones. First, so that no worker ends with one of them while the others wait.
+_LONG = (
+    *("loop", "recipes", "run", "docs", "package", "configs", "notebook", "own_task", "splits"),
+    *("rollout/episode", "rollout/stream", "rollout/stopping", "learner/step", "learner/mesh"),
+    *("batches/episodes", "batches/pass_rates", "modes/replay", "launch/one_gpu", "api/training"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+
+    def rank(item) -> int:
+        name = item.path.relative_to(here).as_posix().removesuffix("_test.py")
+        return _LONG.index(name) if name in _LONG else len(_LONG)
+
+    items.sort(key=rank)

@@ -72,6 +72,7 @@ def test_no_outputs_are_stored_and_nothing_of_a_machine(stored):
     assert set(stored.metadata) == {"kernelspec", "language_info"}
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_shows_what_it_promises(executed):
     assert given(executed, "def score_jax").startswith("score-jax ")
     trained = given(executed, "SCORE_JAX_SETTINGS")

@@ -54,6 +54,7 @@ def done(tmp_path_factory) -> Path:
     return folder / "runs" / "digits"
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(done):
     rows = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["step"]) for row in rows] == [
@@ -61,6 +62,7 @@ def test_every_command_of_the_page_runs(done):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_of_a_full_run_names_settings_that_exist(done, monkeypatch):
     monkeypatch.chdir(done.parents[1])
     (command,) = [c for c in docs_test.commands(PAGE) if c.startswith(FULL)]
@@ -70,6 +72,7 @@ def test_the_command_of_a_full_run_names_settings_that_exist(done, monkeypatch):
     assert settings.evaluation.every == 50 and settings.problems.name == "jsonl"
 
 
+@pytest.mark.slow
 def test_rows_prompt_and_reward_reach_the_model(done):
     rows = (done / "transcripts" / "base.jsonl").read_text().splitlines()
     first = json.loads(rows[0])
@@ -78,6 +81,7 @@ def test_rows_prompt_and_reward_reach_the_model(done):
     assert "```text\n{times}:{problem}=\n```" in card and "```text\n?\n```" in card
 
 
+@pytest.mark.slow
 def test_the_reward_rises_as_the_page_says(done):
     rows = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
     ends = [row["reward/attempt2"] for row in rows]

@@ -69,7 +69,7 @@ def no_report():
         yield
 
 
-LONG = ("selective", "star_plus", "pair_sft_plus", "star_stage2")
+LONG = ("selective", "star", "star_plus", "pair_sft", "pair_sft_plus", "star_stage2", "no_stage1")
 
 
 @pytest.mark.parametrize(

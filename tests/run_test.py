@@ -53,7 +53,7 @@ def test_a_stage_without_steps_leaves_the_params_of_the_stage_before_it(tmp_path
 # Memory
 
 
-@pytest.fixture(scope="module", params=["preset", "loaded"])
+@pytest.fixture(scope="module", params=[pytest.param("preset", marks=pytest.mark.slow), "loaded"])
 def trained(request, tmp_path_factory, quick_compile) -> tuple[loop.Settings, Path]:
     """Settings and folder of a run that was killed after the save of step 2 of stage1."""
     settings = tiny_settings(recipe=("stage1",))

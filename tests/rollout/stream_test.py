@@ -46,7 +46,9 @@ def assert_same(found: dict[int, Episode], right: Episode, items) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 5, 100])
+@pytest.mark.parametrize(
+    "rows", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_rows_are_those_of_one_program(name, rows):
     settings = CASES[name]
     made = Stream(PARAMS, prompts(), jax.random.key(KEY), settings=settings, rows=rows)
