@@ -300,7 +300,9 @@ def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
 
 
 # Questions are asked once before each evaluation, once per evaluation batch, and once per step.
-@pytest.mark.parametrize("calls", [1, pytest.param(8, marks=pytest.mark.slow), 13])
+@pytest.mark.parametrize(
+    "calls", [pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), 13]
+)
 def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
     settings = tiny_settings()
     assert loop.train(settings, str(tmp_path), stop=AfterCalls(calls)) == loop.STOPPED

@@ -124,6 +124,7 @@ def test_it_installs_from_an_empty_folder_on_a_machine_with_nothing(stored, tmp_
     assert (empty / "score_jax_repository/runs/laptop/report/index.html").exists()
 
 
+@pytest.mark.slow
 def test_the_command_for_a_published_model_is_one_that_runs(executed, monkeypatch):
     monkeypatch.chdir(ROOT)
     for config in ("gsm8k_smollm2_135m", "gsm8k_gemma3_270m"):

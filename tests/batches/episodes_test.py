@@ -155,7 +155,7 @@ def test_each_row_is_trained_after_the_instruction_of_its_problem_also_offline(t
     assert max(map(abs, found)) < 1e-5  # the policy is the reference
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_in_bfloat16_a_step_from_the_reference_has_no_kl_and_its_log_probs_do_not_wait_for_grades(
     tmp_path, monkeypatch, rank
 ):

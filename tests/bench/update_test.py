@@ -26,6 +26,7 @@ def test_rows_are_those_of_the_rollout(skewed):
     assert np.all(last_B == 2)
 
 
+@pytest.mark.slow
 def test_an_update_is_timed_in_turn_with_another_form_of_it(skewed, capsys):
     del skewed
     given = ("--reps=1", "--memory=micro_batches=2,widths=2", "--against=reference=none,remat=full")

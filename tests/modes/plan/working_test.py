@@ -139,6 +139,7 @@ def check(found: dict[str, float]) -> None:
     assert not wrong, f"{wrong}, of {found}: correct the counts in modes/plan/working.py"
 
 
+@pytest.mark.slow
 def test_an_update_of_whole_weights_is_estimated_as_xla_has_it(tmp_path):
     check(compare(planned(tmp_path, "tiny"), (UPDATE,)))
 
