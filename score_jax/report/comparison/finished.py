@@ -31,6 +31,12 @@ class Finished:
         """Metrics after the last stage."""
         return self.stages[self.recipe[-1]]
 
+    @property
+    def revision(self) -> str:
+        """The commit that it ran with, shortened, with `-dirty` if files had changes."""
+        commit, _, dirty = str(self.config.get("git_revision")).partition("-")
+        return commit[:12] + ("-dirty" if dirty else "")
+
     def attempts(self) -> dict[str, list[dict[str, Any]]]:
         """{problem id: its attempts, as in transcripts} after the last stage."""
         path = self.folder / "transcripts" / f"{self.recipe[-1]}.jsonl"

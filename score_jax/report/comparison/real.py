@@ -43,11 +43,12 @@ def _part(runs: Sequence[Finished], command: str) -> str:
         f"{name} {' '.join(f'{run.wall_sec / 60:.0f}' for run in mine)}"
         for name, mine in finished.by_name(runs).items()
     ]
-    revisions = ", ".join(sorted({str(run.config.get("git_revision"))[:12] for run in runs}))
+    revisions = ", ".join(sorted({run.revision for run in runs}))
     return f"""{HEADING}
 
-`{command}` writes this part. `configs/laptop_smollm2_135m.py` tells the task, how it was designed,
-the commands, and on what its settings were chosen.
+`{command}` writes this part.
+`configs/laptop_smollm2_135m.py` tells the task, how it was designed, the commands, and on what its
+settings were chosen.
 
 - **Weights**: `{source}`. **Task**: `{settings["problems"]["name"]}`. **Seeds**: {seeds}.
 - Per cent of held-out problems, greedy decoding, with 95 % intervals: over seeds (Student's t), or

@@ -304,7 +304,7 @@ def _cost(runs: Sequence[Finished]) -> str:
         for name in ("python", "jax", "flax", "optax", "numpy")
         if name in config["versions"]
     )
-    revisions = ", ".join(sorted({str(run.config.get("git_revision"))[:12] for run in runs}))
+    revisions = ", ".join(sorted({run.revision for run in runs}))
     return f"""## Commands, time and versions
 
 `bash launch/sweep.sh recipes FIRST LAST` and `bash launch/sweep.sh sensitivity FIRST LAST` make the
