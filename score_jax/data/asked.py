@@ -73,8 +73,9 @@ def of_question(question: str, settings: ProblemSettings) -> Problem:
             question = own_rows.value_at(row, named)
         except (ValueError, TypeError, KeyError):
             keys = ", ".join(f'"{name}": …' for name in (named, *others))
+            quoted = ", ".join(map(repr, others))
             raise InputError(
-                f"the run's prompt and instruction have the fields {', '.join(others)} too, so a "
+                f"the run's prompt and instruction have the fields {quoted} too, so a "
                 f"question is a JSON object with all of them: {{{keys}}}."
             ) from None
     return _filled(make(prompt=question, fields=row), text, instructions, fields, _SETTING)

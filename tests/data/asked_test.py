@@ -177,7 +177,9 @@ def test_a_typed_question_is_put_into_the_instruction_too():
     simple = settings("", "Q: {problem}", instruction_text="Look: {problem}")
     assert asked.of_question("1+1?", simple).instructions == ("Look: 1+1?",)
     further = settings("", "{problem}", instruction_text="Look: {context}")
-    with pytest.raises(InputError, match=r'fields context too, .* \{"question": …, "context": …\}'):
+    with pytest.raises(
+        InputError, match=r"fields 'context' too, .* \{.question.: …, .context.: …\}"
+    ):
         asked.of_question("1+1?", further)
     row = json.dumps({"question": "1+1?", "context": "Sums"})
     assert asked.of_question(row, further).instructions == ("Look: Sums",)

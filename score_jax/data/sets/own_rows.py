@@ -135,10 +135,15 @@ class _Row:
             for name in (*self.row, *inner)
             if name.rpartition(".")[2].lower() == alias
         ]
-        flag = f"--{self.setting}.fields.{ours}"
         if likely:
-            return f"If {likely[0]!r} is the {ours}, add {flag}={likely[0]}"
-        return f"If another field is the {ours}, add {flag}=NAME"
+            return f"If {likely[0]!r} is the {ours}, add {self._naming(ours, likely[0])}"
+        return f"If another field is the {ours}, add {self._naming(ours, 'NAME')}"
+
+    def _naming(self, ours: str, theirs: str) -> str:
+        """How to say that our field has another name in the rows."""
+        if self.setting == "Task":  # from Python
+            return f"fields={{{ours!r}: {theirs!r}}}"
+        return f"--{self.setting}.fields.{ours}={theirs}"
 
     def _text(self, ours: str, default: str) -> str:
         """A field that a row need not have; null is as if it was absent."""
@@ -171,7 +176,7 @@ class _Row:
         named = f"{theirs!r} (the {ours})" if theirs != ours else repr(ours)
         raise InputError(
             f"{self.where}: field {named} {why}. Correct the row, or name another field with "
-            f"--{self.setting}.fields.{ours}=NAME."
+            f"{self._naming(ours, 'NAME')}."
         )
 
     def _messages(self, messages: list[Any]) -> tuple[dict[str, str], ...]:
