@@ -6,6 +6,7 @@ TEST_PLATFORM=cuda,cpu (or tpu,cpu) runs them there instead, in full float32: do
 import gc
 import importlib.metadata
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,15 @@ if _PLATFORM != "cpu":
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
 
 import pytest  # noqa: E402
+
+# Tests start programs and send them these signals. Under nohup, or in the background of a script,
+# the programs would inherit that they are ignored.
+for _number, _handler in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="module")
