@@ -16,6 +16,8 @@ updates on 128 episodes each (`--config=configs/mbpp_qwen25_coder_05b.py:RECIPE`
     score           Stage I (15 steps), Stage II (15)
     multi_turn_rl   both attempts rewarded, no bonus, no Stage I
     single_turn_rl  first attempts alone; evaluated with both
+    weights         score, but its test sets are HumanEval and MBPP's test split: for what the
+                    loaded weights do, with --mode=evaluate
 
 Trained on the 374 tasks of MBPP's train split. The main test set is its validation split (90 tasks,
 ids 511 to 600): choose settings there, by DIR/evaluations/STAGE.json. The other two are for the
@@ -101,7 +103,10 @@ RECIPES = {
     "score": {"stage1": STAGE1, "stage2": STAGE2},
     "multi_turn_rl": {"multi_turn_rl": MULTI_TURN},
     "single_turn_rl": {"single_turn_rl": replace(MULTI_TURN, attempts=1)},
+    "weights": {"stage1": STAGE1, "stage2": STAGE2},
 }
+HUMANEVAL = SourceSettings("humaneval", prompt="humaneval_chat")
+MBPP_TEST = SourceSettings("mbpp", prompt="mbpp_chat")
 
 
 def get_config(recipe: str = "score"):
@@ -120,11 +125,10 @@ def get_config(recipe: str = "score"):
             problems=ProblemSettings(
                 "mbpp",
                 prompt="mbpp_chat",
-                test=SourceSettings(split="validation"),
-                tests={
-                    "humaneval": SourceSettings("humaneval", prompt="humaneval_chat"),
-                    "mbpp": SourceSettings("mbpp", prompt="mbpp_chat"),
-                },
+                test=HUMANEVAL if recipe == "weights" else SourceSettings(split="validation"),
+                tests={"mbpp": MBPP_TEST}
+                if recipe == "weights"
+                else {"humaneval": HUMANEVAL, "mbpp": MBPP_TEST},
             ),
             recipe=tuple(RECIPES[recipe]),
             stages=RECIPES[recipe],
