@@ -54,6 +54,7 @@ def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
         kept = Kept(None)
         if writes:
             kept = kept_in(run.folder, of_sets[0], run.experiment, problems, weights=trained)
+        run.log.doing(f"evaluating {of_sets[-1]}")
         result = evaluate(
             run.experiment,
             weights,

@@ -13,6 +13,7 @@ from score_jax.modes import ask
 from score_jax.modes import evaluate as mode
 from score_jax.report.run_page import contents
 from score_jax.rollout import stream
+from score_jax.workdir import runlog
 from tests import fakes
 from tests.loop_test import Crash, tiny_settings
 
@@ -69,9 +70,11 @@ def test_no_weight_is_in_memory_twice_while_an_evaluation_decodes(tmp_path, monk
     assert weights + slots <= held < 1.05 * weights + slots
 
 
-def test_a_model_that_is_yet_to_be_made_stays_the_latest(tmp_path):
-    settings = tiny_settings()
+def test_a_model_that_is_yet_to_be_made_stays_the_latest(tmp_path, monkeypatch):
+    settings, told = tiny_settings(), list[str]()
+    monkeypatch.setattr(runlog.RunLog, "doing", lambda self, what: told.append(what) or "")
     mode.evaluate_latest(settings, tmp_path)
+    assert told[-1] == "evaluating latest"  # what "still at work" says meanwhile
     assert list(read(tmp_path / "report" / "summary.json")["stages"]) == ["latest"]
     assert [e["name"] for e in contents.of(tmp_path)["evaluations"]] == ["latest"]
     assert not (tmp_path / "evaluations" / "base.json").exists()
