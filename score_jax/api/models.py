@@ -56,11 +56,17 @@ class Asked(list[Attempts]):
         return "\n".join(lines)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Model:
     """A model by its settings; `load` makes it."""
 
     settings: ModelSettings
+
+    def __repr__(self) -> str:
+        defaults = ModelSettings(self.settings.source)
+        values = ((f.name, getattr(self.settings, f.name)) for f in dataclasses.fields(defaults))
+        own = "".join(f", {n}={v!r}" for n, v in values if v != getattr(defaults, n))
+        return f"Model({self.settings.source!r}{own})"
 
     def attempt(
         self,

@@ -30,7 +30,7 @@ Rows = Iterable[Mapping[str, Any] | Problem]
 SPLITS = ("train", "test")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Task:
     """What a model is asked, and what its attempts earn.
 
@@ -95,6 +95,18 @@ class Task:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        def shown(value: Any) -> str:
+            if isinstance(value, list) and not isinstance(next(iter(value), None), str):
+                return f"{len(value)} rows"
+            value = str(value) if isinstance(value, Path) else value
+            return getattr(value, "__name__", "") or repr(value)
+
+        given = {"prompt": self.prompt, "instruction": self.instruction, "reward": self.reward}
+        given["test"] = self.test
+        values = [f"{name}={shown(value)}" for name, value in given.items() if value]
+        return f"Task({', '.join([shown(self.source), *values])})"
 
     @functools.cached_property
     def problems(self) -> list[Problem]:

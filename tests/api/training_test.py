@@ -116,6 +116,15 @@ def test_problems_are_rows_files_problems_or_a_dataset(tmp_path):
     assert len(own.test_problems) == 2
 
 
+def test_a_task_and_a_model_print_what_was_given(task, model):
+    assert repr(task) == (
+        "Task(100 rows, prompt='{problem}=', instruction='?{problem}=', reward=reward)"
+    )
+    rows = sj.Task("rows.jsonl", test=ROWS[:2])
+    assert repr(rows) == "Task('rows.jsonl', prompt='{problem}', test=2 rows)"
+    assert repr(model) == "Model('preset:quickstart', tokenizer='characters', template='plain')"
+
+
 def test_other_problems_in_the_folder_of_a_begun_run_are_refused(task, tmp_path):
     folder = tmp_path / "problems"
     task.written(folder)
