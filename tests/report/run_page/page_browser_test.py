@@ -182,6 +182,18 @@ def test_settings_are_what_differs_with_a_command_to_copy(shown):
     assert heads == ["stages", "base", "stage1", "stage2"]
 
 
+def test_all_columns_of_the_results_are_seen_at_the_default_width(browser, tmp_path):
+    fake_runs.write(tmp_path)
+    for name in ("base", "stage1", "stage2"):
+        fake_runs.evaluation(tmp_path, name, fake_runs.made_up(name, 300))
+    opened = Opened(browser, run_page.write(tmp_path), viewport={"width": 1280, "height": 800})
+    assert "0.0" in opened.tab.locator("#evaluations tbody td").nth(-2).inner_text()  # p
+    for table in opened.tab.locator("#evaluations .scroll").all():
+        inner, outer = table.evaluate("e => [e.scrollWidth, e.clientWidth]")
+        assert inner <= outer
+    opened.tab.close()
+
+
 def test_the_newest_checkpoint_and_scaling_have_tables(browser, tmp_path):
     fake_runs.write(tmp_path)
     fake_runs.evaluation(tmp_path, "latest", fake_runs.made_up("stage2", 5))
@@ -375,7 +387,7 @@ def test_the_reasons_of_each_attempt_are_in_a_table(browser, tmp_path):
     ]  # fmt: skip
     assert by_place[0]["unequal"] == "75.0%" and by_place[0]["_b_cut_b_"] == "25.0%"
     assert by_place[1]["right"] == "25.0%" and by_place[0]["leniently"].startswith("25.0%")
-    assert "4.6% … 69.9%" in by_place[0]["leniently"]
+    assert "4.6 … 69.9" in by_place[0]["leniently"]
     assert by_place[4]["right"] == "60.0%" and by_place[4]["leniently"] == "–"
     opened.choose(missed="found leniently")
     assert opened.count() == "1 of 4"

@@ -41,7 +41,7 @@ function showRuns({ runs }) {
   const share = (evaluation, key, format) => {
     if (evaluation?.[key] === undefined) return "–";
     const interval = evaluation.interval[key];
-    const below = interval ? [make("span", { className: "interval", textContent: interval.map(format).join(" … ") })] : [];
+    const below = interval ? [make("span", { className: "interval", textContent: intervalText(interval, format) })] : [];
     return make("span", {}, format(evaluation[key]), ...below);
   };
   const rows = runs.map((run, i) => {

@@ -28,6 +28,9 @@ const count = (value) => value.toLocaleString("en-US");
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const points = (share) => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)}`;
 
+/** 24.0 … 31.8; the value above it has the unit. */
+const intervalText = (ends, format) => ends.map(format).join(" … ").replaceAll("%", "");
+
 const signed = (value) => (isNumber(value) ? `${value < 0 ? "−" : "+"}${short(Math.abs(value))}` : "–");
 
 /** Three significant digits, thousands as k: 0.0123, 4.57, 12.3k. */

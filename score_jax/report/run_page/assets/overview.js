@@ -132,7 +132,7 @@ function showEvaluations(data) {
     const cells = columns.map(([key, , format]) => {
       if (e[key] === undefined) return make("td", { textContent: "–" });
       const [low, high] = e.interval[key] ?? [];
-      const range = low === undefined ? "" : `${format(low)} … ${format(high)}`;
+      const range = low === undefined ? "" : intervalText([low, high], format);
       const cell = make("td", { textContent: format(e[key]) });
       if (range) cell.append(make("span", { className: "interval", textContent: range }));
       return cell;

@@ -38,7 +38,7 @@ function showReasons(data) {
     make(
       "td",
       { textContent: share ? percent(share) : "–" },
-      interval ? make("span", { className: "interval", textContent: interval.map(percent).join(" … ") }) : null,
+      interval ? make("span", { className: "interval", textContent: intervalText(interval, percent) }) : null,
     );
   const heads = ["after", "attempt", "right", "leniently", ...reasons].map((textContent) => make("th", { scope: "col", textContent }));
   const body = rows.map(({ name, attempt, shares, right, lenient, interval }, i) =>
