@@ -1,6 +1,6 @@
 """The part "Real weights" of RESULTS.md, from work directories; the rest of the file stays.
 
-    python -m score_jax.report.comparison.real --runs=runs/laptop
+    python -m score_jax.report.comparison.real --runs=runs/laptop --weights=runs/qwen_coder
 
 It is the last part of the file. results.py writes the parts before it and keeps it.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score_jax.problem import InputError
-from score_jax.report.comparison import claims, finished, tables
+from score_jax.report.comparison import claims, finished, loaded, tables
 from score_jax.report.comparison.finished import Finished
 
 HEADING = "## Real weights"
@@ -25,17 +25,22 @@ def kept(target: Path) -> str:
     return f"{HEADING}\n{rest}".rstrip("\n") if found else ""
 
 
-def write(runs: Sequence[Finished], target: Path, command: str) -> None:
+def write(
+    runs: Sequence[Finished], weights: Sequence[str | Path], target: Path, command: str
+) -> None:
     """Writes the part anew, behind what the file has before it.
 
-    command: the command that makes it; it is quoted there.
+    Args:
+      weights: work directories of --mode=evaluate on weights that nobody trained here.
+      command: the command that makes it; it is quoted there.
     """
     text = target.read_text(encoding="utf-8") if target.exists() else "# Results\n"
     before = text.partition(f"\n{HEADING}\n")[0].rstrip("\n")
-    target.write_text(f"{before}\n\n{_part(runs, command)}\n", encoding="utf-8")
+    target.write_text(f"{before}\n\n{_part(runs, weights, command)}\n", encoding="utf-8")
 
 
-def _part(runs: Sequence[Finished], command: str) -> str:
+def _part(runs: Sequence[Finished], weights: Sequence[str | Path], command: str) -> str:
+    before = f"\n\n{loaded.part(weights)}" if weights else ""
     settings = runs[0].config["settings"]
     seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
     source = Path(settings["model"]["source"]).name
@@ -46,7 +51,10 @@ def _part(runs: Sequence[Finished], command: str) -> str:
     revisions = ", ".join(sorted({run.revision for run in runs}))
     return f"""{HEADING}
 
-`{command}` writes this part.
+`{command}` writes this part.{before}
+
+### Of a laptop
+
 `configs/laptop_smollm2_135m.py` tells the task, how it was designed, the commands, and on what its
 settings were chosen.
 
@@ -77,10 +85,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--runs", action="append", required=True, help="work directories, or a folder of them"
     )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        help="work directories of --mode=evaluate on weights that nobody trained here",
+    )
     parser.add_argument("--out", default="RESULTS.md")
     given = parser.parse_args(arguments)
     command = " ".join(["python -m score_jax.report.comparison.real", *arguments])
-    write(finished.read(given.runs), Path(given.out), command)
+    write(finished.read(given.runs), given.weights, Path(given.out), command)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def run(
         "seed": seed,
         "recipe": ["base", "trained"],
         "model": {"source": source},
-        "problems": {"name": "arithmetic"},
+        "problems": {"name": "arithmetic", "test": {"name": ""}},
         "rollout": {"samples_per_problem": 4},
         "stages": {
             "stage1": {"learning_rate": 3e-4, "kl_attempt1": 0.1, "steps": 300},
