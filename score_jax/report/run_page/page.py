@@ -79,8 +79,8 @@ def render(data: dict[str, Any]) -> str:
     )
 
 
-def joined(template: str, *, style: str, script: str, title: str, data: dict[str, Any]) -> str:
-    """A page of one file: the template with the rest in its places, and the policy that fits it."""
+def joined(body: str, *, style: str, script: str, title: str, data: dict[str, Any]) -> str:
+    """A page of one file: frame.html with all in its places, and the policy that fits it."""
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -88,12 +88,13 @@ def joined(template: str, *, style: str, script: str, title: str, data: dict[str
     parts = {
         "title": html.escape(title),
         "policy": html.escape(policy, quote=False),
+        "body": body,
         "style": style,
         "script": script,
         "data": embedded(data),
     }
     # In one pass: the inserted texts may hold braces too.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source("frame.html"))
 
 
 def embedded(value: Any) -> str:
