@@ -96,14 +96,20 @@ class Countdown:
         self._first: tuple[float, int] | None = None
         self._last = time.monotonic()
 
-    def show(self, done: int, of: int) -> None:
-        """`evaluating base 64/500, 0:40 left`; the rest is estimated from what this process did."""
+    def show(self, done: int, of: int, together: int = 0) -> None:
+        """`evaluating base 64/500, 0:40 left`; the rest is estimated from what this process did.
+
+        together: decoded together. Before as many have ended, or half of all, few have, and an
+        estimate would be many times too long.
+        """
         now = time.monotonic()
         self._first = self._first or (now, done)  # later, as the first rows wait for compiling
         began, before = self._first
         if self._say and now - self._last >= self._every_sec and done < of:
             self._last = now
-            left = (of - done) * (now - began) / (done - before) if done > before else 0.0
+            ended, left = done - before, 0.0
+            if ended and ended >= min(together, of // 2):
+                left = (of - done) * (now - began) / ended
             minutes, seconds = divmod(round(left), 60)
             rest = f", {minutes}:{seconds:02} left" if left else ""
             self._say(f"{self._what} {done}/{of}{rest}")
@@ -161,7 +167,7 @@ def of_every_sample(
             kept.add(part, items, records)
             found.update(zip(items, records, strict=True))
         if countdown:
-            countdown.show(len(found), samples)
+            countdown.show(len(found), samples, rows)
         if stopping:
             raise hosts.Interrupted
     return [found[item] for item in range(samples)]

@@ -151,6 +151,17 @@ def test_the_rest_is_told_every_few_seconds(monkeypatch):
         countdown.show(done, 500)
     assert said == ["evaluating base 24/500, 3:58 left", "evaluating base 64/500, 3:38 left"]
 
+    # Until the first that began together have ended, how long one takes is not known.
+    said.clear()
+    now[0] = 95.0
+    countdown = Countdown(said.append, "evaluating base", every_sec=10.0)
+    for at, done in ((100.0, 0), (120.0, 1), (140.0, 63), (150.0, 80)):
+        now[0] = at
+        countdown.show(done, 164, 64)
+    assert said == [
+        *["evaluating base 1/164", "evaluating base 63/164", "evaluating base 80/164, 0:52 left"]
+    ]
+
 
 def test_samples_of_a_problem_come_in_their_order(opened):
     found = of_every_sample(
