@@ -17,6 +17,10 @@ settings are those of gsm8k.py. Steps, lengths and batch for a test on a CPU:
     --config.rollout.problems_per_step=2 --config.rollout.max_attempt_tokens=32 \\
     --config.stages.stage1.steps=3 --config.stages.stage2.steps=3 --config.evaluation.problems=4
 
+What the loaded weights do, on two CPU cores (RESULTS.md, "Real weights"): the first command with
+--mode=evaluate --workdir=runs/smollm2 --config.evaluation.problems=200
+--config.evaluation.batch=64 --config.rollout.shrink=4.
+
 Expected result: not measured at full length yet. A model this small rarely solves a GSM8K problem,
 so rewards are sparse. This config only shows that the code trains a published model.
 """

@@ -56,6 +56,16 @@ evaluation says so ("sandbox": "none").
 To install there: Python 3.11 or later with `pip install -e .` and `pip install "jax[cuda12]"` in
 the range of requirements.txt, and the `hub` extra if weights are fetched. No compiler is needed.
 
+What the loaded weights do, both attempts, on two CPU cores (RESULTS.md, "Real weights"), and
+whether transformers would have written the same:
+
+    python -m score_jax.main --mode=evaluate --config=configs/mbpp_qwen25_coder_05b.py:weights \\
+        --workdir=runs/qwen_coder --config.model.source=FILE.gguf --config.model.dtype=float32 \\
+        --config.problems.path=MBPP --config.problems.test.path=HUMANEVAL \\
+        --config.problems.tests.mbpp.path=MBPP \\
+        --config.evaluation.batch=64 --config.rollout.shrink=4
+    python -m tests.model.agreement runs/qwen_coder 40 --config=… (and the same settings)
+
 Weights: Qwen2.5-Coder by Alibaba Cloud, Apache-2.0. Problems: MBPP, Austin et al. 2021, CC-BY 4.0;
 HumanEval, Chen et al. 2021, MIT. Expected result: not measured: needs a GPU. Published greedy
 pass@1 of the model: HumanEval 61.6 (Qwen2.5-Coder technical report).
