@@ -20,7 +20,7 @@ import numpy as np
 from score_jax.config.settings import RewardSettings, Settings
 from score_jax.experiment import Experiment
 from score_jax.problem import InputError, Problem
-from score_jax.rewards import grader, selective
+from score_jax.rewards import grader, selective, serving
 from score_jax.rewards.functions import Limits, Rows
 from score_jax.rewards.terms import Term, Terms
 from score_jax.runtime import hosts
@@ -61,6 +61,12 @@ def prepare(settings: Settings, problems: Sequence[Problem]) -> str:
         program_sec=rewards.program_timeout_sec,
         packages=rewards.packages,
     )
+
+
+def reward_code(settings: Settings) -> dict[str, str]:
+    """{function: a digest of its file} of the run's own reward functions."""
+    named = [term.function for term in terms_of(settings.rewards).own.values()]
+    return {name: code for name in named if (code := serving.code_digest(name))}
 
 
 def own_rows(

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from score_jax import batches, jsonfiles
+from score_jax import batches, grading, jsonfiles
 from score_jax import run as runs
 from score_jax.batches import samples
-from score_jax.config.settings import Settings
+from score_jax.config.settings import LoraSettings, Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.learner import step
@@ -95,16 +95,24 @@ def _prepare(path: Path, settings: Settings, base_from: str) -> None:
 def _train(run: Run) -> None:
     """The whole recipe and its report. Raises: Interrupted, after saving, if asked to stop."""
     path, settings = run.folder, run.settings
-    sent = run.experiment.sent(run.test_problems[0])
-    run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), sent=sent)
-    settings_check.check_shared(path)
     at, at_step = run.checkpoints.position()
+    code = grading.reward_code(settings)
+    for name in settings_check.changed_rewards(path, code) if at or at_step else ():
+        run.log.say(
+            f"WARNING: the file of the reward {name} has changed since this run began. What "
+            "follows is paid by the new code. To keep the two apart, use another --workdir."
+        )
+    sent = run.experiment.sent(run.test_problems[0])
+    of_run = {"sent": sent, settings_check.REWARD_CODE: code}
+    run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), **of_run)
+    settings_check.check_shared(path)
     where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
     recipe = " → ".join(settings.recipe)
     run.log.say(f"{path}: {recipe} on {hosts.devices()}; {where}, compiling first …")
     run.log.say("Ctrl-C saves and stops; the same command resumes.")
     run.log.doing("training")
     run.log.say(run.model_size())
+    _say_what_has_no_effect(run)
     run.falling_back(_all_stages)
     compiled = {
         "compiled": run.watch.misses,
@@ -119,6 +127,19 @@ def _train(run: Run) -> None:
         result = summary.write(path, settings.recipe, wall_sec, versions, compiled, tests)
         run.log.say(summary.table(result))
         run.log.say(f"The run page: {path / 'report' / 'index.html'}")
+
+
+def _say_what_has_no_effect(run: Run) -> None:
+    settings = run.settings
+    if not settings.model.lora.rank and settings.model.lora != LoraSettings():
+        run.log.say("config.model.lora.rank is 0, so all weights are trained, without adapters.")
+    for name in settings.recipe:
+        stage = settings.stages[name]
+        if 0 < stage.steps <= stage.warmup_steps:
+            run.log.say(
+                f"config.stages.{name}: the learning rate rises during all {stage.steps} steps "
+                f"(warmup_steps={stage.warmup_steps})."
+            )
 
 
 def _all_stages(run: Run) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -318,13 +319,21 @@ def test_a_stopped_run_goes_on_to_the_same_end(whole, tmp_path, calls):
     )
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_path, copies):
+def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(
+    whole, tmp_path, copies, monkeypatch, capsys
+):
     settings = tiny_settings()
+    code = {"same.py:f": "1", "other.py:g": "1"}
+    monkeypatch.setattr(loop.grading, "reward_code", lambda settings: dict(code))
     with pytest.raises(Crash):  # in stage1, after step 3; the last checkpoint is of step 2
         loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
     assert saved_params.latest_step(tmp_path / "checkpoints" / "stage1") == 2
     copies.clear()
+    assert "WARNING" not in capsys.readouterr().out
+    code["other.py:g"] = "2"
     assert loop.train(settings, str(tmp_path)) == loop.DONE
+    said = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
+    assert len(said) == 1 and "the reward other.py:g has changed" in said[0]
     assert set(copies) == {STATE_AND_REFERENCE}
     assert metrics_of(tmp_path) == metrics_of(whole)
     assert samples_of(tmp_path) == samples_of(whole)
@@ -333,6 +342,20 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(whole, tmp_pa
         final_params(tmp_path, settings),
         final_params(whole, settings),
     )
+
+
+def test_settings_without_effect_are_told():
+    settings, said = lora_settings(recipe=("stage1",)), list[str]()
+    for alpha, rank, warmup in ((64.0, 2, 2), (64.0, 0, 3)):
+        lora = LoraSettings(rank, alpha)
+        stage = dataclasses.replace(settings.stages["stage1"], steps=3, warmup_steps=warmup)
+        model = dataclasses.replace(settings.model, lora=lora)
+        one = dataclasses.replace(settings, model=model, stages={"stage1": stage})
+        run = types.SimpleNamespace(settings=one, log=types.SimpleNamespace(say=said.append))
+        loop._say_what_has_no_effect(run)  # type: ignore[arg-type]
+        assert not said or not rank
+    assert len(said) == 2 and "lora.rank is 0, so all weights" in said[0]
+    assert "stage1: the learning rate rises during all 3 steps (warmup_steps=3)" in said[1]
 
 
 def test_a_finished_run_says_so_and_does_nothing(whole, capsys):

@@ -23,7 +23,7 @@ from score_jax.evaluation.queue import of_every_sample
 from score_jax.experiment import GREEDY, Experiment
 from score_jax.model import weights
 from score_jax.model.families import PRESET
-from score_jax.problem import Problem
+from score_jax.problem import InputError, Problem
 from score_jax.rl.policy import Policy
 from score_jax.structs import Params
 
@@ -117,6 +117,11 @@ def load(source: str | Path, **settings: Any) -> Model:
     Raises: InputError if there is no such model, or it is of a family that is not known.
     """
     found = build.build(ModelSettings, {"source": str(source), **settings}, "load")
+    if settings.get("lora") and not found.lora.rank:
+        raise InputError(
+            f"load(lora={settings['lora']!r}) has no rank, so there would be no adapters. Give "
+            "one, such as lora={'rank': 16}, or leave lora out."
+        )
     if not found.source.startswith(PRESET):
         weights.described(found.source)  # refuses what cannot be loaded; reads no weights
     return Model(found)

@@ -76,6 +76,6 @@ def _stage(
     """A stage: what is given for it comes before `settings`, and they before `defaults`."""
     if isinstance(given, StageSettings):
         return given
-    own = {"steps": given} if isinstance(given, int) else given
+    own = given if isinstance(given, Mapping) else {"steps": given}
     tree = {"learning_rate": LEARNING_RATE, **defaults, **settings, **own}
     return build.build(StageSettings, tree, name)

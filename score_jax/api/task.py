@@ -10,6 +10,7 @@ files lie; "hf:OWNER/NAME"), a list of rows (dicts) or of Problems, or a `datase
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from score_jax.data import problems as problem_sets
 from score_jax.data.asked import asked
 from score_jax.data.sets import own_rows
 from score_jax.data.sets.jsonl import held_out
-from score_jax.problem import InputError, Problem
+from score_jax.problem import InputError, Problem, nearest
 from score_jax.rewards import given
 from score_jax.text.prompts import PROMPTS
 
@@ -75,6 +76,10 @@ class Task:
         rewards: Mapping[str, Any] | None = None,
         **settings: Any,
     ):
+        known = [f.name for f in dataclasses.fields(ProblemSettings)]
+        for name in settings.keys() - set(known):
+            own = [key for key in inspect.signature(Task).parameters if key != "settings"]
+            raise InputError(f"Task takes no {name!r}. {nearest(name, [*own, *known])}")
         named = prompt in PROMPTS
         texts = instruction if isinstance(instruction, str) else tuple(instruction)
         tree: dict[str, Any] = {"fields": dict(fields or {}), **settings}

@@ -43,7 +43,7 @@ def asked(
     Raises: InputError naming row and field where a row lacks it, or it is neither text nor number.
     """
     prompt_text.check(text, f"{setting}.prompt_text")
-    prompt_text.check_instructions(instructions, fields)
+    prompt_text.check_shown(text, instructions, fields)
     return [_filled(one, text, instructions, fields, setting) for one in problems]
 
 

@@ -67,16 +67,17 @@ def stand_in(text: str) -> str:
     return filled(text, lambda name: "0")
 
 
-def check_instructions(texts: Iterable[str], fields: Mapping[str, str]) -> None:
-    """Raises: InputError if a text before a later attempt shows the right answer.
+def check_shown(prompt: str, instructions: Iterable[str], fields: Mapping[str, str]) -> None:
+    """Raises: InputError if the prompt, or a text before a later attempt, shows the right answer.
 
     fields: config.problems.fields, our names -> those of the rows."""
-    for text in texts:
+    texts = [("prompt_text", prompt), *(("instruction_text", text) for text in instructions)]
+    for setting, text in texts:
         for name in fields_of(text):
             if name in (_ANSWER, fields.get(_ANSWER)):
                 raise InputError(
-                    f"config.problems.instruction_text={text[:80]!r} has {{{name}}}, which is the "
-                    "right answer, so the model would copy it and learn no correction. Remove it; "
+                    f"config.problems.{setting}={text[:80]!r} has {{{name}}}, which is the "
+                    "right answer, so the model would copy it and learn nothing. Remove it; "
                     f"the text {{{name}}} itself is written {{{{{name}}}}}."
                 )
 

@@ -247,10 +247,10 @@ def chosen(
     Of texts of one's own, data/asked.py fills in the fields: the format is the problem alone, and
     instructions are as they were written.
     fields: config.problems.fields.
-    Raises: InputError for an unknown name, a text without a place for the problem, or an
-        instruction that shows the right answer."""
+    Raises: InputError for an unknown name, a text without a place for the problem, or one that
+        shows the right answer."""
     if prompt_text:
-        own_text.check_instructions(instructions, fields)
+        own_text.check_shown(prompt_text, instructions, fields)
         own_text.check(prompt_text, "config.problems.prompt_text")
         return AS_IT_IS, list(instructions)
     if prompt not in PROMPTS:

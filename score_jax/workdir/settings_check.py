@@ -15,6 +15,7 @@ import contextlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ _OF_A_RUN = (
     "scaling",
     "report",
 )
+REWARD_CODE = "reward_code"  # a key of config.json
+
 SEEN_SEC = 60.0  # a network file system shows a new file to other hosts within this time
 # What a base model does not depend on, however it is trained.
 _AFTER_BASE = ("recipe", "stages.", "problems.pass_rate")
@@ -108,6 +111,16 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
             f"{folder} belongs to a run with other settings, and resuming would mix the two. "
             f"Use the same settings or another --workdir. Differing: {differing}"
         )
+
+
+def changed_rewards(folder: Path, code: Mapping[str, str]) -> list[str]:
+    """Those of the reward functions whose file was another one when config.json was written.
+
+    code: {function: digest}, as grading.reward_code.
+    """
+    path = folder / "config.json"
+    before = jsonfiles.read(path).get(REWARD_CODE, {}) if path.exists() else {}
+    return [name for name, digest in code.items() if before.get(name, digest) != digest]
 
 
 def sweep(folder: Path) -> None:

@@ -148,7 +148,12 @@ def test_recipes_are_values_and_wrong_settings_are_refused_by_name(model, task):
     for wrong, match in (
         (lambda: sj.score(1, 1, bonsu=2.0), "unknown setting .*bonsu.*'bonus'"),
         (lambda: sj.load("absent.gguf"), "absent.gguf"),
-        (lambda: sj.Task(ROWS, prmopt="?"), "unknown setting Task.prmopt"),
+        (lambda: sj.Task(ROWS, prmopt="?"), "Task takes no 'prmopt'. Did you mean 'prompt'"),
+        (lambda: sj.Task(ROWS, rewards_fn=len), "Task takes no 'rewards_fn'.*'reward"),
+        (lambda: sj.Task([1, 2]).problems, "row 0 is 1, not an object with fields"),
+        (lambda: sj.score(1.5, 1), "stage1.steps=1.5 must be of type int"),
+        (lambda: sj.score(1, "ten"), "stage2.steps='ten' must be of type int"),
+        (lambda: sj.load("preset:quickstart", lora={"alpha": 64.0}), "has no rank"),
         (lambda: sj.train(model, workdir="runs/x"), "needs a model, a task and a recipe"),
         (lambda: model.attempt(task.problems[:1], task=task, rolout={}), "unknown setting .*rolo"),
     ):

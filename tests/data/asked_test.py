@@ -159,6 +159,13 @@ def test_messages_have_the_instruction_of_their_row(tmp_path):
     assert not found.asked and found.instructions == ("Sums 1+1?",)
 
 
+def test_a_prompt_that_shows_the_answer_is_refused(tmp_path):
+    named = {"problem": "question"}
+    for text, fields in (("{problem} {answer}", named), ("{problem} {t}", named | {"answer": "t"})):
+        with pytest.raises(InputError, match=r"prompt_text=.*is the right answer"):
+            first(write(tmp_path, [ROW | {"t": "2"}]), text, fields=fields)
+
+
 @pytest.mark.parametrize(
     "said, words",
     [

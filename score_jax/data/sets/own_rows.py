@@ -60,6 +60,10 @@ def problems(
     found = []
     where_of: dict[str, str] = {}
     for where, identity, row in rows:
+        if not isinstance(row, Mapping):
+            raise InputError(
+                f"{where} is {row!r:.60}, not an object with fields such as 'problem' and 'answer'."
+            )
         one = _Row(row, fields, where, setting).problem(identity)
         if one.id in where_of:
             raise InputError(
