@@ -58,7 +58,9 @@ def _of_base(base: Mapping[str, Any], attempt: str) -> Iterator[Alarm]:
     if cut + unreadable < MOSTLY:
         return
     leniently = max(leniently, right)
-    known = f"Graded leniently {leniently:.1%} of the answers are right, strictly {right:.1%}."
+    known = f"{right:.1%} of the answers are right."
+    if leniently > right:  # a reward function of one's own has no lenient form
+        known = f"Graded leniently {leniently:.1%} of the answers are right, strictly {right:.1%}."
     # Both alarms only where neither cause is small beside the other.
     if 2 * cut >= unreadable:
         yield Alarm(

@@ -168,7 +168,9 @@ def test_a_base_model_that_mostly_fails_for_its_form_is_found_before_training():
     both_kinds = [alarm.name for alarm in alarms.of_base(base(0.3, 0.3))]
     assert both_kinds == ["base_truncated_attempt1", "base_unreadable_attempt1"]
     older = {"accuracy_attempt1": 0.2, "truncated_attempt1": 0.9}
-    assert [alarm.name for alarm in alarms.of_base(older)] == ["base_truncated_attempt1"]
+    (alike,) = alarms.of_base(older)  # as with a reward function, which has no lenient form
+    assert alike.name == "base_truncated_attempt1"
+    assert "20.0% of the answers are right." in alike.advice and "eniently" not in alike.advice
 
 
 def test_a_lost_first_attempt_and_a_negative_delta_are_found():
