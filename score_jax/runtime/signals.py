@@ -3,8 +3,8 @@
     with Signals() as signals:      in the main thread; the first signal raises `Stopped`
         signals.asked()             -> whether one came; from here on it is only noted
         signals.noted()             the same question, noted from now on
-    begun("compile"), ended(…)      around what cannot be interrupted and may take minutes: a signal
-                                    that comes then is answered by a line
+    begun("compile"), ended(…)      around what cannot be interrupted and may take minutes: the line
+                                    that answers a signal names it
 
 A second signal ends the process as if there were no handler, even during such a call: a thread of
 its own reads what the interpreter's own handler writes for each signal. A signal that was ignored
@@ -52,8 +52,9 @@ class Signals:
     def __init__(self) -> None:
         self.came = ""  # the name of the first signal
         self._came_sec = 0.0
-        self._raises = True
+        self._raises, self._notes, self._sent_again = True, False, False
         self._before: dict[int, object] = {}
+        self._former_hook = sys.unraisablehook
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is not threading.main_thread():
@@ -64,6 +65,7 @@ class Signals:
         os.set_blocking(self._written, False)
         self._former_fd = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(read,), daemon=True).start()
+        self._former_hook, sys.unraisablehook = sys.unraisablehook, self._raise_again
         self.handle()
         return self
 
@@ -73,6 +75,7 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # as getsignal returned it
         signal.set_wakeup_fd(self._former_fd)
+        sys.unraisablehook = self._former_hook
         os.close(self._written)  # ends the thread
 
     def handle(self) -> None:
@@ -85,7 +88,7 @@ class Signals:
 
         A run asks when there is something to save. Until then a signal ends it at once.
         """
-        self._raises = False
+        self._raises, self._notes = False, True
         return bool(self.came)
 
     def noted(self) -> Callable[[], bool]:
@@ -100,6 +103,16 @@ class Signals:
             self._raises = False
             raise Stopped(self.came)
 
+    def _raise_again(self, dropped: "sys.UnraisableHookArgs") -> None:
+        """Python drops what is raised in a callback, such as jax's of the garbage collector."""
+        if not issubclass(dropped.exc_type, Stopped):
+            self._former_hook(dropped)
+            return
+        self._raises, self._sent_again = True, True
+        main, number = threading.main_thread().ident, signal.Signals[self.came]
+        # A little later: at once it would be raised in here.
+        threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+
     def _listen(self, read: int) -> None:
         with os.fdopen(read, "rb", buffering=0) as numbers:
             while number := numbers.read(1):
@@ -107,14 +120,18 @@ class Signals:
                     self._note(number[0])
 
     def _note(self, number: int) -> None:
+        if self._sent_again:
+            self._sent_again = False
+            return
         now = time.monotonic()
         name = signal.Signals(number).name
         if not self._came_sec:
             self.came, self._came_sec = self.came or name, now
-            if _under_way:
+            if _under_way or self._notes:
+                when = f"after this {_under_way[0]}" if _under_way else "as soon as all is saved"
                 print(
-                    f"score_jax: {name}: stopping after this {_under_way[0]}; a second signal ends "
-                    "the process at once.",
+                    f"score_jax: {name}: stopping {when}; a second signal ends the process at "
+                    "once.",
                     file=sys.stderr,
                     flush=True,
                 )

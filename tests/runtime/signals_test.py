@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Works for some seconds, or is in a call that Python cannot interrupt, as a compile is.
 PROGRAM = """
-import ctypes, sys, time
+import ctypes, gc, signal, sys, time
 from score_jax.runtime.signals import Signals, Stopped, begun, ended
 
 with Signals() as signals:
@@ -20,7 +20,14 @@ with Signals() as signals:
         print("ready", flush=True)
         if "import" in sys.argv:
             time.sleep(20)
+        if "callback" in sys.argv:
+            gc.callbacks.append(lambda phase, info: phase == "start" and signal.raise_signal(15))
+            gc.collect()
+            gc.callbacks.clear()
+            time.sleep(20)
         stop = signals.noted()
+        if "step" in sys.argv:
+            time.sleep(0.5)
         if "compile" in sys.argv:
             begun("compile")
             end = time.monotonic() + 1.5
@@ -61,11 +68,19 @@ def sent(*signals: signal.Signals | float, doing: str = "", ignored: tuple[int, 
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP, SIGUSR1])
 def test_every_signal_lets_the_program_save(number):
-    assert sent(number) == (0, f"saved after {number.name}\n")
+    status, said = sent(number, doing="step")
+    line = LINE.replace("after this compile", "as soon as all is saved")
+    assert (status, said) == (0, f"score_jax: {number.name}: {line}saved after {number.name}\n")
 
 
 def test_before_there_is_anything_to_save_it_ends_at_once():
     assert sent(SIGINT, doing="import") == (0, "nothing to save: SIGINT\n")
+
+
+def test_a_signal_that_comes_in_a_callback_of_the_garbage_collector_is_not_lost():
+    began = time.monotonic()
+    status, said = sent(doing="callback")
+    assert (status, said) == (0, "nothing to save: SIGTERM\n") and time.monotonic() - began < 10
 
 
 def test_during_a_compile_a_line_says_that_it_is_waited_for():
@@ -86,4 +101,5 @@ def test_a_terminal_that_closes_sends_two_signals_and_means_one():
 
 @pytest.mark.parametrize("number", [SIGINT, SIGHUP])
 def test_what_was_ignored_at_the_start_stays_ignored(number):
-    assert sent(number, number, SIGTERM, ignored=(number,)) == (0, "saved after SIGTERM\n")
+    status, said = sent(number, number, SIGTERM, ignored=(number,))
+    assert status == 0 and "saved after SIGTERM\n" in said
