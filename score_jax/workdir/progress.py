@@ -96,7 +96,7 @@ def describe(row: Mapping[str, Any]) -> str:
         parts.append(f"loss {row['loss']:.4g} nats")
     kl = _per_attempt(row, "kl") if sampled else []
     if kl:
-        parts.append("KL " + ", ".join(f"{value:.2f}" for value in kl) + " nats")
+        parts.append("KL " + ", ".join(f"{value:z.2f}" for value in kl) + " nats")
     part = "rollout" if row.get("tokens_per_sec/rollout") else "update"
     speed = row.get(f"tokens_per_sec/{part}")
     if speed:

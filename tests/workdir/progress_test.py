@@ -28,8 +28,8 @@ def test_a_step_is_described_by_what_it_has():
     assert progress.describe(_ROW) == (
         "reward 0.41 → 0.87 (+0.46)  KL 0.80, 2.10 nats  rollout 12.3k tok/s"
     )
-    one = {"reward/attempt1": 0.5, "tokens_per_sec/rollout": 2000.0}
-    assert progress.describe(one) == "reward 0.50  rollout 2.0k tok/s"
+    one = {"reward/attempt1": 0.5, "kl/attempt1": -0.001, "tokens_per_sec/rollout": 2000.0}
+    assert progress.describe(one) == "reward 0.50  KL 0.00 nats  rollout 2.0k tok/s"
     graded = _ROW | {"solved/attempt1": 0.2, "solved/attempt2": 0.35}
     assert "(+0.46)  solved 20 → 35 %  KL" in progress.describe(graded)
     alike = _ROW | {"solved/attempt1": 0.41, "solved/attempt2": 0.87}

@@ -172,9 +172,19 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 
 def _latest(folder: Path, tests: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What --mode=evaluate wrote of the newest checkpoint, by test set; "" is the main one."""
-    paths = {t: folder / "evaluations" / f"{LATEST}{t and f'.{t}'}.json" for t in ("", *tests)}
-    return {t: {"name": LATEST, **_evaluation(p)} for t, p in paths.items() if p.exists()}
+    """What --mode=evaluate wrote of the newest checkpoint, by test set; "" is the main one.
+
+    Before any training that is the evaluation of `base`, which is not shown twice.
+    """
+    found = {}
+    for test in ("", *tests):
+        latest, base = (
+            folder / "evaluations" / f"{name}{test and f'.{test}'}.json"
+            for name in (LATEST, "base")
+        )
+        if latest.exists() and not (base.exists() and _evaluation(base) == _evaluation(latest)):
+            found[test] = {"name": LATEST, **_evaluation(latest)}
+    return found
 
 
 def _scaling(folder: Path) -> list[dict[str, Any]]:

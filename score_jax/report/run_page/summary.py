@@ -84,7 +84,7 @@ def table(summary: Mapping[str, Any]) -> str:
     rule = "-" * max(map(len, lines))
     note = "shares of all n problems, 95 % intervals below them"
     if "delta" in columns:
-        note += "; Δ = Acc@t2 − Acc@t1 = i→c − c→i"
+        note += "; Δ = Acc@t2 − Acc@t1 = i→c − c→i (i→c: wrong, then right; c→i: right, then wrong)"
     for name, metrics in stages.items():
         if "format_repaired" in metrics:
             form, answer = (
@@ -119,6 +119,8 @@ def _named(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _share(metrics: Mapping[str, Any], key: str) -> tuple[str, str]:
     """A metric and its interval, as they are printed; "-" and "" where there are none."""
+    if key.startswith("reward_") and key not in metrics:  # each reward was 0 or 1, as solved
+        key = key.replace("reward_", "accuracy_")
     style = "+.3f" if key.startswith("delta") else ".3f"
     low_high = metrics["interval"].get(key)
     interval = f"[{low_high[0]:{style}}, {low_high[1]:{style}}]" if low_high else ""

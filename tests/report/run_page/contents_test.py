@@ -41,6 +41,9 @@ def test_evaluations_within_a_stage_stand_where_they_were_made(tmp_path):
     shown = [e["name"] for e in data["transcripts"]["evaluations"]]
     assert shown == ["base", "stage1", "stage2", "latest"]
     assert data["latest"][""]["n"] == 5
+    base = fake_runs.read_json(tmp_path / "evaluations" / "base.json")
+    jsonfiles.write(tmp_path / "evaluations" / "latest.json", base)  # made before any training
+    assert contents.of(tmp_path)["latest"] == {}
 
 
 def test_further_test_sets_have_their_own_evaluations(tmp_path):

@@ -48,6 +48,21 @@ def test_the_table_shows_each_share_over_its_interval(tmp_path):
     assert len(lines[0]) == len(lines[2]) == len(lines[4])
 
 
+def test_rewards_that_are_all_0_or_1_stand_beside_others(tmp_path):
+    _write_evaluation(tmp_path, "base", [[0, 0], [0, 1]])
+    partly = np.array([[0.25, 0.5], [0.5, 1.0]])
+    found = metrics.evaluation_metrics(
+        partly >= 1, np.ones(2, bool), np.zeros((2, 2), bool), reward_NA=partly
+    )
+    jsonfiles.write(tmp_path / "evaluations" / "stage1.json", found)
+    lines = summary.table(summary.write(tmp_path, ["stage1"], 1.0, {})).splitlines()
+    assert lines[0].split()[3:5] == ["reward@t1", "reward@t2"]
+    assert lines[2].split()[3:5] == ["0.000", "0.500"] and lines[4].split()[3:5] == [
+        "0.375",
+        "0.750",
+    ]
+
+
 def test_the_table_splits_what_was_repaired_into_format_and_answer(tmp_path):
     solved_NA = np.array([[0, 1]] * 4 + [[0, 0]] * 6)
     reasons = [["no_answer", "equal"]] * 3 + [["unequal", "equal"]] + [["unequal"] * 2] * 6

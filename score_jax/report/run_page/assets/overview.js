@@ -129,7 +129,9 @@ function showEvaluations(data) {
     ...attempts.filter(() => !all.reasons).map((a) => [`truncated_attempt${a}`, `truncated ${a}`, percent]),
   ].filter(([key]) => all[key] !== undefined);
   const row = (e) => {
-    const cells = columns.map(([key, , format]) => {
+    const cells = columns.map(([column, , format]) => {
+      // Rewards are left out where each was 0 or 1, as solved.
+      const key = e[column] === undefined ? column.replace("reward_", "accuracy_") : column;
       if (e[key] === undefined) return make("td", { textContent: "–" });
       const [low, high] = e.interval[key] ?? [];
       const range = low === undefined ? "" : intervalText([low, high], format);
