@@ -78,6 +78,7 @@ def test_rows_prompt_and_reward_reach_the_model(done):
     first = json.loads(rows[0])
     assert len(first["problem"]) == 2 and first["gold"] in (first["problem"], 2 * first["problem"])
     card = (done / "export" / "README.md").read_text()
+    assert "whose rows have `times`, `digits` and `answer`" in card and "{{digits}}" in card
     assert "```text\n{times}:{problem}=\n```" in card and "```text\n?\n```" in card
 
 

@@ -12,7 +12,7 @@ where a run cuts between tokens.
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_jax.config.settings import Settings
@@ -20,6 +20,7 @@ from score_jax.experiment import Experiment, stops_of
 from score_jax.text import prompt_text, prompts
 from score_jax.text.prompt_text import Piece
 
+_OURS: Mapping[str, str] = {}
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM reserves memory for
 
 
@@ -42,8 +43,10 @@ def section(experiment: Experiment, name: str, base: str, adapters: bool = False
     if not adapters:
         parts.append(
             "First attempts with lm-eval, on a file `problems.jsonl` whose rows have "
-            f"{_listed(pieces)} and `answer`. It takes the last number of an answer, which is not "
-            f"the grader of the table above. {_lm_eval_cuts(s)}In `first_attempt.yaml`:\n\n"
+            f"{_listed(pieces, s.problems.fields)} and "
+            f"`{s.problems.fields.get('answer', 'answer')}`. It takes the last number of an "
+            "answer, which is not the grader of the table above. "
+            f"{_lm_eval_cuts(s)}In `first_attempt.yaml`:\n\n"
             f"{fenced(lm_eval_task(experiment), 'yaml')}\n\n"
             f"{fenced(lm_eval_command(experiment, name), 'bash')}"
         )
@@ -265,16 +268,18 @@ def _shown(pieces: Sequence[Piece]) -> str:
 
 
 def _expression(pieces: Sequence[Piece]) -> str:
-    """The text as an expression of Python; fields are variables."""
-    return " + ".join(_variable(p.text) if p.is_field else repr(p.text) for p in pieces)
+    """The text as an expression of Python; fields are variables, which may be numbers."""
+    return " + ".join(f"str({_variable(p.text)})" if p.is_field else repr(p.text) for p in pieces)
 
 
 def _texts(texts: Sequence[Sequence[Piece]]) -> str:
     return f"[{', '.join(map(_expression, texts))}]"
 
 
-def _listed(pieces: Sequence[Piece]) -> str:
-    return ", ".join(f"`{name}`" for name in dict.fromkeys(p.text for p in pieces if p.is_field))
+def _listed(pieces: Sequence[Piece], fields: Mapping[str, str] = _OURS) -> str:
+    """The names of the fields in a text; fields: our names -> those of a file."""
+    names = dict.fromkeys(fields.get(p.text, p.text) for p in pieces if p.is_field)
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _quoted(text: str) -> str:

@@ -185,6 +185,7 @@ def test_the_client_fills_the_fields_of_the_instruction_too(made, run_client):
     assert second[1]["messages"][2]["content"] == "…: is … 'right', or {this}?"
     assert "{problem}: is {meta.unit} 'right', or {this}?" in section(card, "Prompts")
     assert "def prompt(meta_hint, problem, meta_unit):" in section(card, "Use")
+    assert "str(meta_hint)" in section(card, "Use")  # a field may be a number
 
 
 def test_a_base_model_is_sent_the_texts_of_one_row(made, run_client):
