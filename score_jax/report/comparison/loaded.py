@@ -8,8 +8,8 @@ from typing import Any
 from score_jax.problem import InputError
 
 BASE = "base"
-# (part of the file's name, problem set) -> greedy pass@1 of the full weights that others published, in
-# per cent, and where.
+# (part of the file's name, problem set) -> greedy pass@1 in per cent that others published of the
+# full weights, and where.
 PUBLISHED = {
     ("qwen2.5-coder-0.5b-instruct", "humaneval"): "61.6, Qwen2.5-Coder technical report",
     ("qwen2.5-coder-0.5b-instruct", "mbpp"): "52.4 there, of other tasks (EvalPlus, 378)",
