@@ -19,7 +19,8 @@ settings are those of gsm8k.py. Steps, lengths and batch for a test on a CPU:
 
 What the loaded weights do, on two CPU cores (RESULTS.md, "Real weights"): the first command with
 --mode=evaluate --workdir=runs/smollm2 --config.evaluation.problems=200
---config.evaluation.batch=64 --config.rollout.shrink=4.
+--config.evaluation.batch=64 --config.rollout.shrink=4. Measured, with Q4_1 weights in 20 minutes:
+0.5 [0.1, 2.8] → 1.0 [0.3, 3.6] per cent right, 23.5 truncated.
 
 Expected result: not measured at full length yet. A model this small rarely solves a GSM8K problem,
 so rewards are sparse. This config only shows that the code trains a published model.
