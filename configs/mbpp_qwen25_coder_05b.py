@@ -66,7 +66,7 @@ whether transformers would have written the same:
         --config.evaluation.batch=64 --config.rollout.shrink=4
     python -m tests.model.agreement runs/qwen_coder 40 --config=… (and the same settings)
 
-Measured with Q4_K_M weights, in 76 minutes beside other programs: HumanEval 57.3 [49.7, 64.6] →
+Measured with Q4_K_M weights, in 96 minutes beside other programs: HumanEval 57.3 [49.7, 64.6] →
 57.3, MBPP's first 164 test tasks 34.8 [27.9, 42.3] → 33.5; 7 and 17 % of second attempts differ
 from the first. In 40 episodes all 17,189 tokens are the likeliest of transformers 5.24. So the
 model repeats its answer when it is asked again: that is what Stage I has to break.
