@@ -8,11 +8,12 @@ from typing import Any
 from score_jax.problem import InputError
 
 BASE = "base"
+HEADING = "### Before any training"
 # (part of the file's name, problem set) -> greedy pass@1 in per cent that others published of the
 # full weights, and where.
 PUBLISHED = {
     ("qwen2.5-coder-0.5b-instruct", "humaneval"): "61.6, Qwen2.5-Coder technical report",
-    ("qwen2.5-coder-0.5b-instruct", "mbpp"): "52.4 there, of other tasks (EvalPlus, 378)",
+    ("qwen2.5-coder-0.5b-instruct", "mbpp"): "52.4 of EvalPlus's 378 tasks, another set",
 }
 COLUMNS = {
     "accuracy_attempt1": "Acc@t1",
@@ -35,7 +36,7 @@ def part(folders: Sequence[str | Path]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in [heads, ["---"] * len(heads), *rows]]
     return "\n".join(
         [
-            "### Before any training",
+            HEADING,
             "",
             "`--mode=evaluate` on loaded weights, greedy, per cent with 95 % intervals. Lenient: "
             "the right answer stands in the text, though in another form. Unreadable and "

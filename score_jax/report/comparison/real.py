@@ -16,6 +16,7 @@ from score_jax.report.comparison import claims, finished, loaded, tables
 from score_jax.report.comparison.finished import Finished
 
 HEADING = "## Real weights"
+LAPTOP = "### Of a laptop"
 
 
 def kept(target: Path) -> str:
@@ -31,16 +32,23 @@ def write(
     """Writes the part anew, behind what the file has before it.
 
     Args:
-      weights: work directories of --mode=evaluate on weights that nobody trained here.
+      weights: work directories of --mode=evaluate on weights that nobody trained here; without any,
+        the table of such weights that the file has stays.
       command: the command that makes it; it is quoted there.
     """
     text = target.read_text(encoding="utf-8") if target.exists() else "# Results\n"
     before = text.partition(f"\n{HEADING}\n")[0].rstrip("\n")
-    target.write_text(f"{before}\n\n{_part(runs, weights, command)}\n", encoding="utf-8")
+    table = f"{loaded.part(weights)}\n\n" if weights else _kept_table(text)
+    target.write_text(f"{before}\n\n{_part(runs, table, command)}\n", encoding="utf-8")
 
 
-def _part(runs: Sequence[Finished], weights: Sequence[str | Path], command: str) -> str:
-    before = f"\n\n{loaded.part(weights)}" if weights else ""
+def _kept_table(text: str) -> str:
+    """The table of loaded weights in the text of the file; empty if there is none."""
+    _, found, rest = text.partition(f"\n{loaded.HEADING}\n")
+    return f"{loaded.HEADING}\n{rest.partition(LAPTOP)[0].rstrip()}\n\n" if found else ""
+
+
+def _part(runs: Sequence[Finished], table: str, command: str) -> str:
     settings = runs[0].config["settings"]
     seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
     source = Path(settings["model"]["source"]).name
@@ -51,9 +59,9 @@ def _part(runs: Sequence[Finished], weights: Sequence[str | Path], command: str)
     revisions = ", ".join(sorted({run.revision for run in runs}))
     return f"""{HEADING}
 
-`{command}` writes this part.{before}
+`{command}` writes this part.
 
-### Of a laptop
+{table}{LAPTOP}
 
 `configs/laptop_smollm2_135m.py` tells the task, how it was designed, the commands, and on what its
 settings were chosen.

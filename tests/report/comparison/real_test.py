@@ -43,6 +43,9 @@ def test_each_command_rewrites_its_own_part(tmp_path):
     assert "layout of the paper's Table 2" in both and both.endswith(alone.partition("\n\n")[2])
     real.main(of_real)
     assert out.read_text() == both
+    without = [flag for flag in of_real if not flag.startswith("--weights")]
+    real.main(without)  # what other directories showed stays
+    assert out.read_text() == both.replace(f" --weights={qwen}", "")
 
 
 def test_a_published_figure_stands_beside_ours_and_a_folder_without_one_is_refused(tmp_path):
