@@ -20,7 +20,7 @@ import jax
 from score_jax import grading
 from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
-from score_jax.data import pipeline
+from score_jax.data import pipeline, schedule
 from score_jax.data import problems as problem_sets
 from score_jax.data.asked import instruction_limit
 from score_jax.data.sft import solutions
@@ -159,7 +159,16 @@ class Run:
         stages = [settings.stages[name] for name in settings.recipe]
         if training and any(s.objective == "rl" or s.collect.filter for s in stages):
             prompts = pipeline.tokenise(training.problems, template.first_turn, template.turn)
-            pipeline.usable(prompts, rollout.problems_per_step, rollout.max_prompt_tokens)
+            batch = rollout.problems_per_step
+            kept = pipeline.usable(prompts, batch, rollout.max_prompt_tokens)
+            schedule.drawn(
+                training.problems,
+                kept,
+                batch=batch,
+                seed=0,
+                parts=training.parts,
+                curriculum_steps=where.curriculum_steps,
+            )
             pipeline.check_instructions(prompts, rollout.max_prompt_tokens, most)
             widest = prompts.instruction_tokens(rollout.max_prompt_tokens)
             training = dataclasses.replace(training, prompts=prompts)

@@ -329,6 +329,20 @@ def test_a_bad_file_of_problems_is_refused(name, tmp_path, capsys):
     assert_refused(capsys, tmp_path, [QUICKSTART, "--workdir=W", alone, *arguments], said, "mine")
 
 
+def test_a_curriculum_over_rows_without_levels_is_refused_before_anything_is_trained(
+    tmp_path, capsys
+):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"problem": f"{i}+1=", "answer": "1", "solution": "1"} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = {"name": "jsonl", "path": path, "curriculum_steps": 4}
+    overrides["fields.solution"] = "solution"
+    arguments = [f"--config.problems.{k}={v}" for k, v in overrides.items()]
+    arguments += ["--config.rollout.problems_per_step=8", "--config.rollout.turn_rows=0"]
+    said = "have 0 different levels"
+    assert_refused(capsys, tmp_path, [QUICKSTART, "--workdir=W", *arguments], said)
+
+
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
     "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,

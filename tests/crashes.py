@@ -69,6 +69,10 @@ class Crashes:
         self._server.stdin.close()
         self._server.wait()
 
+    def said(self) -> str:
+        """All that the runs have said so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
     def run(self, argv: Sequence[str], kill: Kill | None = None) -> int:
         """The exit status of one run."""
         assert self._server.stdin and self._server.stdout

@@ -77,19 +77,17 @@ def batches(
     settings: dict[str, Any] = {}
     if curriculum_steps:
         settings = {"curriculum": [curriculum_steps, steps_before]}
-        drawn = schedule.curriculum(
-            problems,
-            kept,
-            steps=curriculum_steps,
-            done=steps_before,
-            batch=batch,
-            seed=seed % 2**32,
-        )
     elif len(parts) > 1:
         settings = {"mixture": [[size, weight] for size, weight in parts]}
-        drawn = schedule.mixture(kept, parts, batch, seed % 2**32)
-    else:
-        drawn = schedule.plain(kept, batch, seed % 2**32)
+    drawn = schedule.drawn(
+        problems,
+        kept,
+        batch=batch,
+        seed=seed % 2**32,
+        parts=parts,
+        curriculum_steps=curriculum_steps,
+        steps_before=steps_before,
+    )
 
     def assemble(number: int) -> PromptBatch:
         position_Q = drawn.positions(number)

@@ -85,6 +85,28 @@ class Schedule:
         return np.concatenate(parts)[np.argsort(place, kind="stable")]
 
 
+def drawn(
+    problems: Sequence[Problem],
+    kept: np.ndarray,
+    *,
+    batch: int,
+    seed: int,
+    parts: Sequence[tuple[int, float]] = (),
+    curriculum_steps: int = 0,
+    steps_before: int = 0,
+) -> Schedule:
+    """The schedule that the settings ask for; arguments as of `pipeline.batches`.
+
+    kept: positions of the problems that may be drawn.
+    Raises: InputError if the problems do not fill it.
+    """
+    if curriculum_steps:
+        return curriculum(
+            problems, kept, steps=curriculum_steps, done=steps_before, batch=batch, seed=seed
+        )
+    return mixture(kept, parts, batch, seed) if len(parts) > 1 else plain(kept, batch, seed)
+
+
 def plain(kept: np.ndarray, batch: int, seed: int) -> Schedule:
     """One stream of all kept problems."""
     return Schedule((Phase(0, (Stream(kept, batch, (seed,)),), np.array([[batch]])),))
