@@ -107,13 +107,15 @@ def whole(tmp_path_factory, crashes):
 
 def until_done(crashes: Crashes, argv: list[str], kills: list[Kill]) -> int:
     """Runs with one kill after the other, and at last with none; how many of them were reached."""
-    reached = 0
+    missed = []
     for kill in kills:
         status = crashes.run(argv, kill)
         assert status in (0, -kill.number, 75), crashes.said()[-3000:]
-        reached += status != 0
+        if status == 0:
+            missed.append(str(kill))
     assert crashes.run(argv) == 0, crashes.said()[-3000:]
-    return reached
+    print(f"{len(kills) - len(missed)} of {len(kills)} kills survived; not reached: {missed}")
+    return len(kills) - len(missed)
 
 
 def assert_equal(ours: Path, theirs: Path) -> None:
@@ -180,10 +182,11 @@ COMPILING = {
 }
 COLLECTING = (
     Kill("score_jax.batches.collected:_dialogues", 2),
-    Kill("score_jax.batches.collected:_dialogues", 2, "after"),
-    Kill("score_jax.batches.collected:documents_of", 2, "after"),
+    Kill("score_jax.batches.collected:_dialogues", 1, "after"),  # one rollout is left to sample
+    Kill("score_jax.batches.collected:documents_of", 1, "after"),
 )
 RECIPES = ("score", "collect", "epochs", "curriculum", "mixture")
+RANDOM_KILLS = 12  # of each seed
 DEFAULT = (  # each is reached by the run that resumes after the one before it
     Kill("pathlib:Path.write_bytes", 7, "half"),  # of a compiled program
     Kill("pathlib:Path.write_text", 1, "half"),  # of config.json
@@ -212,9 +215,8 @@ def test_kills_of_every_kind_change_nothing(tmp_path, crashes):
 def test_a_kill_in_every_phase_changes_nothing(tmp_path, crashes, whole, name):
     theirs, argv = whole(name)
     ours = with_cache(theirs, tmp_path / "run")
-    kills = [*PHASES.values(), *(COLLECTING if name == "collect" else ())]
+    kills = [*(COLLECTING if name == "collect" else ()), *PHASES.values()]
     reached = until_done(crashes, [*argv, f"--workdir={ours}"], kills)
-    print(f"{name}: {reached} kills survived")
     assert reached >= len(kills) - 4  # the last ones may come after the end
     assert_equal(ours, theirs)
 
@@ -228,9 +230,9 @@ def test_kills_at_random_moments_change_nothing(tmp_path, crashes, whole, seed):
     theirs, argv = whole(name)
     ours = with_cache(theirs, tmp_path / "run")
     argv = [*argv, f"--workdir={ours}"]
-    survived = 0
-    while (status := crashes.run(argv, Kill(sec=draw.uniform(1.0, 8.0)))) == KILLED:
-        survived += 1
+    kills = [Kill(sec=draw.uniform(1.0, 8.0)) for _ in range(RANDOM_KILLS)]
+    survived = sum(crashes.run(argv, kill) == KILLED for kill in kills)
+    status = crashes.run(argv)
     print(f"{name}, seed {seed}: {survived} kills survived")
     assert status == 0, crashes.said()[-3000:]
     assert_equal(ours, theirs)
