@@ -37,7 +37,7 @@ FEW = (
 TWO_STAGES = ("--config.stages.stage1.steps=4", "--config.stages.stage2.steps=2")
 
 
-# A base model that gets some answers right, so that there are episodes to keep and rewards to learn.
+# A base model that is right now and then: there are episodes to keep and rewards to learn from.
 TRAINED = (
     "--config.stages.base.steps=100",
     "--config.stages.base.warmup_steps=10",
@@ -73,14 +73,17 @@ def recipe(name: str, folder: Path) -> list[str]:
     arguments += [*TRAINED, "--config.problems.name=jsonl", f"--config.problems.path={own}"]
     arguments += ["--config.stages.base.documents.corrections=0.5"]
     arguments += ["--config.rewards.function=examples.rewards.near_digit:near"]
-    return arguments + {
-        # 20 problems of which a step takes 8: the third step begins the second epoch.
-        "epochs": ["--config.memory.micro_batches=4"],
-        "mixture": [
-            f"--config.problems.mixture.more={{'name': 'jsonl', 'path': '{more_of_them}'}}"
-        ],
-        "curriculum": ["--config.problems.curriculum_steps=4"],
-    }[name]
+    return (
+        arguments
+        + {
+            # 20 problems of which a step takes 8: the third step begins the second epoch.
+            "epochs": ["--config.memory.micro_batches=4"],
+            "mixture": [
+                f"--config.problems.mixture.more={{'name': 'jsonl', 'path': '{more_of_them}'}}"
+            ],
+            "curriculum": ["--config.problems.curriculum_steps=4"],
+        }[name]
+    )
 
 
 @pytest.fixture(scope="module")
