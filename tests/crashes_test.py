@@ -142,7 +142,7 @@ def assert_equal(ours: Path, theirs: Path) -> None:
             np.testing.assert_array_equal(value, wanted[key], err_msg=f"{path}: {key}")
     assert not [p for p in ours.rglob("*") if ".part" in p.name]
     shown = {p.name for p in (theirs / "report").iterdir()}
-    assert {p.name for p in (ours / "report").iterdir()} == shown and len(shown) > 3
+    assert {p.name for p in (ours / "report").iterdir()} == shown and len(shown) >= 3
     assert not (ours / "lock.json").exists()
 
 
@@ -168,7 +168,7 @@ PHASES = {
     "prefill": Kill("score_jax.rollout.episode:run", 1, later_sec=0.005),
     "decode": Kill("score_jax.rollout.episode:run", 1, later_sec=0.03),
     "grading": Kill("score_jax.grading:grade", 1),
-    "update": Kill("score_jax.learner.step:train_step", 5, later_sec=0.01),
+    "update": Kill("score_jax.learner.step:train_step", 2, later_sec=0.01),
     "log": Kill("score_jax.workdir.runlog:RunLog.log", 1, "after"),
     "save": Kill("score_jax.checkpoints:StageCheckpoints.save", 1, later_sec=0.02),
     "evaluation": Kill("score_jax.evaluation.queue:Kept.add", 1, "after"),
@@ -218,7 +218,8 @@ def test_kills_of_every_kind_change_nothing(tmp_path, crashes):
 def test_a_kill_in_every_phase_changes_nothing(tmp_path, crashes, whole, name):
     theirs, argv = whole(name)
     ours = with_cache(theirs, tmp_path / "run")
-    kills = [*(COLLECTING if name == "collect" else ()), *PHASES.values()]
+    kills = list(PHASES.values())
+    kills[3:3] = COLLECTING if name == "collect" else ()  # before stages that have collected
     reached = until_done(crashes, [*argv, f"--workdir={ours}"], kills)
     assert reached >= len(kills) - 4  # the last ones may come after the end
     assert_equal(ours, theirs)
@@ -371,7 +372,7 @@ def test_a_folder_that_cannot_be_written_is_asked_evaluated_and_exported(tmp_pat
 def test_a_folder_that_moved_and_a_clock_that_jumped_change_nothing(tmp_path, crashes, whole):
     theirs, argv = whole("score")
     first = with_cache(theirs, tmp_path / "first")
-    assert crashes.run([*argv, f"--workdir={first}"], PHASES["update"]) == KILLED
+    assert crashes.run([*argv, f"--workdir={first}"], DEFAULT[2]) == KILLED
     ours = first.rename(tmp_path / "second")
     for path in ours.rglob("*"):  # as files of a clock that ran ahead
         os.utime(path, (2**32, 2**32))

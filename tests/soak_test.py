@@ -151,6 +151,9 @@ def test_nothing_grows_while_rewards_hang_and_workers_die(tmp_path):
             f"{1000 * cpu[0]:.0f} and {1000 * cpu[1]:.0f} ms of CPU a step; zombies at most "
             f"{max(s.zombies for s in samples)}"
         )
+        print(
+            "MiB over time:", [round(s.bytes / 2**20) for s in steps[:: max(1, len(steps) // 40)]]
+        )
         assert middle(last, "bytes") <= 1.02 * middle(first, "bytes")
         assert middle(last, "handles") <= middle(first, "handles") + 2
         assert middle(last, "children") <= middle(first, "children") + 1
