@@ -70,8 +70,8 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print(
-            f"score_jax: stopped by {signals.came or 'Ctrl-C'} before there was anything new to save; "
-            "the same command starts again.",
+            f"score_jax: stopped by {signals.came or 'Ctrl-C'} before there was anything new to "
+            "save; the same command starts again.",
             file=sys.stderr,
         )
         return STOPPED
