@@ -180,12 +180,12 @@ PHASES = {
     "prefill": Kill("score_jax.rollout.episode:run", 1, later_sec=0.005),
     "decode": Kill("score_jax.rollout.episode:run", 1, later_sec=0.03),
     "grading": Kill("score_jax.grading:grade", 1),
+    "hand-over": Kill("score_jax.loop:_start_of", 1, "after"),
     "update": Kill("score_jax.learner.step:train_step", 2, later_sec=0.01),
     "log": Kill("score_jax.workdir.runlog:RunLog.log", 1, "after"),
     "save": Kill("score_jax.checkpoints:StageCheckpoints.save", 1, later_sec=0.02),
     "evaluation": Kill("score_jax.evaluation.queue:Kept.add", 1, "after"),
     "transcripts": Kill("score_jax.workdir.runlog:RunLog.write_transcripts", 1, "after"),
-    "hand-over": Kill("score_jax.loop:_start_of", 1, "after"),
     "page": Kill("score_jax.report.run_page.page:write", 1),
     "plots": Kill("score_jax.report.run_page.plots:write", 1),
     "summary": Kill("score_jax.report.run_page.summary:write", 1, "after"),
@@ -233,7 +233,7 @@ def test_a_kill_in_every_phase_changes_nothing(tmp_path, crashes, whole, name):
     kills = list(PHASES.values())
     kills[3:3] = COLLECTING if name == "collect" else ()  # before stages that have collected
     reached = until_done(crashes, [*argv, f"--workdir={ours}"], kills)
-    assert reached >= len(kills) - 4  # the last ones may come after the end
+    assert reached >= len(kills) - 1  # the last one may come after the end
     assert_equal(ours, theirs)
 
 
