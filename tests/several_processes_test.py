@@ -1,4 +1,7 @@
-"""One of two processes fails, is killed or stands still: the other ends soon, and says why."""
+"""One of two processes fails, is killed or stands still: the other ends soon, and says why.
+
+Also: one that starts late is waited for.
+"""
 
 import re
 import time
@@ -7,19 +10,26 @@ import pytest
 
 from tests import splits_test
 
-# The third update of the process that FAILS (its number) never comes.
+# In process FAILS[0], the call FAILS[2] of FAILS[3] fails as FAILS[1] says.
 FAILURE = """
+import importlib
 import subprocess
+import time
 
-failing, how = os.environ["FAILS"].split()
+failing, how, at, place = os.environ["FAILS"].split()
 if f"--process={failing}" in sys.argv:
-    from score_jax.learner import step
+    if how == "late":
+        time.sleep(float(at))
+    module, names = place.split(":")
+    owner = importlib.import_module(module)
+    *path, name = names.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    calls, real = [], getattr(owner, name)
 
-    calls, real = [], step.train_step
-
-    def train_step(*arguments, **more):
+    def failing_call(*arguments, **more):
         calls.append(1)
-        if len(calls) == 3:
+        if how != "late" and len(calls) == int(at):
             if how == "raise":
                 raise RuntimeError("a bug")
             if how == "full":
@@ -29,41 +39,79 @@ if f"--process={failing}" in sys.argv:
             os.kill(os.getpid(), getattr(signal, how))
         return real(*arguments, **more)
 
-    step.train_step = train_step
+    setattr(owner, name, failing_call)
 """
+PLACES = {
+    "first evaluation": "1 score_jax.evaluation.queue:Kept.add",
+    "hand-over": "1 score_jax.loop:_start_of",
+    "rollout": "2 score_jax.rollout.episode:run",
+    "grading": "2 score_jax.grading:grade",
+    "update": "3 score_jax.learner.step:train_step",
+    "save": "1 score_jax.checkpoints:StageCheckpoints.save",
+}
+LIMITS = [
+    f"--config.watchdog.{phase}=40"
+    for phase in ("train_step", "rollout", "grade", "save", "evaluation")
+]
+# The other process's words. A process that is killed says nothing: jax's service finds out.
+RAISED = r"\[{other}\] score_jax: process {it} on \S+ has ended: RuntimeError: a bug"
+FULL = r"\[{other}\] score_jax: process {it} on \S+ has ended: no space is left in"
+GONE = {"0": r"\[1\] ", "1": r"\[0\] .*task:? ?1"}
+STILL = r"\[0\] score_jax: the phase .* process 1"
+
+
+def ended(folder, monkeypatch, fails: str) -> tuple[str, float]:
+    """What two processes said, and seconds from the last step that was logged to their end."""
+    monkeypatch.setattr(splits_test, "CONFIG", splits_test.CONFIG + FAILURE)
+    done = splits_test.in_two_processes(folder, *LIMITS, FAILS=fails)
+    metrics = folder / "run" / "metrics.jsonl"
+    logged = metrics.stat().st_mtime if metrics.exists() else time.time()
+    print(done.stdout[-3000:], done.stderr[-1000:], time.time() - logged)
+    assert done.returncode not in (0, 2, 75)
+    return done.stdout, time.time() - logged
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("process", "10")
+@pytest.mark.parametrize("place", PLACES)
+def test_the_other_process_ends_and_names_the_one_that_failed(
+    tmp_path, monkeypatch, process, place
+):
+    said, sec = ended(tmp_path, monkeypatch, f"{process} raise {PLACES[place]}")
+    assert re.search(RAISED.format(it=process, other="01".replace(process, "")), said)
+    assert sec < 30
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("fails", "said", "sec"),
+    ("fails", "words", "sec"),
     [
-        (
-            "1 raise",
-            r"\[0\] score_jax: process 1 on \S+ has ended: RuntimeError: a bug",
-            30,
-        ),
-        (
-            "0 raise",
-            r"\[1\] score_jax: process 0 on \S+ has ended: RuntimeError: a bug",
-            30,
-        ),
-        ("0 full", r"\[1\] score_jax: process 0 on \S+ has ended: no space is left in", 30),
-        ("1 full", r"\[0\] score_jax: process 1 on \S+ has ended: no space is left in", 30),
-        ("1 SIGKILL", r"\[0\] .*task:? ?1", 150),
-        ("0 SIGKILL", r"\[1\] ", 150),
-        ("1 SIGSTOP", r"\[0\] score_jax: the phase .* process 1", 150),
+        (f"0 full {PLACES['update']}", FULL.format(it="0", other="1"), 30),
+        (f"1 full {PLACES['save']}", FULL.format(it="1", other="0"), 30),
+        (f"1 SIGKILL {PLACES['update']}", GONE["1"], 150),
+        (f"0 SIGKILL {PLACES['update']}", GONE["0"], 150),
+        (f"1 SIGKILL {PLACES['grading']}", GONE["1"], 150),
+        (f"1 SIGKILL {PLACES['save']}", GONE["1"], 150),
+        (f"1 SIGKILL {PLACES['first evaluation']}", GONE["1"], 150),
+        (f"1 SIGSTOP {PLACES['update']}", STILL, 150),
+        (f"1 SIGSTOP {PLACES['grading']}", STILL, 150),
     ],
 )
-def test_the_other_process_ends_and_names_the_one_that_failed(
-    tmp_path, monkeypatch, fails, said, sec
+def test_the_other_process_ends_when_one_is_killed_or_stands_still(
+    tmp_path, monkeypatch, fails, words, sec
 ):
+    said, took = ended(tmp_path, monkeypatch, fails)
+    assert re.search(words, said)
+    assert took < sec
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("process", "01")
+def test_a_process_that_starts_a_minute_late_is_waited_for(tmp_path, monkeypatch, process):
     monkeypatch.setattr(splits_test, "CONFIG", splits_test.CONFIG + FAILURE)
-    limits = ("--config.watchdog.train_step=40", "--config.watchdog.rollout=40")
-    began = time.monotonic()
-    done = splits_test.in_two_processes(tmp_path, *limits, FAILS=fails)
-    print(done.stdout[-3000:], done.stderr[-1000:], time.monotonic() - began)
-    assert done.returncode not in (0, 2, 75)
-    assert re.search(said, done.stdout)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    assert time.time() - metrics.stat().st_mtime < sec
+    late = f"{process} late 60 {PLACES['update']}"
+    done = splits_test.in_two_processes(tmp_path, FAILS=late)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
