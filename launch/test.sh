@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# Sets up with the test extra, then runs the tests: bash launch/test.sh [--slow] [pytest arguments …]
+# Sets up with the test extra, then runs the tests:
 #
-# Test files run in parallel, on at most four cores. --slow adds the tests that take minutes. Paths are
-# relative to the repository. PYTHON= sets the interpreter for .venv.
+#   bash launch/test.sh [--slow] [--lowest] [pytest arguments …]
+#
+# Test files run in parallel, on at most four cores. --slow adds the tests that take minutes. --lowest
+# runs with the lowest version of each package that pyproject.toml allows, in .venv-lowest; what needs
+# torch, transformers or libtpu is skipped then. Paths are relative to the repository. PYTHON= sets the
+# interpreter.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-install_test
+if [[ " $* " == *" --lowest "* ]]; then
+  install_lowest
+else
+  install_test
+fi
 
 # pytest-timeout cannot end a test that hangs in a library's own code; this ends its process.
 chosen=(-o faulthandler_timeout=700 -o faulthandler_exit_on_timeout=true)
@@ -15,7 +23,7 @@ arguments=()
 for argument in "$@"; do
   if [[ "$argument" == --slow ]]; then
     chosen=(-m "") # replaces `not slow` of pyproject.toml; some of them take longer
-  else
+  elif [[ "$argument" != --lowest ]]; then
     arguments+=("$argument")
   fi
 done
