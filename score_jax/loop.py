@@ -370,7 +370,7 @@ class _Updates:
             if self._skipped:
                 measured = measured | {"skipped": len(self._skipped)}
             rate = {"sec/update": seconds, "tokens_per_sec/update": tokens / seconds}
-            row = {**metrics, **measured, **rate, **self._run.clock.taken()}
+            row = {**metrics, **measured, **rate, **self._run.clock.taken(), **hosts.taken_bytes()}
             self._run.log.log(number, row)
             if taken and hosts.is_lead():
                 lines = samples.with_advantages(taken, advantage_BA)

@@ -71,13 +71,21 @@ if where and "--process=1" in sys.argv:
 
 def in_two_processes(folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess:
     """The run of CONFIG in `folder`, each process with two devices."""
+    return in_processes(2, folder, *more, **environment)
+
+
+def in_processes(
+    count: int, folder: Path, *more: str, **environment: str
+) -> subprocess.CompletedProcess:
+    """The run of CONFIG in `folder`; up to four processes have two devices, more have one."""
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     config = folder / "configs" / "two.py"
     config.write_text(CONFIG)
-    flags = re.sub(r"device_count=\d+", "device_count=2", os.environ["XLA_FLAGS"])
+    devices = 2 if count <= 4 else 1
+    flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
     return subprocess.run(
         [
-            *("bash", "launch/local_processes.sh", "2"),
+            *("bash", "launch/local_processes.sh", str(count)),
             *(f"--config={config}", f"--workdir={folder / 'run'}", *more),
         ],
         cwd=ROOT,
@@ -90,7 +98,7 @@ def in_two_processes(folder: Path, *more: str, **environment: str) -> subprocess
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=300 * count // 2,
     )
 
 

@@ -10,6 +10,7 @@
     shared_out(batch)           its share of rows that all processes have
     in_order(rows, values)      the values of all processes for their rows
     whole(batch)                all rows, on every process
+    taken_bytes()               what this process exchanged since the last call
 
 Every process runs the same loop over the same mesh. What only one of them knows (a grade, a signal,
 whether a file exists) it sends to the others as JSON through the coordination service of
@@ -53,6 +54,7 @@ _WORD = "score_jax/ended"
 _LOOK_SEC = 5  # a wait for another process is split into waits of this length, to notice signals
 
 _turns = itertools.count()
+_bytes = 0  # sent and received in exchanges since they were last asked for
 _ending, _over = threading.Event(), threading.Event()
 _waiting_for: list[str] = []  # innermost last; for the watchdog's message
 
@@ -175,6 +177,7 @@ def exchange(value: T) -> list[T]:
     value: must be representable in JSON. With several processes it is returned as JSON reads it,
       tuples as lists.
     """
+    global _bytes
     if jax.process_count() == 1:
         return [value]
     turn = next(_turns)
@@ -182,13 +185,23 @@ def exchange(value: T) -> list[T]:
     me, own = jax.process_index(), json.dumps(value)
     if me:
         client.key_value_set(f"score_jax/{turn}/{me}", own)
-        return json.loads(_received(f"score_jax/{turn}/all", 0))
+        everything = _received(f"score_jax/{turn}/all", 0)
+        _bytes += len(own) + len(everything)
+        return json.loads(everything)
     others = [_received(f"score_jax/{turn}/{i}", i) for i in range(1, jax.process_count())]
     everything = f"[{', '.join([own, *others])}]"
     client.key_value_set(f"score_jax/{turn}/all", everything)
+    _bytes += sum(map(len, others)) + len(everything)
     # A process that has sent its value of this turn has read all values of the turn before.
     client.key_value_delete(f"score_jax/{turn - 1}/")
     return json.loads(everything)
+
+
+def taken_bytes() -> dict[str, int]:
+    """Bytes that this process has exchanged since the last call, by the name of metrics.jsonl."""
+    global _bytes
+    taken, _bytes = _bytes, 0
+    return {"exchanged_bytes": taken} if jax.process_count() > 1 else {}
 
 
 def _store() -> Any:
