@@ -25,6 +25,8 @@ if own and (sleeps := float(os.environ.get("ROW_SEC", "0"))):
     grade = grading.grade
 
     def slow(experiment, rows, **more):
+        if "step" not in more:  # of an evaluation
+            return grade(experiment, rows, **more)
         began = time.monotonic()
         time.sleep(len(rows.texts) * sleeps * (1 + int(own) / 8))
         grades = grade(experiment, rows, **more)

@@ -30,6 +30,7 @@ if f"--process={failing}" in sys.argv:
     def failing_call(*arguments, **more):
         calls.append(1)
         if how != "late" and len(calls) == int(at):
+            open(os.environ["FAILED_AT"], "w").close()
             if how == "raise":
                 raise RuntimeError("a bug")
             if how == "full":
@@ -61,14 +62,13 @@ STILL = r"\[0\] score_jax: the phase .* process 1"
 
 
 def ended(folder, monkeypatch, fails: str) -> tuple[str, float]:
-    """What two processes said, and seconds from the last step that was logged to their end."""
+    """What two processes said, and seconds from the failure to the end of both."""
     monkeypatch.setattr(splits_test, "CONFIG", splits_test.CONFIG + FAILURE)
-    done = splits_test.in_two_processes(folder, *LIMITS, FAILS=fails)
-    metrics = folder / "run" / "metrics.jsonl"
-    logged = metrics.stat().st_mtime if metrics.exists() else time.time()
-    print(done.stdout[-3000:], done.stderr[-1000:], time.time() - logged)
+    failed = folder / "failed"
+    done = splits_test.in_two_processes(folder, *LIMITS, FAILS=fails, FAILED_AT=str(failed))
+    print(done.stdout[-3000:], done.stderr[-1000:])
     assert done.returncode not in (0, 2, 75)
-    return done.stdout, time.time() - logged
+    return done.stdout, time.time() - failed.stat().st_mtime
 
 
 @pytest.mark.slow
