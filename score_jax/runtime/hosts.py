@@ -18,8 +18,9 @@ jax.distributed, not through devices. That compiles nothing, and a process that 
 waits on the host, where the watchdog (watchdog.py) can report for which. With one process each of
 these returns its argument or the local answer.
 
-A process that fails leaves word there, and the others end at once. One that is killed cannot: jax
-ends the others HEARTBEAT_SEC later, with a message that names its task.
+A process that fails leaves word there, and the others end at once. One that is killed or stands
+still cannot: process 0 says so when SILENT_SEC have passed since its last sign of life. When
+process 0 itself is killed, jax ends the others, with words of its own.
 """
 
 import atexit
@@ -46,11 +47,13 @@ from score_jax.runtime.signals import Signals
 
 T = TypeVar("T")
 
-HEARTBEAT_SEC = 60  # a process without a heartbeat for so long counts as dead; then all exit
+BEAT_SEC, SILENT_SEC = 5.0, 60.0  # between signs of life; without one for so long it is given up
+HEARTBEAT_SEC = 100  # jax's own: longer, as it aborts all processes with a stack trace
 LEAVE_SEC = 30  # how long a process that exits waits for the others to exit too
 WORD_SEC = 3.0  # how long a process that has left word waits: with process 0 the service ends
 _LISTEN_SEC, _OWN_WORD_SEC = 0.5, 1.0
 _WORD = "score_jax/ended"
+_ALIVE, _LEFT = "score_jax/alive/", "left"
 _LOOK_SEC = 5  # a wait for another process is split into waits of this length, to notice signals
 
 _turns = itertools.count()
@@ -112,8 +115,10 @@ def leave_word(reason: str) -> None:
 def _listen() -> None:
     """Ends this process when another one leaves word, wherever it waits then."""
     # Looks again and again: a thread that waits in the client aborts the process when it exits.
+    life = _SignsOfLife()
     while not _over.wait(_LISTEN_SEC):
         try:
+            life.give()
             word = _store().key_value_try_get(_WORD)
         except jax.errors.JaxRuntimeError as error:
             if "NOT_FOUND" in str(error):
@@ -128,6 +133,45 @@ def _listen() -> None:
             )
             os._exit(MachineGone.status)
         return
+    life.leave()
+
+
+class _SignsOfLife:
+    """Those of this process; process 0 looks at all of them."""
+
+    def __init__(self) -> None:
+        self._given, self._next = 0, 0.0
+        self._seen: dict[str, tuple[str, float]] = {}  # what each last gave, and since when
+
+    def give(self) -> None:
+        """Gives one if it is time, and on process 0 leaves word of a process that has given none.
+
+        Raises: JaxRuntimeError if the service has ended.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._given, self._next = self._given + 1, now + BEAT_SEC
+        me = distributed.global_state.process_id  # jax.process_index() would start the devices
+        sign = f"{socket.gethostname()} {self._given}"
+        _store().key_value_set(f"{_ALIVE}{me}", sign, allow_overwrite=True)
+        for key, sign in _store().key_value_dir_get(_ALIVE) if me == 0 else ():
+            seen, since = self._seen.get(key, ("", now))
+            if sign != seen:
+                self._seen[key] = sign, now
+            elif sign != _LEFT and now - since > SILENT_SEC:
+                process, host = key.rpartition("/")[2], sign.split()[0]
+                word = f"process {process} on {host} was killed or stands still: it has given no "
+                word += f"sign of life for {SILENT_SEC:.0f} seconds."
+                with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was first
+                    _store().key_value_set(_WORD, word)
+
+    @staticmethod
+    def leave() -> None:
+        """Says that this process gives no more, as it ends."""
+        key = f"{_ALIVE}{distributed.global_state.process_id}"
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            _store().key_value_set(key, _LEFT, allow_overwrite=True)
 
 
 def addresses(
