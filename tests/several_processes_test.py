@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from score_jax.runtime import hosts
 from tests import splits_test
 
 # In process FAILS[0], the call FAILS[2] of FAILS[3] fails as FAILS[1] says.
@@ -50,8 +51,8 @@ PLACES = {
     "update": "3 score_jax.learner.step:train_step",
     "save": "1 score_jax.checkpoints:StageCheckpoints.save",
 }
-LIMITS = [
-    f"--config.watchdog.{phase}=40"
+LIMITS = [  # longer than a process may be silent
+    f"--config.watchdog.{phase}=110"
     for phase in ("train_step", "rollout", "grade", "save", "evaluation")
 ]
 # The other process's words. When process 0 is killed they are jax's.
@@ -59,7 +60,6 @@ RAISED = r"\[{other}\] score_jax: process {it} on \S+ has ended: RuntimeError: a
 FULL = r"\[{other}\] score_jax: process {it} on \S+ has ended: no space is left in"
 SILENT = r"\[0\] score_jax: process 1 on \S+ was killed or stands still"
 SERVICE = r"\[1\] .*coordination service"
-STILL = rf"{SILENT}|\[0\] score_jax: the phase .* process 1"
 
 
 def ended(folder, monkeypatch, fails: str) -> tuple[str, float]:
@@ -81,7 +81,8 @@ def test_the_other_process_ends_and_names_the_one_that_failed(
 ):
     said, sec = ended(tmp_path, monkeypatch, f"{process} raise {PLACES[place]}")
     assert re.search(RAISED.format(it=process, other="01".replace(process, "")), said)
-    assert sec < 30
+    # Process 0 also waits for the others to leave jax's service, which they do not.
+    assert sec < (20 if process == "1" else 20 + hosts.LEAVE_SEC)
 
 
 @pytest.mark.slow
@@ -89,15 +90,15 @@ def test_the_other_process_ends_and_names_the_one_that_failed(
 @pytest.mark.parametrize(
     ("fails", "words", "sec"),
     [
-        (f"0 full {PLACES['update']}", FULL.format(it="0", other="1"), 30),
-        (f"1 full {PLACES['save']}", FULL.format(it="1", other="0"), 30),
-        (f"1 SIGKILL {PLACES['update']}", SILENT, 150),
+        (f"0 full {PLACES['update']}", FULL.format(it="0", other="1"), 20 + hosts.LEAVE_SEC),
+        (f"1 full {PLACES['save']}", FULL.format(it="1", other="0"), 20),
+        (f"1 SIGKILL {PLACES['update']}", SILENT, 90),
         (f"0 SIGKILL {PLACES['update']}", SERVICE, 150),
-        (f"1 SIGKILL {PLACES['grading']}", SILENT, 150),
-        (f"1 SIGKILL {PLACES['save']}", SILENT, 150),
-        (f"1 SIGKILL {PLACES['first evaluation']}", SILENT, 150),
-        (f"1 SIGSTOP {PLACES['update']}", STILL, 150),
-        (f"1 SIGSTOP {PLACES['grading']}", STILL, 150),
+        (f"1 SIGKILL {PLACES['grading']}", SILENT, 90),
+        (f"1 SIGKILL {PLACES['save']}", SILENT, 90),
+        (f"1 SIGKILL {PLACES['first evaluation']}", SILENT, 90),
+        (f"1 SIGSTOP {PLACES['update']}", SILENT, 90),
+        (f"1 SIGSTOP {PLACES['grading']}", SILENT, 90),
     ],
 )
 def test_the_other_process_ends_when_one_is_killed_or_stands_still(
