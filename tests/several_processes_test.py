@@ -37,7 +37,8 @@ if f"--process={failing}" in sys.argv:
             if how == "full":
                 raise OSError(28, "No space left on device")
             # Stopped for good, it would be waited for by the launcher too.
-            subprocess.Popen(["sh", "-c", f"sleep 120; kill -CONT {os.getpid()}"])
+            waken, no = f"sleep 90; kill -CONT {os.getpid()}", subprocess.DEVNULL
+            subprocess.Popen(["sh", "-c", waken], stdout=no, stderr=no)
             os.kill(os.getpid(), getattr(signal, how))
         return real(*arguments, **more)
 
@@ -97,8 +98,8 @@ def test_the_other_process_ends_and_names_the_one_that_failed(
         (f"1 SIGKILL {PLACES['grading']}", SILENT, 90),
         (f"1 SIGKILL {PLACES['save']}", SILENT, 90),
         (f"1 SIGKILL {PLACES['first evaluation']}", SILENT, 90),
-        (f"1 SIGSTOP {PLACES['update']}", SILENT, 90),
-        (f"1 SIGSTOP {PLACES['grading']}", SILENT, 90),
+        (f"1 SIGSTOP {PLACES['update']}", SILENT, 110),
+        (f"1 SIGSTOP {PLACES['grading']}", SILENT, 110),
     ],
 )
 def test_the_other_process_ends_when_one_is_killed_or_stands_still(
