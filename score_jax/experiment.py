@@ -66,7 +66,7 @@ class Experiment:
     longest_instruction: int = 0
 
     def __post_init__(self) -> None:
-        set_matmul_precision(self.settings.model.dtype)
+        compiles.set_matmul_precision(self.settings.model.dtype)
         # Rotary frequencies may depend on it, and must be the same in sampler and learner.
         object.__setattr__(self, "model", rope.for_rows(self.model, _check(self)))
 
@@ -487,17 +487,6 @@ def _check(experiment: Experiment) -> int:
             f"Set it to a multiple of {devices}."
         )
     return longest
-
-
-def set_matmul_precision(dtype: str) -> None:
-    """Makes jax multiply float32 in full, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
-
-    By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
-    learner, whose products have different shapes, then differ by a few hundredths of a nat.
-    """
-    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
-    if dtype == "float32" and chosen is None:
-        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _check_attention(settings: Settings, model: ModelConfig, platform: str):

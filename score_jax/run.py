@@ -126,6 +126,8 @@ class Run:
           train: whether problems to train on are needed.
         """
         where, rollout = settings.problems, settings.rollout
+        if train and rollout.engine:
+            _check_engine(settings)
         training = problem_sets.for_training(where, settings.seed) if train else None
         tests = {
             "": problem_sets.for_evaluation(where, settings.seed),
@@ -261,6 +263,24 @@ def _newest_params(run: Run) -> tuple[Stage, int, Params]:
     if not index and not at_step:
         return stage, 0, run.experiment.initial_params()
     return stage, at_step, run.checkpoints.params(stage.name, at_step)
+
+
+def _check_engine(settings: Settings) -> None:
+    """Refuses an engine for a recipe that it cannot sample for. Raises: InputError."""
+    named = f"config.rollout.engine={settings.rollout.engine}"
+    stages = {name: settings.stages[name] for name in settings.recipe}
+    for name, stage in stages.items():
+        if stage.objective == "rl":
+            raise InputError(
+                f"{named} serves weights that were exported, and the stage '{name}' samples with "
+                "those of its latest step, which change at every step: it would learn from a stale "
+                "policy. Leave the engine out for training, and name it with --mode=evaluate."
+            )
+    if not any(stage.collect.filter for stage in stages.values()):
+        raise InputError(
+            f"{named} samples where a stage collects documents, and no stage of "
+            f"config.recipe={settings.recipe} does. Leave it out, or name it with --mode=evaluate."
+        )
 
 
 @contextlib.contextmanager

@@ -92,21 +92,6 @@ def test_settings_that_a_models_shape_refuses_do_so_before_its_weights_are_fetch
     assert fetched == ["owner/name"]
 
 
-def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
-    def chosen(dtype: str, before: str | None) -> str | None:
-        jax.config.update("jax_default_matmul_precision", before)
-        experiment.set_matmul_precision(dtype)
-        return jax.config.jax_default_matmul_precision
-
-    was = jax.config.jax_default_matmul_precision
-    try:
-        assert chosen("float32", None) == "highest"
-        assert chosen("float32", "tensorfloat32") == "tensorfloat32"
-        assert chosen("bfloat16", None) is None
-    finally:
-        jax.config.update("jax_default_matmul_precision", was)
-
-
 def test_only_where_slots_cost_time_is_a_rollout_compiled_for_fewer(monkeypatch):
     opened = open_with(monkeypatch)
     long = dataclasses.replace(opened.settings.rollout, max_attempt_tokens=64, attempts=1)

@@ -22,6 +22,7 @@ from score_jax.data.sft.filters import Dialogue, Written
 from score_jax.evaluation.queue import Countdown
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
+from score_jax.rollout import remote
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
 
@@ -114,8 +115,11 @@ def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
         return known
     before = run.settings.recipe[stage.index - 1] if stage.index else "base"
     policy = collect.policy or before
+    engine = remote.connected(run.settings)
     params = run.params_of(policy)
-    sampled = Episodes(run, stage, attempts=filters.ATTEMPTS[collect.filter])
+    if engine:
+        engine.check_weights(run.experiment.merged(params), f"the policy '{policy}'")
+    sampled = Episodes(run, stage, attempts=filters.ATTEMPTS[collect.filter], engine=engine)
     sampled.skip(done)
     run.log.say(f"{stage.name}: {policy} writes documents, {collect.steps - done} rollouts.")
     countdown = Countdown(run.log.say, f"{stage.name}: rollout")

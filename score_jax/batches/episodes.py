@@ -29,6 +29,7 @@ from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
 from score_jax.rewards import selective
 from score_jax.rollout import contexts, episode
+from score_jax.rollout.engine import Engine
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts, sharding
 from score_jax.structs import Batch, Episode, Params, PromptBatch, SampledLogProbs
@@ -65,14 +66,22 @@ class Episodes:
     """The episodes of an RL stage; its position in the data can be saved."""
 
     def __init__(
-        self, run: Run, stage: Stage, reference: Params | None = None, *, attempts: int = 0
+        self,
+        run: Run,
+        stage: Stage,
+        reference: Params | None = None,
+        *,
+        attempts: int = 0,
+        engine: Engine | None = None,
     ):
         """Args:
 
         reference: of the KL terms; it also writes offline first attempts.
         attempts: 0 takes the stage's own number.
+        engine: samples in place of this process; params are then not read.
         """
         self._run, self._stage, self._reference = run, stage, reference
+        self._engine = engine
         self.taken: list[tuple[int, dict[str, Any]]] = []
         attempts = attempts or stage.settings.attempts
         self._settings = run.experiment.episode_settings(attempts=attempts)
@@ -227,6 +236,10 @@ class Episodes:
         return dataclasses.replace(dispatched, logprobs=found)
 
     def _rollout(self, settings, params: Params, prompts: PromptBatch, key, tokens: int) -> Episode:
+        if self._engine:
+            rows = sharding.rows(self._run.experiment.mesh)
+            found = self._engine(prompts, key, settings=settings)
+            return jax.tree.map(lambda x: sharding.place(x, rows), found)
         limit_QGA = None
         if tokens:
             shape = (len(prompts.tokens), settings.samples, settings.attempts)

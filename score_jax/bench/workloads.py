@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from score_jax.config.settings import LoraSettings, MemorySettings, OptimizerSettings, Settings
 from score_jax.data import pipeline
 from score_jax.data import problems as problem_sets
-from score_jax.experiment import Experiment, set_matmul_precision
+from score_jax.experiment import Experiment
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
 from score_jax.model.families import FAMILIES, ModelConfig
@@ -28,6 +28,7 @@ from score_jax.model.published import PUBLISHED
 from score_jax.problem import InputError, nearest
 from score_jax.rl.policy import Policy
 from score_jax.rollout.settings import EpisodeSettings
+from score_jax.runtime import compiles
 from score_jax.structs import Params, PromptBatch
 
 SMALL = ModelConfig(
@@ -136,7 +137,7 @@ def named(
     key = name.lower().replace("-", "_").removeprefix("w_")
     if key not in SHAPES:
         raise InputError(f"unknown --workload={name}. {nearest(key, SHAPES)}")
-    set_matmul_precision(dtype)
+    compiles.set_matmul_precision(dtype)
     shape = SHAPES[key]
     if vocabulary:
         model = dataclasses.replace(shape.model, vocab_size=vocabulary)

@@ -86,6 +86,11 @@ def check(s: Settings) -> None:
     ):
         if share > 1.0:
             raise InputError(f"config.{path}={share:g} is a share: it must be at most 1.")
+    if s.rollout.engine and not re.fullmatch("socket:.+", s.rollout.engine):
+        raise InputError(
+            f"config.rollout.engine={s.rollout.engine!r} must be 'socket:PATH', the socket of an "
+            "engine (docs/engine.md), or empty: then this process samples itself."
+        )
     _check_buckets(s)
     _check_optimizer(s.optimizer)
     try:

@@ -216,6 +216,10 @@ class RolloutSettings:
     # How often the last samples of a step may move into half as many slots; each adds a compile.
     # -1: 4 on CPUs if attempts may have 64 tokens or more, else 0.
     shrink: Annotated[int, Least(-1)] = -1
+    # "socket:PATH": another process (score_jax.rollout.serve) samples in --mode=evaluate and in
+    # stages that collect documents; stages of RL refuse it (docs/engine.md). All else, evaluations
+    # within training too, this process samples. "": this process.
+    engine: str = ""
 
     @property
     def rows(self) -> int:

@@ -28,6 +28,7 @@ from score_jax.problem import Problem
 from score_jax.rewards import selective
 from score_jax.rl.policy import Policy
 from score_jax.rollout import contexts
+from score_jax.rollout.engine import Engine
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import hosts
 from score_jax.structs import Episode, Params, PromptBatch
@@ -54,6 +55,7 @@ def evaluate(
     problems: Sequence[Problem],
     *,
     reference: Params | None = None,
+    engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
     kept: Kept | None = None,
     countdown: Countdown | None = None,
@@ -62,6 +64,7 @@ def evaluate(
 
     Args:
       reference: weights of the base model, for the shading of the first transcripts (shading.py).
+      engine: samples in place of this process, with the same weights.
       stop: asked every few seconds; true ends the evaluation.
       kept: what an earlier process has done of it, and where this one's work is kept.
     Raises: Interrupted if `stop` said so.
@@ -72,6 +75,7 @@ def evaluate(
         of_every_sample,
         experiment,
         params,
+        engine=engine,
         rows=experiment.evaluation_rows(s.evaluation.batch),
         together=s.evaluation.batch if grading.in_batches(experiment) else 1,
         kept=kept,
@@ -105,6 +109,7 @@ def kept_in(
     s = jsonfiles.plain(experiment.settings)
     groups = ("model", "problems", "rewards", "evaluation", "rollout", "seed")
     how = {key: s[key] for key in groups}
+    how["rollout"]["engine"] = how["rollout"]["engine"].partition(":")[0]
     # What changes no record; the golds say which problems are evaluated.
     how["evaluation"] |= dict.fromkeys(("batch", "every", "every_problems", "every_except"))
     prompts = experiment.evaluation_prompts(problems)

@@ -20,6 +20,7 @@ import numpy as np
 from score_jax import grading, jsonfiles
 from score_jax.experiment import Experiment
 from score_jax.grading import OwnRows
+from score_jax.rollout.engine import Batches, Engine
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.stream import Ended, Stream
 from score_jax.runtime import hosts
@@ -124,6 +125,7 @@ def of_every_sample(
     settings: EpisodeSettings,
     key: jax.Array,
     rows: int,
+    engine: Engine | None = None,
     part: str = "",
     kept: Kept | None = None,
     together: int = 1,
@@ -135,6 +137,7 @@ def of_every_sample(
     Args:
       make: the records of rows of this process, JSON values.
       rows: decoded together.
+      engine: samples in place of this process; it has the weights, and params are not read.
       part: under which the records are kept.
       together: `make` gets at least so many rows of all processes at a time, but for the last ones.
       stop: asked every few seconds; what has ended by then is kept.
@@ -143,16 +146,13 @@ def of_every_sample(
     samples = len(prompts.tokens) * settings.samples
     kept = kept or Kept(None)
     found = kept.of(part)
-    stream = Stream(
-        params,
-        prompts,
-        key,
-        settings=settings,
-        rows=rows,
-        mesh=experiment.mesh,
-        items=[item for item in range(samples) if item not in found],
-        looks=True,
-    )
+    items = [item for item in range(samples) if item not in found]
+    how = {"settings": settings, "rows": rows, "items": items}
+    stream: Stream | Batches
+    if engine:
+        stream = Batches(engine, prompts, key, **how)
+    else:
+        stream = Stream(params, prompts, key, mesh=experiment.mesh, looks=True, **how)
     waiting: list[Ended] = []
     left = len(stream)
     for ended in stream:

@@ -5,6 +5,7 @@
     shape(source)                 -> config alone; no values are read
     described(source)             -> config alone; of the hub, no weights are fetched for it
     save(folder, config, params)  -> safetensors and config.json, which transformers reads
+    digest(params, dtype)         -> a name of their values, the same before `save` and after `load`
 
 A load checks every tensor's name and shape before it reads any value. It then fills one parameter
 after the other: all layers of one kind go, block of rows by block of rows, into one host buffer,
@@ -13,6 +14,7 @@ is already placed.
 """
 
 import functools
+import hashlib
 import math
 import mmap
 from collections.abc import Callable, Mapping
@@ -182,6 +184,15 @@ def save(
             f"{folder}: the model cannot be written there ({error.strerror or error}). "
             "Choose another folder."
         ) from None
+
+
+def digest(params: Params, dtype: str) -> str:
+    """16 hexadecimal digits that say which weights these are, as they are saved in `dtype`."""
+    found, kind = hashlib.sha256(_known(dtype).encode()), jax.numpy.dtype(dtype)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        found.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
+        found.update(np.ascontiguousarray(np.asarray(leaf).astype(kind)).view(np.uint8).data)
+    return found.hexdigest()[:16]
 
 
 def _files(

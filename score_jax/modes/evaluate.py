@@ -16,6 +16,7 @@ from score_jax.config.settings import Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown, Kept
 from score_jax.report.run_page import page, plots, summary, transcripts
+from score_jax.rollout import remote
 from score_jax.runtime import hosts
 from score_jax.workdir import lock, settings_check
 from score_jax.workdir.runlog import package_versions
@@ -32,18 +33,23 @@ def evaluate_latest(
     Raises: Interrupted if `stop` said so; the same call later goes on.
     """
     settings_check.check_same_settings(folder, settings)
+    engine = remote.connected(settings)
     with lock.held(folder, read_only=True) as writes:
         if writes:
             hosts.lead_says(lambda: settings_check.start_over(folder, settings))
         with runs.opened(settings, folder, stop=hosts.agree(stop), writes=writes) as run:
-            _evaluate_latest(run, writes=writes)
+            _evaluate_latest(run, engine, writes=writes)
     if writes and hosts.is_lead():
         page.renew(folder)
 
 
-def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
+def _evaluate_latest(run: runs.Run, engine: remote.Remote | None, *, writes: bool) -> None:
     stage, at_step, params = run.newest_params()
     trained = run.trained_so_far(stage, at_step)
+    if engine:
+        whose = trained or run.settings.model.source
+        engine.check_weights(run.experiment.merged(params), whose)
+        run.log.say(f"sampled by the engine at {engine.address}, which has the same weights")
     own_base = run.settings.recipe[0] == "base"
     names = [LATEST] if trained or own_base else [LATEST, "base"]
     weights, found = run.experiment.decoding_weights(params), {}
@@ -60,6 +66,7 @@ def _evaluate_latest(run: runs.Run, *, writes: bool) -> None:
             weights,
             problems,
             reference=reference,
+            engine=engine,
             stop=run.stop,
             kept=kept,
             countdown=Countdown(run.log.say, f"evaluating {of_sets[-1]}"),

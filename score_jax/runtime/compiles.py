@@ -99,6 +99,17 @@ def for_one_run(platform: str) -> dict[str, int | bool]:
     return _FEW_PASSES
 
 
+def set_matmul_precision(dtype: str) -> None:
+    """Makes jax multiply float32 in full, unless JAX_DEFAULT_MATMUL_PRECISION says otherwise.
+
+    By default GPUs round the factors to 10 bits (TF32) and TPUs to 7 (bfloat16): sampler and
+    learner, whose products have different shapes, then differ by a few hundredths of a nat.
+    """
+    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
+    if dtype == "float32" and chosen is None:
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
 class Watch:
     """Counts compiled programs inside its `with` block; a process may have one at a time.
 

@@ -48,6 +48,7 @@ class Automaton:
 
     digest: str  # of all tables
     span: int  # the most tokens that can leave an attempt at once
+    of: Stops = dataclasses.field(compare=False)
     class_V: np.ndarray = dataclasses.field(compare=False, repr=False)
     # The next state; or -1 - n if the token completes a stop sequence: the tokens that hold the
     # last n bytes leave the attempt. State 0 begins an attempt.
@@ -92,7 +93,7 @@ def compile(stops: Stops, token_bytes: Sequence[bytes]) -> Automaton:
     tables = tuple(map(_small, (class_V, next_SC, size_V)))
     digest = hashlib.sha256(b"".join(x.tobytes() + str(x.shape).encode() for x in tables))
     span = max((len(text) for text, goes in leaves.items() if goes), default=0)
-    return Automaton(digest.hexdigest(), span, *tables)
+    return Automaton(digest.hexdigest(), span, stops, *tables)
 
 
 def _leaves(stops: Stops) -> dict[bytes, bool]:

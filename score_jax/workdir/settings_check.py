@@ -45,6 +45,7 @@ _FREE = (
     "rollout.slots",
     "rollout.turn_rows",
     "rollout.shrink",
+    "rollout.engine",
     "rewards.sandbox",
     "rewards.allow_unsandboxed",
     # A run that stopped because its reward function failed resumes with others.

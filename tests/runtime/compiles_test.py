@@ -114,3 +114,18 @@ def test_seconds_of_programs_inside_one_another_or_side_by_side_are_counted_once
     for start, end in [(1, 2), (3, 4), (2.5, 5), (7, 8), (7.5, 9), (8.5, 8.9)]:
         compiles._add(spans, start, end)
     assert spans == [(1, 2), (2.5, 5), (7, 9)]
+
+
+def test_float32_is_multiplied_in_full_unless_the_user_said_otherwise(monkeypatch):
+    def chosen(dtype: str, before: str | None) -> str | None:
+        jax.config.update("jax_default_matmul_precision", before)
+        compiles.set_matmul_precision(dtype)
+        return jax.config.jax_default_matmul_precision
+
+    was = jax.config.jax_default_matmul_precision
+    try:
+        assert chosen("float32", None) == "highest"
+        assert chosen("float32", "tensorfloat32") == "tensorfloat32"
+        assert chosen("bfloat16", None) is None
+    finally:
+        jax.config.update("jax_default_matmul_precision", was)
