@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +41,9 @@ from score_jax.text.tokenizers.base import Tokenizer
 
 TOLERANCE = 1e-3  # nats, in float32
 CHANCE = 1e-6  # of a right engine to be found wrong by its draws
-_PROBLEMS, _WIDTH, _DRAWS = 6, 12, 1024
+_PROBLEMS, _WIDTH, _DRAWS = 4, 12, 1024
 _COLUMNS = 64  # of all rows that are checked
-_BLOCK = 8  # rows of a forward pass
+_BLOCK, _ROWS = 8, 32  # rows of a forward pass, and of all in a case, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,13 @@ def check(engine: Engine, model: Model, tolerance: float = TOLERANCE) -> Iterato
         episode.run(model.params, plain.prompts, jax.random.key(99), settings=plain.settings)
     )
     for number, case in enumerate([plain, *_cases(plain, model, ours)]):
-        asked = functools.partial(engine, case.prompts, settings=case.settings)
+
+        def ask(seed: int, case=case) -> Episode:
+            key = jax.random.key(seed)
+            return jax.device_get(engine(case.prompts, key, settings=case.settings))
+
         try:
-            rows = jax.device_get(asked(key=jax.random.key(number)))
+            rows = ask(number)
         except (InputError, NotImplementedError) as error:
             wrong = [Fault("refused", str(error))] if case.needed else []
             yield Result(case.name, wrong, str(error))
@@ -100,7 +104,7 @@ def check(engine: Engine, model: Model, tolerance: float = TOLERANCE) -> Iterato
             faults += _by_weights(rows, case, model, tolerance)
             faults += _draws(rows, case, model)
             if case is plain:
-                again = jax.device_get(asked(key=jax.random.key(98)))
+                again = ask(98)
                 if np.array_equal(again.tokens, rows.tokens):
                     faults.append(Fault("key", "two keys gave the same samples"))
                 if _respelled(ours, model) >= 8 and not _respelled(rows, model):
@@ -196,35 +200,40 @@ def _logits(config: ModelConfig, params: Params, tokens_BT) -> jax.Array:
 
 
 def _by_weights(rows: Episode, case: Case, model: Model, tolerance: float) -> Iterator[Fault]:
-    """Log-probs, or greedy choices, that are not those of the weights."""
-    policy = case.settings.policy
-    for b in range(0, min(len(rows.tokens), 4 * _PROBLEMS), _BLOCK):
+    """The largest way in which log-probs, or greedy choices, are not those of the weights."""
+    policy, worst, found = case.settings.policy, tolerance, ""
+    for b in range(0, min(len(rows.tokens), _ROWS), _BLOCK):
         tokens_BT, mark_BT, logp_BT = (
             np.pad(x[b : b + _BLOCK], ((0, 0), (0, _COLUMNS - x.shape[1])))
             for x in (rows.tokens, rows.attempt, rows.logp)
         )
-        here_BT = mark_BT[:, 1:] > 0
+        here_BT, got_BT = mark_BT[:, 1:] > 0, logp_BT[:, 1:]
         token_BT = jnp.clip(tokens_BT[:, 1:], 0, model.config.vocab_size - 1)
         logits_BTV = allow(_logits(model.config, model.params, tokens_BT)[:, :-1], policy)
-        if policy.temperature == 0.0:
-            chosen_BT = jnp.take_along_axis(logits_BTV, token_BT[..., None], axis=2)[..., 0]
-            below = np.max(np.where(here_BT, jnp.max(logits_BTV, axis=2) - chosen_BT, 0.0))
-            if below > tolerance:
-                yield Fault("greedy", f"a token's logit is {below:.3g} below the largest")
-            continue
 
-        def of(logits_BTV, drawn=token_BT) -> np.ndarray:
+        def log_probs(logits_BTV, drawn=token_BT) -> np.ndarray:
             return np.asarray(log_prob_and_entropy(logits_BTV, drawn)[0])
 
-        own_BT, got_BT = of(distort(logits_BTV, policy, token_BT)), logp_BT[:, 1:]
-        gap_BT = np.where(here_BT & np.isfinite(got_BT), abs(own_BT - got_BT), 0.0)
-        if gap_BT.max() <= tolerance:
+        if policy.temperature == 0.0:
+            chosen_BT = jnp.take_along_axis(logits_BTV, token_BT[..., None], axis=2)[..., 0]
+            own_BT = np.asarray(jnp.max(logits_BTV, axis=2) - chosen_BT)
+            gap_BT = np.where(here_BT, own_BT, 0.0)
+        else:
+            own_BT = log_probs(distort(logits_BTV, policy, token_BT))
+            gap_BT = np.where(here_BT & np.isfinite(got_BT), abs(own_BT - got_BT), 0.0)
+        if gap_BT.max() <= worst:
             continue
+        worst = gap_BT.max()
         n, t = np.unravel_index(np.argmax(gap_BT), gap_BT.shape)
-        what = f"row {b + n}, column {t + 1}: log-prob {got_BT[n, t]:.4f}, by the weights "
-        untempered = np.where(here_BT, abs(of(logits_BTV) - got_BT), 0.0).max() <= tolerance
-        hint = "; without the temperature and truncation they agree" if untempered else ""
-        yield Fault("logp", f"{what}{own_BT[n, t]:.4f}{hint}")
+        found = f"row {b + n}, column {t + 1}: "
+        if policy.temperature == 0.0:
+            found += f"the token's logit is {worst:.3g} below the largest"
+            continue
+        found += f"log-prob {got_BT[n, t]:.5g}, by the weights {own_BT[n, t]:.5g}"
+        if np.where(here_BT, abs(log_probs(logits_BTV) - got_BT), 0.0).max() <= tolerance:
+            found += "; without the temperature and truncation they agree"
+    if found:
+        yield Fault("logp" if policy.temperature else "greedy", found)
 
 
 def _draws(rows: Episode, case: Case, model: Model) -> Iterator[Fault]:
@@ -271,7 +280,7 @@ def _engine(named: str, folder: str) -> Engine:
     return getattr(module, name)(folder)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     program = "python -m score_jax.rollout.conformance"
     parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
@@ -279,7 +288,7 @@ def main() -> int:
     parser.add_argument("--engine", default="", help="socket:PATH, or FILE.py:NAME")
     parser.add_argument("--write", action="store_true", help="first write a small model there")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of log-probs, in nats")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     found = 0
     try:
         if not given.write and not given.engine:

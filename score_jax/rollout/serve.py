@@ -13,6 +13,7 @@ import os
 import socket
 import socketserver
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,12 @@ def _stored_as(source: str) -> str:
     return kind if kind in weights.DTYPES else "float32"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m score_jax.rollout.serve", allow_abbrev=False)
     parser.add_argument("folder", help="what --mode=export wrote, or another source of weights")
     parser.add_argument("--socket", required=True, help="path of the socket to listen at")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     try:
         service = Service(given.folder)
         with Server(given.socket, service) as server:
