@@ -18,6 +18,7 @@ from score_jax.learner import step
 from score_jax.model import families, weights
 from score_jax.model.files import saved_params
 from score_jax.modes import ask, evaluate, export, scale
+from score_jax.problem import InputError
 from score_jax.rollout import episode
 from score_jax.run import Run, stages_of
 from score_jax.workdir.runlog import RunLog
@@ -154,3 +155,18 @@ def test_params_are_restored_alone_and_only_into_their_own_shapes(trained):
     )
     with pytest.raises(loop.settings_check.InputError, match="cannot be read as this model's"):
         saved_params.restore(path, wider)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        (("base", "stage1"), "the stage 'stage1' samples with those of its latest step"),
+        (("base",), "where a stage collects documents, and no stage of config.recipe"),
+    ],
+)
+def test_an_engine_is_refused_where_training_would_not_use_it(tmp_path, recipe, says):
+    settings = tiny_settings(recipe=recipe)
+    rollout = dataclasses.replace(settings.rollout, engine="socket:/nobody")
+    with pytest.raises(InputError, match=says):
+        loop.train(dataclasses.replace(settings, rollout=rollout), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -257,7 +257,9 @@ def _draws(rows: Episode, case: Case, model: Model) -> Iterator[Fault]:
     often_V = expected_V >= 5.0
     bins = [(counts_V[often_V], expected_V[often_V])]
     if expected_V[~often_V].sum() >= 5.0:
-        bins.append((counts_V[~often_V].sum(keepdims=True), expected_V[~often_V].sum(keepdims=True)))
+        bins.append(
+            (counts_V[~often_V].sum(keepdims=True), expected_V[~often_V].sum(keepdims=True))
+        )
     counts_N, expected_N = (np.concatenate(x) for x in zip(*bins, strict=True))
     squares = float(np.sum((counts_N - expected_N) ** 2 / expected_N))
     chance = float(jax.scipy.special.gammaincc((len(counts_N) - 1) / 2, squares / 2))

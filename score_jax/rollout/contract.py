@@ -75,7 +75,9 @@ def _of_row(b: int, rows: Episode, prompts: PromptBatch, s: EpisodeSettings) -> 
             where = f"columns {columns[0]} to {columns[-1]}, {len(columns)} of them"
             yield Fault("attempts", f"row {b}: attempt {a} begins in column {at}; marked: {where}")
             return
-        closed = yield from _ending(f"row {b}, attempt {a}", tokens_T[at:end], truncated_A[a - 1], s)
+        closed = yield from _ending(
+            f"row {b}, attempt {a}", tokens_T[at:end], truncated_A[a - 1], s
+        )
         at = end
         if a == s.attempts:
             break

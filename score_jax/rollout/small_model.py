@@ -49,7 +49,11 @@ def write(folder: str | Path) -> None:
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([*SPECIAL])
     backend.save(str(Path(folder) / "tokenizer.json"))
-    stated = {"eos_token": "<end>", "pad_token": "<pad>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    stated = {
+        "eos_token": "<end>",
+        "pad_token": "<pad>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
     jsonfiles.write(Path(folder) / "tokenizer_config.json", stated)
     jsonfiles.write(Path(folder) / "generation_config.json", {k: v for k, v in ids.items() if v})
 

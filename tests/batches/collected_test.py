@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,8 +11,12 @@ from score_jax.batches import collected
 from score_jax.batches.episodes import Episodes
 from score_jax.data.sft import documents
 from score_jax.data.sft.documents import Row
+from score_jax.model import weights
+from score_jax.problem import InputError
+from score_jax.rollout import serve
 from score_jax.text import templates, tokenizer
 from tests.recipes_test import stage_of, tiny
+from tests.rollout.remote_test import listening
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -34,6 +39,11 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
         sampled = Episodes(run, stage_of(run, stage), attempts=2)
         dispatched = sampled.dispatch(run.experiment.initial_params(), 1)
         graded = sampled.graded(dispatched)
+        # Rows of an engine are taken as they are.
+        given = jax.tree.map(lambda x: np.array(x)[::-1], dispatched.sampled)
+        engine = lambda prompts, key, *, settings: given  # noqa: E731
+        other = Episodes(run, stage_of(run, stage), attempts=2, engine=engine).dispatch({}, 1)
+        jax.tree.map(np.testing.assert_array_equal, other.sampled, given)
         begins_B = np.repeat(dispatched.prompts.length, settings.rollout.samples_per_problem)
         found = collected._dialogues(graded, begins_B)
         source = collected.Collected(run, stage_of(run, stage))
@@ -75,3 +85,27 @@ def test_in_a_chat_form_a_document_closes_a_turn_that_a_stop_sequence_ended():
         packed = documents.pack([row], template, {2: [12]}.get, columns=9, max_attempt_tokens=2)
         expected = [7, 5, 6, *turn, 4, 11]
         assert packed.tokens[0, : packed.length[0]].tolist() == expected
+
+
+@pytest.mark.slow
+def test_an_engine_with_the_policys_weights_writes_the_same_documents(tmp_path):
+    settings = tiny("star")
+    kept = tuple(name for name in settings.recipe if name != "base")  # it has a corpus
+    stages = {name: dataclasses.replace(settings.stages[name], start="") for name in kept}
+    settings = dataclasses.replace(settings, recipe=kept, stages=stages)
+
+    def written(name: str, engine: str = "") -> list:
+        rollout = dataclasses.replace(settings.rollout, engine=engine)
+        asked = dataclasses.replace(settings, rollout=rollout)
+        with runs.opened(asked, tmp_path / name, train=True) as run:
+            weights.save(tmp_path / "base", run.experiment.model, run.params_of("base"))
+            return collected.documents_of(run, stage_of(run, kept[0]))
+
+    here = written("here")
+    service = serve.Service(str(tmp_path / "base"))
+    with listening(tmp_path / "socket", service.answer) as address:
+        found = written("there", address)
+        service.digest = "of others"
+        with pytest.raises(InputError, match="the policy 'base' has"):
+            written("other", address)
+    assert found == here and any(attempt.ids for one in here for attempt in one.attempts)

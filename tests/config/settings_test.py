@@ -191,6 +191,7 @@ def test_the_table_of_limits_names_settings_that_exist():
             {"memory__micro_batches": 5},
             ["6 problems x 4 samples = 24 rows", "micro_batches=5", "divisor of 24"],
         ),
+        ({"rollout__engine": "vllm"}, ["config.rollout.engine='vllm'", "socket:PATH"]),
         ({"rollout__top_p": 1.5}, ["config.rollout.top_p=1.5", "at most 1"]),
         ({"problems__pass_rate": (0.5,)}, ["config.problems.pass_rate=(0.5,)", "(0.1, 0.9)"]),
         ({"problems__pass_rate": (0.9, 0.1)}, ["the smallest and the largest share"]),

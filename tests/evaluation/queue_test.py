@@ -14,6 +14,7 @@ from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.experiment import GREEDY, Experiment
 from score_jax.rollout import stream
 from score_jax.runtime.hosts import Interrupted
+from score_jax.structs import Episode
 from tests import fakes
 from tests.loop_test import tiny_settings
 
@@ -174,3 +175,37 @@ def test_samples_of_a_problem_come_in_their_order(opened):
         rows=5,
     )
     np.testing.assert_array_equal(found, np.arange(12))
+
+
+def test_the_rows_of_an_engine_are_kept_batch_by_batch_and_asked_for_once(opened, tmp_path):
+    """A fake one: rows of one token, the problem's number."""
+    prompts = opened.evaluation_prompts(PROBLEMS[:6])
+    settings = opened.episode_settings(policy=GREEDY, samples=1)
+    asked: list[int] = []
+
+    def engine(prompts, key, *, settings):
+        asked.extend(prompts.index.tolist())
+        at = (prompts.index[:, None] == prompts.index) & True
+        marks_BT = np.pad(at[:, :1] | ~at[:, :1], ((0, 0), (0, 3))).astype(np.int32)
+        zero_BT = np.zeros(marks_BT.shape, np.int32)
+        return Episode(zero_BT, marks_BT, 0.0 * zero_BT, marks_BT.sum(1), zero_BT[:, :2] > 0)
+
+    def go(stop):
+        return of_every_sample(
+            opened,
+            {},  # no weights
+            prompts,
+            lambda own: [problem.id for problem in own.problems],
+            settings=settings,
+            key=jax.random.key(0),
+            rows=2,
+            engine=engine,
+            kept=Kept(tmp_path / "x.part.jsonl"),
+            stop=stop,
+        )
+
+    with pytest.raises(Interrupted):
+        go(lambda: len(asked) > 2)
+    assert go(lambda: False) == [problem.id for problem in PROBLEMS[:6]]
+    once = [index for index in prompts.index.tolist() if asked.count(index) == 1]
+    assert set(asked) == set(prompts.index.tolist()) and once

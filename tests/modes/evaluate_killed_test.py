@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from score_jax.config.command_line import settings_of
+from score_jax.experiment import Experiment
+from score_jax.model import weights
+from tests.modes.evaluate_test import serving
+
 ROOT = Path(__file__).parents[2]
 ROWS = 96
 # Grades slowly, and notes what it is asked for; a run first asks it about a row of empty texts.
@@ -91,3 +96,28 @@ def test_a_signal_stops_it_with_75_and_loses_nothing(tmp_path):
     assert len(kept) == len(noted)
     subprocess.run(asked, cwd=ROOT, check=True)
     assert len((tmp_path / "stopped.log").read_text().splitlines()) == 2 + ROWS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_engine_that_is_killed_ends_the_evaluation_with_one_message_and_it_goes_on(tmp_path):
+    settings = settings_of([f"--config={ROOT / 'configs' / 'quickstart.py'}"])
+    opened = Experiment.open(settings)
+    weights.save(tmp_path / "model", opened.model, opened.initial_params())
+    subprocess.run(command(tmp_path, "whole"), cwd=ROOT, check=True)
+    place = tmp_path / "socket"
+    asked = [*command(tmp_path, "through"), f"--config.rollout.engine=socket:{place}"]
+    part = tmp_path / "through" / "evaluations" / "latest.part.jsonl"
+    with serving(tmp_path / "model", place) as _:
+        begun = subprocess.Popen(asked, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        until(begun, part, 20)
+    said = begun.communicate(timeout=240)[1]
+    assert begun.returncode == 74 and "Traceback" not in said
+    assert f"the engine at socket:{place} is gone" in said and "Re-running resumes" in said
+    kept = len(part.read_text().splitlines()) - 1
+    noted = len((tmp_path / "through.log").read_text().splitlines())
+    with serving(tmp_path / "model", place):
+        subprocess.run(asked, cwd=ROOT, check=True)
+    assert transcripts(tmp_path / "through") == transcripts(tmp_path / "whole")
+    last = (tmp_path / "through.log").read_text().splitlines()[noted:]
+    assert 0 < kept < ROWS and len(last) == 1 + ROWS - kept

@@ -1,7 +1,12 @@
 """--mode=evaluate and --mode=try before anything is trained."""
 
+import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -9,8 +14,11 @@ import pytest
 
 from score_jax import loop
 from score_jax.evaluation.evaluate import evaluate
+from score_jax.experiment import Experiment
+from score_jax.model import weights
 from score_jax.modes import ask
 from score_jax.modes import evaluate as mode
+from score_jax.problem import InputError
 from score_jax.report.run_page import contents
 from score_jax.rollout import stream
 from score_jax.workdir import runlog
@@ -111,3 +119,38 @@ def test_a_question_is_put_to_weights_that_nobody_trained(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "preset:quickstart as loaded, not trained here" in said
     assert "Attempt 1" in said and "Attempt 2" in said
+
+
+@contextlib.contextmanager
+def serving(folder: Path, place: Path) -> Iterator[str]:
+    """Our engine in a process of its own, with the weights of an exported folder."""
+    command = [sys.executable, "-m", "score_jax.rollout.serve", str(folder), f"--socket={place}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as engine:
+        killer = threading.Timer(240, engine.kill)
+        killer.start()
+        try:
+            assert engine.stdout and "serving" in engine.stdout.readline()
+            yield f"socket:{place}"
+        finally:
+            killer.cancel()
+            engine.kill()
+
+
+def through(address: str, **changes):
+    settings = without_base(**changes)
+    rollout = dataclasses.replace(settings.rollout, engine=address)
+    return dataclasses.replace(settings, rollout=rollout)
+
+
+def test_an_engine_in_another_process_is_evaluated_as_this_one(evaluated, tmp_path, monkeypatch):
+    opened = Experiment.open(without_base())
+    weights.save(tmp_path / "model", opened.model, opened.initial_params())
+    monkeypatch.setattr(stream.Stream, "__iter__", lambda self: pytest.fail("sampled here"))
+    with serving(tmp_path / "model", tmp_path / "socket") as address:
+        mode.evaluate_latest(through(address), tmp_path / "run")
+        with pytest.raises(InputError, match="serves the weights .* preset:quickstart has"):
+            mode.evaluate_latest(through(address, seed=7), tmp_path / "other")
+    for name in ("evaluations/base.json", "transcripts/base.jsonl"):
+        assert (tmp_path / "run" / name).read_text() == (evaluated / name).read_text()
+    with pytest.raises(InputError, match="no engine listens"):
+        mode.evaluate_latest(through(address), tmp_path / "run")

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -248,17 +247,13 @@ def respelled(rows, prompts, s, model):
     rows = rebuilt(rows, row, s.pad_id)
     if s.policy.temperature != 1.0 or s.attempts != 2 or s.policy.top_k:
         return rows
-    logits_BTV = model_logits(model, rows)
-    token_BT = rows.tokens[:, 1:, None]
-    found_BT = jnp.take_along_axis(jax.nn.log_softmax(logits_BTV[:, :-1]), token_BT, axis=2)[..., 0]
-    rows.logp[:, 1:] = np.where(rows.attempt[:, 1:] > 0, found_BT, 0.0)
+    columns = rows.tokens.shape[1]
+    tokens_BT = np.pad(rows.tokens, ((0, 0), (0, 64 - columns)))
+    for n, b in itertools.product(range(8), range(0, len(tokens_BT), 8)):
+        logits_TV = conformance._logits(model.config, model.params, tokens_BT[b : b + 8])[n]
+        found_T = jax.nn.log_softmax(logits_TV)[np.arange(columns - 1), rows.tokens[b + n, 1:]]
+        rows.logp[b + n, 1:] = np.where(rows.attempt[b + n, 1:] > 0, found_T, 0.0)
     return rows
-
-
-def model_logits(model, rows):
-    width = 64 - rows.tokens.shape[1]
-    tokens_BT = np.pad(rows.tokens, ((0, 0), (0, width)))
-    return transformer.logits(model.config, model.params, tokens_BT)[:, : rows.tokens.shape[1]]
 
 
 def left_padded(rows, prompts, s, model):
@@ -278,7 +273,10 @@ def ragged(x):
 
 BROKEN = {
     "log-probs of zero": ("logp", lambda rows, *_: altered(rows, logp=np.zeros_like)),
-    "log-probs that are not numbers": ("logp", lambda rows, *_: altered(rows, logp=lambda x: x - np.nan)),
+    "log-probs that are not numbers": (
+        "logp",
+        lambda rows, *_: altered(rows, logp=lambda x: x - np.nan),
+    ),
     "log-probs of the token before": (
         "logp",
         lambda rows, *_: altered(rows, logp=lambda x: np.where(rows.attempt > 0, np.roll(x, 1), 0)),
@@ -301,7 +299,9 @@ BROKEN = {
     "end tokens dropped": ("end", without_ends),
     "one sample of each problem": (
         "samples",
-        lambda rows, _, s, __: jax.tree.map(lambda x: np.repeat(x[:: s.samples], s.samples, 0), rows),
+        lambda rows, _, s, __: jax.tree.map(
+            lambda x: np.repeat(x[:: s.samples], s.samples, 0), rows
+        ),
     ),
     "prompts padded on the left": ("prompt", left_padded),
     "no padding": ("padding", lambda rows, *_: altered(rows, tokens=ragged)),
@@ -426,6 +426,10 @@ def test_the_command_says_a_line_for_each_finding(tmp_path, capsys, monkeypatch)
     ]
     ((engine, loaded, tolerance),) = asked
     assert (engine, loaded.text.vocab_size, tolerance) == (f"engine of {folder}", 76, 0.5)
-    for engine, says in (("x", "FILE.py:NAME"), (f"{file}:nobody", "has no 'nobody'"), ("", "name")):
+    for engine, says in (
+        ("x", "FILE.py:NAME"),
+        (f"{file}:nobody", "has no 'nobody'"),
+        ("", "name"),
+    ):
         assert conformance.main([folder, f"--engine={engine}"]) == 2
         assert says in capsys.readouterr().err
