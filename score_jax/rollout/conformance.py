@@ -16,7 +16,7 @@ import argparse
 import collections
 import dataclasses
 import functools
-import importlib.util
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -272,14 +272,12 @@ def _engine(named: str, folder: str) -> Engine:
     if named.startswith(remote.SOCKET):
         return remote.Remote(named)
     file, _, name = named.rpartition(":")
-    spec = importlib.util.spec_from_file_location("engine_to_check", file)
-    if not file.endswith(".py") or not Path(file).is_file() or not spec or not spec.loader:
+    if not file.endswith(".py") or not Path(file).is_file():
         raise InputError(f"--engine={named} must be socket:PATH, or FILE.py:NAME of a file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
+    found = runpy.run_path(file)
+    if name not in found:
         raise InputError(f"--engine={named}: {file} has no {name!r}.")
-    return getattr(module, name)(folder)
+    return found[name](folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

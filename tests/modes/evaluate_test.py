@@ -148,7 +148,7 @@ def test_an_engine_in_another_process_is_evaluated_as_this_one(evaluated, tmp_pa
     monkeypatch.setattr(stream.Stream, "__iter__", lambda self: pytest.fail("sampled here"))
     with serving(tmp_path / "model", tmp_path / "socket") as address:
         mode.evaluate_latest(through(address), tmp_path / "run")
-        with pytest.raises(InputError, match="serves the weights .* preset:quickstart has"):
+        with pytest.raises(InputError, match=r"serves the weights .* preset:quickstart has"):
             mode.evaluate_latest(through(address, seed=7), tmp_path / "other")
     for name in ("evaluations/base.json", "transcripts/base.jsonl"):
         assert (tmp_path / "run" / name).read_text() == (evaluated / name).read_text()

@@ -227,11 +227,11 @@ def test_rows_that_break_the_contract_are_not_used(place):
         whole = {**rows, "truncated": np.zeros((6, 2), bool)}
         return known(header, arrays)[0], whole if arrays.get("key") is not None else {}
 
-    with listening(place, answer) as address:
-        with pytest.raises(InputError, match=r"does not begin with the ids.*\(prompt\)"):
-            ask(address)
-    with listening(place, known) as address:
-        with pytest.raises(InputError, match="lacks attempt, length, logp, tokens, truncated"):
+    for answers, says in (
+        (answer, r"does not begin with the ids.*\(prompt\)"),
+        (known, "lacks attempt, length, logp, tokens, truncated"),
+    ):
+        with listening(place, answers) as address, pytest.raises(InputError, match=says):
             ask(address)
 
 
