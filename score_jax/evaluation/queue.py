@@ -147,7 +147,7 @@ def of_every_sample(
     kept = kept or Kept(None)
     found = kept.of(part)
     items = [item for item in range(samples) if item not in found]
-    how = {"settings": settings, "rows": rows, "items": items}
+    how: dict[str, Any] = {"settings": settings, "rows": rows, "items": items}
     stream: Stream | Batches
     if engine:
         stream = Batches(engine, prompts, key, **how)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from score_jax import jsonfiles
@@ -52,7 +53,7 @@ class Service:
             own = None
             if "instructions" in arrays:
                 own = Instructions(arrays["instructions"], arrays["instruction_length"])
-            key = jax.random.wrap_key_data(arrays["key"], impl=header["key"])
+            key = jax.random.wrap_key_data(jnp.asarray(arrays["key"]), impl=header["key"])
             tokens_QP, length_Q, index_Q = (arrays[x] for x in ("tokens", "length", "index"))
         except (TypeError, KeyError, ValueError) as error:
             raise wire.Garbled(f"no question that can be read ({error})") from None

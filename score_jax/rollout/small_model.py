@@ -7,7 +7,6 @@ tokens end in every way, and many texts can be spelled by several sequences of t
 decoded and encoded again shows.
 """
 
-import itertools
 from pathlib import Path
 
 import jax
@@ -29,7 +28,7 @@ def write(folder: str | Path) -> None:
 
     Raises: InputError if the folder cannot be written.
     """
-    pairs = list(itertools.product(_LETTERS, repeat=2))
+    pairs = [(a, b) for a in _LETTERS for b in _LETTERS]
     tokens = [*SPECIAL, *_LETTERS, *map("".join, pairs)]
     config = ModelConfig(
         family="llama",

@@ -112,6 +112,14 @@ def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path)
 
     base = first_line(PROBLEMS)
     assert first_line(PROBLEMS) == base
+
+    def sampled_by(engine: str):
+        rollout = dataclasses.replace(opened.settings.rollout, engine=engine)
+        settings = dataclasses.replace(opened.settings, rollout=rollout)
+        return first_line(PROBLEMS, experiment=dataclasses.replace(opened, settings=settings))
+
+    assert sampled_by("socket:a") == sampled_by("socket:b") != base
+    assert first_line(PROBLEMS) == base
     asked = dataclasses.replace(
         opened.settings.problems, prompt="", prompt_text="{problem}", instruction_text="+?"
     )

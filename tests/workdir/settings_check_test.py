@@ -291,5 +291,8 @@ def test_a_checkpoint_binds_a_folder_to_its_settings(tmp_path):
     other = dataclasses.replace(settings, seed=1)
     with pytest.raises(InputError, match="seed: 0 there, 1 now"):
         settings_check.check_same_settings(tmp_path, other)
+    # Another process that samples with the same weights changes nothing.
+    rollout = dataclasses.replace(settings.rollout, engine="socket:/tmp/engine")
+    settings_check.check_same_settings(tmp_path, dataclasses.replace(settings, rollout=rollout))
     settings_check.start_over(tmp_path, other)
     assert (tmp_path / "config.json").exists()
