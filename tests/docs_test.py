@@ -58,6 +58,8 @@ ELSEWHERE = {
     "bash launch/quickstart.sh": "makes an environment, then the training of RUN at full length",
     "bash launch/test.sh": "runs these tests",
     "bash .ci/run": "runs these tests, and the three lines below",
+    "PYTHON=python3.12 bash .ci/run": "the same, where there is a Python 3.12",
+    "SOAK_MINUTES=120 bash launch/test.sh --slow tests/soak_test.py": "by --slow, for 20 minutes",
     "ruff ": "by .ci/run",
     "mypy": "by .ci/run",
     "pytest ": "by .ci/run",
