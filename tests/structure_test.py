@@ -17,6 +17,7 @@ _PACKAGE = _ROOT / "score_jax"
 # of the package. Rooms of one floor do not import each other.
 _FLOORS = (
     ("problem", "jsonfiles", "rl"),
+    ("buckets",),
     ("structs", "config", "text", "rewards"),
     ("data", "runtime"),
     ("model",),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from score_jax import jsonfiles
 from score_jax import run as runs
+from score_jax.buckets import places
 from score_jax.config.settings import Settings
 from score_jax.experiment import Experiment
 from score_jax.learner import adapter_files
@@ -71,6 +72,7 @@ def export_latest(
         else:
             said = write(run.experiment, params, target, dtype=dtype)
         model_card.write(run, target, trained=trained, hub_name=push_to, adapters=adapters)
+        places.upload(target)
         run.log.say(f"{trained}: {said} Its model card: {target / model_card.NAME}")
         if client:
             run.log.say(f"Pushed to {push.push(client, target, push_to, trained)}")
@@ -93,7 +95,7 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
             f"{folder} is config.model.source: exporting there would replace the weights that "
             "training started from. Choose another --export_dir."
         )
-    if (folder / saved_params.CHECKPOINTS).exists():
+    if (folder / saved_params.CHECKPOINTS).exists() or saved_params.begun(folder):
         raise InputError(
             f"{folder} is the work directory of a run: exporting there would replace its "
             "config.json, so it could not resume. Choose another --export_dir, e.g. its export/."
