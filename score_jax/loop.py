@@ -19,6 +19,7 @@ import numpy as np
 from score_jax import batches, grading, jsonfiles
 from score_jax import run as runs
 from score_jax.batches import samples
+from score_jax.buckets import places
 from score_jax.config.settings import LoraSettings, Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
@@ -80,7 +81,7 @@ def _is_done(path: Path, settings: Settings) -> bool:
     if not settings_check.is_complete(path, settings):
         return False
     print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
-    print(f"{path}: all stages are done; nothing to do.")
+    print(f"{places.shown(str(path))}: all stages are done; nothing to do.")
     return True
 
 

@@ -1,19 +1,18 @@
 """A store of buckets on this machine: fake-gcs-server, which honours preconditions of writes.
 
-    with Emulator() as store:
-        store.environment      for processes that use it; set before they import anything
+    with Emulator():
+        Folder(f"gs://{BUCKET}/run")
 
 Tests of it skip where the package index has no wheel of the server for this machine.
 """
 
 import contextlib
 import importlib.util
-import json
+import os
 import socket
 import subprocess
+import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 
@@ -31,36 +30,23 @@ def binary() -> Path:
 
 
 class Emulator:
-    """The server with one empty bucket, on a free port of the loopback interface."""
+    """The server with one bucket, on a free port of the loopback interface.
+
+    Inside its `with` block this process and its children take it for the store.
+    """
 
     def __init__(self) -> None:
         self._binary = binary()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = free.getsockname()
-        self.url = f"http://127.0.0.1:{self.address[1]}"
-        self.environment = {
-            "STORAGE_EMULATOR_HOST": self.url,
-            "TENSORSTORE_GCS_HTTP_URL": self.url,
-            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
-        }
+            self.address: tuple[str, int] = free.getsockname()
+        self.environment = environment(self.address)
 
     def __enter__(self) -> "Emulator":
-        host = self.url.removeprefix("http://")
-        flags = ["-scheme=http", "-backend=memory", "-host=127.0.0.1", f"-port={self.address[1]}"]
-        flags += [f"-external-url={self.url}", f"-public-host={host}", "-log-level=error"]
-        self._server = subprocess.Popen([str(self._binary), *flags])
-        made = urllib.request.Request(
-            f"{self.url}/storage/v1/b?project=none",
-            data=json.dumps({"name": BUCKET}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        for _ in range(100):
-            with contextlib.suppress(urllib.error.URLError):
-                urllib.request.urlopen(made).close()
-                return self
-            time.sleep(0.1)
-        raise RuntimeError("fake-gcs-server did not start")
+        self._before = {name: os.environ.get(name) for name in self.environment}
+        os.environ.update(self.environment)
+        self.start()
+        return self
 
     def __exit__(
         self,
@@ -68,5 +54,41 @@ class Emulator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.stop()
+        for name, value in self._before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+    def start(self) -> None:
+        """Starts the server; what an earlier one held is gone."""
+        host = f"127.0.0.1:{self.address[1]}"
+        self._data = tempfile.TemporaryDirectory()
+        (Path(self._data.name) / BUCKET).mkdir()
+        (Path(self._data.name) / BUCKET / "first").write_text("")  # makes the bucket
+        flags = ["-scheme=http", "-backend=memory", "-host=127.0.0.1", f"-port={self.address[1]}"]
+        flags += [f"-external-url=http://{host}", f"-public-host={host}", "-log-level=error"]
+        flags += [f"-data={self._data.name}"]
+        self._server = subprocess.Popen([str(self._binary), *flags])
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(self.address):
+                return
+            time.sleep(0.05)
+        raise RuntimeError("fake-gcs-server did not start")
+
+    def stop(self) -> None:
+        """Ends the server."""
         self._server.kill()
         self._server.wait()
+        self._data.cleanup()
+
+
+def environment(address: tuple[str, int]) -> dict[str, str]:
+    """What the libraries read to find a store there: before they are imported, most of them."""
+    url = f"http://{address[0]}:{address[1]}"
+    return {
+        "STORAGE_EMULATOR_HOST": url,
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+    }
