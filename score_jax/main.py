@@ -170,7 +170,7 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     if settings is None and given.mode == "replay" and given.file:
         from score_jax.workdir import diagnosis  # a saved step holds its settings
 
-        return resolve(diagnosis.settings_of(Path(given.file).expanduser()))
+        return resolve(diagnosis.settings_of(diagnosis.at_hand(given.file)))
     if settings is None:
         raise InputError(f"--config=FILE is missing. {command_line.known_configs()}")
     return settings
@@ -277,9 +277,10 @@ def _try(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
 
 def _replay(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import replay
+    from score_jax.workdir import diagnosis
 
     workdir = Path(given.workdir) if given.workdir else None
-    replay.replay(settings, Path(given.file).expanduser(), workdir)
+    replay.replay(settings, diagnosis.at_hand(given.file), workdir)
     return DONE
 
 

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,48 @@ def binary() -> Path:
     return next((Path(found.origin).parent / "vendor").glob("*/bin/*"))
 
 
+class Line:
+    """A connection to the server that can be lost: another port of this machine, which forwards."""
+
+    def __init__(self, server: tuple[str, int]):
+        self._server, self.address = server, free_address()
+        self._open: list[socket.socket] = []
+        self.join()
+
+    def join(self) -> None:
+        """Takes connections, until `cut`."""
+        self._listener = socket.create_server(self.address)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Ends all connections and refuses others."""
+        for one in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._open = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                ours, _ = listener.accept()
+            except OSError:
+                return
+            theirs = socket.create_connection(self._server)
+            self._open += [ours, theirs]
+            for ends in ((ours, theirs), (theirs, ours)):
+                threading.Thread(target=_forward, args=ends, daemon=True).start()
+
+
+def _forward(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(2**16):
+            target.sendall(data)
+    for one in (source, target):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
 class Emulator:
     """The server with one bucket, on a free port of the loopback interface.
 
@@ -37,9 +80,7 @@ class Emulator:
 
     def __init__(self) -> None:
         self._binary = binary()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address: tuple[str, int] = free.getsockname()
+        self.address = free_address()
         self.environment = environment(self.address)
 
     def __enter__(self) -> "Emulator":
@@ -82,6 +123,12 @@ class Emulator:
         self._server.kill()
         self._server.wait()
         self._data.cleanup()
+
+
+def free_address() -> tuple[str, int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()
 
 
 def environment(address: tuple[str, int]) -> dict[str, str]:

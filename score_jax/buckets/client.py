@@ -62,11 +62,11 @@ def is_url(name: str) -> bool:
         return False
     if f"{scheme}://" != SCHEME:
         raise InputError(
-            f"{name}: of buckets only {SCHEME} is known. Copy it to a local folder, or mount the "
+            f"{name}: of buckets only gs:// is known. Copy it to a local folder, or mount the "
             "bucket and name a folder in it."
         )
     if not rest.partition("/")[0] or not rest.rstrip("/").rpartition("/")[2]:
-        raise InputError(f"{name} names no folder. Write {SCHEME}BUCKET/PATH.")
+        raise InputError(f"{name} names no folder. Write gs://BUCKET/PATH.")
     return True
 
 

@@ -9,7 +9,7 @@ that folder; what must go to the bucket itself (Orbax's checkpoints, the lock) a
     shown(text)                 -> the text with URLs in place of such folders
     checkpoints_in(folder)      -> DIR/checkpoints/STAGE/STEP of all complete ones
     copy(source, target)        a checkpoint, from anywhere to anywhere
-    upload(folder)              an exported folder
+    upload(path)                an exported folder, or a page
 """
 
 import shutil
@@ -92,11 +92,13 @@ def copy(source: Path, target: Path) -> None:
 
 
 def upload(folder: Path) -> None:
-    """Writes a folder into the bucket that it stands for, config.json last; nothing of a local one.
+    """Writes a folder or file into the bucket if it stands for a place there; config.json last.
 
     What else is there stays.
     """
-    if url := url_of(folder):
+    if (url := url_of(folder)) and folder.is_file():
+        Folder(url.rpartition("/")[0]).upload(folder.name, folder)
+    elif url:
         found = [
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
         ]

@@ -20,7 +20,7 @@ from score_jax.buckets.client import Folder, is_url
 from score_jax.problem import InputError
 
 WEIGHTS = (".safetensors", ".gguf")
-_BESIDE_WEIGHTS = (".json", ".jinja", ".model", ".txt")
+_BESIDE_WEIGHTS = (".json", ".jinja", ".md", ".model", ".txt")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _CHECKPOINTS = "checkpoints"
 

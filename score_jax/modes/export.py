@@ -90,7 +90,8 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
     """
     settings = experiment.settings.model
     source, text = saved_params.origin(settings.source, settings.tokenizer)
-    if Path(source).resolve() == folder.resolve():
+    same_url = places.url_of(folder) == places.url_of(Path(source)) != ""
+    if same_url or Path(source).resolve() == folder.resolve():
         raise InputError(
             f"{folder} is config.model.source: exporting there would replace the weights that "
             "training started from. Choose another --export_dir."

@@ -22,12 +22,12 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from score_jax.buckets import places
-from score_jax.buckets.client import Changed, Folder, is_url
+from score_jax.buckets.client import Folder, is_url
 from score_jax.runtime import hosts
 
 EVERY_SEC = 20.0  # between uploads while a run goes on
@@ -47,12 +47,12 @@ _spools: dict[Path, "_Spool"] = {}
 
 
 @contextlib.contextmanager
-def opened(workdir: str, *, programs: bool = True) -> Iterator[Path]:
+def opened(workdir: str, *, to_show: bool = False) -> Iterator[Path]:
     """The folder in which a run works. Every process has its own; process 0 uploads.
 
     Args:
       workdir: a path, or a URL.
-      programs: whether compiled programs are fetched.
+      to_show: whether the files are only read, without jax.
     Raises: InputError if there is no such bucket, or no access.
     """
     if not is_url(workdir):
@@ -62,13 +62,31 @@ def opened(workdir: str, *, programs: bool = True) -> Iterator[Path]:
         folder = places.stands_for(made / workdir.rstrip("/").rpartition("/")[2], workdir)
         folder.mkdir()
         spool = _spools[folder] = _Spool(folder, Folder(workdir))
-        spool.fetch(programs=programs)
+        spool.fetch(whole=to_show or hosts.is_lead(), programs=not to_show)
         try:
             yield folder
-            with contextlib.suppress(Changed):
-                spool.upload()  # the page, which is written when the run has let go of the folder
+            spool.upload()  # the page, which is written when the run has let go of the folder
         finally:
             del _spools[folder]
+
+
+@contextlib.contextmanager
+def all_opened(named: Sequence[str]) -> Iterator[list[str]]:
+    """What is named, to be shown: local names as they are, and a folder for each run in a bucket.
+
+    A URL names a run, or a folder of runs.
+    """
+    with contextlib.ExitStack() as folders:
+        found = []
+        for name in named:
+            runs = [name]
+            if is_url(name) and "config.json" not in (there := Folder(name).entries())[0]:
+                runs = [f"{name.rstrip('/')}/{one}" for one in there[1]]
+            found += [
+                str(folders.enter_context(opened(run, to_show=True))) if is_url(run) else run
+                for run in runs
+            ]
+        yield found
 
 
 @contextlib.contextmanager
@@ -96,7 +114,7 @@ def uploaded(folder: Path) -> None:
 def taken(folder: Path) -> None:
     """Says that this process holds the lock: what others have written since comes here first."""
     if spool := _of(folder):
-        spool.fetch(programs=False)
+        spool.fetch(whole=hosts.is_lead(), programs=False)
         spool.writes = True
 
 
@@ -134,12 +152,12 @@ class _Spool:
     programs: tuple[int, int] = (0, 0)  # number of files and bytes when they were equal
     programs_sec: float = -1e9
 
-    def fetch(self, *, programs: bool) -> None:
+    def fetch(self, *, whole: bool, programs: bool) -> None:
         """Makes the local folder equal to the bucket; process 0 needs all, others the settings."""
         there, folders = self.bucket.entries()
-        wanted = _FILES if hosts.is_lead() else ("config.json",)
+        wanted = _FILES if whole else ("config.json",)
         found = {name: there[name] for name in wanted if name in there}
-        for name in folders if hosts.is_lead() else ():
+        for name in folders if whole else ():
             if name in _FOLDERS or name.startswith(_SET_ASIDE):
                 found |= self.bucket.files(f"{name}/")
         for name in self.known.keys() - found.keys():
@@ -169,7 +187,8 @@ class _Spool:
         stamps = {name: _stamp(path) for name, path in here.items()}
         changed = [n for n, stamp in stamps.items() if self.known.get(n, (0, None))[1] != stamp]
         for name in sorted(changed, key=_rank):
-            replaced = self.known.get(name, (0,))[0]
+            # Others may write the page of a run that goes on, which does no harm.
+            replaced = None if name.startswith("report/") else self.known.get(name, (0,))[0]
             generation = self.bucket.upload(name, here[name], replaced)
             self.known[name] = generation, stamps[name]
         for name in sorted(self.known.keys() - here.keys(), key=_rank, reverse=True):

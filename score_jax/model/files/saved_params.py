@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from score_jax import jsonfiles
-from score_jax.buckets import places
+from score_jax.buckets import places, sources
 from score_jax.buckets.client import is_away
 from score_jax.config.settings import LoraSettings, ModelSettings
 from score_jax.model import lowrank
@@ -221,7 +221,7 @@ def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
             with adapter.of_base():
                 return origin(adapter.base, tokenizer or adapter.tokenizer)
         source = str(path)
-    return source, tokenizer or source
+    return source, sources.model(tokenizer, weights=False) or source
 
 
 @contextlib.contextmanager
