@@ -20,6 +20,8 @@ from score_jax.workdir import lock
 from tests.crashes import KILLED, ROOT, Crashes, Kill
 from tests.crashes_test import assert_equal, recipe, until_done
 from tests.emulator import BUCKET, Emulator, Line, environment
+from tests.loop_test import metrics_of
+from tests.splits_test import in_two_processes
 
 SCALING = (
     "--config.scaling.solutions=2",
@@ -202,6 +204,23 @@ def test_a_second_run_is_refused(tmp_path, crashes, whole):
         assert crashes.run(arguments(argv, url)) == 2
         assert f"is at work in {url}, and two runs" in crashes.log.read_text()[before:]
         assert list(Folder(url).files()) == ["lock.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_write_one_run(tmp_path, store):
+    url = f"gs://{BUCKET}/two/run"
+    assert in_two_processes(tmp_path / "disk").returncode == 0
+    stopped = in_two_processes(tmp_path, f"--workdir={url}", SIGTERM_IN="rollout")
+    assert stopped.returncode == 75, stopped.stdout + stopped.stderr
+    finished = in_two_processes(tmp_path, f"--workdir={url}")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "resumes at stage1, step 3" in finished.stdout
+    ours, theirs = downloaded(url, tmp_path / "ours"), tmp_path / "disk" / "run"
+    assert metrics_of(ours) == metrics_of(theirs)
+    assert any("process_1" in name for name in Folder(url).files("checkpoints/stage2/2/"))
+    for name in ("transcripts/stage2.jsonl", "evaluations/stage2.json"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
 
 
 CUT = """

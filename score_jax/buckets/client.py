@@ -15,6 +15,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -45,6 +46,8 @@ _AWAY_TEXTS = ("UNAVAILABLE: ", "CURL error")  # tensorstore reports errors as t
 # file system; and gcsfs would ask another service of Google what kind of bucket each one is.
 os.environ.setdefault("EPATH_USE_TF", "0")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+# It logs what it raises, with the stack.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 class Changed(MachineGone):

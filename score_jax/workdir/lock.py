@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from score_jax.buckets.client import NoAccess, is_away
+from score_jax.buckets.client import NoAccess
 from score_jax.problem import FULL, InputError, MachineGone
 from score_jax.runtime import hosts
 from score_jax.workdir import lock_files, spool
@@ -64,7 +64,7 @@ def held(folder: Path, *, read_only: bool = False) -> Iterator[bool]:
     try:
         yield writes
     except Exception as error:
-        reachable = not (isinstance(error, MachineGone) or is_away(error))
+        reachable = spool.is_reachable(error)
         raise
     finally:
         try:

@@ -17,7 +17,7 @@ this one has lost the folder, and ends. Compiled programs travel as one file, co
 import contextlib
 import dataclasses
 import fcntl
-import getpass
+import os
 import shutil
 import tarfile
 import tempfile
@@ -27,7 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from score_jax.buckets import places
-from score_jax.buckets.client import Folder, is_url
+from score_jax.buckets.client import Folder, is_away, is_url
+from score_jax.problem import MachineGone
 from score_jax.runtime import hosts
 
 EVERY_SEC = 20.0  # between uploads while a run goes on
@@ -36,7 +37,7 @@ PROGRAMS, _ARCHIVE = "compile_cache", "compile_cache.tar"
 _FILES = ("config.json", "metrics.jsonl", "samples.jsonl")
 _FOLDERS = (
     *("tensorboard", "collected", "evaluations", "transcripts", "diagnosis", "scaling", "report"),
-    "wandb",
+    *("profile", "wandb"),
 )
 _SET_ASIDE = "before-"
 _ID = "wandb/id"  # the rest there is wandb's own
@@ -63,11 +64,16 @@ def opened(workdir: str, *, to_show: bool = False) -> Iterator[Path]:
         folder.mkdir()
         spool = _spools[folder] = _Spool(folder, Folder(workdir))
         spool.fetch(whole=to_show or hosts.is_lead(), programs=not to_show)
+        error: BaseException | None = None
         try:
             yield folder
-            spool.upload()  # the page, which is written when the run has let go of the folder
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
             del _spools[folder]
+            if is_reachable(error):
+                spool.upload()  # the page, which is written when the run has let go of the folder
 
 
 @contextlib.contextmanager
@@ -112,9 +118,9 @@ def uploaded(folder: Path) -> None:
 
 
 def taken(folder: Path) -> None:
-    """Says that this process holds the lock: what others have written since comes here first."""
+    """Says that process 0 holds the lock: what others have written since comes here first."""
     if spool := _of(folder):
-        spool.fetch(whole=hosts.is_lead(), programs=False)
+        spool.fetch(whole=True, programs=False)
         spool.writes = True
 
 
@@ -122,6 +128,11 @@ def let_go(folder: Path) -> None:
     """Says that the lock is given back: all is uploaded before."""
     if spool := _of(folder):
         spool.upload(programs=True)
+
+
+def is_reachable(error: BaseException | None) -> bool:
+    """Whether what can be uploaded should be, after an error that ends a run."""
+    return error is None or not (isinstance(error, MachineGone) or is_away(error))
 
 
 def read(path: Path) -> bytes | None:
@@ -232,7 +243,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 @contextlib.contextmanager
 def _local_folder() -> Iterator[Path]:
     """A new folder that goes when its process does, or at the next start after a kill."""
-    parent = Path(tempfile.gettempdir()) / f"score_jax-{getpass.getuser()}"
+    parent = Path(tempfile.gettempdir()) / f"score_jax-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
     with open(parent / "lock", "w") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)

@@ -1,9 +1,13 @@
 """Files in a bucket, against an emulator; and a store that is out of reach."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,8 @@ from score_jax.buckets import client
 from score_jax.buckets.client import Changed, Folder
 from score_jax.problem import InputError, MachineGone
 from tests.emulator import BUCKET, Emulator, environment
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +111,22 @@ def test_other_stores_and_names_of_nothing_are_refused():
     for name in ("gs://", "gs:///run"):
         with pytest.raises(InputError, match="names no folder"):
             client.is_url(name)
+
+
+def test_orbax_reads_buckets_in_one_way_where_tensorflow_is_installed_too(tmp_path):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("raise RuntimeError('imported')")
+    program = (
+        "from score_jax.model.files import saved_params\n"
+        "from etils import epath\nfrom etils.epath import backend, gpath\n"
+        "assert epath.Path('gs://b/x')._backend is backend.fsspec_backend"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    environment["EPATH_USE_TF"] = "1"  # the choice of who sets it
+    assert subprocess.run(command, env=environment, capture_output=True).returncode
 
 
 def test_packages_that_are_missing_are_named_with_the_command(monkeypatch):
