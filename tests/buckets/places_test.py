@@ -53,7 +53,7 @@ def test_paths_and_urls(place, monkeypatch):
 def test_a_checkpoint_in_a_bucket_is_there_once_it_has_its_marker(place):
     parts = ("stage1/4/state/x", "stage1/4/state/commit_success.txt")
     put(place / "checkpoints", *parts, "stage1/2/commit_success.txt")
-    put(place / "checkpoints", "stage1/3.damaged/state/x")
+    put(place / "checkpoints", "stage1/3.damaged/state/x", "stage1/1/_CHECKPOINT_METADATA")
     assert places.checkpoints_in(place / "checkpoints") == [place / "checkpoints" / "stage1" / "2"]
 
 
