@@ -292,4 +292,7 @@ def _md5(source: Path | bytes) -> str:
 def _short(error: BaseException) -> str:
     while error.__cause__:
         error = error.__cause__
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split())
+    if "Caused by" in text:  # urllib3 puts the reason last, in brackets
+        text = text.rpartition(": ")[2].strip("\"')")
+    return text[:200] or type(error).__name__
