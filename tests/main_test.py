@@ -45,7 +45,7 @@ def run(*arguments: str) -> int:
         ),
         (
             (QUICKSTART, "--workdir=W", "--mode=export", "--export_dir=s3://b/out"),
-            "--export_dir=s3://b/out is no",
+            "s3://b/out: of buckets only gs:// is",
         ),
         ((QUICKSTART, "--workdir=W", "--mode=trian"), "Did you mean 'train'?"),
         ((QUICKSTART, "--workdri=W"), "workdri"),

@@ -14,7 +14,7 @@ import pytest
 from score_jax.buckets import client
 from score_jax.buckets.client import Changed, Folder
 from score_jax.problem import InputError, MachineGone
-from tests.emulator import BUCKET, Emulator, environment
+from tests.emulator import BUCKET, Emulator, binary, environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,10 +82,13 @@ def test_an_outage_is_ridden_out(capsys, monkeypatch):
 @pytest.mark.timeout(900)
 def test_a_store_that_stays_away_is_an_end(monkeypatch, patience_sec):
     """The slow one waits for the true ten minutes."""
+    binary()  # else the packages of the extra are not there either
     for name, value in environment(("127.0.0.1", 9)).items():
         monkeypatch.setenv(name, value)
     began, folder = time.monotonic(), Folder("gs://bucket/run", patience_sec)
-    with pytest.raises(MachineGone, match=r"gs://bucket/run could not be reached for .* minutes \(\[Errno 111\] Connection refused\)\."):
+    with pytest.raises(
+        MachineGone, match=r"gs://bucket/run could not be reached .*Errno 111. Connection refused"
+    ):
         folder.upload("x", b"y")
     took = time.monotonic() - began
     wanted = client.LOST_SEC if patience_sec is None else patience_sec
