@@ -18,7 +18,7 @@ from score_jax.report.comparison import tables
 from score_jax.report.run_page import __main__ as run_page
 from score_jax.workdir import lock
 from tests.crashes import KILLED, ROOT, Crashes, Kill
-from tests.crashes_test import assert_equal, recipe, until_done
+from tests.crashes_test import assert_equal, own_problems, recipe, until_done
 from tests.emulator import BUCKET, Emulator, Line, environment
 from tests.loop_test import metrics_of
 from tests.splits_test import in_two_processes
@@ -131,6 +131,7 @@ def test_modes_read_a_run_in_a_bucket(tmp_path, crashes, whole, finished):
         ["--mode=export", f"--export_dir={tmp_path / 'disk'}"],
     ):
         assert crashes.run(run(*more)) == 0, crashes.log.read_text()[-3000:]
+    assert crashes.run(run("--mode=export", f"--export_dir={finished}")) == 2
     assert there.files() == before | there.files("export/")
     exported = Folder(f"gs://{BUCKET}/exported/own")
     for folder, start in ((there, "export/"), (exported, "")):
@@ -166,15 +167,29 @@ def test_a_run_begins_with_the_base_model_of_one_in_a_bucket(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_starts_from_the_weights_of_one_in_a_bucket(tmp_path, crashes, whole, finished):
+def test_weights_and_problems_are_read_from_a_bucket(tmp_path, crashes, whole, finished):
+    """Of a run, of a checkpoint of it, of an exported folder."""
     theirs, argv = whole
+    exported = f"gs://{BUCKET}/exported/model"
+    assert (
+        crashes.run([*argv, f"--workdir={finished}", "--mode=export", f"--export_dir={exported}"])
+        == 0
+    )
+    own = Path(own_problems(tmp_path, 40))
+    Folder(f"gs://{BUCKET}/problems").upload(own.name, own)
     found = []
-    for source in (finished, str(theirs), f"{finished}/checkpoints/stage1/4"):
-        more = [f"--config.model.source={source}", "--mode=evaluate"]
+    for source, problems in (
+        (finished, f"gs://{BUCKET}/problems/{own.name}"),
+        (str(theirs), str(own)),
+        (exported, str(own)),
+        (f"{finished}/checkpoints/stage1/4", str(own)),
+    ):
+        more = [f"--config.model.source={source}", "--config.model.tokenizer=characters"]
+        more += ["--config.problems.name=jsonl", f"--config.problems.path={problems}"]
         workdir = tmp_path / str(len(found))
-        assert crashes.run([*argv, f"--workdir={workdir}", *more]) == 0
+        assert crashes.run([*argv, *more, f"--workdir={workdir}", "--mode=evaluate"]) == 0
         found.append((workdir / "transcripts" / "latest.jsonl").read_bytes())
-    assert found[0] == found[1] != found[2]
+    assert found[0] == found[1] == found[2] != found[3]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from pathlib import Path
 from score_jax import jsonfiles
 from score_jax import run as runs
 from score_jax.buckets import places
+from score_jax.buckets.client import is_url
 from score_jax.config.settings import Settings
 from score_jax.experiment import Experiment
 from score_jax.learner import adapter_files
@@ -61,6 +62,11 @@ def export_latest(
         raise InputError(
             "--export_adapters writes the adapters that a run with LoRA trains, and "
             "config.model.lora.rank is 0: all weights are trained. Leave it out."
+        )
+    if is_url(to):
+        raise InputError(
+            f"{to} is in a bucket, and this export takes a local folder. On the command line "
+            "--mode=export --export_dir=gs://… writes to buckets."
         )
     client = push.ready(push_to) if push_to else None
     with runs.newest(settings, folder, "export") as (run, stage, at_step, params):
