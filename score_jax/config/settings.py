@@ -113,8 +113,8 @@ class ModelSettings:
 
     # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file (any part of a
     # split one), a folder or hub id of PEFT adapters, which are merged into their base, or a run
-    # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it. Folders and files may be
-    # in a bucket, gs://BUCKET/PATH.
+    # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it. Folders and files may
+    # be in a bucket, gs://BUCKET/PATH.
     source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the model's own
     # "auto": the chat template that the model ships; "plain" (nothing is added) if it has none.
