@@ -6,7 +6,8 @@
 #   restartable STATUS     whether a training with this exit status is restarted
 #   refuse TEXT …          prints one message, exits with 2: bad input
 #   refuse_option OPTION   the same for an unknown option
-#   check_arguments ARGUMENTS …   refuses what score_jax.main would refuse; sets $workdir
+#   check_arguments ARGUMENTS …   refuses what score_jax.main would refuse; sets $workdir, and
+#                                 $in_bucket if that is gs://…
 # shellcheck shell=bash
 
 dry_run=""
@@ -63,7 +64,7 @@ restartable() {
 # are checked here, before a machine costs money.
 check_arguments() {
   local argument config="" before=""
-  workdir=""
+  workdir="" in_bucket=""
   for argument in "$@"; do
     case "$before$argument" in
       --config=* | --config' '*) config="$argument" ;;
@@ -74,7 +75,9 @@ check_arguments() {
   done
   [[ -n "$config" ]] || refuse "--config=FILE is missing among the arguments of score_jax.main."
   [[ -n "$workdir" ]] || refuse "--workdir=DIR is missing among the arguments of score_jax.main."
-  [[ "$workdir" != *://* ]] ||
-    refuse "--workdir=$workdir is not a folder, and a run is kept in files. Mount the bucket and name" \
-      "a folder in it; see docs/operations.md."
+  # shellcheck disable=SC2034  # launchers read it
+  [[ "$workdir" != gs://?* ]] || in_bucket=yes
+  [[ "$workdir" != *://* || "$workdir" == gs://?* ]] ||
+    refuse "--workdir=$workdir: of buckets only gs:// is known. Mount this one and name a folder in it;" \
+      "see docs/operations.md."
 }

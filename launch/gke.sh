@@ -6,7 +6,8 @@
 #   --image=IMAGE              built with launch/Dockerfile and pushed to the cluster's registry
 #   --accelerator=tpu-v5-lite-podslice --topology=4x4    labels of the node pool in GKE
 #   --claim=CLAIM              a PersistentVolumeClaim that all hosts can write, mounted as
-#                              /mnt/score_jax; --workdir is a folder in it
+#                              /mnt/score_jax; --workdir is a folder in it. Not needed if
+#                              --workdir=gs://BUCKET/PATH, which the pods' account can write
 #   --spot                     for a node pool of spot VMs
 #   --chips=4                  chips per host; default: the usual number for the topology
 #   --namespace=default
@@ -57,10 +58,10 @@ check_options() {
     "cloud.google.com/gke-tpu-accelerator, e.g. tpu-v5-lite-podslice, tpu-v5p-slice or tpu-v6e-slice."
   [[ "$topology" =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || refuse "--topology=$topology: give the node" \
     "pool's label cloud.google.com/gke-tpu-topology, e.g. 4x4 or 2x2x4."
-  [[ -n "$claim" ]] || refuse "--claim=CLAIM is missing: the run needs a volume that outlives its pods." \
-    "\`kubectl get persistentvolumeclaims\` lists them."
-  [[ "$workdir" == /mnt/score_jax/?* ]] || refuse "--workdir=$workdir is not on the volume. Name a" \
-    "folder in /mnt/score_jax, e.g. /mnt/score_jax/runs/first."
+  [[ -n "$claim$in_bucket" ]] || refuse "--claim=CLAIM is missing: the run needs a volume that outlives" \
+    "its pods, or --workdir=gs://BUCKET/PATH. \`kubectl get persistentvolumeclaims\` lists volumes."
+  [[ -n "$in_bucket" || "$workdir" == /mnt/score_jax/?* ]] || refuse "--workdir=$workdir is not on the" \
+    "volume. Name a folder in /mnt/score_jax, e.g. /mnt/score_jax/runs/first."
   [[ "$restarts$grace" =~ ^[0-9]+$ ]] || refuse "--restarts and --grace must be whole numbers."
   local total=$((${topology//x/*}))
   chips="${chips:-$(chips_of_a_host "$total")}"
@@ -152,6 +153,8 @@ EOF
                   resources:
                     limits:
                       google.com/tpu: $chips
+EOF
+  [[ -z "$claim" ]] || cat <<EOF
                   volumeMounts:
                     - name: runs
                       mountPath: /mnt/score_jax

@@ -19,6 +19,8 @@ out="${1:-}"
 [[ -n "$out" && "$out" != -* ]] || refuse "Name the folder to write to first: bash $0 OUT --config=…"
 shift
 check_arguments "$@"
+[[ -z "$in_bucket" ]] || refuse "--workdir=$workdir is in a bucket, and this script packs a local folder." \
+  "Run python -m score_jax.main instead; --mode=export writes the adapters."
 python="${PYTHON:-$root/.venv/bin/python}"
 mkdir -p "$out"
 cd "$root"

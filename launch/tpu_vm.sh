@@ -8,8 +8,9 @@
 #   --project=PROJECT          default: gcloud's own (TPU_PROJECT)
 #   --version=VERSION          runtime version; default: the one for the type
 #   --spot                     cheaper, but may be preempted at any time
-#   --mount=gs://BUCKET        or HOST:/SHARE (NFS): mounted as /mnt/score_jax on every worker.
-#                              --workdir is a folder in it, so that the run outlives the VM
+#   --mount=gs://BUCKET        or HOST:/SHARE (NFS): mounted as /mnt/score_jax on every worker. Needed
+#                              unless --workdir=gs://BUCKET/PATH: --workdir is then a folder in it, so
+#                              that the run outlives the VM
 #   --restarts=20              most restarts of a stopped run
 #   --patience=24              hours to wait if the zone has no capacity
 #   --create=FLAG              passed to `gcloud … create`, e.g. --create=--network=mine; repeatable
@@ -27,6 +28,7 @@ source "$root/launch/common.sh"
 
 name="${TPU_NAME:-}" zone="${TPU_ZONE:-}" type="${TPU_TYPE:-}" project="${TPU_PROJECT:-}"
 version="" spot="" mount="" restarts=20 patience=24 delete=""
+outlives="" # not empty: the work directory outlives the VM
 create_flags=()
 look_sec="${LOOK_SEC:-20}"         # between two checks of a VM that starts or stops
 steady_sec="${STEADY_SEC:-600}"    # after a connection of this length, reconnecting is not counted as a restart
@@ -64,14 +66,16 @@ check_options() {
   version="${version:-$(version_of "$type")}"
   [[ -n "$version" ]] || refuse "The runtime version for $type is not known here. Give" \
     "--version=VERSION; \`gcloud compute tpus tpu-vm versions list --zone=$zone\` lists them."
-  if [[ -z "$mount" ]]; then
+  [[ -z "$mount" || "$mount" == gs://?* || "$mount" == ?*:/* ]] ||
+    refuse "--mount=$mount is neither gs://BUCKET nor HOST:/SHARE."
+  outlives="$in_bucket$mount"
+  if [[ -z "$outlives" ]]; then
     # In all types up to 8 chips or cores are one host.
     ((${type##*-} <= 8)) || refuse "$type has several hosts, which must share a work directory." \
-      "Give --mount=gs://BUCKET or --mount=HOST:/SHARE, and a --workdir in /mnt/score_jax."
-    [[ -z "$spot" ]] || refuse "A preempted spot VM loses its disk. Give --mount=gs://BUCKET or" \
-      "--mount=HOST:/SHARE, and a --workdir in /mnt/score_jax, or leave out --spot."
-  else
-    [[ "$mount" == gs://?* || "$mount" == ?*:/* ]] || refuse "--mount=$mount is neither gs://BUCKET nor HOST:/SHARE."
+      "Give --workdir=gs://BUCKET/PATH, or --mount=HOST:/SHARE and a --workdir in /mnt/score_jax."
+    [[ -z "$spot" ]] || refuse "A preempted spot VM loses its disk. Give --workdir=gs://BUCKET/PATH, or" \
+      "--mount=HOST:/SHARE and a --workdir in /mnt/score_jax, or leave out --spot."
+  elif [[ -z "$in_bucket" ]]; then
     [[ "$workdir" == /mnt/score_jax/?* ]] || refuse "--workdir=$workdir is not on the storage that" \
       "outlives the VM. Name a folder in /mnt/score_jax, e.g. /mnt/score_jax/runs/first."
   fi
@@ -174,7 +178,7 @@ bring_up() {
       READY) return ;;
       ABSENT) make "$give_up" ;;
       PREEMPTED | TERMINATED)
-        needs_mount "$state"
+        can_resume "$state"
         say "$name is $state; deleting the rest of it."
         delete || die "$name could not be deleted; see above."
         ;;
@@ -188,9 +192,9 @@ bring_up() {
   return 1
 }
 
-# Without mounted storage the run was lost with the VM: a restart would be a new run.
-needs_mount() { # STATE
-  [[ -n "$mount" ]] || die "$name is $1, and the work directory was on its disk, so the run cannot resume." \
+# On the VM's own disk the run was lost with it: a restart would be a new run.
+can_resume() { # STATE
+  [[ -n "$outlives" ]] || die "$name is $1, and the work directory was on its disk, so the run cannot resume." \
     "To start a new run, delete the VM if it still exists: $(dry_run=yes delete)"
 }
 
@@ -262,7 +266,7 @@ if [[ -n "$dry_run" ]]; then
   train ID "$@"
   echo "# After a signal: it saves and exits with 75."
   stop
-  if [[ -n "$mount" ]]; then
+  if [[ -n "$outlives" ]]; then
     echo "# After a preemption (PREEMPTED, TERMINATED): this, then all of the above, at most $restarts times."
     delete
   fi
@@ -294,7 +298,7 @@ for ((started = 0; ; started++)); do
       "each worker."
     leave "$status"
   fi
-  [[ "$state" == READY ]] || needs_mount "$state"
+  [[ "$state" == READY ]] || can_resume "$state"
   if [[ "$state" == READY && "$status" -eq 255 ]] && ((SECONDS - begun >= steady_sec)); then
     started=$((started - 1)) # the training continues, and the connection lasted long
   fi

@@ -76,7 +76,7 @@ check_renames() {
 
 prepare() { # [MOUNT]
   provide_python
-  install_extras tpu,hub
+  install_extras tpu,hub,gcs
   if [[ -n "${1:-}" ]]; then
     mount_storage "$1"
   fi

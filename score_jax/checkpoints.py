@@ -4,7 +4,8 @@
     .of_stage(name)                           of one stage: save, and resume from a whole state
 
 One checkpoint holds all that the loop cannot compute again: params, optimizer state, step, position
-in the data, counters. A step's folder gets its name when it is complete. Where a run resumes:
+in the data, counters. A step's folder gets its name when it is complete; in a bucket, which
+renames none, Orbax then writes a file into it (buckets/places.py). Where a run resumes:
 
   1. the newest checkpoint of the last stage that has one;
   2. if that one is damaged (copied in part, cut off by storage), the one before it;
@@ -19,7 +20,6 @@ import functools
 import inspect
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -29,10 +29,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from score_jax.buckets import places
 from score_jax.config.settings import Settings
 from score_jax.learner.step import TrainState
 from score_jax.model.files import saved_params
-from score_jax.problem import InputError
+from score_jax.problem import InputError, MachineGone
 from score_jax.runtime import hosts
 from score_jax.structs import Params
 
@@ -163,12 +164,14 @@ class StageCheckpoints:
         self._deadline = deadline
         self._kept = _NewestAndBest(keep)
         options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, create=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(places.at(folder), options=options)
 
     def __enter__(self) -> "StageCheckpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, MachineGone):
+            return  # a save that is under way waits longer for its bucket than anybody shall
         with self._deadline():
             self._manager.close()
 
@@ -235,9 +238,7 @@ def _tree(state: TrainState) -> dict[str, Any]:
 
 
 def _set_aside(path: Path) -> None:
-    aside = path.with_name(f"{path.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
+    places.set_aside(path, path.with_name(f"{path.name}.damaged"))
 
 
 def _best_step(folder: Path, stage: str) -> int | None:

@@ -19,6 +19,7 @@ import numpy as np
 from score_jax import batches, grading, jsonfiles
 from score_jax import run as runs
 from score_jax.batches import samples
+from score_jax.buckets import places
 from score_jax.config.settings import LoraSettings, Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
@@ -30,7 +31,7 @@ from score_jax.run import OnStep, Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Batch, Params
-from score_jax.workdir import alarms, diagnosis, lock, progress, settings_check
+from score_jax.workdir import alarms, diagnosis, lock, progress, settings_check, spool
 from score_jax.workdir.diagnosis import NotFinite
 from score_jax.workdir.runlog import package_versions, read_metrics
 
@@ -80,7 +81,7 @@ def _is_done(path: Path, settings: Settings) -> bool:
     if not settings_check.is_complete(path, settings):
         return False
     print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
-    print(f"{path}: all stages are done; nothing to do.")
+    print(f"{places.shown(str(path))}: all stages are done; nothing to do.")
     return True
 
 
@@ -90,6 +91,7 @@ def _prepare(path: Path, settings: Settings, base_from: str) -> None:
     settings_check.start_over(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)
+    spool.uploaded(path)
 
 
 def _train(run: Run) -> None:
@@ -210,6 +212,8 @@ def _stage(
 
         def save(best: int | None = None) -> None:
             extra = {"data": source.get_state(), "kl_attempt1": updates.kl_attempt1}
+            with run.waits("save"):
+                spool.uploaded(run.folder)  # what a checkpoint follows is there before it
             saved.save(state, extra, best)
 
         def evaluate_now(number: int) -> None:
@@ -346,11 +350,13 @@ class _Updates:
         self.pending: _Pending | None = None
         self.kl_attempt1 = stage.settings.kl_attempt1
         self._run, self._stage = run, stage
-        self._rows: list[Mapping[str, float]] = []
-        if (run.folder / "metrics.jsonl").exists():  # of steps before a resume
+        self._rows: list[Mapping[str, float]] = []  # others than process 0 have those since
+        if hosts.is_lead() and (run.folder / "metrics.jsonl").exists():  # of steps before a resume
             self._rows += [row for row in read_metrics(run.folder) if row["stage"] == stage.name]
         # Steps that were not taken; their numbers are null in the log.
-        self._skipped = [row["step"] for row in self._rows if not _finite(row)]
+        self._skipped: list[int] = hosts.lead_says(
+            lambda: [int(row["step"]) for row in self._rows if not _finite(row)]
+        )
         self._alarms = alarms.Standing(run.log.say, self._found(self._rows))
         self._compared = False  # whether sampler and learner were, in this process
 

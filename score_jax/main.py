@@ -12,13 +12,15 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 import score_jax
+from score_jax.buckets import client as buckets
+from score_jax.buckets import places
 from score_jax.config import command_line
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
@@ -63,9 +65,10 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
                     f"--{name} is for --mode={mode_of_it}; leave it out, or add that mode."
                 )
         _join_others(given, signals)
-        return mode(settings, given, signals)
+        with _at_hand(given):
+            return mode(settings, given, signals)
     except InputError as error:
-        print(f"score_jax: {error}", file=sys.stderr)
+        print(f"score_jax: {places.shown(str(error))}", file=sys.stderr)
         _leave_word(str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -80,7 +83,7 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         _leave_word(str(lost or f"{type(error).__name__}: {error}"))
         if lost is None:
             raise
-        print(f"score_jax: {lost} Re-running resumes.", file=sys.stderr)
+        print(f"score_jax: {places.shown(str(lost))} Re-running resumes.", file=sys.stderr)
         return MachineGone.status
 
 
@@ -113,7 +116,10 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     command_line.define_config(values)
     flags.DEFINE_string(
-        "workdir", None, "The folder of the run: checkpoints, metrics, report.", values
+        "workdir",
+        None,
+        "The folder of the run, which may be gs://BUCKET/PATH.",
+        values,
     )
     flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.", values)
     flags.DEFINE_string(
@@ -164,24 +170,45 @@ def _settings(given: flags.FlagValues, argv: Sequence[str]) -> Settings:
     if settings is None and given.mode == "replay" and given.file:
         from score_jax.workdir import diagnosis  # a saved step holds its settings
 
-        return resolve(diagnosis.settings_of(Path(given.file).expanduser()))
+        return resolve(diagnosis.settings_of(diagnosis.at_hand(given.file)))
     if settings is None:
         raise InputError(f"--config=FILE is missing. {command_line.known_configs()}")
     return settings
 
 
+FOLDERS = ("workdir", "base_from", "export_dir")  # flags
+
+
 def _check_folders(given: flags.FlagValues) -> None:
-    """Expands `~`, and refuses what is no folder: the address of a bucket. Raises: InputError."""
-    for name in ("workdir", "base_from", "export_dir"):
+    """Expands `~`, and refuses buckets that cannot be used. Raises: InputError."""
+    for name in FOLDERS:
         value = given[name].value or ""
         if value.startswith("~"):  # no shell expands it after a "="
             given[name].value = os.path.expanduser(value)
-        if "://" in value:
+        if value.startswith(("http://", "https://")):
             raise InputError(
-                f"--{name}={given[name].value} is not a folder, and a run needs one. Mount the "
-                "bucket, e.g. with gcsfuse, and name a folder in it (docs/operations.md says which "
-                "buckets work), or name a local folder and copy it when the run is done."
+                f"--{name}={value} is not a folder. Name a folder, or gs://BUCKET/PATH."
             )
+        buckets.check(value)
+
+
+@contextlib.contextmanager
+def _at_hand(given: flags.FlagValues) -> Iterator[None]:
+    """While the body runs, flags that name folders in buckets name local ones that stand for them.
+
+    Raises: InputError if there is no such bucket.
+    """
+    named = {n: str(given[n].value) for n in FOLDERS if buckets.is_url(given[n].value or "")}
+    if not named:
+        yield
+        return
+    from score_jax.workdir import spool  # imports jax
+
+    with contextlib.ExitStack() as folders:
+        for name, url in named.items():
+            opened = spool.empty(url) if name == "export_dir" else spool.opened(url)
+            given[name].value = str(folders.enter_context(opened))
+        yield
 
 
 def _join_others(given: flags.FlagValues, signals: Signals) -> None:
@@ -250,9 +277,10 @@ def _try(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
 
 def _replay(settings: Settings, given: flags.FlagValues, signals: Signals) -> int:
     from score_jax.modes import replay
+    from score_jax.workdir import diagnosis
 
     workdir = Path(given.workdir) if given.workdir else None
-    replay.replay(settings, Path(given.file).expanduser(), workdir)
+    replay.replay(settings, diagnosis.at_hand(given.file), workdir)
     return DONE
 
 

@@ -320,7 +320,7 @@ def newest(
             "one host: a checkpoint is restored onto the devices that are there."
         )
     settings_check.check_same_settings(folder, settings)
-    if trained and not any(folder.glob("checkpoints/*/*")):
+    if trained and not saved_params.begun(folder):
         raise InputError(
             f"{folder} has no checkpoint: nothing has been trained there yet. Train first (the "
             "same command without --mode), or name the --workdir of a run."

@@ -202,7 +202,7 @@ COMMANDS = [
     ([], "--config=FILE is missing"),
     ([QUICKSTART], "--workdir=DIR is missing"),
     ([QUICKSTART, "--workdir="], "--workdir=DIR is missing"),
-    ([QUICKSTART, "--workdir=gs://b/run"], "gs://b/run is not a folder"),
+    ([QUICKSTART, "--workdir=s3://b/run"], "s3://b/run: of buckets only gs:// is known"),
     ([QUICKSTART, "--workdir=W", "--mode=trian"], "Did you mean 'train'?"),
     ([QUICKSTART, "--workdir=W", "--mode="], "unknown --mode="),
     ([QUICKSTART, "--workdri=W"], "workdri"),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from score_jax import checkpoints
+from score_jax.buckets import places
+from score_jax.buckets.client import Folder
 from score_jax.checkpoints import StageCheckpoints
 from score_jax.learner import step
 from score_jax.model import transformer
@@ -21,6 +24,7 @@ from score_jax.model.files import saved_params
 from score_jax.model.files.saved_params import latest_step
 from score_jax.runtime import sharding
 from tests import fakes
+from tests.emulator import BUCKET, Emulator
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,13 +90,56 @@ def test_what_eight_devices_saved_goes_on_on_other_meshes(saved, sizes):
     assert updated(mesh, state, 3)[1] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
+@pytest.fixture(scope="module")
+def store() -> Iterator[Emulator]:
+    with Emulator() as found:
+        yield found
+
+
+@pytest.fixture
+def stage1(request, tmp_path) -> Path:
+    """A stage's folder, on disk or in a bucket."""
+    if request.param == "bucket":
+        request.getfixturevalue("store")
+        places.stands_for(tmp_path, f"gs://{BUCKET}/{tmp_path.name}")
+    return tmp_path / "checkpoints" / "stage1"
+
+
+@pytest.mark.parametrize(
+    "stage1", ["disk", pytest.param("bucket", marks=pytest.mark.slow)], indirect=True
+)
+def test_the_newest_and_the_best_are_kept(stage1):
     state = state_on(sharding.make_mesh(1, 1, 1, jax.devices()[:1]))
-    folder = tmp_path / "stage1"
+    folder = stage1
     with StageCheckpoints(folder, keep=2) as stage:
         for number, best in ((1, None), (2, 1), (3, 1), (4, 3), (5, 3), (6, 3)):
             stage.save(state.replace(step=jax.numpy.int32(number)), {}, best=best)
-    assert sorted(int(path.name) for path in folder.iterdir()) == [3, 5, 6]
+    found = places.checkpoints_in(folder.parent)
+    assert sorted(int(path.name) for path in found) == [3, 5, 6] and latest_step(folder) == 6
+
+
+def test_in_a_bucket_a_checkpoint_without_its_marker_is_none_and_is_saved_again(tmp_path, store):
+    url = f"gs://{BUCKET}/{tmp_path.name}/stage1"
+    stage1 = places.stands_for(tmp_path, url.removesuffix("/stage1")) / "stage1"
+    first, second = (
+        state_on(sharding.make_mesh(1, 1, 1, jax.devices()[:1]), seed=n) for n in (1, 2)
+    )
+    for number, state in ((4, first), (5, first), (5, second)):
+        with StageCheckpoints(stage1, keep=2) as stage:
+            stage.save(state.replace(step=jax.numpy.int32(number)), {"data": number})
+        Folder(url).upload("5/state/left/over", b"of a save that was killed")
+        if state is first:
+            Folder(url).delete("5/commit_success.txt")
+            assert latest_step(stage1) == 4
+    with StageCheckpoints(stage1, keep=2) as stage:
+        restored, extra = stage.state(5, first)
+    assert extra == {"data": 5}
+    jax.tree.map(np.testing.assert_array_equal, restored.params, second.params)
+    Folder(url).delete("5/state/_METADATA")
+    Folder(url).delete("5/state/manifest.ocdbt")
+    with StageCheckpoints(stage1, keep=2) as stage, pytest.raises(saved_params.Damaged) as error:
+        stage.state(5, first)
+    assert error.value.path == stage1 / "5"
 
 
 def test_a_checkpoint_with_any_file_cut_or_missing_is_damaged_and_never_wrong(tmp_path):
@@ -144,6 +191,7 @@ def test_what_ends_after_a_failed_save_is_not_printed_and_everything_else_is():
 SAVES_FOR_EVER = """
 import pathlib, sys
 import jax.numpy as jnp
+from score_jax.buckets import places
 from score_jax.checkpoints import StageCheckpoints
 from score_jax.model.files.saved_params import latest_step
 from score_jax.learner.step import TrainState
@@ -153,6 +201,8 @@ def state(step):
     return TrainState(step=jnp.int32(step), params=params, opt_state=(), settings=None)
 
 folder = pathlib.Path(sys.argv[1])
+if sys.argv[2]:
+    places.stands_for(folder.parent, sys.argv[2])
 with StageCheckpoints(folder, keep=2) as saved:
     done = latest_step(folder) or 0
     if done:
@@ -165,20 +215,28 @@ with StageCheckpoints(folder, keep=2) as saved:
 """
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_kill_at_any_moment_of_a_save_leaves_a_complete_checkpoint(tmp_path, kills):
-    folder = tmp_path / "stage1"
+@pytest.mark.parametrize(
+    ("stage1", "kills"),
+    [
+        ("disk", 3),
+        pytest.param("disk", 20, marks=pytest.mark.slow),
+        pytest.param("bucket", 20, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+    indirect=["stage1"],
+)
+def test_a_kill_at_any_moment_of_a_save_leaves_a_complete_checkpoint(stage1, kills):
+    folder, most_sec = stage1, 2.0 if places.url_of(stage1) else 0.5
     for _ in range(kills):
         before = latest_step(folder) or 0
         child = subprocess.Popen(
-            [sys.executable, "-c", SAVES_FOR_EVER, str(folder)],
+            [sys.executable, "-c", SAVES_FOR_EVER, str(folder), places.url_of(folder.parent)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert child.stdout
         assert child.stdout.readline() == f"resumes after {before}\n"
-        delay_sec = random.uniform(0.0, 0.5)
+        delay_sec = random.uniform(0.0, most_sec)
         time.sleep(delay_sec)
         child.kill()
         said = [line for line in child.stdout.read().splitlines(keepends=True) if line[-1] == "\n"]

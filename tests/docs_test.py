@@ -84,6 +84,7 @@ ELSEWHERE = {
     "python -m score_jax.main --config=digits.py": "as the line before it",
     "pip install '.[cuda,hub]'": "package_test.py installs the wheel, without a network",
     "pip install '.[tpu]'": "as the line before it",
+    "pip install '.[gcs]'": "as the line before it",
     "python -m examples.score_loop": "examples/score_loop_test.py",
 }
 

@@ -39,10 +39,13 @@ def run(*arguments: str) -> int:
     [
         ((), "--config=FILE is missing"),
         ((QUICKSTART,), "--workdir=DIR is missing"),
-        ((QUICKSTART, "--workdir=gs://b/run", "--mode=try"), "gs://b/run is not a folder"),
+        (
+            (QUICKSTART, "--workdir=s3://b/run", "--mode=try"),
+            "s3://b/run: of buckets only gs:// is",
+        ),
         (
             (QUICKSTART, "--workdir=W", "--mode=export", "--export_dir=s3://b/out"),
-            "--export_dir=s3://b/out is no",
+            "s3://b/out: of buckets only gs:// is",
         ),
         ((QUICKSTART, "--workdir=W", "--mode=trian"), "Did you mean 'train'?"),
         ((QUICKSTART, "--workdri=W"), "workdri"),

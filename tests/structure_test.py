@@ -17,6 +17,7 @@ _PACKAGE = _ROOT / "score_jax"
 # of the package. Rooms of one floor do not import each other.
 _FLOORS = (
     ("problem", "jsonfiles", "rl"),
+    ("buckets",),
     ("structs", "config", "text", "rewards"),
     ("data", "runtime"),
     ("model",),
@@ -35,6 +36,7 @@ _NEVER = {"torch", "tensorflow", "transformers"}  # tensorflow_datasets is anoth
 # Tests about more than one file of the package.
 _TESTS_OF_NO_FILE = {
     "bad_input_test.py",
+    "buckets_test.py",
     "configs_test.py",
     "crashes_test.py",
     "docs_site_test.py",

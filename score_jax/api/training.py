@@ -19,6 +19,7 @@ from score_jax.api.models import Model
 from score_jax.api.recipes import Recipe
 from score_jax.api.settings import settings_of
 from score_jax.api.task import Task
+from score_jax.buckets.client import is_url
 from score_jax.config.settings import Settings
 from score_jax.modes import evaluate, export
 from score_jax.problem import InputError
@@ -103,6 +104,11 @@ def train(
     Raises: InputError for settings, files or a work directory that do not fit; KeyboardInterrupt
       after Ctrl-C or another signal that asks to stop, once what is trained is saved.
     """
+    if is_url(str(workdir)) or is_url(str(base_from)):
+        raise InputError(
+            "train takes local folders. Work directories in a bucket are for the command line: "
+            "python -m score_jax.main --workdir=gs://…"
+        )
     folder = Path(workdir).expanduser()
     if isinstance(model, Settings):
         if task or recipe or groups or seed:

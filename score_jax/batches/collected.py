@@ -25,6 +25,7 @@ from score_jax.problem import InputError
 from score_jax.rollout import remote
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
+from score_jax.workdir import spool
 
 
 class Collected(Documents):
@@ -135,6 +136,7 @@ def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
             lines = ({"rollout": number, **jsonfiles.plain(episode)} for episode in episodes)
             file.write("".join(map(jsonfiles.line, lines)))
             file.flush()
+            spool.written(kept)
             known += [(number, episode) for episode in episodes]
             countdown.show(number, collect.steps)
     return known

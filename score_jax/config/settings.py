@@ -113,7 +113,8 @@ class ModelSettings:
 
     # "preset:NAME" (random weights), a Hugging Face folder or hub id, a .gguf file (any part of a
     # split one), a folder or hub id of PEFT adapters, which are merged into their base, or a run
-    # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it.
+    # of score_jax: its work directory, or DIR/checkpoints/STAGE/STEP in it. Folders and files may
+    # be in a bucket, gs://BUCKET/PATH.
     source: str
     tokenizer: str = ""  # "characters", a folder or a .gguf file; empty: the model's own
     # "auto": the chat template that the model ships; "plain" (nothing is added) if it has none.
@@ -156,7 +157,7 @@ class ProblemSettings:
     # (Hugging Face hub) or "tfds:NAME".
     name: str
     prompt: str = ""  # a key of text.prompts.PROMPTS: first turn and instruction
-    path: str = ""  # a folder or file; empty: TFDS, or no files at all
+    path: str = ""  # a folder or file, which may be gs://…; empty: TFDS, or no files at all
     system: str = ""  # system message for the chat template
     stop_before: tuple[str, ...] = ()  # texts that end an attempt and do not belong to it
     stop_after: tuple[str, ...] = ()  # texts that end an attempt and belong to it

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
+from score_jax.buckets import sources
 from score_jax.config.settings import ProblemSettings, SourceSettings
 from score_jax.data.asked import asked
 from score_jax.data.pipeline import Prompts
@@ -106,7 +107,7 @@ def load(
       setting: the group of settings that says all this, for messages.
     Raises: InputError if the set is unknown, cannot be read, is empty or repeats an id.
     """
-    what = f"problem set {name!r}, split {split!r}"
+    what, path = f"problem set {name!r}, split {split!r}", sources.local(path)
     for prefix, module in ((own_tfds.PREFIX, own_tfds), (hub.PREFIX, hub)):
         if name.startswith(prefix):
             return _checked(module.problems(name, path, split, fields or {}, setting), what)

@@ -25,6 +25,7 @@ from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.stream import Ended, Stream
 from score_jax.runtime import hosts
 from score_jax.structs import Params, PromptBatch
+from score_jax.workdir import spool
 
 SHOW_SEC = 10.0  # between lines that say how far it is
 
@@ -82,6 +83,7 @@ class Kept:
         with open(self._path, "a", encoding="ascii") as file:
             for item, record in zip(items, records, strict=True):
                 file.write(jsonfiles.line({"part": part, "item": item, "record": record}))
+        spool.written(self._path)
 
     def remove(self) -> None:
         """Removes the file: what it was for is complete."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from score_jax import jsonfiles
 from score_jax import run as runs
+from score_jax.buckets import places
+from score_jax.buckets.client import is_url
 from score_jax.config.settings import Settings
 from score_jax.experiment import Experiment
 from score_jax.learner import adapter_files
@@ -61,6 +63,11 @@ def export_latest(
             "--export_adapters writes the adapters that a run with LoRA trains, and "
             "config.model.lora.rank is 0: all weights are trained. Leave it out."
         )
+    if is_url(to):
+        raise InputError(
+            f"{to} is in a bucket, and this export takes a local folder. On the command line "
+            "--mode=export --export_dir=gs://… writes to buckets."
+        )
     client = push.ready(push_to) if push_to else None
     with runs.newest(settings, folder, "export") as (run, stage, at_step, params):
         target = Path(to) if to else folder / "export"
@@ -71,6 +78,7 @@ def export_latest(
         else:
             said = write(run.experiment, params, target, dtype=dtype)
         model_card.write(run, target, trained=trained, hub_name=push_to, adapters=adapters)
+        places.upload(target)
         run.log.say(f"{trained}: {said} Its model card: {target / model_card.NAME}")
         if client:
             run.log.say(f"Pushed to {push.push(client, target, push_to, trained)}")
@@ -88,12 +96,13 @@ def write(experiment: Experiment, params: Params, folder: Path, *, dtype: str = 
     """
     settings = experiment.settings.model
     source, text = saved_params.origin(settings.source, settings.tokenizer)
-    if Path(source).resolve() == folder.resolve():
+    same_url = places.url_of(folder) == places.url_of(Path(source)) != ""
+    if same_url or Path(source).resolve() == folder.resolve():
         raise InputError(
             f"{folder} is config.model.source: exporting there would replace the weights that "
             "training started from. Choose another --export_dir."
         )
-    if (folder / saved_params.CHECKPOINTS).exists():
+    if (folder / saved_params.CHECKPOINTS).exists() or saved_params.begun(folder):
         raise InputError(
             f"{folder} is the work directory of a run: exporting there would replace its "
             "config.json, so it could not resume. Choose another --export_dir, e.g. its export/."

@@ -15,6 +15,7 @@ from typing import Any
 
 import score_jax
 from score_jax import jsonfiles
+from score_jax.buckets.client import is_url
 from score_jax.config.settings import (
     ModelSettings,
     ProblemSettings,
@@ -101,7 +102,8 @@ def base_of(settings: ModelSettings) -> Base:
             hub_id if _HUB_ID.fullmatch(hub_id) else "",
             str(said.get("general.license") or ""),
         )
-    hub_id = settings.source if not Path(settings.source).expanduser().exists() else ""
+    own = is_url(settings.source) or Path(settings.source).expanduser().exists()
+    hub_id = "" if own else settings.source
     return Base(hub_id or path.name, hub_id, _license(path / NAME))
 
 

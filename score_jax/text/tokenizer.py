@@ -5,6 +5,7 @@ tokenizers/base.py says what a tokenizer is.
 
 import pathlib
 
+from score_jax.buckets import sources
 from score_jax.problem import InputError
 from score_jax.text.tokenizers.base import Tokenizer
 
@@ -23,7 +24,7 @@ def load(source: str) -> Tokenizer:
 
     if source == "characters":
         return characters()
-    path = pathlib.Path(source).expanduser()
+    path = pathlib.Path(sources.model(source, weights=False)).expanduser()
     if path.is_dir() and (path / "tokenizer.json").exists():
         return bytelevel.from_json(path / "tokenizer.json")
     if path.is_dir() and (path / "tokenizer.model").exists():

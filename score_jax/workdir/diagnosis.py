@@ -19,6 +19,8 @@ import jax
 import numpy as np
 
 from score_jax import jsonfiles
+from score_jax.buckets import sources
+from score_jax.buckets.client import is_url
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
 from score_jax.structs import Batch, Params, SampledLogProbs
@@ -80,6 +82,15 @@ def write(folder: Path, name: str, batch: Batch, params: Params, facts: Mapping[
         own = {"norms": {k: _said(v) for k, v in norms.items()}, "versions": package_versions()}
         jsonfiles.write(path, {**facts, **own})
     return path
+
+
+def at_hand(name: str) -> Path:
+    """The JSON file that `name` means; both files of a step in a bucket are fetched."""
+    if not is_url(name):
+        return Path(name).expanduser()
+    stem = name.removesuffix(".npz").removesuffix(".json")
+    sources.local(f"{stem}.npz")
+    return Path(sources.local(f"{stem}.json"))
 
 
 def read(path: Path) -> Diagnosis:

@@ -9,12 +9,10 @@ while the run lives. It is in nobody's way when its run has ended without removi
   2. of another machine, or of a container that does not see our processes: for WATCH_SEC nobody
      has renewed it. No clocks are compared.
 
-Not handled: storage on which two hosts can both create one file (buckets without preconditions).
+lock_files.py makes and replaces the file, on disk or in a bucket.
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -27,11 +25,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from score_jax import jsonfiles
+from score_jax.buckets.client import NoAccess
 from score_jax.problem import FULL, InputError, MachineGone
 from score_jax.runtime import hosts
+from score_jax.workdir import lock_files, spool
+from score_jax.workdir.lock_files import NAME, LockFile, Stamp
 
-NAME = "lock.json"
 RENEW_SEC = 10.0
 WATCH_SEC = 60.0  # shared storage may show other hosts an old time for half a minute
 _LOOK_SEC = 1.0
@@ -52,15 +51,28 @@ def held(folder: Path, *, read_only: bool = False) -> Iterator[bool]:
     def take() -> bool:
         if read_only and folder.is_dir() and not os.access(folder, os.W_OK):
             return False
-        taken.append(_take(folder))
+        try:
+            taken.append(_take(folder))
+        except NoAccess:
+            if read_only:
+                return False
+            raise
+        spool.taken(folder)
         return True
 
-    writes = hosts.lead_says(take)
+    writes, reachable = hosts.lead_says(take), True
     try:
         yield writes
+    except Exception as error:
+        reachable = spool.is_reachable(error)
+        raise
     finally:
-        for lock in taken:
-            lock.release()
+        try:
+            if taken and reachable:
+                spool.let_go(folder)
+        finally:
+            for lock in taken:
+                lock.release()
 
 
 def is_held(folder: Path) -> bool:
@@ -68,7 +80,9 @@ def is_held(folder: Path) -> bool:
 
     The process of another machine is believed to live: only watching its lock would tell.
     """
-    found = _read(folder / NAME)
+    found = None
+    with contextlib.suppress(OSError):
+        found = _said(lock_files.of(folder).stamp())
     if not found:
         return False
     return found["machine"] != _machine() or _started(found["process"]) == found["started"]
@@ -78,12 +92,14 @@ def _take(folder: Path) -> "_Held":
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        file = lock_files.of(folder)
         while True:
             own = _myself()
-            with contextlib.suppress(FileExistsError):
-                _create(folder / NAME, own)
-                return _Held(folder, own, made)
-            _remove_if_left(folder / NAME)
+            if file.make(own):
+                return _Held(folder, file, own, made)
+            _remove_if_left(file)
+    except MachineGone:
+        raise
     except OSError as error:
         if error.errno in FULL:
             raise
@@ -93,30 +109,11 @@ def _take(folder: Path) -> "_Held":
         ) from error
 
 
-def _create(path: Path, own: dict[str, Any]) -> None:
-    """Makes the lock with all that it says, so that nobody sees half of it.
-
-    Raises: FileExistsError if there is one.
-    """
-    part, text = path.with_name(f".{NAME}.{own['token']}"), jsonfiles.line(own)
-    try:
-        part.write_text(text, encoding="ascii")
-        os.link(part, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        # Storage without links: for a moment the lock is seen empty, which is no harm.
-        with open(path, "x", encoding="ascii") as file:
-            file.write(text)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 class _Held:
     """A lock of this process, renewed by a thread until it is released."""
 
-    def __init__(self, folder: Path, own: dict[str, Any], made: bool):
-        self._folder, self._own, self._made = folder, own, made
+    def __init__(self, folder: Path, file: LockFile, own: dict[str, Any], made: bool):
+        self._folder, self._file, self._own, self._made = folder, file, own, made
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
@@ -125,23 +122,23 @@ class _Held:
         self._released.set()
         self._thread.join()
         with contextlib.suppress(OSError):
-            if _read(self._folder / NAME) == self._own:
-                (self._folder / NAME).unlink()
+            if _said(self._file.stamp()) == self._own:
+                self._file.remove(self._own)
             if self._made:
                 self._folder.rmdir()  # only if nothing else is in it
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW_SEC):
             with contextlib.suppress(OSError):  # full, or out of reach for a while
-                found = _read(self._folder / NAME)
+                found = _said(self._file.stamp())
                 if found not in (None, self._own):
                     self._lost(found)
-                os.utime(self._folder / NAME)
+                self._file.renew(self._own)
 
     def _lost(self, found: dict[str, Any]) -> None:
         # This process stood still for a minute, and another host took the folder over.
         print(
-            f"score_jax: {_of(found)} has taken {self._folder} over, as this process did not "
+            f"score_jax: {_of(found)} has taken {self._file.folder} over, as this process did not "
             "renew its lock there. It ends, so that the two do not mix.",
             file=sys.stderr,
             flush=True,
@@ -149,41 +146,32 @@ class _Held:
         os._exit(MachineGone.status)
 
 
-def _remove_if_left(path: Path) -> None:
+def _remove_if_left(file: LockFile) -> None:
     """Removes a lock that its run left behind. Raises: InputError if the run lives."""
-    seen = _stamp(path)
-    found = _said(seen[0]) if seen else None
+    seen = file.stamp()
+    found = _said(seen)
     if found and found["machine"] == _machine():
         if _started(found["process"]) == found["started"]:
-            raise _refused(path, found)
+            raise _refused(file, found)
     elif seen:
         print(
-            f"score_jax: {path} is of {_of(found)}, which may have ended: watching it for "
-            f"{WATCH_SEC:.0f} seconds …",
+            f"score_jax: {file.folder}/{NAME} is of {_of(found)}, which may have ended: watching "
+            f"it for {WATCH_SEC:.0f} seconds …",
             flush=True,
         )
         deadline = time.monotonic() + WATCH_SEC
         while time.monotonic() < deadline and seen:
             time.sleep(_LOOK_SEC)
-            if (now := _stamp(path)) and now != seen:
-                raise _refused(path, _read(path))
+            if (now := file.stamp()) and now != seen:
+                raise _refused(file, _said(now))
             seen = now
-    # Several processes may get here. One at a time looks again, so none removes a new lock.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some shared storage has no locks of this kind
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        if _stamp(path) == seen:
-            path.unlink(missing_ok=True)
-        elif path.exists():  # the other one was quicker, and holds a new lock
-            raise _refused(path, _read(path))
-    finally:
-        os.close(folder)
+    if not file.remove_left(seen):  # the other one was quicker, and holds a new lock
+        raise _refused(file, _said(file.stamp()))
 
 
-def _refused(path: Path, found: dict[str, Any] | None) -> InputError:
+def _refused(file: LockFile, found: dict[str, Any] | None) -> InputError:
     return InputError(
-        f"{_of(found)} is at work in {path.parent}, and two runs in one folder would mix their "
+        f"{_of(found)} is at work in {file.folder}, and two runs in one folder would mix their "
         "results. Wait until it has ended, stop it, or name another --workdir."
     )
 
@@ -194,28 +182,12 @@ def _of(found: dict[str, Any] | None) -> str:
     return f"another run (process {found['process']} on {found['host']}, since {found['since']})"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock says; None if there is none."""
+def _said(stamp: Stamp | None) -> dict[str, Any] | None:
+    """What a lock says; None if there is none, or it was written in part."""
     try:
-        return _said(path.read_bytes())
-    except OSError:
-        return None
-
-
-def _said(content: bytes) -> dict[str, Any] | None:
-    """What a lock with this content says; None if it is none, or was written in part."""
-    try:
-        found = json.loads(content)
+        found: Any = json.loads(stamp[0]) if stamp else None
         return found if found.keys() == _myself().keys() else None
     except (ValueError, AttributeError):
-        return None
-
-
-def _stamp(path: Path) -> tuple[bytes, int] | None:
-    """Changes whenever a lock is renewed or replaced; None if there is none."""
-    try:
-        return path.read_bytes(), path.stat().st_mtime_ns
-    except FileNotFoundError:
         return None
 
 

@@ -14,6 +14,8 @@ import rich.console
 import rich.progress
 import rich.table
 
+from score_jax.buckets import places
+
 LINE_SEC = 5.0  # between plain lines
 
 
@@ -52,6 +54,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints lines, above the progress bar if there is one."""
+        text = places.shown(text)
         if self._bars is not None:
             self._bars.console.print(text, soft_wrap=True)
             return

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 from score_jax import jsonfiles
 from score_jax.problem import InputError
+from score_jax.workdir import spool
 from score_jax.workdir.events import EventFile
 from score_jax.workdir.heartbeat import Heartbeat
 from score_jax.workdir.progress import Progress
@@ -209,6 +210,7 @@ class RunLog:
             self._wandb.log(global_step, row)
         self._progress.show(step, row)
         self._spoke()
+        spool.written(self.workdir)
 
     def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds training samples of a step of the current stage to samples.jsonl."""

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from score_jax import jsonfiles
+from score_jax.buckets import places
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.data.sft import documents
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
-from score_jax.workdir import runlog
+from score_jax.workdir import runlog, spool
 
 # Settings that may differ when a run resumes: they change speed, output or memory, not the result.
 _FREE = (
@@ -90,7 +91,7 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
 
     Raises: InputError naming what differs.
     """
-    begun = any(folder.glob("checkpoints/*/*"))
+    begun = saved_params.begun(folder)
     if not (folder / "config.json").exists():
         if begun:
             raise InputError(
@@ -146,7 +147,7 @@ def start_over(folder: Path, settings: Settings) -> None:
     Its files go to DIR/before-1 (or the next number): its evaluations and metrics would else be
     taken for those of the new settings.
     """
-    if not (folder / "config.json").exists() or any(folder.glob("checkpoints/*/*")):
+    if not (folder / "config.json").exists() or saved_params.begun(folder):
         return
     if not _differing(folder, settings, _FREE, _OF_AN_EVALUATION):
         return
@@ -167,7 +168,7 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
     evaluated again. Does nothing if the run in `folder` has a checkpoint.
     Raises: InputError if `other` has no finished stage `base`, or made it with other settings.
     """
-    if any(folder.glob("checkpoints/*/*")):
+    if saved_params.begun(folder):
         return
     if "base" not in settings.recipe:
         raise InputError(
@@ -176,7 +177,7 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         )
     last = str(settings.stages["base"].steps)
     made = other / "checkpoints" / "base" / last
-    if not made.exists():
+    if made not in places.checkpoints_in(made.parents[1]):
         raise InputError(
             f"--base_from={other}: there is no {made}, the last checkpoint of the stage 'base'. "
             "Train that run further, or name another."
@@ -196,9 +197,15 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
     # The checkpoint appears last and whole, beside its settings: whatever ends this before, the
     # next start copies again.
     part, target = folder / "base_from.part", folder / "checkpoints" / "base" / last
+    settings_file = {"settings": jsonfiles.plain(settings)}
+    if places.url_of(target):
+        jsonfiles.write(folder / "config.json", settings_file)
+        spool.uploaded(folder)
+        places.copy(made, target)
+        return
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(made, part)
-    jsonfiles.write(folder / "config.json", {"settings": jsonfiles.plain(settings)})
+    places.copy(made, part)
+    jsonfiles.write(folder / "config.json", settings_file)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.rename(target)
 
@@ -227,6 +234,7 @@ def _of_base(settings: Settings, left_out: bool) -> tuple[tuple[str, ...], tuple
 
 def check_shared(folder: Path) -> None:
     """Checks that every process sees what process 0 writes. Raises: InputError on all of them."""
+    hosts.lead_says(lambda: spool.uploaded(folder))
     written = hosts.lead_says(lambda: (folder / "config.json").read_text())
     deadline = time.monotonic() + SEEN_SEC
     while not (seen := _reads(folder / "config.json", written)) and time.monotonic() < deadline:
@@ -242,7 +250,7 @@ def check_shared(folder: Path) -> None:
 
 def _reads(path: Path, written: str) -> bool:
     try:
-        return path.read_text() == written
+        return spool.read(path) == written.encode()
     except OSError:
         return False
 

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from score_jax.buckets import places
+from score_jax.buckets.client import is_away
 from score_jax.problem import FULL, MachineGone
 
 # Orbax's writer reports an error of the system as a text.
@@ -27,6 +29,12 @@ def lost(error: BaseException, folder: Path) -> MachineGone | None:
     for cause in _causes(error):
         if isinstance(cause, MachineGone):
             return cause
+        url = places.url_of(folder)
+        if url and is_away(cause):
+            return MachineGone(
+                f"{url} could not be reached ({' '.join(str(cause).split())[:200]}). What is there "
+                "is whole."
+            )
         where = _folder_of(cause, folder)
         number = cause.errno if isinstance(cause, OSError) else None
         if number in FULL or any(text in str(cause) for text in _FULL_TEXTS):
@@ -39,7 +47,7 @@ def lost(error: BaseException, folder: Path) -> MachineGone | None:
                 f"the storage of {where} fails ({os.strerror(number)}). See that it is mounted and "
                 "can be written."
             )
-        if isinstance(cause, FileNotFoundError) and not folder.exists():
+        if isinstance(cause, FileNotFoundError) and not folder.exists() and not url:
             return MachineGone(
                 f"the work directory {folder} is no longer there: it was moved, deleted or "
                 "unmounted while the run wrote in it. Put it back, or name its new place."

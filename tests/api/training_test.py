@@ -155,6 +155,7 @@ def test_recipes_are_values_and_wrong_settings_are_refused_by_name(model, task):
         (lambda: sj.score(1, "ten"), "stage2.steps='ten' must be of type int"),
         (lambda: sj.load("preset:quickstart", lora={"alpha": 64.0}), "has no rank"),
         (lambda: sj.train(model, workdir="runs/x"), "needs a model, a task and a recipe"),
+        (lambda: sj.train(model, task, recipe, workdir="gs://b/run"), "train takes local folders"),
         (lambda: model.attempt(task.problems[:1], task=task, rolout={}), "unknown setting .*rolo"),
     ):
         with pytest.raises(sj.InputError, match=match):

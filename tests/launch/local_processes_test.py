@@ -48,7 +48,7 @@ def test_a_dry_run_prints_the_commands(tmp_path):
     [
         (ARGUMENTS, "number of processes is missing"),
         (("2", "--workdir=w"), "--config=FILE is missing"),
-        (("2", "--config=c.py", "--workdir=gs://bucket/run"), "is not a folder"),
+        (("2", "--config=c.py", "--workdir=s3://bucket/run"), "of buckets only gs:// is known"),
     ],
 )
 def test_what_the_program_would_refuse_is_refused_once(arguments, said, tmp_path):

@@ -31,6 +31,17 @@ DRY_RUNS = {
         *("--name=small", "--zone=us-east5-b", "--type=v6e-8", "--dry-run", "--"),
         *("--config=configs/quickstart.py", "--workdir=runs/quickstart"),
     ),
+    "tpu_vm_bucket": (
+        "launch/tpu_vm.sh",
+        *("--name=math", "--zone=us-central1-a", "--type=v5litepod-16", "--spot", "--dry-run"),
+        *("--", MATH[0], "--workdir=gs://bucket/runs/math"),
+    ),
+    "gke_bucket": (
+        "launch/gke.sh",
+        *("--name=math", "--image=registry/score_jax:1"),
+        *("--accelerator=tpu-v5-lite-podslice", "--topology=4x4", "--dry-run"),
+        *("--", MATH[0], "--workdir=gs://bucket/runs/math"),
+    ),
     "gke": (
         "launch/gke.sh",
         *("--name=math", "--image=registry/score_jax:1", "--claim=runs", "--spot"),

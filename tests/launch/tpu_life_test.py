@@ -64,7 +64,7 @@ def cloud(tmp_path):
     names = ("pyproject.toml", "setup.py", "requirements.txt")
     wanted = b"".join((ROOT / name).read_bytes() for name in names)
     total = subprocess.run(["cksum"], input=wanted, capture_output=True, check=True).stdout
-    (python.parents[1] / "installed.tpu,hub").write_bytes(total)
+    (python.parents[1] / "installed.tpu,hub,gcs").write_bytes(total)
     gcloud = tmp_path / "bin" / "gcloud"
     gcloud.write_text(GCLOUD.format(cloud=str(tmp_path)))
     for program in (python, gcloud):

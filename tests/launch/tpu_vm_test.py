@@ -260,7 +260,7 @@ def test_arguments_reach_the_workers_word_by_word(tools):
         ((*VM[:2], "--type=v5litepod-8", "--spot"), RUN, "loses its disk"),
         ((*VM[:3], "--mount=bucket"), RUN, "neither gs://BUCKET nor"),
         (VM, (RUN[0], "--workdir=runs/math"), "not on the storage"),
-        (VM, (RUN[0], "--workdir=gs://bucket/math"), "is not a folder"),
+        (VM, (RUN[0], "--workdir=s3://bucket/math"), "of buckets only gs:// is known"),
         (VM, (RUN[0],), "--workdir=DIR is missing"),
         (VM, (RUN[1],), "--config=FILE is missing"),
         ((*VM[:2], "--type=v5litepod", "--version=x"), RUN, "is not an accelerator type"),

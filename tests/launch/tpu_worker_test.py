@@ -126,7 +126,7 @@ def prepared(worker, mount: str) -> subprocess.CompletedProcess:
     (worker.home / "score_jax" / "requirements.txt").touch()
     (worker.home / "score_jax" / "pyproject.toml").touch()
     total = subprocess.run(["cksum"], input=b"", capture_output=True, check=True).stdout
-    (venv / "installed.tpu,hub").write_bytes(total)
+    (venv / "installed.tpu,hub,gcs").write_bytes(total)
     (venv / "bin" / "python").write_text("#!/bin/sh\necho 3.12\n")
     (worker.home / "mnt").mkdir()
     worker.tools.answer("sudo", "")

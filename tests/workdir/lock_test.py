@@ -93,9 +93,9 @@ def test_a_lock_of_another_host_is_in_the_way_only_while_it_is_renewed(
 
 def test_a_lock_is_renewed_and_one_that_ends_in_time_is_waited_for(tmp_path, quick):
     with lock.held(tmp_path):
-        first = lock._stamp(tmp_path / lock.NAME)
+        first = lock.lock_files.of(tmp_path).stamp()
         time.sleep(0.2)
-        assert lock._stamp(tmp_path / lock.NAME) != first
+        assert lock.lock_files.of(tmp_path).stamp() != first
     path = write(tmp_path, machine="another")
     threading.Timer(0.2, path.unlink).start()
     with lock.held(tmp_path):

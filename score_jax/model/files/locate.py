@@ -10,6 +10,7 @@ Left out: PyTorch's pickles (they run code when opened), and tokenizers (text/).
 import re
 from pathlib import Path
 
+from score_jax.buckets import sources
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
     adapters,
@@ -37,7 +38,7 @@ def path_of(source: str, weights: bool = True) -> Path:
     weights: False downloads the small files only (shape and tokenizer).
     Raises: InputError when there is nothing of that name.
     """
-    path = Path(source).expanduser()
+    path = Path(sources.model(source, weights)).expanduser()
     if path.is_dir():
         whole = any((path / name).exists() for name in _HUGGINGFACE)
         return path if whole else gguf_files.find(path) or path

@@ -25,6 +25,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from score_jax import jsonfiles
+from score_jax.buckets import places, sources
+from score_jax.buckets.client import is_away
 from score_jax.config.settings import LoraSettings, ModelSettings
 from score_jax.model import lowrank
 from score_jax.model.families import PRESET, ModelConfig
@@ -71,11 +73,13 @@ def reading(described: Callable[[Exception], InputError]) -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, MemoryError):  # too little memory is no damage
         raise
     except Exception as error:
+        if is_away(error):
+            raise
         raise described(error) from error
 
 
 def _state(path: Path) -> Path:
-    return (path / "state").absolute()  # Orbax takes no relative path
+    return places.at(path / "state")
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -193,7 +197,7 @@ def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str =
     for name in stages:
         newest = step or latest_step(folder / CHECKPOINTS / name)
         path = folder / CHECKPOINTS / name / str(newest)
-        if path.is_dir():
+        if path in places.checkpoints_in(folder / CHECKPOINTS):
             return Checkpoint(path, model)
     raise InputError(
         f"{'/'.join(filter(None, (str(folder / CHECKPOINTS), stage, step)))} holds no complete "
@@ -217,7 +221,7 @@ def origin(source: str, tokenizer: str = "") -> tuple[str, str]:
             with adapter.of_base():
                 return origin(adapter.base, tokenizer or adapter.tokenizer)
         source = str(path)
-    return source, tokenizer or source
+    return source, sources.model(tokenizer, weights=False) or source
 
 
 @contextlib.contextmanager
@@ -234,12 +238,13 @@ def of_run(run: Checkpoint) -> Iterator[None]:
 
 def latest_step(folder: Path, but: Collection[str] = ()) -> int | None:
     """The newest complete checkpoint's step in DIR/checkpoints/STAGE, or None; none of `but`."""
-    steps = []
-    with contextlib.suppress(FileNotFoundError):
-        # A step's folder gets its name when it is complete.
-        found = (p for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
-        steps = [int(p.name) for p in found if p.name not in but]
-    return max(steps, default=None)
+    found = [p.name for p in places.checkpoints_in(folder.parent) if p.parent == folder]
+    return max((int(n) for n in found if n.isdigit() and n not in but), default=None)
+
+
+def begun(folder: Path) -> bool:
+    """Whether there is a checkpoint of any kind in a work directory."""
+    return bool(places.checkpoints_in(folder / CHECKPOINTS))
 
 
 def _settings(described: Path) -> dict[str, Any] | None:

@@ -7,8 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from score_jax.buckets import places
 from score_jax.problem import InputError
 from score_jax.report.compare import page
+from score_jax.workdir import spool
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,11 +25,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("workdir", nargs="+", help="work directories of two or more runs")
     parser.add_argument("--out", default="compare.html", help="the file (default: compare.html)")
     given = parser.parse_args(arguments)
-    print(page.write(given.workdir, given.out))
+    with spool.all_opened(given.workdir) as folders:
+        print(page.write(folders, given.out))
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except InputError as error:
-        sys.exit(f"score_jax: {error}")
+        sys.exit(f"score_jax: {places.shown(str(error))}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from score_jax.buckets import places
 from score_jax.evaluation.metrics import mcnemar_p
 from score_jax.evaluation.sampled import bootstrap_interval
 from score_jax.problem import InputError
@@ -45,7 +46,7 @@ def of(
         )
     share = transcript_characters // len(folders)
     runs = [
-        {"letter": letter, "folder": str(folder), **contents.of(folder, share)}
+        {"letter": letter, "folder": places.shown(str(folder)), **contents.of(folder, share)}
         for letter, folder in zip(string.ascii_uppercase, folders, strict=False)
     ]
     return {

@@ -28,7 +28,7 @@ def write(workdirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         raise InputError(f"--out={out} is a folder. Name a file, such as {path / 'compare.html'}.")
     data = contents.of(workdirs)
     for run in data["runs"]:
-        own = Path(run["folder"]) / "report" / "index.html"
+        own = Path(run["folder"]) / "report" / "index.html"  # of one in a bucket none
         run["page"] = Path(os.path.relpath(own, path.parent)).as_posix() if own.exists() else None
     jsonfiles.write_text(path, render(data))
     return path

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from score_jax.buckets.client import is_url
 from score_jax.problem import InputError
 from score_jax.workdir.runlog import is_solved
 
@@ -62,6 +63,11 @@ def read(patterns: Sequence[str | Path]) -> list[Finished]:
     """
     folders = []
     for pattern in map(str, patterns):
+        if is_url(pattern):
+            raise InputError(
+                f"{pattern} is in a bucket, and RESULTS.md is made of local runs. Copy what they "
+                f"show: gcloud storage rsync -r -x '.*checkpoints/.*' {pattern} FOLDER"
+            )
         for found in sorted(map(Path, glob.glob(pattern))):
             own = (found / "config.json").exists()
             folders += [found] if own else sorted(p.parent for p in found.glob("*/config.json"))

@@ -15,9 +15,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from score_jax.buckets import places
 from score_jax.problem import InputError
 from score_jax.report.comparison import finished
 from score_jax.report.comparison.finished import Finished
+from score_jax.workdir import spool
 
 Metrics = Mapping[str, Any]
 
@@ -164,16 +166,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--table", choices=(*TABLES, "stages"), action="append")
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     given = parser.parse_args(arguments)
-    runs = finished.read(given.runs)
     show = markdown if given.format == "markdown" else as_csv
-    for name in given.table or (*TABLES, "stages"):
-        rows = stages(runs) if name == "stages" else layout(runs, TABLES[name])
-        if rows:
-            print(show(rows, details=name == "stages"), end="\n\n")
+    with spool.all_opened(given.runs) as folders:
+        runs = finished.read(folders)
+        for name in given.table or (*TABLES, "stages"):
+            rows = stages(runs) if name == "stages" else layout(runs, TABLES[name])
+            if rows:
+                print(show(rows, details=name == "stages"), end="\n\n")
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except InputError as error:
-        sys.exit(f"score_jax: {error}")
+        sys.exit(f"score_jax: {places.shown(str(error))}")

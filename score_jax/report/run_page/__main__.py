@@ -7,8 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from score_jax.buckets import places
 from score_jax.problem import InputError
 from score_jax.report.run_page import page, plots
+from score_jax.workdir import spool
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -18,11 +20,14 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("workdir", nargs="+", help="work directory of a run")
     for workdir in parser.parse_args(arguments).workdir:
-        print(page.write(workdir), *plots.write(workdir), sep="\n")
+        with spool.opened(workdir, to_show=True) as folder:
+            for path in (page.write(folder), *plots.write(folder)):
+                places.upload(path)
+                print(places.shown(str(path)))
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except InputError as error:
-        sys.exit(f"score_jax: {error}")
+        sys.exit(f"score_jax: {places.shown(str(error))}")
