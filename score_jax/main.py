@@ -80,18 +80,20 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         return STOPPED
     except Exception as error:
         lost = storage.lost(error, Path(given["workdir"].value or "."))
-        _leave_word(str(lost or f"{type(error).__name__}: {error}"))
+        _leave_word(str(lost or f"{type(error).__name__}: {error}"), error)
         if lost is None:
             raise
         print(f"score_jax: {places.shown(str(lost))} Re-running resumes.", file=sys.stderr)
         return MachineGone.status
 
 
-def _leave_word(reason: str) -> None:
-    """Tells the other processes of the run, if there are any."""
+def _leave_word(reason: str, error: Exception | None = None) -> None:
+    """Tells the other processes of the run, if there are any and none of them is the reason."""
     if "jax" in sys.modules:  # else there is only this one
         from score_jax.runtime import hosts
 
+        if error:
+            hosts.await_word(error)
         hosts.leave_word(reason)
 
 

@@ -2,6 +2,7 @@
 
     join()                      at the start; does nothing if there is only one process
     leave_word(reason)          before a process ends by an error: the others end too, and say why
+    await_word(error)           before that, where another process may be the reason
     is_lead()                   process 0 writes the files of a run
     exchange(value)             every process's value, on every process
     lead_says(find)             what `find` returns on the lead, on every process
@@ -48,7 +49,7 @@ from score_jax.runtime.signals import Signals
 T = TypeVar("T")
 
 BEAT_SEC, SILENT_SEC = 5.0, 60.0  # between signs of life; without one for so long it is given up
-HEARTBEAT_SEC = 100  # jax's own: longer, as it aborts all processes with a stack trace
+HEARTBEAT_SEC = 150  # jax's own: longer, as it aborts all processes with a stack trace
 LEAVE_SEC = 30  # how long a process that exits waits for the others to exit too
 WORD_SEC = 3.0  # how long a process that has left word waits: with process 0 the service ends
 _LISTEN_SEC, _OWN_WORD_SEC = 0.5, 1.0
@@ -110,6 +111,18 @@ def leave_word(reason: str) -> None:
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was first
         _store().key_value_set(_WORD, word)
         time.sleep(WORD_SEC)
+
+
+def await_word(error: BaseException) -> None:
+    """Waits, where an error may come of another process that is gone, until its end is known.
+
+    Then this process ends with those words. Otherwise it returns: the error is this process's own.
+    """
+    if _store() is None or jax.process_count() == 1:
+        return
+    # Out of memory is its own; what else jax raises here may be a connection that broke.
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        time.sleep(SILENT_SEC + 4 * BEAT_SEC)
 
 
 def _listen() -> None:
