@@ -357,6 +357,7 @@ class _Updates:
         self._skipped: list[int] = hosts.lead_says(
             lambda: [int(row["step"]) for row in self._rows if not _finite(row)]
         )
+        self._rows = alarms.looked_at(self._rows)
         self._alarms = alarms.Standing(run.log.say, self._found(self._rows))
         self._compared = False  # whether sampler and learner were, in this process
 
@@ -382,7 +383,7 @@ class _Updates:
                 lines = samples.with_advantages(taken, advantage_BA)
                 self._run.log.write_samples(number, lines)
         self._run.on_step({"stage": self._stage.name, "step": number, **row})
-        self._rows.append(row)
+        self._rows = alarms.looked_at([*self._rows, row])
         settings = self._stage.settings
         if settings.kl_target and np.isfinite(row["kl/attempt1"]):
             self.kl_attempt1 = adaptive.next_coefficient(

@@ -297,13 +297,15 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl or samples.jsonl; each has `stage` and `step`."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and {"stage", "step"} <= row.keys():
-                rows.append(row)
-    return rows
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        found = json.loads(f"[{','.join(lines)}]")  # at once: the rows then share their keys
+    except json.JSONDecodeError:
+        found = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+    return [row for row in found if isinstance(row, dict) and {"stage", "step"} <= row.keys()]
 
 
 def with_solved(row: Mapping[str, Any]) -> Mapping[str, Any]:

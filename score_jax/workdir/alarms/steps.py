@@ -7,12 +7,13 @@ limits are wide: they find runs that fail, and are not meant for tuning.
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from score_jax.workdir.alarms.alarm import Alarm
 from score_jax.workdir.alarms.evidence import BEGIN, RECENT, Evidence
 from score_jax.workdir.runlog import with_solved
 
+LAST = 200  # steps that are looked back on; beside them the first BEGIN
 COPYING, DIFFERING = 0.02, 0.05  # share of samples whose second answer differs: copies; healthy
 STAGE1_COPYING = 0.01  # the same over BEGIN steps: Stage I may begin with a dip to 0.015
 TRUNCATED = 0.20  # share of truncated attempts
@@ -34,6 +35,8 @@ ENTROPY = 0.2  # times the entropy at the beginning; below: samples are alike
 NO_GRADIENT = 1e-6  # mean size of an attempt's advantages
 ALIKE = 1.3  # times: lengths that did not change
 CERTAIN = 20.0  # expected right samples; that there is none has a chance of exp(-20)
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 def of_steps(
@@ -60,6 +63,11 @@ def of_steps(
     if len(rows) >= BEGIN:
         found += _learning(seen, stage or {})
     return found
+
+
+def looked_at(rows: Sequence[Row]) -> list[Row]:
+    """The rows that `of_steps` needs of a stage, however long it is: the first and the last ones."""
+    return [*rows[:BEGIN], *rows[max(BEGIN, len(rows) - LAST) :]]
 
 
 def _attempts(seen: Evidence) -> list[int]:

@@ -127,6 +127,17 @@ def test_rows_of_older_runs_have_rewards_alone():
     assert [alarm.name for alarm in found] == ["first_attempt_drift"]
 
 
+@pytest.mark.parametrize(("failure", "name", "said"), FAILURES)
+def test_a_long_stage_needs_its_first_and_last_rows_alone(failure, name, said):
+    long = rows(1000) + rows(40, **failure)
+    kept = []
+    for row in long:
+        kept = alarms.looked_at([*kept, row])
+    assert len(kept) == 210 and kept == alarms.looked_at(long)
+    assert alarms.of_steps(kept) == alarms.of_steps(long)
+    assert name in {alarm.name for alarm in alarms.of_steps(kept)}
+
+
 def test_the_first_steps_raise_no_alarm():
     assert alarms.of_steps(rows(alarms.BEGIN - 1, changed=0.0)) == []
 
