@@ -66,7 +66,7 @@ def of_steps(
 
 
 def looked_at(rows: Sequence[Row]) -> list[Row]:
-    """The rows that `of_steps` needs of a stage, however long it is: the first and the last ones."""
+    """The rows of a stage that `of_steps` needs, however long it is: the first and the last."""
     return [*rows[:BEGIN], *rows[max(BEGIN, len(rows) - LAST) :]]
 
 
