@@ -91,7 +91,8 @@ class Remote:
             with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
                 sock.settimeout(self._wait_sec or None)
                 sock.connect(self.address.removeprefix(SOCKET))
-                wire.send(sock, header, arrays, self._wait_sec)
+                with contextlib.suppress(BrokenPipeError):  # it may refuse before it has read all
+                    wire.send(sock, header, arrays, self._wait_sec)
                 said, found = wire.receive(sock, self._wait_sec)
         except TimeoutError:
             raise MachineGone(

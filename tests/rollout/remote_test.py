@@ -243,7 +243,8 @@ def test_a_question_that_cannot_be_read_is_refused_and_the_next_one_answered(ser
     ):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
-            wire.send(sock, header, arrays, 60)
+            with contextlib.suppress(BrokenPipeError):  # it may refuse before it has read all
+                wire.send(sock, header, arrays, 60)
             said, _ = wire.receive(sock, 60)
         assert "refused" in said
     with socket.socket(socket.AF_UNIX) as sock:
