@@ -33,6 +33,11 @@ for _number, _handler in (
         signal.signal(_number, _handler)
 
 
+def pytest_runtest_setup() -> None:
+    """The TPU compiler makes this process ignore SIGHUP, which programs that it starts inherit."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def quick_compile():
     """For modules that compile many programs and run each once: a third of the time to compile."""
