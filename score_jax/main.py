@@ -80,7 +80,7 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         return STOPPED
     except Exception as error:
         lost = storage.lost(error, Path(given["workdir"].value or "."))
-        _leave_word(str(lost or f"{type(error).__name__}: {error}"), error)
+        _leave_word(str(lost or f"{type(error).__name__}: {error}"), None if lost else error)
         if lost is None:
             raise
         print(f"score_jax: {places.shown(str(lost))} Re-running resumes.", file=sys.stderr)

@@ -122,7 +122,14 @@ def await_word(error: BaseException) -> None:
         return
     # Out of memory is its own; what else jax raises here may be a connection that broke.
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-        time.sleep(SILENT_SEC + 4 * BEAT_SEC)
+        seconds = SILENT_SEC + 4 * BEAT_SEC
+        print(
+            f"score_jax: {str(error).splitlines()[0]}: waiting up to {seconds:.0f} seconds to hear "
+            "whether another process has ended …",
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(seconds)
 
 
 def _listen() -> None:
