@@ -19,7 +19,7 @@ from score_jax.report.run_page import __main__ as run_page
 from score_jax.workdir import lock
 from tests.crashes import KILLED, ROOT, Crashes, Kill
 from tests.crashes_test import assert_equal, own_problems, recipe, until_done
-from tests.emulator import BUCKET, Emulator, Line, environment
+from tests.emulator import BUCKET, Line, environment
 from tests.loop_test import metrics_of
 from tests.splits_test import in_two_processes
 
@@ -48,12 +48,6 @@ KILLS = {  # each is reached by the run that resumes after the one before it
     "summary": Kill("score_jax.report.run_page.summary:write", 1, "after"),
     "last upload": Kill("score_jax.workdir.spool:let_go", 1),
 }
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

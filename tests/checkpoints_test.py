@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +23,7 @@ from score_jax.model.files import saved_params
 from score_jax.model.files.saved_params import latest_step
 from score_jax.runtime import sharding
 from tests import fakes
-from tests.emulator import BUCKET, Emulator
+from tests.emulator import BUCKET
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,12 +87,6 @@ def test_what_eight_devices_saved_goes_on_on_other_meshes(saved, sizes):
     for moment, param in zip(moments, 2 * jax.tree.leaves(state.params), strict=True):
         assert moment.sharding.is_equivalent_to(param.sharding, param.ndim)
     assert updated(mesh, state, 3)[1] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
 
 
 @pytest.fixture

@@ -21,7 +21,11 @@ if _PLATFORM != "cpu":
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"  # by default they round float32
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
 
+from collections.abc import Iterator  # noqa: E402
+
 import pytest  # noqa: E402
+
+from tests.emulator import Emulator  # noqa: E402
 
 # Tests start programs and send them these signals. Under nohup, or in the background of a script,
 # the programs would inherit that they are ignored.
@@ -80,3 +84,10 @@ def pytest_collection_modifyitems(items):
         return _LONG.index(name) if name in _LONG else len(_LONG)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Emulator]:
+    """A store of buckets on this machine; skips where there is none."""
+    with Emulator() as found:
+        yield found

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from score_jax.problem import InputError, MachineGone
 from tests.emulator import BUCKET, Emulator, binary, environment
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
 
 
 def test_files_are_written_listed_read_copied_and_deleted(tmp_path, store):

@@ -1,19 +1,12 @@
 """Local folders that stand for folders in a bucket, and checkpoints there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from score_jax.buckets import places
 from score_jax.buckets.client import Folder
-from tests.emulator import BUCKET, Emulator
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
+from tests.emulator import BUCKET
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Models and problems in a bucket, fetched into the user's cache."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,7 @@ import pytest
 from score_jax.buckets import places, sources
 from score_jax.buckets.client import Folder
 from score_jax.problem import InputError
-from tests.emulator import BUCKET, Emulator
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
+from tests.emulator import BUCKET
 
 
 @pytest.fixture

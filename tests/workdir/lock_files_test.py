@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from score_jax.buckets import places
 from score_jax.buckets.client import Folder
 from score_jax.problem import InputError
 from score_jax.workdir import lock, lock_files
-from tests.emulator import BUCKET, Emulator
+from tests.emulator import BUCKET
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
@@ -27,12 +26,6 @@ with lock.held(places.stands_for(pathlib.Path(sys.argv[1]), sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
 
 
 @pytest.fixture

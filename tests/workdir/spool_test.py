@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,9 @@ import pytest
 from score_jax.buckets import places
 from score_jax.buckets.client import Changed, Folder
 from score_jax.workdir import lock, spool
-from tests.emulator import BUCKET, Emulator
+from tests.emulator import BUCKET
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Emulator]:
-    with Emulator() as found:
-        yield found
 
 
 @pytest.fixture
