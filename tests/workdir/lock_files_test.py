@@ -15,6 +15,7 @@ from score_jax.buckets.client import Folder
 from score_jax.problem import InputError
 from score_jax.workdir import lock, lock_files
 from tests.emulator import BUCKET
+from tests.workdir.lock_test import assert_one_of_four_takes
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
@@ -109,23 +110,7 @@ def test_a_lock_is_renewed_and_one_that_ends_in_time_is_waited_for(place, quick)
 def test_of_many_that_find_a_dead_lock_one_gets_it(place):
     for _ in range(5):
         write(place)
-        got, refused = [], []
-        ready = threading.Barrier(4)
-
-        def take(ready=ready, got=got, refused=refused):
-            ready.wait()
-            try:
-                got.append(lock._take(place))
-            except InputError:
-                refused.append(1)
-
-        threads = [threading.Thread(target=take) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(got) == 1 and len(refused) == 3
-        got[0].release()
+        assert_one_of_four_takes(place)
 
 
 def test_a_run_whose_folder_another_host_took_over_ends(place):

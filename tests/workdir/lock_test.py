@@ -102,26 +102,31 @@ def test_a_lock_is_renewed_and_one_that_ends_in_time_is_waited_for(tmp_path, qui
         pass
 
 
+def assert_one_of_four_takes(place: Path) -> None:
+    """Four threads find a dead lock at once."""
+    got, refused = [], []
+    ready = threading.Barrier(4)
+
+    def take():
+        ready.wait()
+        try:
+            got.append(lock._take(place))
+        except InputError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1 and len(refused) == 3
+    got[0].release()
+
+
 def test_of_many_that_find_a_dead_lock_one_gets_it(tmp_path):
     for _ in range(20):
         write(tmp_path)
-        got, refused = [], []
-        ready = threading.Barrier(4)
-
-        def take(ready=ready, got=got, refused=refused):
-            ready.wait()
-            try:
-                got.append(lock._take(tmp_path))
-            except InputError:
-                refused.append(1)
-
-        threads = [threading.Thread(target=take) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(got) == 1 and len(refused) == 3
-        got[0].release()
+        assert_one_of_four_takes(tmp_path)
 
 
 def test_a_lock_that_a_quicker_process_has_taken_over_is_given_back(tmp_path, monkeypatch):
