@@ -133,14 +133,14 @@ def hidden(
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
-    x_BTD = sharding.split_rows(_embed(config, params, tokens_BT), mesh)
+    x_BTD = sharding.split_rows(embed(config, params, tokens_BT), mesh)
     if is_for_decoding(params):  # outside of jit, one program serves all layers
         for i, layer_params in enumerate(params["layers"]):
             window, rotates = (x_L if x_L is None else x_L[i] for x_L in (window_L, rotates_L))
             x_BTD = _one_layer(x_BTD, (layer_params, window, rotates), **turns, **how)
     else:
         x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L, rotates_L))
-    return _final_norm(config, params, x_BTD)
+    return final_norm(config, params, x_BTD)
 
 
 def _layer_of_rows(x_BTD, scanned, *, angles, local_angles, config: ModelConfig, kernel, mesh):
@@ -272,15 +272,45 @@ def step(
     return hidden_B1D[:, 0], cache
 
 
+def feed_layer(
+    config: ModelConfig,
+    layer_params: Params,
+    layer_cache: kv.LayerCache,
+    x_BND: jax.Array,
+    start_B: jax.Array,
+    *,
+    window: int,
+    rotates: bool,
+) -> tuple[jax.Array, kv.LayerCache]:
+    """One layer of `extend`, between `embed` and `final_norm`.
+
+    window, rotates: the layer's, of `layer_windows` and `rotations`.
+    """
+    position_BN = start_B[:, None] + jnp.arange(x_BND.shape[1])
+    turn = unturned(rotary_angles(config, position_BN))
+    if rotates:
+        turn = rotary_angles(config, position_BN, local=window > 0)
+
+    def attend(q, k, v):
+        softcap = config.attention_softcap
+        return kv.attend_chunk(layer_cache, q, k, v, position_BN, window=window, softcap=softcap)
+
+    return Block(config).apply({"params": layer_params}, x_BND, turn, attend)
+
+
+def rotations(config: ModelConfig) -> tuple[bool, ...]:
+    """Whether each layer rotates queries and keys."""
+    return config.rotary_layers or (True,) * config.layers
+
+
 def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
     """All layers over N tokens per row; they attend by `attend(layer_cache, window, q, k, v)`."""
     angles = rotary_angles(config, position_BN)
     local_angles = rotary_angles(config, position_BN, local=True)
-    x_BND = _embed(config, params, tokens_BN)
+    x_BND = embed(config, params, tokens_BN)
     layers: list[Any] = []
-    rotary_layers = config.rotary_layers or (True,) * config.layers
     for layer_params, layer_cache, window, rotates in zip(
-        params["layers"], cache, config.layer_windows, rotary_layers, strict=True
+        params["layers"], cache, config.layer_windows, rotations(config), strict=True
     ):
         turn = local_angles if window else angles
         x_BND, kept = Block(config).apply(
@@ -290,10 +320,11 @@ def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
             functools.partial(attend, layer_cache, window),
         )
         layers.append(kept)
-    return _final_norm(config, params, x_BND), tuple(layers)
+    return final_norm(config, params, x_BND), tuple(layers)
 
 
-def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
+def embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
+    """What enters the first layer."""
     if config.split_over:
         row_BN = tokens_BN - config.vocab_size * jax.lax.axis_index(config.split_over)
         here_BN = (row_BN >= 0) & (row_BN < config.vocab_size)
@@ -309,7 +340,8 @@ def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arr
     return x_BND
 
 
-def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
+def final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
+    """What leaves the last layer, as hidden states."""
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon, config.norm_offset)
 
 

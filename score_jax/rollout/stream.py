@@ -167,8 +167,11 @@ class Stream:
                     slot_DW[place[::-1]] = idle[0]
                     item_DW[place[::-1]] = of_shard[place[1], idle[0]] = self._items[self._begun]
                     self._begun += 1
-            by_row = (slot_DW.ravel(), *self._of_items(item_DW.ravel()))
-            held = admit(self._params, held, by_row, (), settings=s, mesh=self._mesh)
+            tokens_WP, length_W, *addressed = self._of_items(item_DW.ravel())
+            how = {"settings": s, "mesh": self._mesh}
+            prompt = episode.prefill(self._params, tokens_WP, length_W, **how)
+            by_row = (slot_DW.ravel(), tokens_WP, *addressed)
+            held = admit(self._params, held, by_row, (), prompt, **how)
         return held
 
     def _of_items(self, item_W: np.ndarray) -> tuple[Any, ...]:
@@ -265,7 +268,7 @@ def _empty(
 
 
 def _program(work, donates: bool = True):
-    """Compiles `work(params, held, by_row …, everywhere …)` for every shard.
+    """Compiles `work(params, held, by_row …, everywhere …, prompt)` for every shard.
 
     donates: whether the result is as large as `held`, and takes its memory.
     """
@@ -273,9 +276,12 @@ def _program(work, donates: bool = True):
     def of_shard(params, held: Held, *arguments, settings: EpisodeSettings) -> Held:
         return _apart(work(params, _together(held), *arguments, settings=settings))
 
-    def compiled(params, held, by_row, everywhere, *, settings: EpisodeSettings, mesh: Mesh | None):
+    def compiled(
+        params, held, by_row, everywhere, *prompt, settings: EpisodeSettings, mesh: Mesh | None
+    ):
         specs = (_HELD, *[episode.BY_ROW] * len(by_row), *[episode.COPIES] * len(everywhere))
-        arguments = (held, *by_row, *everywhere)
+        specs += (episode.PROMPT,) * len(prompt)
+        arguments = (held, *by_row, *everywhere, *prompt)
         return episode.by_shard(
             of_shard, params, arguments, specs, _HELD, settings=settings, mesh=mesh
         )
@@ -313,16 +319,16 @@ def admit(
     held: Slots,
     slot_W: jax.Array,
     tokens_WP: jax.Array,
-    length_W: jax.Array,
     keys_W2: jax.Array,
     limit_WA: jax.Array,
     asked_W: Instructions | None,
+    prompt: tuple[kv.Cache, jax.Array, jax.Array],
     *,
     settings: EpisodeSettings,
 ) -> Slots:
     """These slots take new prompts; an index past the end takes none."""
-    state = held.state
-    cache, hidden_WD, _ = episode.prefill(params, tokens_WP, length_W, settings=settings)
+    del params
+    state, (cache, hidden_WD, length_W) = held.state, prompt
     columns = state.rows.tokens.shape[1]
     in_prompt_WT = jnp.arange(columns) < length_W[:, None]
     tokens_WT = jnp.pad(tokens_WP, ((0, 0), (0, columns - tokens_WP.shape[1])))
