@@ -308,7 +308,8 @@ def feed_layer(
         softcap = config.attention_softcap
         return kv.attend_chunk(layer_cache, q, k, v, position_BN, window=window, softcap=softcap)
 
-    return Block(config).apply({"params": layer_params}, x_BND, turn, attend)
+    fed: Any = Block(config).apply({"params": layer_params}, x_BND, turn, attend)
+    return fed
 
 
 def rotations(config: ModelConfig) -> tuple[bool, ...]:

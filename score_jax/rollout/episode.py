@@ -41,6 +41,7 @@ is the same in every bit whatever the dtype.
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def run(
 
     Returns: Episode of B = Q * G rows; row q * G + g is sample g of problem q.
     """
-    how = {"settings": settings, "mesh": mesh}
+    how: dict[str, Any] = {"settings": settings, "mesh": mesh}
     params = laid_out(params, **how)
     arguments = call_arguments(params, prompts, key, limit_QGA=limit_QGA, **how)
     return compiled(*arguments, **how)[0]
@@ -359,8 +360,9 @@ def _fed(params, x_QPD, *, settings: EpisodeSettings, window: int, rotates: bool
     s, (layer,), (problems, columns, _) = settings, params["layers"], x_QPD.shape
     (cache,) = kv.empty(s.model, problems, columns, s.dtype, s.cache_layout, layers=1)
     start_Q = jnp.zeros(problems, jnp.int32)
-    of = {"window": window, "rotates": rotates}
-    return transformer.feed_layer(s.model, layer, cache, x_QPD, start_Q, **of)
+    return transformer.feed_layer(
+        s.model, layer, cache, x_QPD, start_Q, window=window, rotates=rotates
+    )
 
 
 @functools.partial(_part_of_prefill, out=BY_ROW)

@@ -168,10 +168,9 @@ class Stream:
                     item_DW[place[::-1]] = of_shard[place[1], idle[0]] = self._items[self._begun]
                     self._begun += 1
             tokens_WP, length_W, *addressed = self._of_items(item_DW.ravel())
-            how = {"settings": s, "mesh": self._mesh}
-            prompt = episode.prefill(self._params, tokens_WP, length_W, **how)
+            prompt = episode.prefill(self._params, tokens_WP, length_W, settings=s, mesh=self._mesh)
             by_row = (slot_DW.ravel(), tokens_WP, *addressed)
-            held = admit(self._params, held, by_row, (), prompt, **how)
+            held = admit(self._params, held, by_row, (), prompt, settings=s, mesh=self._mesh)
         return held
 
     def _of_items(self, item_W: np.ndarray) -> tuple[Any, ...]:

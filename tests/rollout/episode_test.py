@@ -276,6 +276,7 @@ def test_samples_do_not_depend_on_other_problems_of_the_batch():
 
 
 def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
+    plain = rolled("plain")  # before anything is counted
     fed: dict[int, int] = {}  # tokens per row -> rows fed so, over the whole rollout
     extend, embedded = transformer.extend, episode._embedded
 
@@ -299,7 +300,7 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
     settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=1)
     rows, work = counted_run(settings)
     jax.effects_barrier()
-    assert_same_samples(rolled("plain"), rows)
+    assert_same_samples(plain, rows)
     samples, (steps,) = len(rows.tokens), work.decode_steps
     # Q * P for the prompts, not Q * G * P; and the instruction once per sample.
     assert fed == {PROMPT: PROBLEMS, len(PLAIN.turn_end + PLAIN.instruction): samples}

@@ -94,7 +94,7 @@ def _rollout(shapes: Shapes):
     params = experiment.weights(shapes.state.params)
     key = jax.eval_shape(lambda: jax.random.key(0))
     limit_QGA = episode.limits(prompts, settings, None)
-    how = {"settings": settings, "mesh": mesh}
+    how: dict[str, Any] = {"settings": settings, "mesh": mesh}
 
     def rollout_and_layout(params, tokens_QP, length_Q, *arguments):
         # One program here, several in a run: so the compiler reports the laid-out weights too.
