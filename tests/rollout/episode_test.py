@@ -287,11 +287,11 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
         count(*tokens_QP.shape)
         return embedded(params, tokens_QP, **how)
 
-    def counted_instructions(config, params, cache, tokens_BN, start_B, slot_B):
+    def counted_instructions(config, params, cache, tokens_BN, start_B):
         # Rows that only fill a turn-around up have no token yet: a real one has a prompt.
         rows = jnp.sum(start_B > 0)
         jax.debug.callback(functools.partial(count, width=tokens_BN.shape[1]), rows)
-        return extend(config, params, cache, tokens_BN, start_B, slot_B)
+        return extend(config, params, cache, tokens_BN, start_B)
 
     monkeypatch.setattr(episode, "_embedded", counted_prompts)
     monkeypatch.setattr(transformer, "extend", counted_instructions)
