@@ -20,7 +20,7 @@ the shared one, wrapping around the end of the array.
     row 1   . . p p p p p a|.
     row 2   . . . . . p p a|.
 
-`to_ring` rotates rows so that they end at that slot. A chunk can be fed to either form.
+`to_ring` and `from_ring` convert rows from one form to the other.
 """
 
 import functools
@@ -72,29 +72,23 @@ def attend_chunk(
     v_BNKE: jax.Array,
     position_BN: jax.Array,
     *,
-    slot_BN: jax.Array | None = None,
     window: int = 0,
     softcap: float = 0.0,
 ) -> tuple[jax.Array, LayerCache]:
-    """Writes N tokens of every row; each attends to its row's tokens up to itself.
+    """Contiguous rows: writes N tokens at their positions; each attends up to its own position.
 
-    slot_BN: of a ring, where each token is written; None: rows are contiguous.
     window: how many tokens a token sees, itself included; 0: all.
-    Returns: out_BNHE and the layer's new cache. Tokens past the end of a row are dropped.
+    Returns: out_BNHE and the layer's new cache. Tokens at positions past the end are dropped.
     """
-    slots, written_BN = slots_of((layer,)), position_BN if slot_BN is None else slot_BN
 
     def write(old, new, axis: int):
         where = (slice(None),) * (axis - 1)  # of one row
         set_row = jax.vmap(lambda old, new, at_N: old.at[(*where, at_N)].set(new, mode="drop"))
-        return set_row(old, new.astype(old.dtype), written_BN)
+        return set_row(old, new.astype(old.dtype), position_BN)
 
     layer = _written(layer, k_BNKE, v_BNKE, write)
-    if slot_BN is None:
-        age_BNS = position_BN[..., None] - jnp.arange(slots)
-        visible_BNS = (age_BNS >= 0) & (age_BNS < window) if window else age_BNS >= 0
-    else:
-        visible_BNS = _seen_in_ring(slots, slot_BN, position_BN, window)
+    age_BNS = position_BN[..., None] - jnp.arange(slots_of((layer,)))
+    visible_BNS = (age_BNS >= 0) & (age_BNS < window) if window else age_BNS >= 0
     return _attend(layer, q_BNHE, visible_BNS, softcap), layer
 
 
@@ -130,25 +124,20 @@ def visible_in_ring(slots: int, slot: jax.Array, length_B: jax.Array, window: in
 
     window: if not 0, it sees at most that many, itself included.
     """
-    return _seen_in_ring(slots, slot[None, None], length_B[:, None], window)
-
-
-def _seen_in_ring(
-    slots: int, slot_BN: jax.Array, before_BN: jax.Array, window: int = 0
-) -> jax.Array:
-    """[B, N, S] bool: the slots that tokens at slot_BN see, which have `before_BN` before them."""
-    age_BNS = (slot_BN[..., None] - jnp.arange(slots)) % slots
+    age_S = (slot - jnp.arange(slots)) % slots
     if window:
-        before_BN = jnp.minimum(before_BN, window - 1)
-    return age_BNS <= before_BN[..., None]
+        length_B = jnp.minimum(length_B, window - 1)
+    return (age_S <= length_B[:, None])[:, None]
 
 
-def to_ring(cache: Cache, end_B: jax.Array, slot: jax.Array) -> Cache:
-    """Rows rotated so that each ends right before `slot`.
+def to_ring(cache: Cache, length_B: jax.Array, slot: jax.Array) -> Cache:
+    """Contiguous rows of these lengths, rotated so that each ends right before `slot`."""
+    return _turn(cache, length_B - slot)
 
-    end_B: where each ends; of contiguous rows, their lengths. slot: one for all, or for each.
-    """
-    return _turn(cache, end_B - slot)
+
+def from_ring(cache: Cache, length_B: jax.Array, slot_B: jax.Array) -> Cache:
+    """Rows of a ring that end right before their `slot_B`, rotated to begin at slot 0."""
+    return _turn(cache, slot_B - length_B)
 
 
 def take(cache: Cache, row_B: jax.Array) -> Cache:

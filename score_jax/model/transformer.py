@@ -215,37 +215,24 @@ def layer_for_decoding(stacked: Params, i: int | jax.Array, dtype: str) -> Param
 
 
 def extend(
-    config: ModelConfig,
-    params: Params,
-    cache: Cache,
-    tokens_BN: jax.Array,
-    start_B: jax.Array,
-    slot_B: jax.Array | None = None,
+    config: ModelConfig, params: Params, cache: Cache, tokens_BN: jax.Array, start_B: jax.Array
 ) -> tuple[jax.Array, Cache]:
-    """Feeds N tokens per row to a cache.
+    """Feeds N tokens per row to contiguous rows of a cache.
 
     Args:
       params: as `for_decoding` returns them.
       tokens_BN: token n of row b has position start_B[b] + n. Padding of a short row is written
         after it; later tokens overwrite it before any token attends to it.
       start_B: tokens each row already has in the cache.
-      slot_B: of a ring, where each row ends and its first new token is written; None: rows are
-        contiguous.
 
     Returns: their final hidden_BND and the new cache.
     """
-    offset_N = jnp.arange(tokens_BN.shape[1])
-    position_BN = start_B[:, None] + offset_N
-    slot_BN = None
-    if slot_B is not None:
-        slots = kv.slots_of(cache)
-        slot_BN = (slot_B[:, None] + offset_N) % slots
-        # What pads a chunk beyond the longest row would overwrite the row's beginning.
-        slot_BN = jnp.where(position_BN < slots, slot_BN, slots)
+    position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
 
     def attend(layer_cache, window, q, k, v):
-        how = {"slot_BN": slot_BN, "window": window, "softcap": config.attention_softcap}
-        return kv.attend_chunk(layer_cache, q, k, v, position_BN, **how)
+        return kv.attend_chunk(
+            layer_cache, q, k, v, position_BN, window=window, softcap=config.attention_softcap
+        )
 
     return _through_cache(config, params, cache, tokens_BN, position_BN, attend)
 

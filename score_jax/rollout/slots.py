@@ -357,12 +357,9 @@ def instruct(
         tokens_WN, fed_W = _closed(*said, open_W, s)
         length_W = start_W + fed_W
 
-        # Rotated so that they end at the ring's slot once they are fed.
-        first_W = (state.ring - fed_W) % kv.slots_of(state.cache)
-        turned = kv.to_ring(kv.take(state.cache, slot_W), end_W, first_W)
-        hidden_WND, turned = transformer.extend(
-            s.model, params, turned, tokens_WN, start_W, first_W
-        )
+        contiguous = kv.from_ring(kv.take(state.cache, slot_W), start_W, end_W)
+        hidden_WND, contiguous = transformer.extend(s.model, params, contiguous, tokens_WN, start_W)
+        turned = kv.to_ring(contiguous, length_W, state.ring)
         hidden_WD = jnp.take_along_axis(hidden_WND, fed_W[:, None, None] - 1, axis=1)[:, 0]
 
         offset_N = jnp.arange(tokens_WN.shape[1])

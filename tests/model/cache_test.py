@@ -144,7 +144,7 @@ def test_rows_converted_to_a_ring_end_before_its_slot_and_convert_back_unchanged
                 s = (4 - length + position) % SLOTS
                 np.testing.assert_array_equal(ring_key[b, :, :, s], key_BKES[b, :, :, position])
                 np.testing.assert_array_equal(ring_value[b, :, s], value_BKSE[b, :, position])
-    back = kv.to_ring(ring, jnp.full(ROWS, slot), length_B)
+    back = kv.from_ring(ring, length_B, jnp.full(ROWS, slot))
     jax.tree.map(np.testing.assert_array_equal, back, cache)
 
 

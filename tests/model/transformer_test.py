@@ -94,42 +94,19 @@ def test_a_ring_fed_token_by_token_equals_whole_rows_around_its_end(family):
     layers = transformer.for_decoding(model, params, "float32")
     cache = kv.empty(model, rows, columns, "float32")
     feed = jax.jit(transformer.step, static_argnums=0)
-    turn = jax.jit(kv.to_ring)
+    turn = jax.jit(lambda cache, *of: kv.to_ring(kv.from_ring(cache, *of[:2]), of[0], of[2]))
     found_BTD = np.full((rows, columns, model.width), np.nan, np.float32)
     length_B, end_B, slot = np.zeros(rows, np.int32), np.zeros(rows, np.int32), columns - 2
     noise = np.random.default_rng(0)
     while (length_B < columns).any():
         live_B = (noise.random(rows) < 0.6) & (length_B < columns)
-        turned = turn(cache, end_B, jnp.int32(slot))  # rows that waited come along
+        turned = turn(cache, length_B, end_B, jnp.int32(slot))  # rows that waited come along
         cache = kv.put(cache, jnp.where(live_B, jnp.arange(rows), rows), turned)
         token_B = TOKENS_BT[np.arange(rows), np.minimum(length_B, columns - 1)]
         hidden_BD, cache = feed(model, layers, cache, token_B, length_B, jnp.int32(slot), live_B)
         found_BTD[live_B, length_B[live_B]] = hidden_BD[live_B]
         slot = (slot + 1) % columns
         length_B, end_B = length_B + live_B, np.where(live_B, slot, end_B)
-    found_BTV = transformer.project(model, params, jnp.array(found_BTD))
-    assert_close(found_BTV, logits(model, params, TOKENS_BT))
-
-
-@pytest.mark.parametrize("family", OF_FAMILY)
-def test_chunks_fed_to_a_ring_equal_whole_rows_around_its_end(family):
-    model, (rows, columns) = OF_FAMILY[family], TOKENS_BT.shape
-    params = fakes.params(model)
-    layers = transformer.for_decoding(model, params, "float32")
-    cache = kv.empty(model, rows, columns, "float32")
-    found_BTD = np.full((rows, columns, model.width), np.nan, np.float32)
-    length_B, end_B = np.zeros(rows, np.int32), np.array([0, 1, columns - 1], np.int32)
-    # Each row ends at a slot of its own. Chunks hold another number of tokens for each row; what
-    # pads them lies in slots that the row has not reached, or past the end.
-    for fed in [(3, 1, 2), (0, 3, 1), (2, 2, 3), (3, 2, 2)]:
-        chunk_BN = np.full((rows, 3), 13, np.int32)
-        for b in range(rows):
-            chunk_BN[b, : fed[b]] = TOKENS_BT[b, length_B[b] : length_B[b] + fed[b]]
-        hidden_BND, cache = extend(model, layers, cache, chunk_BN, length_B, end_B)
-        for b in range(rows):
-            found_BTD[b, length_B[b] : length_B[b] + fed[b]] = hidden_BND[b, : fed[b]]
-        length_B, end_B = length_B + fed, (end_B + fed) % columns
-    assert length_B.tolist() == [columns] * rows
     found_BTV = transformer.project(model, params, jnp.array(found_BTD))
     assert_close(found_BTV, logits(model, params, TOKENS_BT))
 
