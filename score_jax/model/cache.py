@@ -55,8 +55,8 @@ def empty(
     )
 
 
-def numbered(layer: LayerCache, number: int) -> LayerCache:
-    """The layer's cache as that of another layer."""
+def numbered(layer: LayerCache, number: int | jax.Array) -> LayerCache:
+    """The layer's cache as that of another layer. A traced number must not leave its program."""
     return layer.replace(number=number) if isinstance(layer, ByHead) else layer
 
 

@@ -229,12 +229,8 @@ def extend(
     """
     position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
 
-    def attend(layer_cache, window, q, k, v):
-        return kv.attend_chunk(
-            layer_cache, q, k, v, position_BN, window=window, softcap=config.attention_softcap
-        )
-
-    return _through_cache(config, params, cache, tokens_BN, position_BN, attend)
+    where = dict.fromkeys(config.layer_windows, (position_BN,))
+    return _through_cache(config, params, cache, tokens_BN, position_BN, kv.attend_chunk, where)
 
 
 def step(
@@ -256,18 +252,12 @@ def step(
 
     Returns: the final hidden_BD of the tokens and the new cache.
     """
-    visible = {  # by window, [B, 1, S]
-        window: kv.visible_in_ring(kv.slots_of(cache), slot, length_B, window)
+    where = {  # by window
+        window: (slot, kv.visible_in_ring(kv.slots_of(cache), slot, length_B, window), live_B)
         for window in set(config.layer_windows)
     }
-
-    def attend(layer_cache, window, q, k, v):
-        return kv.attend_step(
-            layer_cache, q, k, v, slot, visible[window], live_B, softcap=config.attention_softcap
-        )
-
     hidden_B1D, cache = _through_cache(
-        config, params, cache, token_B[:, None], length_B[:, None], attend
+        config, params, cache, token_B[:, None], length_B[:, None], kv.attend_step, where
     )
     return hidden_B1D[:, 0], cache
 
@@ -290,13 +280,8 @@ def feed_layer(
     turn = unturned(rotary_angles(config, position_BN))
     if rotates:
         turn = rotary_angles(config, position_BN, local=window > 0)
-
-    def attend(q, k, v):
-        softcap = config.attention_softcap
-        return kv.attend_chunk(layer_cache, q, k, v, position_BN, window=window, softcap=softcap)
-
-    fed: Any = Block(config).apply({"params": layer_params}, x_BND, turn, attend)
-    return fed
+    how: dict[str, Any] = {"config": config, "attend": kv.attend_chunk, "window": window}
+    return _layer_with_cache(layer_params, layer_cache, 0, x_BND, turn, (position_BN,), **how)
 
 
 def rotations(config: ModelConfig) -> tuple[bool, ...]:
@@ -304,24 +289,50 @@ def rotations(config: ModelConfig) -> tuple[bool, ...]:
     return config.rotary_layers or (True,) * config.layers
 
 
-def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
-    """All layers over N tokens per row; they attend by `attend(layer_cache, window, q, k, v)`."""
+def _through_cache(config, params, cache, tokens_BN, position_BN, attend, where):
+    """All layers over N tokens per row.
+
+    attend: of cache.py. where: what else it is called with, by the layer's window.
+    """
     angles = rotary_angles(config, position_BN)
     local_angles = rotary_angles(config, position_BN, local=True)
     x_BND = embed(config, params, tokens_BN)
     layers: list[Any] = []
-    for layer_params, layer_cache, window, rotates in zip(
-        params["layers"], cache, config.layer_windows, rotations(config), strict=True
+    for number, (layer_params, layer_cache, window, rotates) in enumerate(
+        zip(params["layers"], cache, config.layer_windows, rotations(config), strict=True)
     ):
         turn = local_angles if window else angles
-        x_BND, kept = Block(config).apply(
-            {"params": layer_params},
+        x_BND, kept = _layer_with_cache(
+            layer_params,
+            kv.numbered(layer_cache, 0),
+            number,
             x_BND,
             turn if rotates else unturned(turn),
-            functools.partial(attend, layer_cache, window),
+            where[window],
+            config=config,
+            attend=attend,
+            window=window,
         )
-        layers.append(kept)
+        layers.append(kv.numbered(kept, number))
     return final_norm(config, params, x_BND), tuple(layers)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "attend", "window"), inline=True)
+def _layer_with_cache(
+    layer_params, layer_cache, number, x_BND, turn, where, *, config: ModelConfig, attend, window
+):
+    """One layer over N tokens per row. Within a program, layers that are alike are traced once.
+
+    layer_cache: with number 0, so that all layers have one type; `number` is the layer's.
+    """
+    layer_cache = kv.numbered(layer_cache, number)
+    how = {"window": window} if attend is kv.attend_chunk else {}
+
+    def attend_here(q, k, v):
+        return attend(layer_cache, q, k, v, *where, softcap=config.attention_softcap, **how)
+
+    x_BND, kept = Block(config).apply({"params": layer_params}, x_BND, turn, attend_here)
+    return x_BND, kv.numbered(kept, 0)
 
 
 def embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
