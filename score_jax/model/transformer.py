@@ -331,7 +331,8 @@ def _layer_with_cache(
     def attend_here(q, k, v):
         return attend(layer_cache, q, k, v, *where, softcap=config.attention_softcap, **how)
 
-    x_BND, kept = Block(config).apply({"params": layer_params}, x_BND, turn, attend_here)
+    fed: Any = Block(config).apply({"params": layer_params}, x_BND, turn, attend_here)
+    x_BND, kept = fed
     return x_BND, kv.numbered(kept, 0)
 
 

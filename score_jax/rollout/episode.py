@@ -50,6 +50,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from score_jax.model import cache as kv
 from score_jax.model import transformer
+from score_jax.rl.policy import Policy
 from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import (
@@ -222,9 +223,7 @@ def by_shard(work, params: Params, arguments, specs, out, *, settings: EpisodeSe
     )(params, *arguments)
 
 
-def _serve(
-    params, prompt, tokens_QP, index_Q, limit_QGA, key, asked, *, settings: EpisodeSettings
-):
+def _serve(params, prompt, tokens_QP, index_Q, limit_QGA, key, asked, *, settings: EpisodeSettings):
     """The rollout of one shard of the data, on one device or those that share the model."""
     s = settings
     problems = tokens_QP.shape[0]
@@ -323,7 +322,8 @@ def prefill(
     One program of one layer serves all layers: as a part of the decode loop's program they would
     be compiled one by one.
     """
-    model, how = settings.model, {"settings": settings, "mesh": mesh}
+    model = settings.model
+    how: dict[str, Any] = {"settings": _of_prompts(settings), "mesh": mesh}
     x_QPD = _embedded({"embedding": params["embedding"]}, tokens_QP, **how)
     cache = []
     for number, layer in enumerate(params["layers"]):
@@ -336,6 +336,23 @@ def prefill(
     norm = {"final_norm": params["final_norm"]}
     hidden_QD, length_Q = _last(norm, x_QPD, length_Q, **how)
     return tuple(cache), hidden_QD, length_Q
+
+
+def _of_prompts(settings: EpisodeSettings) -> EpisodeSettings:
+    """What feeding prompts depends on, and nothing else: so all kinds of rollouts share it."""
+    return EpisodeSettings(
+        model=settings.model,
+        policy=Policy(),
+        attempts=1,
+        samples=1,
+        max_attempt_tokens=1,
+        instruction=(),
+        turn_end=(),
+        end_ids=(),
+        pad_id=0,
+        dtype=settings.dtype,
+        cache_layout=settings.cache_layout,
+    )
 
 
 def _part_of_prefill(work, out):

@@ -90,6 +90,8 @@ class Stream:
       rows: rows decoded together, on all devices; rounded up to a multiple of the shards.
       items: which of the Q * G samples are wanted, in this order; None: all.
       limit_QGA: as of `episode.run`.
+      prompt_tokens: the longest prompt of all sets that are to share the compiled programs; 0: the
+        longest of these.
       looks: whether to return whenever the host has looked, also where no row has ended: then its
         user can say how far it is, or stop.
     """
@@ -105,6 +107,7 @@ class Stream:
         mesh: Mesh | None = None,
         items: Sequence[int] | None = None,
         limit_QGA: np.ndarray | None = None,
+        prompt_tokens: int = 0,
         looks: bool = False,
     ):
         samples = len(prompts.tokens) * settings.samples
@@ -116,7 +119,7 @@ class Stream:
         self._settings = dataclasses.replace(settings, slots=slots, turn_rows=turn_rows, shrink=0)
         self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
         self._prompts, self._mesh = prompts, mesh
-        self._widths = widths(np.asarray(prompts.length))
+        self._widths = widths(np.asarray(prompts.length), prompt_tokens)
         self._params = laid_out(params, settings=self._settings, mesh=mesh)
         self._keys_B2 = _addresses(key, prompts, settings)
         self._asked = episode.instructions(prompts, settings)
@@ -220,17 +223,21 @@ class Stream:
         return Ended(item_M, item_N, jax.tree.map(lambda x: x[mine_N], rows))
 
 
-def widths(length_Q: np.ndarray) -> tuple[int, ...]:
-    """The widths that prompts of these lengths are fed in, the largest last.
+def widths(length_Q: np.ndarray, least: int = 0) -> tuple[int, ...]:
+    """The widths that prompts of these lengths are fed in, the largest last; that is >= `least`.
 
     Two where the set is long and half of it is at most half as long as its longest prompt.
     """
-    most, middle = (-(-int(n) // _STEP) * _STEP for n in (length_Q.max(), np.median(length_Q)))
+    longest = max(least, length_Q.max())
+    most, middle = (-(-int(n) // _STEP) * _STEP for n in (longest, np.median(length_Q)))
     return (middle, most) if most > _ONE_WIDTH and middle <= most // 2 else (most,)
 
 
 def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) -> np.ndarray:
     """The words of the keys of every sample, [Q * G, 2, …]: of attempt 1 and of later ones."""
+    if settings.policy.temperature == 0:  # nothing is drawn, so nothing is compiled for it
+        words = jax.eval_shape(jax.random.key_data, key)
+        return np.zeros((len(prompts.index) * settings.samples, 2, *words.shape), words.dtype)
     index_B = np.repeat(np.asarray(prompts.index), settings.samples)
     sample_B = np.tile(np.arange(settings.samples), len(prompts.index))
     return np.asarray(_words(key, index_B, episode.firsts(sample_B, settings), sample_B))
