@@ -18,7 +18,7 @@ import numpy as np
 from score_jax.experiment import Experiment
 from score_jax.learner.loss import token_logprobs
 from score_jax.model import transformer
-from score_jax.runtime import hosts, sharding
+from score_jax.runtime import compiles, hosts, sharding
 from score_jax.structs import Episode, Params
 
 ROWS = 16  # at most, of an evaluation
@@ -124,7 +124,12 @@ def _log_probs(
     """The log-prob of each written token, [B, N]."""
     # Layers that are apart are called one by one, as a program of all of them would take long to
     # compile.
-    hidden = token_logprobs.hidden_before if transformer.is_for_decoding(params) else _hidden
+    compiled = functools.partial(
+        compiles.of_whole_rows, platform=jax.default_backend(), static=("settings",)
+    )
+    hidden, read = token_logprobs.hidden_before, compiled(_read)
+    if not transformer.is_for_decoding(params):
+        hidden = compiled(hidden)
     step = sharding.batch_size(settings.mesh) if settings.mesh else 1
     found = []
     for first in range(0, len(tokens_BT), step):
@@ -132,14 +137,10 @@ def _log_probs(
         some_BT, of = jax.tree.map(rows, (tokens_BT, where))
         hidden_BND = hidden(params, some_BT, of, settings=settings)
         head = transformer.head(settings.model, params)
-        logp_BN = _read(head, hidden_BND, of.take(some_BT), of, settings=settings)
+        logp_BN = read(head, hidden_BND, of.take(some_BT), of, settings=settings)
         found.append(hosts.whole(logp_BN))
     return np.concatenate(found)
 
 
-_hidden = jax.jit(token_logprobs.hidden_before, static_argnames="settings")
-
-
-@functools.partial(jax.jit, static_argnames="settings")
 def _read(head, hidden_BND, target_BN, where, *, settings: token_logprobs.LikelihoodSettings):
     return token_logprobs.read(head, hidden_BND, target_BN, where, settings)[0]

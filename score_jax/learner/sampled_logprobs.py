@@ -20,7 +20,7 @@ from score_jax.learner import lora
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.micro_batches import accumulate
 from score_jax.learner.settings import LearnerSettings
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Batch, Episode, Params, SampledLogProbs
 
 
@@ -41,6 +41,9 @@ def of(
       hidden: keep the reference's hidden states, for the KL over the whole vocabulary.
     """
     attempts = rows.truncated.shape[1]
+    traced = isinstance(rows.tokens, jax.core.Tracer)  # as a part of another program
+    platform, static = "" if traced else jax.default_backend(), ("settings", "attempts", "hidden")
+    compiled = compiles.of_whole_rows(log_probs, platform, static=static)
     read = functools.partial(compiled, settings=settings, attempts=attempts, hidden=hidden)
     arrays = (base, rows.tokens, rows.attempt, rows.length)
     # Adapters that are zero, and not none: without them it would be another program.
@@ -67,6 +70,3 @@ def log_probs(params, base, tokens_BT, attempt_BT, length_B, *, settings, attemp
 
     _, found = accumulate(part, (tokens_BT, where), length_B, settings.split)
     return jax.tree.map(lambda x: sharding.split_rows(x, mesh), found)
-
-
-compiled = jax.jit(log_probs, static_argnames=("settings", "attempts", "hidden"))

@@ -27,6 +27,7 @@ from score_jax.learner.settings import LearnerSettings
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, deviation
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
+from score_jax.runtime import compiles
 from score_jax.structs import Batch, Params, SampledLogProbs
 
 ADVANTAGES = "advantages"  # of all rows, [B, A], beside the metrics, which are scalars
@@ -117,7 +118,8 @@ def train_step(
     """
     batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
     arguments = _arguments(state, reference, batch, stage, base)
-    state, metrics = _train_step(*arguments, choices=Choices.of(stage))
+    compiled = _compiled(jax.default_backend())
+    state, metrics = compiled(*arguments, choices=Choices.of(stage))
     if not advantages:
         del metrics[ADVANTAGES]
     return state, metrics
@@ -130,11 +132,15 @@ def lower(
     *,
     stage: StageSettings,
     base: Params | None = None,
+    platform: str = "",
 ):
-    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it."""
+    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it.
+
+    platform: of these devices, to compile it as `train_step` does; "": for any, with no options.
+    """
     batch = _with_logprobs(_shapes, state, reference, batch, stage, base)
     arguments = _arguments(state, reference, batch, stage, base)
-    return _train_step.lower(*arguments, choices=Choices.of(stage))
+    return _compiled(platform).lower(*arguments, choices=Choices.of(stage))
 
 
 def _with_logprobs(compute, state: TrainState, reference, batch: Batch, stage, base) -> Batch:
@@ -164,7 +170,10 @@ def _arguments(state, reference, batch: Batch, stage: StageSettings, base):
     return state, read, base, batch, Coefficients.of(stage)
 
 
-@functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
+def _compiled(platform: str):
+    return compiles.of_whole_rows(_train_step, platform, static=("choices",), donated=(0,))
+
+
 def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients, *, choices):
     s = state.settings
     gradient, metrics = loss_gradient(

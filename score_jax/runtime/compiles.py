@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 
@@ -79,24 +80,51 @@ def keep_in(folder: Path | None) -> None:
     program_cache.install()
 
 
+Options = dict[str, int | bool]
+
 # LLVM's passes take most of a compile on a CPU. A program that runs once gains less by them: of the
 # quickstart's initial weights, 3.1 CPU seconds become 1.3. (At 0 the program itself is slow.)
-_FEW_PASSES: dict[str, int | bool] = {"xla_backend_optimization_level": 1}
+_FEW_PASSES: Options = {"xla_backend_optimization_level": 1}
+# XLA's older emitter compiles an update in half the time of its new one, and the update is no
+# slower: of the benchmark's `small` it takes 0.95 [0.89, 0.96] of the CPU time. (A rollout would
+# take twice as long to compile.)
+_OLDER_EMITTER: Options = _FEW_PASSES | {"xla_cpu_use_fusion_emitters": False}
 
 
-@functools.cache
-def for_one_run(platform: str) -> dict[str, int | bool]:
+def for_one_run(platform: str) -> Options:
     """`compiler_options` of jax.jit for a program that runs once or twice; {} where there are none.
 
     platform: of the devices that it is compiled for.
     """
+    return _known(platform, tuple(_FEW_PASSES.items()))
+
+
+@functools.cache
+def of_whole_rows(
+    work: Callable[..., Any],
+    platform: str,
+    *,
+    static: tuple[str, ...],
+    donated: tuple[int, ...] = (),
+):
+    """`work` under jax.jit, for programs over whole rows, such as the update.
+
+    platform: of the devices that it is compiled for; "": of any, as a part of another program too.
+    """
+    options = _known(platform, tuple(_OLDER_EMITTER.items()))
+    how: dict[str, Any] = {"static_argnames": static, "donate_argnums": donated}
+    return jax.jit(work, **how, compiler_options=options)
+
+
+@functools.cache
+def _known(platform: str, options: tuple[tuple[str, int | bool], ...]) -> Options:
     if platform != "cpu":
         return {}
     try:  # a later XLA may not know them
-        jax.jit(lambda: 0, compiler_options=_FEW_PASSES).lower().compile()
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return _FEW_PASSES
+    return dict(options)
 
 
 def set_matmul_precision(dtype: str) -> None:

@@ -99,14 +99,15 @@ def test_a_second_start_reads_every_program_from_the_cache(cache):
     assert any(cache.iterdir())
 
 
-def test_a_program_that_runs_once_is_compiled_with_options_only_where_they_are_known(monkeypatch):
+def test_programs_are_compiled_with_options_only_where_they_are_known(monkeypatch):
     options = compiles.for_one_run("cpu")
     assert options and jax.jit(jnp.sin, compiler_options=options)(0.0) == 0.0
-    assert not compiles.for_one_run("gpu")
-    compiles.for_one_run.cache_clear()
-    monkeypatch.setattr(compiles, "_FEW_PASSES", {"xla_option_of_the_past": 1})
+    assert not compiles.for_one_run("gpu") and not compiles.for_one_run("")
+    assert compiles.of_whole_rows(jnp.sin, "cpu", static=())(0.0) == 0.0
+    for name in ("_FEW_PASSES", "_OLDER_EMITTER"):
+        monkeypatch.setattr(compiles, name, {"xla_option_of_the_past": 1})
     assert compiles.for_one_run("cpu") == {}
-    compiles.for_one_run.cache_clear()
+    assert compiles.of_whole_rows(jnp.cos, "cpu", static=())(0.0) == 1.0
 
 
 def test_seconds_of_programs_inside_one_another_or_side_by_side_are_counted_once():
