@@ -46,8 +46,9 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
             limit_QGA=work.limit_QGA,
         )
 
+    here = jax.default_backend()
     for name, one in settings.items():
-        lowered = episode.compiled.lower(*arguments(), settings=one, mesh=None)
+        lowered = episode.compiled.lower(*arguments(), settings=one, mesh=None, platform=here)
         compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
 
     def rollout(program):

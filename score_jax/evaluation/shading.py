@@ -124,12 +124,7 @@ def _log_probs(
     """The log-prob of each written token, [B, N]."""
     # Layers that are apart are called one by one, as a program of all of them would take long to
     # compile.
-    compiled = functools.partial(
-        compiles.of_whole_rows, platform=jax.default_backend(), static=("settings",)
-    )
-    hidden, read = token_logprobs.hidden_before, compiled(_read)
-    if not transformer.is_for_decoding(params):
-        hidden = compiled(hidden)
+    hidden = token_logprobs.hidden_before if transformer.is_for_decoding(params) else _hidden
     step = sharding.batch_size(settings.mesh) if settings.mesh else 1
     found = []
     for first in range(0, len(tokens_BT), step):
@@ -137,10 +132,17 @@ def _log_probs(
         some_BT, of = jax.tree.map(rows, (tokens_BT, where))
         hidden_BND = hidden(params, some_BT, of, settings=settings)
         head = transformer.head(settings.model, params)
-        logp_BN = read(head, hidden_BND, of.take(some_BT), of, settings=settings)
+        logp_BN = _read(head, hidden_BND, of.take(some_BT), of, settings=settings)
         found.append(hosts.whole(logp_BN))
     return np.concatenate(found)
 
 
+_program = functools.partial(
+    compiles.Compiled, options=compiles.OLDER_EMITTER, static_argnames="settings"
+)
+_hidden = _program(token_logprobs.hidden_before)
+
+
+@_program
 def _read(head, hidden_BND, target_BN, where, *, settings: token_logprobs.LikelihoodSettings):
     return token_logprobs.read(head, hidden_BND, target_BN, where, settings)[0]

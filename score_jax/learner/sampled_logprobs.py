@@ -41,9 +41,6 @@ def of(
       hidden: keep the reference's hidden states, for the KL over the whole vocabulary.
     """
     attempts = rows.truncated.shape[1]
-    traced = isinstance(rows.tokens, jax.core.Tracer)  # as a part of another program
-    platform, static = "" if traced else jax.default_backend(), ("settings", "attempts", "hidden")
-    compiled = compiles.of_whole_rows(log_probs, platform, static=static)
     read = functools.partial(compiled, settings=settings, attempts=attempts, hidden=hidden)
     arrays = (base, rows.tokens, rows.attempt, rows.length)
     # Adapters that are zero, and not none: without them it would be another program.
@@ -70,3 +67,8 @@ def log_probs(params, base, tokens_BT, attempt_BT, length_B, *, settings, attemp
 
     _, found = accumulate(part, (tokens_BT, where), length_B, settings.split)
     return jax.tree.map(lambda x: sharding.split_rows(x, mesh), found)
+
+
+compiled = compiles.Compiled(
+    log_probs, compiles.OLDER_EMITTER, static_argnames=("settings", "attempts", "hidden")
+)

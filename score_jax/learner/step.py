@@ -118,8 +118,7 @@ def train_step(
     """
     batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
     arguments = _arguments(state, reference, batch, stage, base)
-    compiled = _compiled(jax.default_backend())
-    state, metrics = compiled(*arguments, choices=Choices.of(stage))
+    state, metrics = _train_step(*arguments, choices=Choices.of(stage))
     if not advantages:
         del metrics[ADVANTAGES]
     return state, metrics
@@ -136,11 +135,11 @@ def lower(
 ):
     """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it.
 
-    platform: of these devices, to compile it as `train_step` does; "": for any, with no options.
+    platform: as of `compiles.Compiled.lower`.
     """
     batch = _with_logprobs(_shapes, state, reference, batch, stage, base)
     arguments = _arguments(state, reference, batch, stage, base)
-    return _compiled(platform).lower(*arguments, choices=Choices.of(stage))
+    return _train_step.lower(*arguments, choices=Choices.of(stage), platform=platform)
 
 
 def _with_logprobs(compute, state: TrainState, reference, batch: Batch, stage, base) -> Batch:
@@ -170,10 +169,9 @@ def _arguments(state, reference, batch: Batch, stage: StageSettings, base):
     return state, read, base, batch, Coefficients.of(stage)
 
 
-def _compiled(platform: str):
-    return compiles.of_whole_rows(_train_step, platform, static=("choices",), donated=(0,))
-
-
+@functools.partial(
+    compiles.Compiled, options=compiles.OLDER_EMITTER, static_argnames="choices", donate_argnums=0
+)
 def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients, *, choices):
     s = state.settings
     gradient, metrics = loss_gradient(

@@ -67,7 +67,7 @@ from score_jax.rollout.slots import (
     too_many_left,
     write,
 )
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Episode, Instructions, Params, PromptBatch
 
 
@@ -192,7 +192,7 @@ def rollout(
     return by_shard(_serve, params, arguments, specs, BY_ROW, settings=settings, mesh=mesh)
 
 
-compiled = jax.jit(rollout, static_argnames=("settings", "mesh"))
+compiled = compiles.Compiled(rollout, compiles.FEW_PASSES, static_argnames=("settings", "mesh"))
 
 BY_ROW = PartitionSpec(sharding.BATCH_AXES)  # the first axis is split over the shards of the data
 BY_DEVICE = PartitionSpec((*sharding.BATCH_AXES, "tensor"))  # each device has a part of its own
@@ -364,7 +364,8 @@ def _part_of_prefill(work, out):
         return by_shard(some, params, by_row, specs, out, settings=settings, mesh=mesh)
 
     compiled.__name__ = f"prompts_{work.__name__.strip('_')}"  # in messages about compiling
-    return jax.jit(compiled, static_argnames=("settings", "mesh", "window", "rotates"))
+    static = ("settings", "mesh", "window", "rotates")
+    return compiles.Compiled(compiled, compiles.OLDER_EMITTER, static_argnames=static)
 
 
 @functools.partial(_part_of_prefill, out=BY_ROW)

@@ -44,7 +44,7 @@ from score_jax.rollout.slots import (
     move_together,
     write,
 )
-from score_jax.runtime import hosts, sharding
+from score_jax.runtime import compiles, hosts, sharding
 from score_jax.structs import Episode, Instructions, Params, PromptBatch
 
 LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
@@ -293,8 +293,10 @@ def _program(work, donates: bool = True):
         )
 
     compiled.__name__ = work.__name__  # in messages about compiling
-    donated = ("held",) if donates else ()
-    return jax.jit(compiled, static_argnames=("settings", "mesh"), donate_argnames=donated)
+    how = {"static_argnames": ("settings", "mesh")} | (
+        {"donate_argnames": "held"} if donates else {}
+    )
+    return compiles.Compiled(compiled, compiles.FEW_PASSES, **how)
 
 
 # Between calls: the slots without their cache, scalars as [shards]; and the cache, of which each

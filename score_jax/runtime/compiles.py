@@ -82,13 +82,14 @@ def keep_in(folder: Path | None) -> None:
 
 Options = dict[str, int | bool]
 
-# LLVM's passes take most of a compile on a CPU. A program that runs once gains less by them: of the
-# quickstart's initial weights, 3.1 CPU seconds become 1.3. (At 0 the program itself is slow.)
-_FEW_PASSES: Options = {"xla_backend_optimization_level": 1}
-# XLA's older emitter compiles an update in half the time of its new one, and the update is no
-# slower: of the benchmark's `small` it takes 0.95 [0.89, 0.96] of the CPU time. (A rollout would
-# take twice as long to compile.)
-_OLDER_EMITTER: Options = _FEW_PASSES | {"xla_cpu_use_fusion_emitters": False}
+# LLVM's passes take much of a compile on a CPU. A program that runs once gains less by them: of the
+# quickstart's initial weights, 3.1 CPU seconds become 1.3. A rollout takes a tenth less to compile
+# and 0.99 [0.94, 1.21] of the time to run. (At 0 the program itself is slow.)
+FEW_PASSES: Options = {"xla_backend_optimization_level": 1}
+# XLA's older emitter compiles an update in half the time of its new one, and the update of the
+# benchmark's `small` takes 0.95 [0.89, 0.96] of the CPU time. (A rollout would take twice as long
+# to compile.)
+OLDER_EMITTER: Options = FEW_PASSES | {"xla_cpu_use_fusion_emitters": False}
 
 
 def for_one_run(platform: str) -> Options:
@@ -96,24 +97,7 @@ def for_one_run(platform: str) -> Options:
 
     platform: of the devices that it is compiled for.
     """
-    return _known(platform, tuple(_FEW_PASSES.items()))
-
-
-@functools.cache
-def of_whole_rows(
-    work: Callable[..., Any],
-    platform: str,
-    *,
-    static: tuple[str, ...],
-    donated: tuple[int, ...] = (),
-):
-    """`work` under jax.jit, for programs over whole rows, such as the update.
-
-    platform: of the devices that it is compiled for; "": of any, as a part of another program too.
-    """
-    options = _known(platform, tuple(_OLDER_EMITTER.items()))
-    how: dict[str, Any] = {"static_argnames": static, "donate_argnums": donated}
-    return jax.jit(work, **how, compiler_options=options)
+    return _known(platform, tuple(FEW_PASSES.items()))
 
 
 @functools.cache
@@ -136,6 +120,35 @@ def set_matmul_precision(dtype: str) -> None:
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
     if dtype == "float32" and chosen is None:
         jax.config.update("jax_default_matmul_precision", "highest")
+
+
+class Compiled:
+    """`work` under jax.jit, with options of XLA where it is compiled for a CPU.
+
+    how: of jax.jit.
+    """
+
+    def __init__(self, work: Callable[..., Any], options: Options, **how: Any):
+        self._work, self._options, self._how = work, options, how
+        self._made: dict[str, Any] = {}
+
+    def _on(self, platform: str) -> Any:
+        if platform not in self._made:
+            options = _known(platform, tuple(self._options.items()))
+            self._made[platform] = jax.jit(self._work, compiler_options=options, **self._how)
+        return self._made[platform]
+
+    def __call__(self, *arguments: Any, **static: Any) -> Any:
+        # A part of another program has that program's options.
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
+        return self._on("" if traced else jax.default_backend())(*arguments, **static)
+
+    def lower(self, *arguments: Any, platform: str = "", **static: Any) -> Any:
+        """As of jax.jit; platform: of the devices, for the options that a call has there."""
+        return self._on(platform).lower(*arguments, **static)
+
+    def _cache_size(self) -> int:
+        return sum(made._cache_size() for made in self._made.values())
 
 
 class Watch:
