@@ -130,13 +130,14 @@ class Compiled:
 
     def __init__(self, work: Callable[..., Any], options: Options, **how: Any):
         self._work, self._options, self._how = work, options, how
-        self._made: dict[str, Any] = {}
+        self._made: dict[bool, Any] = {}  # with options, and without
 
     def _on(self, platform: str) -> Any:
-        if platform not in self._made:
-            options = _known(platform, tuple(self._options.items()))
-            self._made[platform] = jax.jit(self._work, compiler_options=options, **self._how)
-        return self._made[platform]
+        options = _known(platform, tuple(self._options.items()))
+        if bool(options) not in self._made:
+            made = jax.jit(self._work, compiler_options=options, **self._how)
+            self._made[bool(options)] = made
+        return self._made[bool(options)]
 
     def __call__(self, *arguments: Any, **static: Any) -> Any:
         # A part of another program has that program's options.
