@@ -171,7 +171,12 @@ def get_config(recipe: str = "score"):
             ),
             optimizer=OptimizerSettings(beta2=0.98, clip_norm=1.0),
             evaluation=EvaluationSettings(
-                problems=2048, batch=512, every=50, every_problems=256, every_except=("base",)
+                # With as many rows at a time as a curve's point has, one program decodes both.
+                problems=2048,
+                batch=256,
+                every=50,
+                every_problems=256,
+                every_except=("base",),
             ),
             scaling=ScalingSettings(solutions=64, batch=512),
             checkpoint=CheckpointSettings(every=250, keep=2),

@@ -301,6 +301,7 @@ def _evaluate(
                 stop=run.stop,
                 kept=kept,
                 countdown=Countdown(run.log.say, f"evaluating {of_set}"),
+                prompt_tokens=run.test_prompt_tokens,
             )
         run.log.write_transcripts(of_set, result.transcripts)
         run.log.write_evaluation(of_set, result.metrics)

@@ -86,6 +86,7 @@ class Run:
     further_tests: Mapping[str, list[Problem]] = dataclasses.field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
     on_step: OnStep = lambda row: None
+    test_prompt_tokens: int = 0  # of the longest prompt of all test sets, which share programs
     warned: set[str] = dataclasses.field(default_factory=set)  # what is logged once, by name
 
     def __post_init__(self) -> None:
@@ -148,8 +149,9 @@ class Run:
         tested = {name: found[: wanted or None] for name, found in tests.items()}
         template = template_of_source(settings)
         most = instruction_limit(settings, template)
+        longest = 0
         for found in tested.values():
-            pipeline.evaluation_prompts(
+            checked = pipeline.evaluation_prompts(
                 found,
                 template.first_turn,
                 max_prompt_tokens=rollout.max_prompt_tokens,
@@ -157,6 +159,7 @@ class Run:
                 turn=template.turn,
                 max_instruction_tokens=most,
             )
+            longest = max(longest, int(checked.length.max()))
         widest = 0
         stages = [settings.stages[name] for name in settings.recipe]
         if training and any(s.objective == "rl" or s.collect.filter for s in stages):
@@ -179,7 +182,8 @@ class Run:
             training = dataclasses.replace(training, documents=own)
         experiment = Experiment.open(settings, template, widest)
         main = tested.pop("")
-        return cls(settings, folder, log, watch, experiment, training, main, tested, stop, on_step)
+        given = (settings, folder, log, watch, experiment, training, main, tested, stop, on_step)
+        return cls(*given, test_prompt_tokens=longest)
 
     def model_size(self) -> str:
         """The model's size and the memory for it, in one line for the log."""

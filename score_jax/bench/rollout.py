@@ -36,21 +36,23 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
             work.settings, turn_rows=work.settings.slots, shrink=0
         )
     programs, compile_sec = {}, {}
-    weights = layout.laid_out(work.params, settings=work.settings)
-    _, *arguments = episode.call_arguments(
-        weights,
-        work.prompts,
-        jax.random.key(1),
-        settings=work.settings,
-        limit_QGA=work.limit_QGA,
-    )
-    for name, one in settings.items():
-        lowered = episode.compiled.lower(weights, *arguments, settings=one, mesh=None)
-        compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
-    del weights
 
-    def rollout(program):  # as episode.run, which lays the weights out each time
-        return program(layout.laid_out(work.params, settings=work.settings), *arguments)
+    def arguments() -> tuple:  # as episode.run, which lays the weights out each time
+        return episode.call_arguments(
+            layout.laid_out(work.params, settings=work.settings),
+            work.prompts,
+            jax.random.key(1),
+            settings=work.settings,
+            limit_QGA=work.limit_QGA,
+        )
+
+    here = jax.default_backend()
+    for name, one in settings.items():
+        lowered = episode.compiled.lower(*arguments(), settings=one, mesh=None, platform=here)
+        compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
+
+    def rollout(program):
+        return program(*arguments())
 
     calls = {name: functools.partial(rollout, program) for name, program in programs.items()}
     seconds = timing.interleaved(calls, reps)

@@ -168,7 +168,8 @@ def _update(
         lowered = step.lower(state, reference, batch, stage=STAGE, base=base)
         return lowered, lambda: None, lambda: None
     state = started(jax.tree.map(jnp.copy, trained))
-    lowered = step.lower(state, reference, batch, stage=STAGE, base=work.base)
+    platform = jax.default_backend()
+    lowered = step.lower(state, reference, batch, stage=STAGE, base=work.base, platform=platform)
 
     def call():
         nonlocal state

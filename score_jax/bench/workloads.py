@@ -228,4 +228,6 @@ def _random_params(model: ModelConfig, shapes: bool) -> Params:
     def make():
         return transformer.init(model, jax.random.key(0))
 
-    return jax.eval_shape(make) if shapes else jax.jit(make)()
+    if shapes:
+        return jax.eval_shape(make)
+    return jax.jit(make, compiler_options=compiles.for_one_run(jax.default_backend()))()

@@ -59,6 +59,7 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     kept: Kept | None = None,
     countdown: Countdown | None = None,
+    prompt_tokens: int = 0,
 ) -> Evaluation:
     """Decodes all attempts greedily and grades them.
 
@@ -67,6 +68,7 @@ def evaluate(
       engine: samples in place of this process, with the same weights.
       stop: asked every few seconds; true ends the evaluation.
       kept: what an earlier process has done of it, and where this one's work is kept.
+      prompt_tokens: the longest prompt of all sets that are to share the compiled programs.
     Raises: Interrupted if `stop` said so.
     """
     s = experiment.settings
@@ -81,13 +83,15 @@ def evaluate(
         kept=kept,
         stop=stop,
         countdown=countdown,
+        prompt_tokens=prompt_tokens,
     )
     settings = experiment.episode_settings(policy=GREEDY, samples=1, attempts=s.evaluation.attempts)
     shaded = shading.rows_of(len(problems))
     records = PROTOCOLS[s.evaluation.protocol](experiment, queue, prompts, settings, shaded)
     transcripts = [record["transcript"] for record in records]
     rows = contexts.of_records([record["row"] for record in records[:shaded]], settings.pad_id)
-    widest = settings.row_tokens(prompts.tokens.shape[1], prompts.instruction_tokens)
+    longest = max(prompt_tokens, prompts.tokens.shape[1])
+    widest = settings.row_tokens(longest, prompts.instruction_tokens)
     columns = max(widest, rows.tokens.shape[1])
     found = shading.of_rows(experiment, params, reference, rows, columns)
     for row, attempts in zip(transcripts, found, strict=False):

@@ -131,6 +131,7 @@ def of_every_sample(
     part: str = "",
     kept: Kept | None = None,
     together: int = 1,
+    prompt_tokens: int = 0,
     stop: Callable[[], bool] = lambda: False,
     countdown: Countdown | None = None,
 ) -> list[Any]:
@@ -142,6 +143,7 @@ def of_every_sample(
       engine: samples in place of this process; it has the weights, and params are not read.
       part: under which the records are kept.
       together: `make` gets at least so many rows of all processes at a time, but for the last ones.
+      prompt_tokens: as of `Stream`.
       stop: asked every few seconds; what has ended by then is kept.
     Raises: Interrupted if `stop` said so.
     """
@@ -154,7 +156,8 @@ def of_every_sample(
     if engine:
         stream = Batches(engine, prompts, key, **how)
     else:
-        stream = Stream(params, prompts, key, mesh=experiment.mesh, looks=True, **how)
+        how |= {"mesh": experiment.mesh, "prompt_tokens": prompt_tokens, "looks": True}
+        stream = Stream(params, prompts, key, **how)
     waiting: list[Ended] = []
     left = len(stream)
     for ended in stream:

@@ -18,7 +18,7 @@ import numpy as np
 from score_jax.experiment import Experiment
 from score_jax.learner.loss import token_logprobs
 from score_jax.model import transformer
-from score_jax.runtime import hosts, sharding
+from score_jax.runtime import compiles, hosts, sharding
 from score_jax.structs import Episode, Params
 
 ROWS = 16  # at most, of an evaluation
@@ -137,9 +137,12 @@ def _log_probs(
     return np.concatenate(found)
 
 
-_hidden = jax.jit(token_logprobs.hidden_before, static_argnames="settings")
+_program = functools.partial(
+    compiles.Compiled, options=compiles.OLDER_EMITTER, static_argnames="settings"
+)
+_hidden = _program(token_logprobs.hidden_before)
 
 
-@functools.partial(jax.jit, static_argnames="settings")
+@_program
 def _read(head, hidden_BND, target_BN, where, *, settings: token_logprobs.LikelihoodSettings):
     return token_logprobs.read(head, hidden_BND, target_BN, where, settings)[0]

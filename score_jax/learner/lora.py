@@ -39,7 +39,7 @@ from score_jax.model.files import tensor_names
 from score_jax.model.files.tensor_names import Place
 from score_jax.model.lowrank import LowRank
 from score_jax.problem import InputError
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Params
 
 
@@ -68,7 +68,8 @@ def init(
     """
     shardings = mesh and jax.tree.map(lambda x: x.sharding, shapes(config, settings, mesh))
     make = functools.partial(_make, config=config, settings=settings)
-    return jax.jit(make, out_shardings=shardings)(key)
+    options = compiles.for_one_run(jax.default_backend())
+    return jax.jit(make, out_shardings=shardings, compiler_options=options)(key)
 
 
 def shapes(config: ModelConfig, settings: LoraSettings, mesh: sharding.AnyMesh) -> Params:

@@ -20,7 +20,7 @@ from score_jax.learner import lora
 from score_jax.learner.loss import token_logprobs
 from score_jax.learner.micro_batches import accumulate
 from score_jax.learner.settings import LearnerSettings
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Batch, Episode, Params, SampledLogProbs
 
 
@@ -69,4 +69,6 @@ def log_probs(params, base, tokens_BT, attempt_BT, length_B, *, settings, attemp
     return jax.tree.map(lambda x: sharding.split_rows(x, mesh), found)
 
 
-compiled = jax.jit(log_probs, static_argnames=("settings", "attempts", "hidden"))
+compiled = compiles.Compiled(
+    log_probs, compiles.OLDER_EMITTER, static_argnames=("settings", "attempts", "hidden")
+)

@@ -27,6 +27,7 @@ from score_jax.learner.settings import LearnerSettings
 from score_jax.rl import kl, losses
 from score_jax.rl.advantages import advantages, deviation
 from score_jax.rl.shaping import TRUNCATIONS, Shaping, overlong, shape
+from score_jax.runtime import compiles
 from score_jax.structs import Batch, Params, SampledLogProbs
 
 ADVANTAGES = "advantages"  # of all rows, [B, A], beside the metrics, which are scalars
@@ -130,11 +131,15 @@ def lower(
     *,
     stage: StageSettings,
     base: Params | None = None,
+    platform: str = "",
 ):
-    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it."""
+    """`train_step` lowered for these arguments or their shapes; `.compile()` compiles it.
+
+    platform: as of `compiles.Compiled.lower`.
+    """
     batch = _with_logprobs(_shapes, state, reference, batch, stage, base)
     arguments = _arguments(state, reference, batch, stage, base)
-    return _train_step.lower(*arguments, choices=Choices.of(stage))
+    return _train_step.lower(*arguments, choices=Choices.of(stage), platform=platform)
 
 
 def _with_logprobs(compute, state: TrainState, reference, batch: Batch, stage, base) -> Batch:
@@ -164,7 +169,9 @@ def _arguments(state, reference, batch: Batch, stage: StageSettings, base):
     return state, read, base, batch, Coefficients.of(stage)
 
 
-@functools.partial(jax.jit, static_argnames="choices", donate_argnums=0)
+@functools.partial(
+    compiles.Compiled, options=compiles.OLDER_EMITTER, static_argnames="choices", donate_argnums=0
+)
 def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients, *, choices):
     s = state.settings
     gradient, metrics = loss_gradient(

@@ -36,11 +36,28 @@ LayerCache = ByHead | ByRow
 Cache = tuple[LayerCache, ...]
 
 
-def empty(config: ModelConfig, rows: int, slots: int, dtype: str, layout: str = "by_head") -> Cache:
-    """A cache of zeros for `rows` rows of at most `slots` tokens; `layout` is one of LAYOUTS."""
+def empty(
+    config: ModelConfig,
+    rows: int,
+    slots: int,
+    dtype: str,
+    layout: str = "by_head",
+    *,
+    layers: int = 0,
+) -> Cache:
+    """A cache of zeros for `rows` rows of at most `slots` tokens.
+
+    layout: one of LAYOUTS. layers: the first ones; 0: all.
+    """
     return tuple(
-        LAYOUTS[layout].empty(config, rows, slots, dtype, number) for number in range(config.layers)
+        LAYOUTS[layout].empty(config, rows, slots, dtype, number)
+        for number in range(layers or config.layers)
     )
+
+
+def numbered(layer: LayerCache, number: int | jax.Array) -> LayerCache:
+    """The layer's cache as that of another layer. A traced number must not leave its program."""
+    return layer.replace(number=number) if isinstance(layer, ByHead) else layer
 
 
 def slots_of(cache: Cache) -> int:

@@ -133,14 +133,14 @@ def hidden(
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
-    x_BTD = sharding.split_rows(_embed(config, params, tokens_BT), mesh)
+    x_BTD = sharding.split_rows(embed(config, params, tokens_BT), mesh)
     if is_for_decoding(params):  # outside of jit, one program serves all layers
         for i, layer_params in enumerate(params["layers"]):
             window, rotates = (x_L if x_L is None else x_L[i] for x_L in (window_L, rotates_L))
             x_BTD = _one_layer(x_BTD, (layer_params, window, rotates), **turns, **how)
     else:
         x_BTD, _ = jax.lax.scan(layer, x_BTD, (params["layers"], window_L, rotates_L))
-    return _final_norm(config, params, x_BTD)
+    return final_norm(config, params, x_BTD)
 
 
 def _layer_of_rows(x_BTD, scanned, *, angles, local_angles, config: ModelConfig, kernel, mesh):
@@ -229,12 +229,8 @@ def extend(
     """
     position_BN = start_B[:, None] + jnp.arange(tokens_BN.shape[1])
 
-    def attend(layer_cache, window, q, k, v):
-        return kv.attend_chunk(
-            layer_cache, q, k, v, position_BN, window=window, softcap=config.attention_softcap
-        )
-
-    return _through_cache(config, params, cache, tokens_BN, position_BN, attend)
+    where = dict.fromkeys(config.layer_windows, (position_BN,))
+    return _through_cache(config, params, cache, tokens_BN, position_BN, kv.attend_chunk, where)
 
 
 def step(
@@ -256,44 +252,92 @@ def step(
 
     Returns: the final hidden_BD of the tokens and the new cache.
     """
-    visible = {  # by window, [B, 1, S]
-        window: kv.visible_in_ring(kv.slots_of(cache), slot, length_B, window)
+    where = {  # by window
+        window: (slot, kv.visible_in_ring(kv.slots_of(cache), slot, length_B, window), live_B)
         for window in set(config.layer_windows)
     }
-
-    def attend(layer_cache, window, q, k, v):
-        return kv.attend_step(
-            layer_cache, q, k, v, slot, visible[window], live_B, softcap=config.attention_softcap
-        )
-
     hidden_B1D, cache = _through_cache(
-        config, params, cache, token_B[:, None], length_B[:, None], attend
+        config, params, cache, token_B[:, None], length_B[:, None], kv.attend_step, where
     )
     return hidden_B1D[:, 0], cache
 
 
-def _through_cache(config, params, cache, tokens_BN, position_BN, attend):
-    """All layers over N tokens per row; they attend by `attend(layer_cache, window, q, k, v)`."""
+def feed_layer(
+    config: ModelConfig,
+    layer_params: Params,
+    layer_cache: kv.LayerCache,
+    x_BND: jax.Array,
+    start_B: jax.Array,
+    *,
+    window: int,
+    rotates: bool,
+) -> tuple[jax.Array, kv.LayerCache]:
+    """One layer of `extend`, between `embed` and `final_norm`.
+
+    window, rotates: the layer's, of `layer_windows` and `rotations`.
+    """
+    position_BN = start_B[:, None] + jnp.arange(x_BND.shape[1])
+    turn = unturned(rotary_angles(config, position_BN))
+    if rotates:
+        turn = rotary_angles(config, position_BN, local=window > 0)
+    how: dict[str, Any] = {"config": config, "attend": kv.attend_chunk, "window": window}
+    return _layer_with_cache(layer_params, layer_cache, 0, x_BND, turn, (position_BN,), **how)
+
+
+def rotations(config: ModelConfig) -> tuple[bool, ...]:
+    """Whether each layer rotates queries and keys."""
+    return config.rotary_layers or (True,) * config.layers
+
+
+def _through_cache(config, params, cache, tokens_BN, position_BN, attend, where):
+    """All layers over N tokens per row.
+
+    attend: of cache.py. where: what else it is called with, by the layer's window.
+    """
     angles = rotary_angles(config, position_BN)
     local_angles = rotary_angles(config, position_BN, local=True)
-    x_BND = _embed(config, params, tokens_BN)
+    x_BND = embed(config, params, tokens_BN)
     layers: list[Any] = []
-    rotary_layers = config.rotary_layers or (True,) * config.layers
-    for layer_params, layer_cache, window, rotates in zip(
-        params["layers"], cache, config.layer_windows, rotary_layers, strict=True
+    for number, (layer_params, layer_cache, window, rotates) in enumerate(
+        zip(params["layers"], cache, config.layer_windows, rotations(config), strict=True)
     ):
         turn = local_angles if window else angles
-        x_BND, kept = Block(config).apply(
-            {"params": layer_params},
+        x_BND, kept = _layer_with_cache(
+            layer_params,
+            kv.numbered(layer_cache, 0),
+            number,
             x_BND,
             turn if rotates else unturned(turn),
-            functools.partial(attend, layer_cache, window),
+            where[window],
+            config=config,
+            attend=attend,
+            window=window,
         )
-        layers.append(kept)
-    return _final_norm(config, params, x_BND), tuple(layers)
+        layers.append(kv.numbered(kept, number))
+    return final_norm(config, params, x_BND), tuple(layers)
 
 
-def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("config", "attend", "window"), inline=True)
+def _layer_with_cache(
+    layer_params, layer_cache, number, x_BND, turn, where, *, config: ModelConfig, attend, window
+):
+    """One layer over N tokens per row. Within a program, layers that are alike are traced once.
+
+    layer_cache: with number 0, so that all layers have one type; `number` is the layer's.
+    """
+    layer_cache = kv.numbered(layer_cache, number)
+    how = {"window": window} if attend is kv.attend_chunk else {}
+
+    def attend_here(q, k, v):
+        return attend(layer_cache, q, k, v, *where, softcap=config.attention_softcap, **how)
+
+    fed: Any = Block(config).apply({"params": layer_params}, x_BND, turn, attend_here)
+    x_BND, kept = fed
+    return x_BND, kv.numbered(kept, 0)
+
+
+def embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
+    """What enters the first layer."""
     if config.split_over:
         row_BN = tokens_BN - config.vocab_size * jax.lax.axis_index(config.split_over)
         here_BN = (row_BN >= 0) & (row_BN < config.vocab_size)
@@ -309,7 +353,8 @@ def _embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arr
     return x_BND
 
 
-def _final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
+def final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:
+    """What leaves the last layer, as hidden states."""
     return rms_norm(x_BND, params["final_norm"], config.norm_epsilon, config.norm_offset)
 
 

@@ -70,6 +70,7 @@ def _evaluate_latest(run: runs.Run, engine: remote.Remote | None, *, writes: boo
             stop=run.stop,
             kept=kept,
             countdown=Countdown(run.log.say, f"evaluating {of_sets[-1]}"),
+            prompt_tokens=run.test_prompt_tokens,
         )
         for of_set in of_sets:
             run.log.write_transcripts(of_set, result.transcripts)

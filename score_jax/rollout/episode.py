@@ -1,4 +1,4 @@
-"""All attempts of a batch of problems, sampled in one compiled program.
+"""All attempts of a batch of problems, sampled in one compiled program once prompts are fed.
 
     run(params, prompts, key, *, settings, mesh=None, limit_QGA=None) -> Episode
 
@@ -41,6 +41,7 @@ is the same in every bit whatever the dtype.
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from score_jax.model import cache as kv
 from score_jax.model import transformer
+from score_jax.rl.policy import Policy
 from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import (
@@ -65,7 +67,7 @@ from score_jax.rollout.slots import (
     too_many_left,
     write,
 )
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Episode, Instructions, Params, PromptBatch
 
 
@@ -90,9 +92,10 @@ def run(
 
     Returns: Episode of B = Q * G rows; row q * G + g is sample g of problem q.
     """
-    params = laid_out(params, settings=settings, mesh=mesh)
-    arguments = call_arguments(params, prompts, key, settings=settings, limit_QGA=limit_QGA)
-    return compiled(*arguments, settings=settings, mesh=mesh)[0]
+    how: dict[str, Any] = {"settings": settings, "mesh": mesh}
+    params = laid_out(params, **how)
+    arguments = call_arguments(params, prompts, key, limit_QGA=limit_QGA, **how)
+    return compiled(*arguments, **how)[0]
 
 
 def check(episode: Episode) -> None:
@@ -115,11 +118,20 @@ def check(episode: Episode) -> None:
         )
 
 
-def call_arguments(params, prompts: PromptBatch, key, *, settings: EpisodeSettings, limit_QGA=None):
-    """The arrays that `compiled` takes, in order; params: as `layout.laid_out` returns them."""
-    tokens = (np.asarray(prompts.tokens), np.asarray(prompts.length), np.asarray(prompts.index))
-    asked = instructions(prompts, settings)
-    return (params, *tokens, limits(prompts, settings, limit_QGA), key, asked)
+def call_arguments(
+    params: Params,
+    prompts: PromptBatch,
+    key: jax.Array,
+    *,
+    settings: EpisodeSettings,
+    mesh: Mesh | None = None,
+    limit_QGA: np.ndarray | None = None,
+):
+    """The arguments of `compiled`, prompts fed; params: as `layout.laid_out` returns them."""
+    tokens_QP, length_Q = np.asarray(prompts.tokens), np.asarray(prompts.length)
+    prompt = prefill(params, tokens_QP, length_Q, settings=settings, mesh=mesh)
+    limit_QGA, asked = limits(prompts, settings, limit_QGA), instructions(prompts, settings)
+    return params, prompt, tokens_QP, np.asarray(prompts.index), limit_QGA, key, asked
 
 
 def instructions(prompts: PromptBatch, settings: EpisodeSettings) -> Instructions | None:
@@ -164,8 +176,8 @@ def limits(
 
 def rollout(
     params,
+    prompt,
     tokens_QP,
-    length_Q,
     index_Q,
     limit_QGA,
     key,
@@ -174,17 +186,18 @@ def rollout(
     settings: EpisodeSettings,
     mesh,
 ) -> tuple[Episode, Work]:
-    """What is compiled of `run`; also returns the work that was done."""
-    arguments = (tokens_QP, length_Q, index_Q, limit_QGA, key, asked)
-    specs = (BY_ROW,) * 4 + (COPIES, BY_ROW)
+    """What is compiled of `run` after `prefill`; also returns the work that was done."""
+    arguments = (prompt, tokens_QP, index_Q, limit_QGA, key, asked)
+    specs = (PROMPT, *[BY_ROW] * 3, COPIES, BY_ROW)
     return by_shard(_serve, params, arguments, specs, BY_ROW, settings=settings, mesh=mesh)
 
 
-compiled = jax.jit(rollout, static_argnames=("settings", "mesh"))
+compiled = compiles.Compiled(rollout, compiles.FEW_PASSES, static_argnames=("settings", "mesh"))
 
 BY_ROW = PartitionSpec(sharding.BATCH_AXES)  # the first axis is split over the shards of the data
 BY_DEVICE = PartitionSpec((*sharding.BATCH_AXES, "tensor"))  # each device has a part of its own
 COPIES = PartitionSpec()
+PROMPT = (BY_DEVICE, BY_ROW, BY_ROW)  # what `prefill` returns
 
 
 def by_shard(work, params: Params, arguments, specs, out, *, settings: EpisodeSettings, mesh):
@@ -210,14 +223,11 @@ def by_shard(work, params: Params, arguments, specs, out, *, settings: EpisodeSe
     )(params, *arguments)
 
 
-def _serve(
-    params, tokens_QP, length_Q, index_Q, limit_QGA, key, asked, *, settings: EpisodeSettings
-):
+def _serve(params, prompt, tokens_QP, index_Q, limit_QGA, key, asked, *, settings: EpisodeSettings):
     """The rollout of one shard of the data, on one device or those that share the model."""
     s = settings
     problems = tokens_QP.shape[0]
     samples = problems * s.samples
-    prompt = prefill(params, tokens_QP, length_Q, settings=s)
 
     problem_R = jnp.repeat(jnp.arange(problems), s.samples)
     sample_R = jnp.tile(jnp.arange(s.samples), problems)
@@ -299,11 +309,81 @@ def slot_counts(samples: int, settings: EpisodeSettings) -> list[int]:
     return counts
 
 
-def prefill(params, tokens_QP, length_Q, *, settings: EpisodeSettings):
-    """Feeds every prompt once: (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
-    problems, prompt_tokens = tokens_QP.shape
-    s = settings
-    cache = kv.empty(s.model, problems, prompt_tokens, s.dtype, s.cache_layout)
+def prefill(
+    params: Params,
+    tokens_QP: jax.Array | np.ndarray,
+    length_Q: jax.Array | np.ndarray,
+    *,
+    settings: EpisodeSettings,
+    mesh: Mesh | None = None,
+):
+    """Feeds every prompt once: (cache of contiguous rows, hidden_QD of last tokens, length_Q).
+
+    One program of one layer serves all layers: as a part of the decode loop's program they would
+    be compiled one by one.
+    """
+    model = settings.model
+    how: dict[str, Any] = {"settings": _of_prompts(settings), "mesh": mesh}
+    x_QPD = _embedded({"embedding": params["embedding"]}, tokens_QP, **how)
+    cache = []
+    for number, layer in enumerate(params["layers"]):
+        of_layer = {
+            "window": model.layer_windows[number],
+            "rotates": transformer.rotations(model)[number],
+        }
+        x_QPD, kept = _fed({"layers": [layer]}, x_QPD, **of_layer, **how)
+        cache.append(kv.numbered(kept, number))
+    norm = {"final_norm": params["final_norm"]}
+    hidden_QD, length_Q = _last(norm, x_QPD, length_Q, **how)
+    return tuple(cache), hidden_QD, length_Q
+
+
+def _of_prompts(settings: EpisodeSettings) -> EpisodeSettings:
+    """What feeding prompts depends on, and nothing else: so all kinds of rollouts share it."""
+    return EpisodeSettings(
+        model=settings.model,
+        policy=Policy(),
+        attempts=1,
+        samples=1,
+        max_attempt_tokens=1,
+        instruction=(),
+        turn_end=(),
+        end_ids=(),
+        pad_id=0,
+        dtype=settings.dtype,
+        cache_layout=settings.cache_layout,
+    )
+
+
+def _part_of_prefill(work, out):
+    """Compiles work(params, *by_row, settings=…, …) for every shard."""
+
+    def compiled(params, *by_row, settings: EpisodeSettings, mesh: Mesh | None, **how):
+        specs = [BY_ROW] * len(by_row)
+        some = functools.partial(work, **how)
+        return by_shard(some, params, by_row, specs, out, settings=settings, mesh=mesh)
+
+    compiled.__name__ = f"prompts_{work.__name__.strip('_')}"  # in messages about compiling
+    static = ("settings", "mesh", "window", "rotates")
+    return compiles.Compiled(compiled, compiles.OLDER_EMITTER, static_argnames=static)
+
+
+@functools.partial(_part_of_prefill, out=BY_ROW)
+def _embedded(params, tokens_QP, *, settings: EpisodeSettings):
+    return transformer.embed(settings.model, params, tokens_QP)
+
+
+@functools.partial(_part_of_prefill, out=(BY_ROW, BY_DEVICE))
+def _fed(params, x_QPD, *, settings: EpisodeSettings, window: int, rotates: bool):
+    s, (layer,), (problems, columns, _) = settings, params["layers"], x_QPD.shape
+    (cache,) = kv.empty(s.model, problems, columns, s.dtype, s.cache_layout, layers=1)
     start_Q = jnp.zeros(problems, jnp.int32)
-    hidden_QPD, cache = transformer.extend(s.model, params, cache, tokens_QP, start_Q)
-    return cache, hidden_QPD[jnp.arange(problems), length_Q - 1], length_Q
+    return transformer.feed_layer(
+        s.model, layer, cache, x_QPD, start_Q, window=window, rotates=rotates
+    )
+
+
+@functools.partial(_part_of_prefill, out=BY_ROW)
+def _last(params, x_QPD, length_Q, *, settings: EpisodeSettings):
+    last_QD = x_QPD[jnp.arange(len(length_Q)), length_Q - 1]
+    return transformer.final_norm(settings.model, params, last_QD), length_Q

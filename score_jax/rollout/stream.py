@@ -44,7 +44,7 @@ from score_jax.rollout.slots import (
     move_together,
     write,
 )
-from score_jax.runtime import hosts, sharding
+from score_jax.runtime import compiles, hosts, sharding
 from score_jax.structs import Episode, Instructions, Params, PromptBatch
 
 LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
@@ -90,6 +90,8 @@ class Stream:
       rows: rows decoded together, on all devices; rounded up to a multiple of the shards.
       items: which of the Q * G samples are wanted, in this order; None: all.
       limit_QGA: as of `episode.run`.
+      prompt_tokens: the longest prompt of all sets that are to share the compiled programs; 0: the
+        longest of these.
       looks: whether to return whenever the host has looked, also where no row has ended: then its
         user can say how far it is, or stop.
     """
@@ -105,6 +107,7 @@ class Stream:
         mesh: Mesh | None = None,
         items: Sequence[int] | None = None,
         limit_QGA: np.ndarray | None = None,
+        prompt_tokens: int = 0,
         looks: bool = False,
     ):
         samples = len(prompts.tokens) * settings.samples
@@ -116,7 +119,7 @@ class Stream:
         self._settings = dataclasses.replace(settings, slots=slots, turn_rows=turn_rows, shrink=0)
         self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
         self._prompts, self._mesh = prompts, mesh
-        self._widths = widths(np.asarray(prompts.length))
+        self._widths = widths(np.asarray(prompts.length), prompt_tokens)
         self._params = laid_out(params, settings=self._settings, mesh=mesh)
         self._keys_B2 = _addresses(key, prompts, settings)
         self._asked = episode.instructions(prompts, settings)
@@ -167,8 +170,10 @@ class Stream:
                     slot_DW[place[::-1]] = idle[0]
                     item_DW[place[::-1]] = of_shard[place[1], idle[0]] = self._items[self._begun]
                     self._begun += 1
-            by_row = (slot_DW.ravel(), *self._of_items(item_DW.ravel()))
-            held = admit(self._params, held, by_row, (), settings=s, mesh=self._mesh)
+            tokens_WP, length_W, *addressed = self._of_items(item_DW.ravel())
+            prompt = episode.prefill(self._params, tokens_WP, length_W, settings=s, mesh=self._mesh)
+            by_row = (slot_DW.ravel(), tokens_WP, *addressed)
+            held = admit(self._params, held, by_row, (), prompt, settings=s, mesh=self._mesh)
         return held
 
     def _of_items(self, item_W: np.ndarray) -> tuple[Any, ...]:
@@ -218,17 +223,21 @@ class Stream:
         return Ended(item_M, item_N, jax.tree.map(lambda x: x[mine_N], rows))
 
 
-def widths(length_Q: np.ndarray) -> tuple[int, ...]:
-    """The widths that prompts of these lengths are fed in, the largest last.
+def widths(length_Q: np.ndarray, least: int = 0) -> tuple[int, ...]:
+    """The widths that prompts of these lengths are fed in, the largest last; that is >= `least`.
 
     Two where the set is long and half of it is at most half as long as its longest prompt.
     """
-    most, middle = (-(-int(n) // _STEP) * _STEP for n in (length_Q.max(), np.median(length_Q)))
+    longest = max(least, length_Q.max())
+    most, middle = (-(-int(n) // _STEP) * _STEP for n in (longest, np.median(length_Q)))
     return (middle, most) if most > _ONE_WIDTH and middle <= most // 2 else (most,)
 
 
 def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) -> np.ndarray:
     """The words of the keys of every sample, [Q * G, 2, …]: of attempt 1 and of later ones."""
+    if settings.policy.temperature == 0:  # nothing is drawn, so nothing is compiled for it
+        words = jax.eval_shape(jax.random.key_data, key)
+        return np.zeros((len(prompts.index) * settings.samples, 2, *words.shape), words.dtype)
     index_B = np.repeat(np.asarray(prompts.index), settings.samples)
     sample_B = np.tile(np.arange(settings.samples), len(prompts.index))
     return np.asarray(_words(key, index_B, episode.firsts(sample_B, settings), sample_B))
@@ -265,7 +274,7 @@ def _empty(
 
 
 def _program(work, donates: bool = True):
-    """Compiles `work(params, held, by_row …, everywhere …)` for every shard.
+    """Compiles `work(params, held, by_row …, everywhere …, prompt)` for every shard.
 
     donates: whether the result is as large as `held`, and takes its memory.
     """
@@ -273,16 +282,21 @@ def _program(work, donates: bool = True):
     def of_shard(params, held: Held, *arguments, settings: EpisodeSettings) -> Held:
         return _apart(work(params, _together(held), *arguments, settings=settings))
 
-    def compiled(params, held, by_row, everywhere, *, settings: EpisodeSettings, mesh: Mesh | None):
+    def compiled(
+        params, held, by_row, everywhere, *prompt, settings: EpisodeSettings, mesh: Mesh | None
+    ):
         specs = (_HELD, *[episode.BY_ROW] * len(by_row), *[episode.COPIES] * len(everywhere))
-        arguments = (held, *by_row, *everywhere)
+        specs += (episode.PROMPT,) * len(prompt)
+        arguments = (held, *by_row, *everywhere, *prompt)
         return episode.by_shard(
             of_shard, params, arguments, specs, _HELD, settings=settings, mesh=mesh
         )
 
     compiled.__name__ = work.__name__  # in messages about compiling
-    donated = ("held",) if donates else ()
-    return jax.jit(compiled, static_argnames=("settings", "mesh"), donate_argnames=donated)
+    how = {"static_argnames": ("settings", "mesh")} | (
+        {"donate_argnames": "held"} if donates else {}
+    )
+    return compiles.Compiled(compiled, compiles.FEW_PASSES, **how)
 
 
 # Between calls: the slots without their cache, scalars as [shards]; and the cache, of which each
@@ -313,16 +327,16 @@ def admit(
     held: Slots,
     slot_W: jax.Array,
     tokens_WP: jax.Array,
-    length_W: jax.Array,
     keys_W2: jax.Array,
     limit_WA: jax.Array,
     asked_W: Instructions | None,
+    prompt: tuple[kv.Cache, jax.Array, jax.Array],
     *,
     settings: EpisodeSettings,
 ) -> Slots:
     """These slots take new prompts; an index past the end takes none."""
-    state = held.state
-    cache, hidden_WD, _ = episode.prefill(params, tokens_WP, length_W, settings=settings)
+    del params
+    state, (cache, hidden_WD, length_W) = held.state, prompt
     columns = state.rows.tokens.shape[1]
     in_prompt_WT = jnp.arange(columns) < length_W[:, None]
     tokens_WT = jnp.pad(tokens_WP, ((0, 0), (0, columns - tokens_WP.shape[1])))

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 
@@ -79,24 +80,35 @@ def keep_in(folder: Path | None) -> None:
     program_cache.install()
 
 
-# LLVM's passes take most of a compile on a CPU. A program that runs once gains less by them: of the
-# quickstart's initial weights, 3.1 CPU seconds become 1.3. (At 0 the program itself is slow.)
-_FEW_PASSES: dict[str, int | bool] = {"xla_backend_optimization_level": 1}
+Options = dict[str, int | bool]
+
+# LLVM's passes take much of a compile on a CPU. A program that runs once gains less by them: of the
+# quickstart's initial weights, 3.1 CPU seconds become 1.3. A rollout takes a tenth less to compile
+# and 0.99 [0.94, 1.21] of the time to run. (At 0 the program itself is slow.)
+FEW_PASSES: Options = {"xla_backend_optimization_level": 1}
+# XLA's older emitter compiles an update in half the time of its new one, and the update of the
+# benchmark's `small` takes 0.95 [0.89, 0.96] of the CPU time. (A rollout would take twice as long
+# to compile.)
+OLDER_EMITTER: Options = FEW_PASSES | {"xla_cpu_use_fusion_emitters": False}
 
 
-@functools.cache
-def for_one_run(platform: str) -> dict[str, int | bool]:
+def for_one_run(platform: str) -> Options:
     """`compiler_options` of jax.jit for a program that runs once or twice; {} where there are none.
 
     platform: of the devices that it is compiled for.
     """
+    return _known(platform, tuple(FEW_PASSES.items()))
+
+
+@functools.cache
+def _known(platform: str, options: tuple[tuple[str, int | bool], ...]) -> Options:
     if platform != "cpu":
         return {}
     try:  # a later XLA may not know them
-        jax.jit(lambda: 0, compiler_options=_FEW_PASSES).lower().compile()
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return _FEW_PASSES
+    return dict(options)
 
 
 def set_matmul_precision(dtype: str) -> None:
@@ -108,6 +120,36 @@ def set_matmul_precision(dtype: str) -> None:
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made by jax
     if dtype == "float32" and chosen is None:
         jax.config.update("jax_default_matmul_precision", "highest")
+
+
+class Compiled:
+    """`work` under jax.jit, with options of XLA where it is compiled for a CPU.
+
+    how: of jax.jit.
+    """
+
+    def __init__(self, work: Callable[..., Any], options: Options, **how: Any):
+        self._work, self._options, self._how = work, options, how
+        self._made: dict[bool, Any] = {}  # with options, and without
+
+    def _on(self, platform: str) -> Any:
+        options = _known(platform, tuple(self._options.items()))
+        if bool(options) not in self._made:
+            made = jax.jit(self._work, compiler_options=options, **self._how)
+            self._made[bool(options)] = made
+        return self._made[bool(options)]
+
+    def __call__(self, *arguments: Any, **static: Any) -> Any:
+        # A part of another program has that program's options.
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
+        return self._on("" if traced else jax.default_backend())(*arguments, **static)
+
+    def lower(self, *arguments: Any, platform: str = "", **static: Any) -> Any:
+        """As of jax.jit; platform: of the devices, for the options that a call has there."""
+        return self._on(platform).lower(*arguments, **static)
+
+    def _cache_size(self) -> int:
+        return sum(made._cache_size() for made in self._made.values())
 
 
 class Watch:

@@ -190,8 +190,10 @@ def test_with_a_discount_the_second_reward_trains_the_first_attempt():
 def test_in_stage_1_the_first_attempt_has_no_gradient_while_the_policy_is_the_reference():
     policy = fakes.params()
     where = token_logprobs.written(BATCH.attempt, 6)
-    # The log-probs as the learner rounds them; a sampler's differ in the last digit.
-    logp_BN = sampled_logprobs.of(policy, policy, BATCH, fakes.learner_settings()).reference
+    # The log-probs as `gradient` rounds them: compiled by jax.jit as it is, without options. A
+    # sampler's differ in the last digit.
+    of = jax.jit(functools.partial(sampled_logprobs.of, settings=fakes.learner_settings()))
+    logp_BN = of(policy, policy, BATCH).reference
     logp_BT = np.zeros_like(BATCH.logp)
     for row, column_N in enumerate(where.column):
         logp_BT[row, column_N[where.mask[row]]] = logp_BN[row][where.mask[row]]

@@ -276,31 +276,31 @@ def test_samples_do_not_depend_on_other_problems_of_the_batch():
 
 
 def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
+    plain = rolled("plain")  # before anything is counted
     fed: dict[int, int] = {}  # tokens per row -> rows fed so, over the whole rollout
-    extend = transformer.extend
-
-    def counted(config, params, cache, tokens_BN, start_B):
-        # Rows that only fill a turn-around up have no token yet: a real one has a prompt.
-        rows = tokens_BN.shape[0] if fed_prompts() else jnp.sum(start_B > 0)
-        jax.debug.callback(functools.partial(count, width=tokens_BN.shape[1]), rows)
-        return extend(config, params, cache, tokens_BN, start_B)
-
-    traced: list[int] = []
-
-    def fed_prompts() -> bool:
-        traced.append(1)
-        return len(traced) == 1
+    extend, embedded = transformer.extend, episode._embedded
 
     def count(rows, width):
         fed[width] = fed.get(width, 0) + int(rows)
 
-    monkeypatch.setattr(transformer, "extend", counted)
+    def counted_prompts(params, tokens_QP, **how):
+        count(*tokens_QP.shape)
+        return embedded(params, tokens_QP, **how)
+
+    def counted_instructions(config, params, cache, tokens_BN, start_B):
+        # Rows that only fill a turn-around up have no token yet: a real one has a prompt.
+        rows = jnp.sum(start_B > 0)
+        jax.debug.callback(functools.partial(count, width=tokens_BN.shape[1]), rows)
+        return extend(config, params, cache, tokens_BN, start_B)
+
+    monkeypatch.setattr(episode, "_embedded", counted_prompts)
+    monkeypatch.setattr(transformer, "extend", counted_instructions)
     slots = 5
     # No other test may compile these settings: it would count on, or this one would not count.
     settings = dataclasses.replace(PLAIN, slots=slots, turn_rows=1)
     rows, work = counted_run(settings)
     jax.effects_barrier()
-    assert_same_samples(rolled("plain"), rows)
+    assert_same_samples(plain, rows)
     samples, (steps,) = len(rows.tokens), work.decode_steps
     # Q * P for the prompts, not Q * G * P; and the instruction once per sample.
     assert fed == {PROMPT: PROBLEMS, len(PLAIN.turn_end + PLAIN.instruction): samples}
@@ -481,8 +481,9 @@ def test_in_loops_a_data_shard_sends_nothing_to_others_and_gathers_no_weights(da
     laid_out = layout.laid_out(on(mesh, PARAMS), settings=PLAIN, mesh=mesh)
     for w in jax.tree.leaves(laid_out):
         assert "fsdp" not in str(w.sharding.spec), "weights are gathered, before the rollout"
-    arguments = episode.call_arguments(laid_out, prompts(), jax.random.key(KEY), settings=PLAIN)
-    hlo = episode.compiled.lower(*arguments, settings=PLAIN, mesh=mesh).compile().as_text()
+    how = {"settings": PLAIN, "mesh": mesh}
+    arguments = episode.call_arguments(laid_out, prompts(), jax.random.key(KEY), **how)
+    hlo = episode.compiled.lower(*arguments, **how).compile().as_text()
     sent = collectives_in_loops(hlo)
     if tensor == 1:
         assert not sent

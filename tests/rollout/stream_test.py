@@ -10,7 +10,16 @@ from score_jax.rollout import episode, stream
 from score_jax.rollout.stream import Stream, widths
 from score_jax.structs import Episode
 from tests.rollout import episode_test, slots_test
-from tests.rollout.episode_test import CASES, KEY, PARAMS, PLAIN, PROBLEMS, mesh_of, prompts
+from tests.rollout.episode_test import (
+    CASES,
+    KEY,
+    PARAMS,
+    PLAIN,
+    PROBLEMS,
+    PROMPT,
+    mesh_of,
+    prompts,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -138,3 +147,21 @@ def test_long_sets_are_fed_in_two_widths():
     assert widths(np.array([5, 60])) == (64,)
     assert widths(np.array([40] * 9 + [300])) == (64, 320)
     assert widths(np.array([200] * 9 + [300])) == (320,)
+    assert widths(np.array([40] * 9 + [300]), 310) == (64, 320)
+    assert widths(np.array([5, 6]), 250) == (32, 256)
+
+
+def test_sets_of_one_longest_prompt_share_their_programs():
+    short, greedy = episode_test.take(prompts(), slice(3)), CASES["greedy"]
+    wide_QP = np.pad(short.tokens, ((0, 0), (0, 40 - PROMPT)))
+    longer = dataclasses.replace(short, tokens=wide_QP, length=np.array([40, 1, 33], np.int32))
+
+    def program(batch, tokens: int) -> int:
+        """How many programs decode once this set is decoded too."""
+        how = {"settings": greedy, "rows": 2, "prompt_tokens": tokens}
+        found = collected(Stream(PARAMS, batch, jax.random.key(KEY), **how))
+        if batch is short:
+            assert_same(found, expected(greedy), range(3 * greedy.samples))
+        return stream.decode._cache_size()
+
+    assert program(short, 40) == program(longer, 0) < program(short, 0)

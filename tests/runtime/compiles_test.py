@@ -99,14 +99,25 @@ def test_a_second_start_reads_every_program_from_the_cache(cache):
     assert any(cache.iterdir())
 
 
-def test_a_program_that_runs_once_is_compiled_with_options_only_where_they_are_known(monkeypatch):
+def test_programs_are_compiled_with_options_only_where_they_are_known(monkeypatch):
     options = compiles.for_one_run("cpu")
     assert options and jax.jit(jnp.sin, compiler_options=options)(0.0) == 0.0
-    assert not compiles.for_one_run("gpu")
-    compiles.for_one_run.cache_clear()
-    monkeypatch.setattr(compiles, "_FEW_PASSES", {"xla_option_of_the_past": 1})
+    assert not compiles.for_one_run("gpu") and not compiles.for_one_run("")
+    monkeypatch.setattr(compiles, "FEW_PASSES", {"xla_option_of_the_past": 1})
     assert compiles.for_one_run("cpu") == {}
-    compiles.for_one_run.cache_clear()
+
+
+@pytest.mark.parametrize("options", [compiles.OLDER_EMITTER, {"xla_option_of_the_past": 1}])
+def test_a_program_with_options_may_be_a_part_of_another_one(options):
+    def work(x, *, times):
+        return times * x
+
+    made = compiles.Compiled(work, options, static_argnames="times")
+    assert made(2.0, times=3) == 6.0 and jax.jit(lambda x: made(x, times=3))(2.0) == 6.0
+    assert made._cache_size() == 1
+    known = options is compiles.OLDER_EMITTER
+    assert bool(compiles._known("cpu", tuple(options.items()))) == known
+    assert made.lower(2.0, times=3, platform="cpu").compile()(2.0) == 6.0
 
 
 def test_seconds_of_programs_inside_one_another_or_side_by_side_are_counted_once():

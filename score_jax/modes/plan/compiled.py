@@ -93,14 +93,18 @@ def _rollout(shapes: Shapes):
     settings, mesh = experiment.episode_settings(), experiment.mesh
     params = experiment.weights(shapes.state.params)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    arguments = episode.call_arguments(params, prompts, key, settings=settings)
+    limit_QGA = episode.limits(prompts, settings, None)
+    how: dict[str, Any] = {"settings": settings, "mesh": mesh}
 
-    def rollout_and_layout(params, *arguments):
-        # One program here, two in a run: so the compiler reports the laid-out weights too.
-        weights = layout.traced(params, settings=settings, mesh=mesh)
-        return episode.rollout(weights, *arguments, settings=settings, mesh=mesh)
+    def rollout_and_layout(params, tokens_QP, length_Q, *arguments):
+        # One program here, several in a run: so the compiler reports the laid-out weights too.
+        weights = layout.traced(params, **how)
+        prompt = episode.prefill(weights, tokens_QP, length_Q, **how)
+        return episode.rollout(weights, prompt, tokens_QP, *arguments, **how)
 
-    return jax.jit(rollout_and_layout).lower(*arguments)
+    asked = episode.instructions(prompts, settings)
+    arguments = (prompts.tokens, prompts.length, prompts.index, limit_QGA, key, asked)
+    return jax.jit(rollout_and_layout).lower(params, *arguments)
 
 
 def _instructions(experiment: Experiment, problems: int) -> Instructions | None:
