@@ -81,7 +81,7 @@ class Experiment:
 
         template: that of the settings, where it is at hand. longest_instruction: as in the class.
         """
-        mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
+        mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
         source = settings.model.source
         template = template or template_of_source(settings)
         preset = source.startswith(PRESET)
@@ -411,9 +411,8 @@ def _initialiser(model: ModelConfig, mesh: Mesh):
     """Makes a preset's weights on the mesh from a key; compiled once."""
     shapes = weights.shapes(model, mesh, "float32")
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    options = compiles.for_one_run(mesh.devices.flat[0].platform)
     make = functools.partial(transformer.init, model)
-    return jax.jit(make, out_shardings=shardings, compiler_options=options)
+    return compiles.Compiled(make, compiles.OLDER_EMITTER, out_shardings=shardings)
 
 
 def _check(experiment: Experiment) -> int:

@@ -228,6 +228,4 @@ def _random_params(model: ModelConfig, shapes: bool) -> Params:
     def make():
         return transformer.init(model, jax.random.key(0))
 
-    if shapes:
-        return jax.eval_shape(make)
-    return jax.jit(make, compiler_options=compiles.for_one_run(jax.default_backend()))()
+    return jax.eval_shape(make) if shapes else compiles.Compiled(make, compiles.OLDER_EMITTER)()

@@ -68,8 +68,7 @@ def init(
     """
     shardings = mesh and jax.tree.map(lambda x: x.sharding, shapes(config, settings, mesh))
     make = functools.partial(_make, config=config, settings=settings)
-    options = compiles.for_one_run(jax.default_backend())
-    return jax.jit(make, out_shardings=shardings, compiler_options=options)(key)
+    return compiles.Compiled(make, compiles.OLDER_EMITTER, out_shardings=shardings)(key)
 
 
 def shapes(config: ModelConfig, settings: LoraSettings, mesh: sharding.AnyMesh) -> Params:

@@ -82,33 +82,22 @@ def keep_in(folder: Path | None) -> None:
 
 Options = dict[str, int | bool]
 
-# LLVM's passes take much of a compile on a CPU. A program that runs once gains less by them: of the
-# quickstart's initial weights, 3.1 CPU seconds become 1.3. A rollout takes a tenth less to compile
-# and 0.99 [0.94, 1.21] of the time to run. (At 0 the program itself is slow.)
+# LLVM's passes take much of a compile on a CPU. Without most of them a rollout takes a tenth less
+# to compile, and 0.99 [0.94, 1.21] of the time to run. (At 0 the program itself is slow.)
 FEW_PASSES: Options = {"xla_backend_optimization_level": 1}
 # XLA's older emitter compiles an update in half the time of its new one, and the update of the
 # benchmark's `small` takes 0.95 [0.89, 0.96] of the CPU time. (A rollout would take twice as long
-# to compile.)
+# to compile.) The program that makes the quickstart's initial weights: 6.2 CPU seconds become 1.1.
 OLDER_EMITTER: Options = FEW_PASSES | {"xla_cpu_use_fusion_emitters": False}
 
 
-def for_one_run(platform: str) -> Options:
-    """`compiler_options` of jax.jit for a program that runs once or twice; {} where there are none.
-
-    platform: of the devices that it is compiled for.
-    """
-    return _known(platform, tuple(FEW_PASSES.items()))
-
-
 @functools.cache
-def _known(platform: str, options: tuple[tuple[str, int | bool], ...]) -> Options:
-    if platform != "cpu":
-        return {}
+def _known(options: tuple[tuple[str, int | bool], ...]) -> bool:
     try:  # a later XLA may not know them
         jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return dict(options)
+        return False
+    return True
 
 
 def set_matmul_precision(dtype: str) -> None:
@@ -133,11 +122,13 @@ class Compiled:
         self._made: dict[bool, Any] = {}  # with options, and without
 
     def _on(self, platform: str) -> Any:
-        options = _known(platform, tuple(self._options.items()))
-        if bool(options) not in self._made:
-            made = jax.jit(self._work, compiler_options=options, **self._how)
-            self._made[bool(options)] = made
-        return self._made[bool(options)]
+        # Whoever asked for fewer optimizations has that; options here would undo it.
+        fewest = jax.config.read("jax_disable_most_optimizations")
+        has = platform == "cpu" and not fewest and _known(tuple(self._options.items()))
+        if has not in self._made:
+            options = self._options if has else {}
+            self._made[has] = jax.jit(self._work, compiler_options=options, **self._how)
+        return self._made[has]
 
     def __call__(self, *arguments: Any, **static: Any) -> Any:
         # A part of another program has that program's options.

@@ -100,11 +100,27 @@ def test_a_second_start_reads_every_program_from_the_cache(cache):
 
 
 def test_programs_are_compiled_with_options_only_where_they_are_known(monkeypatch):
-    options = compiles.for_one_run("cpu")
-    assert options and jax.jit(jnp.sin, compiler_options=options)(0.0) == 0.0
-    assert not compiles.for_one_run("gpu") and not compiles.for_one_run("")
-    monkeypatch.setattr(compiles, "FEW_PASSES", {"xla_option_of_the_past": 1})
-    assert compiles.for_one_run("cpu") == {}
+    asked: list[dict] = []
+    compile_with = lambda work, compiler_options: asked.append(compiler_options) or work  # noqa: E731
+    made = {
+        options: compiles.Compiled(jnp.sin, {options: 1})
+        for options in ("xla_backend_optimization_level", "xla_option_of_the_past")
+    }
+    known, unknown = made.values()
+    for one in made.values():
+        one(0.0)
+    monkeypatch.setattr(jax, "jit", compile_with)
+    known._made.clear(), unknown._made.clear()
+    known._on("gpu"), known._on("cpu"), unknown._on("cpu")
+    assert asked == [{}, known._options, {}]
+
+
+def test_options_do_not_undo_that_fewer_optimizations_are_asked_for(request):
+    program = compiles.Compiled(jnp.sin, compiles.OLDER_EMITTER)
+    program(0.0)
+    request.getfixturevalue("quick_compile")
+    program(0.0)
+    assert set(program._made) == {True, False}
 
 
 @pytest.mark.parametrize("options", [compiles.OLDER_EMITTER, {"xla_option_of_the_past": 1}])
@@ -116,7 +132,7 @@ def test_a_program_with_options_may_be_a_part_of_another_one(options):
     assert made(2.0, times=3) == 6.0 and jax.jit(lambda x: made(x, times=3))(2.0) == 6.0
     assert made._cache_size() == 1
     known = options is compiles.OLDER_EMITTER
-    assert bool(compiles._known("cpu", tuple(options.items()))) == known
+    assert compiles._known(tuple(options.items())) == known
     assert made.lower(2.0, times=3, platform="cpu").compile()(2.0) == 6.0
 
 
