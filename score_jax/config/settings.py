@@ -328,6 +328,8 @@ class MeshSettings:
     data: Annotated[int, Least(-1)] = -1
     fsdp: Annotated[int, Least(-1)] = 1
     tensor: Annotated[int, Least(-1)] = 1
+    # Groups of devices, in their order, that only a network joins; 0: as TPUs say of themselves.
+    slices: Annotated[int, Least(0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)

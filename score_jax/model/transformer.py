@@ -133,7 +133,8 @@ def hidden(
 
     if remat != "none":
         layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
-    x_BTD = sharding.split_rows(embed(config, params, tokens_BT), mesh)
+    split = mesh if mesh and not is_for_decoding(params) else None
+    x_BTD = sharding.split_rows(embed(config, params, tokens_BT, mesh=split), mesh)
     if is_for_decoding(params):  # outside of jit, one program serves all layers
         for i, layer_params in enumerate(params["layers"]):
             window, rotates = (x_L if x_L is None else x_L[i] for x_L in (window_L, rotates_L))
@@ -336,9 +337,13 @@ def _layer_with_cache(
     return x_BND, kv.numbered(kept, 0)
 
 
-def embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Array:
-    """What enters the first layer."""
-    if config.split_over:
+def embed(
+    config: ModelConfig, params: Params, tokens_BN: jax.Array, *, mesh: Mesh | None = None
+) -> jax.Array:
+    """What enters the first layer. mesh: over which rows and params are split as in training."""
+    if mesh:
+        x_BND = _looked_up(params["embedding"], tokens_BN, mesh)
+    elif config.split_over:
         row_BN = tokens_BN - config.vocab_size * jax.lax.axis_index(config.split_over)
         here_BN = (row_BN >= 0) & (row_BN < config.vocab_size)
         found_BND = params["embedding"].at[row_BN].get(mode="clip")
@@ -351,6 +356,29 @@ def embed(config: ModelConfig, params: Params, tokens_BN: jax.Array) -> jax.Arra
     if config.embedding_multiplier != 1:
         x_BND *= config.embedding_multiplier
     return x_BND
+
+
+def _looked_up(embedding_VD: jax.Array, tokens_BN: jax.Array, mesh: Mesh) -> jax.Array:
+    """The rows of an embedding whose width is split over `fsdp`.
+
+    Each device reads its part of the width for all rows of its `fsdp` neighbours. XLA alone sums
+    the gradient of the whole embedding over all devices, and may gather rows over `data`.
+    """
+
+    def on_device(embedding_VW, tokens_RN):
+        neighbours_RN = jax.lax.all_gather(tokens_RN, "fsdp", tiled=True)
+        x_RNW = embedding_VW[neighbours_RN]
+        return jax.lax.all_to_all(x_RNW, "fsdp", split_axis=0, concat_axis=2, tiled=True)
+
+    rows = jax.P(sharding.BATCH_AXES)
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(jax.P(None, "fsdp"), rows),
+        out_specs=rows,
+        axis_names=set(sharding.BATCH_AXES),
+        check_vma=False,  # what the neighbours read is not marked as the same on all of them
+    )(embedding_VD, tokens_BN)
 
 
 def final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:

@@ -34,12 +34,23 @@ RULES: dict[str, str | tuple[str, ...]] = {
 
 
 def make_mesh(
-    data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
+    data: int,
+    fsdp: int,
+    tensor: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    slices: int = 0,
 ) -> Mesh:
-    """A mesh over all devices, or over those given; one size may be -1: the remaining devices."""
+    """A mesh over all devices, or over those given; one size may be -1: the remaining devices.
+
+    slices: groups of devices, in their order, that only a network joins; 0: as TPUs say of
+      themselves, and one of other devices.
+    Raises: InputError if the sizes do not cover the devices, or if more than rows would be split
+    between slices.
+    """
     found = list(jax.devices() if devices is None else devices)
     sizes = axis_sizes(data, fsdp, tensor, len(found))
-    laid_out = _laid_out(found, *sizes.values())
+    laid_out = _laid_out(_of_slices(found, slices), *sizes.values())
     return Mesh(laid_out, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
 
 
@@ -79,21 +90,37 @@ def nearest_sizes(fsdp: int, tensor: int, devices: int) -> dict[str, int]:
     return {"data": left // shared, "fsdp": shared, "tensor": split}
 
 
-def _laid_out(devices: Sequence[Any], data: int, fsdp: int, tensor: int) -> np.ndarray:
-    """The devices as [data, fsdp, tensor]: neighbours along `tensor`, slices along `data`."""
+def _of_slices(devices: Sequence[Any], slices: int) -> list[list[Any]]:
+    """The devices of each slice."""
+    if slices:
+        if len(devices) % slices:
+            raise InputError(
+                f"config.mesh.slices={slices} does not divide {len(devices)} devices: every slice "
+                "has as many as the others."
+            )
+        return [list(some) for some in np.split(np.asarray(devices, object), slices)]
     # On other platforms jax calls hosts that only a network joins "slices" too.
     tpu = devices[0].platform == "tpu"
-    slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
-    if slices == 1:
-        shape = (data, fsdp, tensor)
-        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    if data % slices:
+    found: dict[int, list[Any]] = {}
+    for device in devices:
+        found.setdefault(getattr(device, "slice_index", 0) if tpu else 0, []).append(device)
+    return [found[index] for index in sorted(found)]
+
+
+def _laid_out(slices: Sequence[list[Any]], data: int, fsdp: int, tensor: int) -> np.ndarray:
+    """The devices as [data, fsdp, tensor]: neighbours along `tensor`, slices along `data`."""
+    if data % len(slices):
         raise InputError(
-            f"config.mesh.data={data} cannot be split over {slices} slices of {len(devices)} "
-            f"devices: only rows may be split between slices. Set it to a multiple of {slices}."
+            f"config.mesh.data={data} cannot be split over {len(slices)} slices of "
+            f"{len(slices[0])} devices: only rows may be split between slices. Set it to a "
+            f"multiple of {len(slices)}."
         )
-    return mesh_utils.create_hybrid_device_mesh(
-        (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+    shape = (data // len(slices), fsdp, tensor)
+    return np.concatenate(
+        [
+            mesh_utils.create_device_mesh(shape, some, allow_split_physical_axes=True)
+            for some in slices
+        ]
     )
 
 

@@ -9,8 +9,8 @@ from jax.sharding import SingleDeviceSharding
 from score_jax.problem import InputError
 
 
-def devices(name: str) -> list[jax.Device]:
-    """The chips of a TPU topology, such as "v5e:2x2".
+def devices(name: str, slices: int = 1) -> list[jax.Device]:
+    """The chips of a TPU topology, such as "v5e:2x2", or of several such slices.
 
     Raises: InputError if there is no TPU compiler, or no such topology.
     """
@@ -20,7 +20,8 @@ def devices(name: str) -> list[jax.Device]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # without one it logs errors
     try:
-        return list(topologies.get_topology_desc(name, platform="tpu").devices)
+        several = {"num_slices": slices} if slices > 1 else {}
+        return list(topologies.get_topology_desc(name, platform="tpu", **several).devices)
     except Exception as error:  # the plugin's exceptions differ by version
         raise InputError(
             f"--topology={name}: cannot compile for this topology: {error}. The TPU compiler comes "

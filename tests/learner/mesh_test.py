@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from score_jax.learner.micro_batches import Split
 from score_jax.learner.step import Choices, Coefficients
 from score_jax.model import transformer
+from score_jax.modes.plan import hlo
 from score_jax.rl.policy import Policy
 from score_jax.runtime import sharding
 from tests import fakes
@@ -90,5 +92,54 @@ def test_gradients_are_summed_and_never_activations_and_no_device_gets_the_whole
             assert sizes != head, (shapes, kind)
             if "shard_map/while" in rest:  # of a chunk: hidden states, and numbers of each token
                 assert np.prod(sizes) <= 4 * 8 * head[0], (shapes, kind)
-            elif kind != "all-gather":
+            elif kind != "all-gather" and "shard_map/all_to_all" not in rest:  # of what is read
                 assert not any(size % columns == 0 for size in sizes), (shapes, kind)
+
+
+def test_slices_exchange_gradients_and_numbers_alone():
+    """Two slices of four devices: what crosses is a sum of a gradient, or of single numbers."""
+    values, static = arguments("llama", "k1", (2, 4, 1), vocab_size=40)
+    text = fakes.loss_gradient.lower(*values, **static).compile().as_text()
+    layers = {name: x.shape[1:] for name, x in values[0]["layers"].items()}
+    rest = {name: x.shape for name, x in values[0].items() if name != "layers"}
+    whole = {math.prod(shape) for shape in (layers | rest).values()}
+    of_gradients = whole | {size // 4 for size in whole}  # or a device's part of it
+    crossing = 0
+    for shapes, kind, line in re.findall(rf"= (.*?) ({'|'.join(hlo.KINDS)})\((.*)", text):
+        if all(len({device // 4 for device in group}) == 1 for group in groups(line)):
+            continue
+        assert kind == "all-reduce", line
+        for sizes in re.findall(r"\w+\[([\d,]*)\]", shapes):
+            size = math.prod(int(n) for n in sizes.split(",") if n)
+            assert size in of_gradients or size <= 2, (shapes, line)  # 2: of each attempt
+            crossing += size > 2
+    assert crossing >= len(layers) + len(rest)
+
+
+def groups(line: str) -> list[list[int]]:
+    """The devices that a collective joins, from the three ways in which XLA writes them."""
+    if listed := re.search(r"replica_groups=\{(\{[\d,{}]+\})\}", line):
+        return [
+            [int(n) for n in some.split(",")] for some in re.findall(r"\{([\d,]+)\}", listed[1])
+        ]
+    if tiled := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
+        shape = [int(n) for n in tiled[3].split(",")]
+        order = [int(n) for n in tiled[4].split(",")] if tiled[4] else range(len(shape))
+        devices = np.arange(math.prod(shape)).reshape(shape).transpose(order)
+        return devices.reshape(int(tiled[1]), int(tiled[2])).tolist()
+    named = re.search(
+        r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{(.*?)\}",
+        line,
+    )
+    assert named, line
+    sizes = {k: int(n) for k, n in re.findall(r"'(\w+)'=(\d+)", named[1])}
+    joined = re.findall(r"'(\w+)'", named[4])
+    devices = np.arange(math.prod(sizes.values()))
+    if named[2]:
+        shape, order = ([int(n) for n in text.split(",")] for text in (named[2], named[3]))
+        devices = devices.reshape(shape).transpose(order)
+    devices = devices.reshape(tuple(sizes.values()))
+    last = [list(sizes).index(name) for name in joined]
+    first = [axis for axis in range(devices.ndim) if axis not in last]
+    members = math.prod(sizes[name] for name in joined)
+    return devices.transpose(first + last).reshape(-1, members).tolist()

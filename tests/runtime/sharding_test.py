@@ -85,8 +85,20 @@ def test_only_rows_may_be_split_between_slices():
             self.slice_index = number // 4
 
     chips: Any = [Chip(i) for i in range(8)]
-    with pytest.raises(InputError, match=r"mesh\.data=1 cannot be split over 2 slices of 8"):
+    with pytest.raises(InputError, match=r"mesh\.data=1 cannot be split over 2 slices of 4"):
         sharding.make_mesh(1, 4, 2, chips)
+
+
+def test_slices_of_any_devices_lie_along_data():
+    here = jax.devices()
+    mesh = sharding.make_mesh(-1, 2, 1, slices=2)
+    assert mesh.devices.shape == (4, 2, 1)
+    assert set(mesh.devices[:2].ravel()) == set(here[:4])
+    assert set(mesh.devices[2:].ravel()) == set(here[4:])
+    with pytest.raises(InputError, match=r"mesh\.data=1 cannot be split over 2 slices of 4"):
+        sharding.make_mesh(1, 4, 2, slices=2)
+    with pytest.raises(InputError, match=r"mesh\.slices=3 does not divide 8 devices"):
+        sharding.make_mesh(-1, 1, 1, slices=3)
 
 
 def test_every_axis_of_the_params_is_in_the_table_but_layers():

@@ -1,11 +1,13 @@
 """Devices to plan for, by name: TPU slices, GPUs, or anything of a given memory.
 
     slice_of("v5e:4x4"), slice_of("v5e-16")     a slice of TPUs; the cloud's names are read too
+    slice_of("2xv5e-16")                        two of them, joined by the data centre's network
     machine_of("a100-80gb:8", "")               GPUs of a kind; TPU slices as above
     machine_of("", "24GiB")                     a device of which only the memory is known
 
 Sources: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation
 (cloud.google.com/tpu/docs). Interconnect figures there count both directions; a chip sends half.
+The data centre's network is given there by chip (v5p) or by 256 chips (v5e).
 `usable_bytes` of a TPU is the limit that the compiler of libtpu 0.0.42 states in its message; of a
 GPU it is the share that jax takes of the memory on NVIDIA's data sheet (docs.jax.dev, "GPU memory
 allocation").
@@ -32,13 +34,14 @@ class Chip:
     usable_bytes: float  # of its memory
     peak: Peak | None  # None: not known
     ici_bytes_per_sec: float = 0.0  # sent over all links; 0: not known
+    network_bytes_per_sec: float = 0.0  # sent between slices; 0: not known
     platform: str = "tpu"
     whole_bytes: float = 0.0  # of a GPU: its memory, of which jax may be told to take more
 
 
 CHIPS = {
-    "v5e": Chip("v5e", 15.75 * GIB, PEAKS["TPU v5e"], 200e9),
-    "v5p": Chip("v5p", 95.74 * GIB, PEAKS["TPU v5"], 600e9),
+    "v5e": Chip("v5e", 15.75 * GIB, PEAKS["TPU v5e"], 200e9, 3.125e9),
+    "v5p": Chip("v5p", 95.74 * GIB, PEAKS["TPU v5"], 600e9, 6.25e9),
     "v6e": Chip("v6e", 31.25 * GIB, PEAKS["TPU v6"], 400e9),
 }
 # Name -> (GiB of memory, key of PEAKS).
@@ -81,25 +84,30 @@ class Machine:
 
     topology: str  # of a TPU slice; else empty
     chip: Chip
-    chips: int
+    chips: int  # of all slices
+    slices: int = 1
 
     @property
     def rented_as(self) -> str:
         """The cloud's name of a slice, which counts cores for v5p: v5p-32 has 16 chips."""
         if not self.topology:
             return self.chip.name + (f":{self.chips}" if self.chips > 1 else "")
-        return f"{self.chip.name}-{self.chips * (2 if self.chip.name == 'v5p' else 1)}"
+        of_slice = self.chips // self.slices * (2 if self.chip.name == "v5p" else 1)
+        return (f"{self.slices}x" if self.slices > 1 else "") + f"{self.chip.name}-{of_slice}"
 
 
 def slice_of(name: str) -> Machine:
     """The slice that a topology such as "v5e:4x4", or a name such as "v5e-16", means.
 
-    Raises: InputError.
+    "2xv5e-16" are two of them. Raises: InputError.
     """
-    kind, grid = _topology(name)
+    many = re.match(r"([1-9]\d*)x(?=v)", name.lower())
+    slices = int(many[1]) if many else 1
+    kind, grid = _topology(name[many.end() :] if many else name)
     if kind not in CHIPS:
         raise InputError(f"--topology={name}: unknown chip {kind}. {nearest(kind, CHIPS)}")
-    return Machine(f"{kind}:{grid}", CHIPS[kind], math.prod(map(int, grid.split("x"))))
+    chips = slices * math.prod(map(int, grid.split("x")))
+    return Machine(f"{kind}:{grid}", CHIPS[kind], chips, slices)
 
 
 def machine_of(device: str, memory: str) -> Machine:
@@ -112,7 +120,7 @@ def machine_of(device: str, memory: str) -> Machine:
     if not device:
         name = f"a device of {usable / GIB:.4g} GiB"
         return Machine("", Chip(name, usable, None, platform="gpu"), of_memory)
-    if re.fullmatch(r"v\d\w*[-:]\d+(x\d+)*", device.lower()):
+    if re.fullmatch(r"(\d+x)?v\d\w*[-:]\d+(x\d+)*", device.lower()):
         found = slice_of(device)
     else:
         kind, count = _counted(device.lower(), "--device")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BETWEEN_SLICES = "xla_megascale"  # who handles a `send` to the network of the data centre
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -43,6 +44,7 @@ class Cost:
     count: dict[str, float] = dataclasses.field(default_factory=dict)  # collectives by kind
     bytes: dict[str, float] = dataclasses.field(default_factory=dict)  # of the full values
     sent: float = 0.0  # bytes that the chip sends for them, by a ring algorithm
+    between: float = 0.0  # bytes that it gives to exchanges between slices; not in the others
     # Those of `count` in data-dependent loops: once per turn.
     per_turn: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Cost:
         """Adds a cost that occurs `times` times."""
         self.flops += times * other.flops
         self.sent += times * other.sent
+        self.between += times * other.between
         for mine, theirs in (
             (self.count, other.count),
             (self.bytes, other.bytes),
@@ -90,6 +93,8 @@ def cost(text: str) -> Cost:
                 total.add(max(branches, key=lambda c: (c.flops, sum(c.bytes.values()))))
             elif line.opcode.removesuffix("-start") in KINDS:
                 _collective(total, line, results, seen)
+            elif line.opcode == "send" and _BETWEEN_SLICES in line.line:
+                total.between += _bytes_of(results.get(line.operands[0], ""))
             elif line.opcode in ("convolution", "dot"):
                 total.flops += _flops(line, results)
             else:

@@ -115,7 +115,7 @@ def _change(settings: Settings, where: Machine, planned: Shapes) -> str:
 
 def _compile(settings: Settings, where: Machine, planned: Shapes, terms: Sequence[Term]) -> None:
     mesh = settings.mesh
-    devices = topology.devices(where.topology)
+    devices = topology.devices(where.topology, where.slices)
     here = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor, devices)
     print("\nCompiling the update and the rollout; this takes some minutes.", flush=True)
     found = {}

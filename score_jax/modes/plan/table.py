@@ -117,6 +117,8 @@ def collectives(found: Mapping[str, Compiled]) -> str:
             )
         if not one.cost.count:
             rows.append(f"{program + ': none':34}")
+        if one.cost.between:
+            rows.append(f"{program + ': between slices':34}{'':>9}{one.cost.between / GIB:>9.2f}")
     return "\n".join(rows)
 
 
@@ -128,18 +130,31 @@ def bounds(
     compute, flops = _compute(where, shapes)
     rollout, told = _rollout(where, shapes, terms)
     send = sent / chip.ici_bytes_per_sec
+    exchange, of_slices = _between(where, found[UPDATE])
+    update = max(compute, send, exchange)
     return "\n".join(
         [
             "least time of a step of full rows, from the chip's peaks",
-            f"  update    {max(compute, send):8.1f} s: {flops:.2e} FLOPs a chip take {compute:.1f} "
-            f"s, {sent / 1e9:.0f} GB over ICI {send:.1f} s",
+            f"  update    {update:8.1f} s: {flops:.2e} FLOPs a chip take {compute:.1f} "
+            f"s, {sent / 1e9:.0f} GB over ICI {send:.1f} s{of_slices}",
             f"  rollout   {rollout:8.1f} s: {told}",
-            f"  step      {max(compute, send) + rollout:8.1f} s, without grading",
+            f"  step      {update + rollout:8.1f} s, without grading",
             f"FLOPs a chip of the compiled update: {found[UPDATE].cost.flops:.2e}, one turn of the "
             "loops over the vocabulary; the reference's pass is a program of its own, not compiled "
             "here",
         ]
     )
+
+
+def _between(where: Machine, update: Compiled) -> tuple[float, str]:
+    """Seconds that an update's exchanges between slices take, by a ring of slices, and why."""
+    if where.slices == 1:
+        return 0.0, ""
+    sent = 2 * (where.slices - 1) / where.slices * update.cost.between
+    if not where.chip.network_bytes_per_sec:
+        return 0.0, f", {sent / 1e9:.2f} GB between slices a time that is not known"
+    seconds = sent / where.chip.network_bytes_per_sec
+    return seconds, f", {sent / 1e9:.2f} GB between slices {seconds:.1f} s"
 
 
 def _seconds(value: float) -> str:

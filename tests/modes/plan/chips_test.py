@@ -23,6 +23,15 @@ def test_a_slice_is_named_by_its_grid_or_as_it_is_rented(name, topology, count, 
 
 
 @pytest.mark.parametrize(
+    ("name", "count", "rented_as"),
+    [("2xv5e-16", 32, "2xv5e-16"), ("4xv5p:2x2x4", 64, "4xv5p-32"), ("1xv6e-8", 8, "v6e-8")],
+)
+def test_several_slices_are_named_by_their_number(name, count, rented_as):
+    for where in (chips.slice_of(name), chips.machine_of(name, "")):
+        assert (where.chips, where.slices, where.rented_as) == (count, int(name[0]), rented_as)
+
+
+@pytest.mark.parametrize(
     ("topology", "said"),
     [
         ("v5e", "such as v5e-16 or v5e:4x4"),
