@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 
 from score_jax.config.settings import Settings
-from score_jax.modes.plan import advise, chips, compiled, estimate, shapes, table
+from score_jax.modes.plan import advise, bounds, chips, compiled, estimate, shapes, table
 from score_jax.modes.plan.chips import Machine
 from score_jax.modes.plan.estimate import Term
 from score_jax.modes.plan.shapes import Shapes
@@ -127,7 +127,8 @@ def _compile(settings: Settings, where: Machine, planned: Shapes, terms: Sequenc
             raise InputError(_does_not_fit(where, terms, program.name, f"{error}")) from error
         print(f"{program.name}: compiled in {found[program.name].seconds:.0f} s", flush=True)
     print(f"\n{table.both(where, terms, found)}\n\n{table.collectives(found)}\n")
-    print(table.bounds(where, planned, terms, found))
+    print(table.least_compiled(where, planned, terms, found))
+    print(f"\n{table.scaled(list(bounds.steps(where, planned, found[estimate.UPDATE])))}")
     needed = table.needed(terms, found)
     for name, size in needed.items():
         if size > where.chip.usable_bytes:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from score_jax.modes.plan import estimate
+from score_jax.modes.plan import bounds, estimate
+from score_jax.modes.plan.bounds import Step
 from score_jax.modes.plan.chips import GIB, Machine
 from score_jax.modes.plan.compiled import Compiled
 from score_jax.modes.plan.estimate import PROGRAMS as ALL
@@ -11,7 +12,6 @@ from score_jax.modes.plan.shapes import Shapes
 
 SPARE = 0.1  # of a chip's memory; the last line says when a plan has less
 PROGRAMS = (ROLLOUT, UPDATE)  # that are compiled
-READ = ("decode weights", "cache")  # at every token step
 
 
 def first(where: Machine, mesh: Mapping[str, int], terms: Sequence[Term]) -> str:
@@ -34,8 +34,8 @@ def first(where: Machine, mesh: Mapping[str, int], terms: Sequence[Term]) -> str
 
 def least(where: Machine, shapes: Shapes, terms: Sequence[Term]) -> str:
     """The least time of a step whose attempts all reach their limit, without communication."""
-    compute, flops = _compute(where, shapes)
-    rollout, told = _rollout(where, shapes, terms)
+    compute, flops = bounds.compute(where, shapes)
+    rollout, told = bounds.rollout(where, shapes, terms)
     peak = where.chip.peak
     assert peak
     s = shapes.experiment.settings.model
@@ -50,29 +50,6 @@ def least(where: Machine, shapes: Shapes, terms: Sequence[Term]) -> str:
             f"  step      {_seconds(compute + rollout)} s, without grading",
         ]
     )
-
-
-def _compute(where: Machine, shapes: Shapes) -> tuple[float, float]:
-    """Seconds and FLOPs of an update on one device."""
-    peak = where.chip.peak
-    assert peak
-    flops = estimate.flops(shapes) / where.chips
-    full = shapes.experiment.settings.model.dtype == "float32" or not peak.has_bfloat16
-    return flops / (peak.full_precision_flops if full else peak.flops), flops
-
-
-def _rollout(where: Machine, shapes: Shapes, terms: Sequence[Term]) -> tuple[float, str]:
-    """Seconds of a rollout, and why."""
-    rollout, peak = shapes.experiment.settings.rollout, where.chip.peak
-    assert peak
-    read = sum(term.bytes for term in terms if term.when == ROLLOUT and term.name in READ)
-    turn = read / peak.bytes_per_sec
-    turns = rollout.attempts * rollout.max_attempt_tokens * estimate.queue(shapes)
-    told = (
-        f"{turns} token steps that each read {read / 1e9:.1f} GB of weights and cache in "
-        f"{turn * 1e3:.1f} ms"
-    )
-    return turn * turns, told
 
 
 def both(where: Machine, terms: Sequence[Term], found: Mapping[str, Compiled]) -> str:
@@ -122,16 +99,20 @@ def collectives(found: Mapping[str, Compiled]) -> str:
     return "\n".join(rows)
 
 
-def bounds(
+def least_compiled(
     where: Machine, shapes: Shapes, terms: Sequence[Term], found: Mapping[str, Compiled]
 ) -> str:
     """The least time of a step whose attempts all reach their limit, from the chip's peaks."""
     chip, sent = where.chip, found[UPDATE].cost.sent
-    compute, flops = _compute(where, shapes)
-    rollout, told = _rollout(where, shapes, terms)
+    compute, flops = bounds.compute(where, shapes)
+    rollout, told = bounds.rollout(where, shapes, terms)
     send = sent / chip.ici_bytes_per_sec
-    exchange, of_slices = _between(where, found[UPDATE])
+    exchange, exchanged = bounds.exchange(where, found[UPDATE].cost.between)
     update = max(compute, send, exchange)
+    of_slices = ""
+    if where.slices > 1:
+        took = f"{exchange:.1f} s" if exchange else "a time that is not known"
+        of_slices = f", {exchanged / 1e9:.2f} GB between slices {took}"
     return "\n".join(
         [
             "least time of a step of full rows, from the chip's peaks",
@@ -146,15 +127,27 @@ def bounds(
     )
 
 
-def _between(where: Machine, update: Compiled) -> tuple[float, str]:
-    """Seconds that an update's exchanges between slices take, by a ring of slices, and why."""
-    if where.slices == 1:
-        return 0.0, ""
-    sent = 2 * (where.slices - 1) / where.slices * update.cost.between
-    if not where.chip.network_bytes_per_sec:
-        return 0.0, f", {sent / 1e9:.2f} GB between slices a time that is not known"
-    seconds = sent / where.chip.network_bytes_per_sec
-    return seconds, f", {sent / 1e9:.2f} GB between slices {seconds:.1f} s"
+def scaled(steps: Sequence[Step]) -> str:
+    """The same step on more or fewer chips, and what a thousand of them cost."""
+    head = (
+        "the same step on other numbers of chips, on paper: arithmetic, what the compiled update "
+        "sends, one slice\nup to this plan's and such slices beyond it, and an update sends while "
+        "it computes"
+    )
+    names = ("chips", "slices", "data", "fsdp", "tensor")
+    times = ("compute", "ICI", "network", "rollout", "step", "chip-hours of 1,000")
+    rows = ["".join(f"{name:>8}" for name in names) + "".join(f"{name:>10}" for name in times)]
+    for step in steps:
+        sizes = (step.where.chips, step.where.slices, *step.mesh.values())
+        seconds = (step.compute, step.send, step.exchange, step.rollout, step.seconds)
+        cost = 1000 * step.seconds * step.where.chips / 3600
+        rows.append(
+            "".join(f"{size:>8}" for size in sizes)
+            + "".join(f"{_seconds(one):>10}" for one in seconds)
+            + f"{cost:>12,.0f}"
+            + ("" if step.fits else "  does not fit")
+        )
+    return "\n".join([head, *rows])
 
 
 def _seconds(value: float) -> str:

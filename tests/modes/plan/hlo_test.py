@@ -18,6 +18,7 @@ HloModule jit_step, is_scheduled=true
   %count = u32[]{:T(128)} get-tuple-element(%p), index=0
   %held = bf16[8,4,16]{2,1,0:T(8,128)(2,1)S(1)} get-tuple-element(%p), index=1
   %permute = (bf16[8,4,16]{2,1,0:T(8,128)(2,1)}, bf16[8,4,16]{2,1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%held), channel_id=4, source_target_pairs={{0,1},{1,0}}
+  %sent = (bf16[8,4,16]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%held, %after), channel_id=9, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
   %came = bf16[8,4,16]{2,1,0:T(8,128)(2,1)} collective-permute-done(%permute)
   %next = u32[]{:T(128)} add(%count, %two), metadata={op_name="jit(step)/while/body/add"}
   ROOT %t = (u32[]{:T(128)}, bf16[8,4,16]{2,1,0}) tuple(%next, %came)
@@ -87,6 +88,7 @@ def test_loops_count_as_often_as_they_run_and_a_collective_in_two_fusions_once()
     # A ring's: all but its own share of a gather, of a sum that twice, of a permutation all.
     assert found.sent == 3 * 8 * 4 * 16 * 2 + 32 * 4 * 3 / 4 + 2 * (16 + 8) * 4 / 2
     assert found.per_turn == {"all-reduce": 1}  # how often is data
+    assert found.between == 3 * 8 * 4 * 16 * 2  # what the other slice gets, in each turn
     assert found.flops == 2 * 4 * 32 * 16
 
 

@@ -1,9 +1,14 @@
 """The table's sums are its parts, and what is short of room is said."""
 
-from score_jax.modes.plan import chips, table
+import dataclasses
+
+from jax.sharding import AbstractMesh
+
+from score_jax.modes.plan import bounds, chips, shapes, table
 from score_jax.modes.plan.compiled import Compiled
 from score_jax.modes.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
 from score_jax.modes.plan.hlo import Cost
+from tests.modes.plan import flagships
 
 GIB = chips.GIB
 TERMS = [
@@ -41,6 +46,22 @@ def test_every_row_of_the_table_is_in_its_sum_once():
         assert abs(sum(shown) - float(total)) < 0.01
     assert values["cache"] == ["3.00", "-"] and values["other temporaries"] == ["1.00", "5.00"]
     assert values["share of 15.75 GiB"] == ["70%", "73%"]
+
+
+def test_what_slices_exchange_is_told_with_its_time():
+    where = chips.slice_of("2xv5e-16")
+    update = dataclasses.replace(FOUND[UPDATE], cost=Cost(between=6.25e9))
+    assert "update: between slices" in table.collectives({UPDATE: update})
+    settings = flagships.settings("math_gemma2_2b")
+    shape = shapes.of_config(settings, AbstractMesh((2, 16, 1), ("data", "fsdp", "tensor")))
+    said = table.least_compiled(where, shape, TERMS, FOUND | {UPDATE: update})
+    assert "6.25 GB between slices 2.0 s" in said
+    rows = table.scaled(list(bounds.steps(where, shape, update))).splitlines()
+    assert [row.split()[:2] for row in rows[3:]] == [
+        [str(16 * slices), str(slices)] for slices in (1, 2, 4, 8, 16, 32)
+    ]
+    step, cost = (float(text.replace(",", "")) for text in rows[4].split()[9:11])
+    assert abs(cost - 1000 * step * 32 / 3600) < 0.01 * cost
 
 
 def test_collectives_of_a_data_dependent_loop_are_reported_apart():
