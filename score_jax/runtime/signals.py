@@ -79,7 +79,10 @@ class Signals:
         os.close(self._written)  # ends the thread
 
     def handle(self) -> None:
-        """Handles the signals, again where something else (jax.distributed) took one over."""
+        """Handles the signals, again where something else took one over.
+
+        That are jax.distributed, and the TPU's compiler, which makes its process ignore SIGHUP.
+        """
         for number in self._before:
             signal.signal(number, self._on_signal)
 
@@ -89,6 +92,8 @@ class Signals:
         A run asks when there is something to save. Until then a signal ends it at once.
         """
         self._raises, self._notes = False, True
+        if threading.current_thread() is threading.main_thread():
+            self.handle()  # a program may have been compiled since
         return bool(self.came)
 
     def noted(self) -> Callable[[], bool]:

@@ -25,6 +25,8 @@ with Signals() as signals:
             gc.collect()
             gc.callbacks.clear()
             time.sleep(20)
+        if "taken" in sys.argv:  # as the TPU's compiler does: Python is not told
+            ctypes.CDLL(None).signal(1, ctypes.c_void_p(1))
         stop = signals.noted()
         if "step" in sys.argv:
             time.sleep(0.5)
@@ -97,6 +99,11 @@ def test_a_second_signal_ends_it_at_once_even_in_a_compile():
 
 def test_a_terminal_that_closes_sends_two_signals_and_means_one():
     assert sent(SIGHUP, 0.01, SIGHUP, doing="compile")[0] == 0
+
+
+def test_a_signal_that_a_library_made_the_process_ignore_is_heard_again():
+    status, said = sent(0.7, SIGHUP, doing="taken")
+    assert status == 0 and said.endswith("saved after SIGHUP\n")
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGHUP])
