@@ -64,6 +64,7 @@ def rates(run: Path) -> dict[str, float]:
     return {row["problem"]: row["solved"] / 8 for row in rows}
 
 
+@pytest.mark.slow
 def test_rates_are_measured_once_kept_and_go_on_bit_for_bit(folder, tmp_path, capsys):
     settings, whole, stopped = filtered(folder), tmp_path / "whole", tmp_path / "stopped"
     assert loop.train(settings, str(whole)) == loop.DONE

@@ -29,6 +29,7 @@ def params_of(folder: Path, settings):
     return jax.device_get(run.checkpoints.params("stage1"))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_archive_bit_for_bit(tmp_path):
     settings = tiny_settings(recipe=("stage1",))
     assert loop.train(settings, str(tmp_path / "whole")) == loop.DONE
