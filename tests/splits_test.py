@@ -136,9 +136,11 @@ def assert_same(found: Found, wanted: Found) -> None:
 def run_on(sizes: tuple[int, int, int], folder: Path) -> tuple[Found, list[np.ndarray], Any]:
     """The run on a mesh of the first devices; with each step's ids, and what was learned."""
     (folder / "two.py").write_text(CONFIG)
-    flags = (
+    flags = [
         f"--config.mesh.{a}={n}" for a, n in zip(("data", "fsdp", "tensor"), sizes, strict=True)
-    )
+    ]
+    if sizes[0] == 2:  # as two slices
+        flags.append("--config.mesh.slices=2")
     settings = settings_of([f"--config={folder / 'two.py'}", *flags])
     ids: list[np.ndarray] = []
     graded = episodes.Episodes.graded
