@@ -1,31 +1,31 @@
 """Batches of an SFT stage on documents that a policy writes (STaR, Pair-SFT, right first attempts).
 
 The documents are sampled, graded, filtered and kept in DIR/collected/STAGE.jsonl before the first
-step. Sampling is addressed like that of an RL stage: rollout n draws from (seed, stage, n), so a
-stopped collection resumes to the same documents. Until it is complete, episodes are kept in
-DIR/collected/STAGE.part.jsonl with the number of their rollout.
+step. The problems of all rollouts go through one queue, and their draws are addressed, so a stopped
+collection resumes to the same documents. Until it is complete, the episodes that have ended are
+kept in DIR/collected/STAGE.part.jsonl.
 """
 
+import itertools
 import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from score_jax import jsonfiles
+from score_jax import grading, jsonfiles
 from score_jax.batches.documents import Documents
-from score_jax.batches.episodes import Episodes, Graded
+from score_jax.batches.episodes import problems_of
 from score_jax.data.sft import documents, filters
 from score_jax.data.sft.filters import Dialogue, Written
-from score_jax.evaluation.queue import Countdown
+from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
+from score_jax.grading import Grades, OwnRows
 from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
 from score_jax.rollout import remote
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts
-from score_jax.workdir import spool
+from score_jax.structs import PromptBatch
 
 
 class Collected(Documents):
@@ -82,14 +82,15 @@ def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
     name, collect = stage.name, stage.settings.collect
     path = run.folder / "collected" / f"{name}.jsonl"
     if not hosts.lead_says(path.exists):
-        part = path.with_suffix(".part.jsonl")
-        episodes = [episode for _, episode in _episodes(run, stage, part)]
+        of = {"rollouts": collect.steps, "samples": run.settings.rollout.rows}
+        kept = Kept(path.with_suffix(".part.jsonl"), of)
+        episodes = _episodes(run, stage, kept)
         found = filters.FILTERS[collect.filter](
             episodes, both_right=collect.both_right, seed=(run.settings.seed % 2**32, stage.index)
         )
         if hosts.is_lead():
             jsonfiles.write_lines(path, found)
-            part.unlink()
+        kept.remove()
         run.log.say(f"{name}: {len(found)} of {len(episodes)} episodes kept as documents.")
     lines = hosts.lead_says(lambda: path.read_text().splitlines())
     found = [_dialogue(json.loads(line)) for line in lines]
@@ -102,58 +103,72 @@ def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
     return found
 
 
-def _episodes(run: Run, stage: Stage, part: Path) -> list[tuple[int, Dialogue]]:
-    """All episodes with their rollout's number; those still missing are sampled."""
-    collect = stage.settings.collect
-    left = hosts.lead_says(lambda: part.read_text(encoding="ascii") if part.exists() else "")
-    known = list(_whole_rollouts(left, run.settings.rollout.rows))
-    # Process 0 writes what all find.
-    kept = part if hosts.is_lead() else Path(os.devnull)
-    if hosts.is_lead():
-        jsonfiles.write_lines(part, ({"rollout": n, **jsonfiles.plain(e)} for n, e in known))
-    done = known[-1][0] if known else 0
-    if done == collect.steps:
-        return known
-    before = run.settings.recipe[stage.index - 1] if stage.index else "base"
+def _episodes(run: Run, stage: Stage, kept: Kept) -> list[Dialogue]:
+    """All episodes; those that are not kept yet are sampled."""
+    s, experiment, collect = run.settings, run.experiment, stage.settings.collect
+    before = s.recipe[stage.index - 1] if stage.index else "base"
     policy = collect.policy or before
-    engine = remote.connected(run.settings)
+    engine = remote.connected(s)
     params = run.params_of(policy)
     if engine:
-        engine.check_weights(run.experiment.merged(params), f"the policy '{policy}'")
-    sampled = Episodes(run, stage, attempts=filters.ATTEMPTS[collect.filter], engine=engine)
-    sampled.skip(done)
-    run.log.say(f"{stage.name}: {policy} writes documents, {collect.steps - done} rollouts.")
-    countdown = Countdown(run.log.say, f"{stage.name}: rollout")
-    countdown.show(done, collect.steps)
-    with open(kept, "a", encoding="ascii") as file:
-        for number in range(done + 1, collect.steps + 1):
-            if run.stop():
-                raise hosts.Interrupted
-            dispatched = sampled.dispatch(params, number)
-            begins_Q = dispatched.prompts.length
-            begins_B = np.repeat(begins_Q, run.settings.rollout.samples_per_problem)
-            episodes = _dialogues(sampled.graded(dispatched), begins_B)
-            lines = ({"rollout": number, **jsonfiles.plain(episode)} for episode in episodes)
-            file.write("".join(map(jsonfiles.line, lines)))
-            file.flush()
-            spool.written(kept)
-            known += [(number, episode) for episode in episodes]
-            countdown.show(number, collect.steps)
-    return known
+        engine.check_weights(experiment.merged(params), f"the policy '{policy}'")
+    prompts = _prompts(run, stage)
+    count = len(prompts.tokens) * s.rollout.samples_per_problem
+    run.log.say(f"{stage.name}: {policy} writes {count} episodes for documents.")
+
+    settings = experiment.episode_settings(attempts=filters.ATTEMPTS[collect.filter])
+
+    def make(own: OwnRows) -> list[dict[str, Any]]:
+        grades = grading.grade(experiment, own, stage=stage.name)
+        failed = grades.failed or [""] * len(own.problems)
+        written = _dialogues(own, grades, prompts.length, settings.samples)
+        return [{**vars(one), "failed": why} for one, why in zip(written, failed, strict=True)]
+
+    with run.phase("evaluation", stage.name):
+        records = of_every_sample(
+            experiment,
+            experiment.weights(params),
+            prompts,
+            make,
+            settings=settings,
+            key=jax.random.fold_in(stage.key, 0),  # steps fold in others
+            rows=experiment.evaluation_rows(s.rollout.rows),
+            engine=engine,
+            part=stage.name,
+            kept=kept,
+            together=s.rollout.rows if grading.in_batches(experiment) else 1,
+            stop=run.stop,
+            countdown=Countdown(run.log.say, f"{stage.name}: episode"),
+        )
+    failed = [why for record in records if (why := record.pop("failed"))]
+    if failed:
+        run.log.say(
+            f"WARNING in {stage.name}: the reward function failed for {len(failed)} of "
+            f"{len(records)} rows ({failed[0]}); they earn "
+            f"config.rewards.failed={s.rewards.failed:g}."
+        )
+    return [_dialogue(record) for record in records]
 
 
-def _whole_rollouts(left: str, rows: int) -> Iterator[tuple[int, Dialogue]]:
-    """What an earlier process left; a rollout of which lines are missing counts as not done."""
-    by_rollout: dict[int, list[Dialogue]] = {}
-    for line in left.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # torn by a crash
-            break
-        by_rollout.setdefault(row["rollout"], []).append(_dialogue(row))
-    for number, episodes in by_rollout.items():
-        if len(episodes) == rows:
-            yield from ((number, episode) for episode in episodes)
+def _prompts(run: Run, stage: Stage) -> PromptBatch:
+    """The problems of all rollouts. Their index is their place: a problem may be there twice."""
+    found = list(itertools.islice(problems_of(run, stage), stage.settings.collect.steps))
+    length_Q = np.concatenate([one.length for one in found])
+    tokens_QP = np.full(
+        (len(length_Q), length_Q.max()), run.experiment.template.tokenizer.pad_id, np.int32
+    )
+    for row_P, length, tokens_P in zip(
+        tokens_QP, length_Q, itertools.chain.from_iterable(one.tokens for one in found), strict=True
+    ):
+        row_P[:length] = tokens_P[:length]
+    own = [one.instructions for one in found if one.instructions]
+    return PromptBatch(
+        tokens=tokens_QP,
+        length=length_Q,
+        index=np.arange(len(length_Q), dtype=np.int32),
+        problems=tuple(itertools.chain.from_iterable(one.problems for one in found)),
+        instructions=jax.tree.map(lambda *x: np.concatenate(x), *own) if own else None,
+    )
 
 
 def _dialogue(row: dict[str, Any]) -> Dialogue:
@@ -161,25 +176,24 @@ def _dialogue(row: dict[str, Any]) -> Dialogue:
     return Dialogue(row["problem"], tuple(row["prompt"]), attempts)
 
 
-def _dialogues(graded: Graded, begins_B: np.ndarray) -> list[Dialogue]:
-    """A step's episodes as the ids that were sampled; each process reads its own.
+def _dialogues(own: OwnRows, grades: Grades, length_Q: np.ndarray, samples: int) -> list[Dialogue]:
+    """This process's episodes as the ids that were sampled, where attempt 1 may be empty.
 
-    begins_B: the column where attempt 1 begins, which may be empty.
+    length_Q: of the prompts, each with so many samples.
     """
-    own, rows = graded.own, graded.own.rows
     found = []
     for n, problem in enumerate(own.problems):
-        marks_T = rows.attempt[n]
-        begin = begins_B[own.row_N[n]]
+        tokens_T, marks_T = own.rows.tokens[n], own.rows.attempt[n]
+        begin = length_Q[own.row_N[n] // samples]
         attempts = tuple(
             Written(
-                ids=tuple(rows.tokens[n][marks_T == a + 1].tolist()),
-                reward=float(graded.reward_BA[own.row_N[n], a]),
-                solved=bool(graded.solved_BA[own.row_N[n], a]),
-                truncated=bool(rows.truncated[n, a]),
+                ids=tuple(tokens_T[marks_T == a + 1].tolist()),
+                reward=float(grades.reward_NA[n, a]),
+                solved=bool(grades.solved_NA[n, a]),
+                truncated=bool(own.rows.truncated[n, a]),
                 text=own.texts[n][a],
             )
-            for a in range(rows.truncated.shape[1])
+            for a in range(own.rows.truncated.shape[1])
         )
-        found.append(Dialogue(problem.id, tuple(rows.tokens[n, :begin].tolist()), attempts))
-    return [_dialogue(row) for row in own.in_order(jsonfiles.plain(found))]
+        found.append(Dialogue(problem.id, tuple(tokens_T[:begin].tolist()), attempts))
+    return found

@@ -29,7 +29,6 @@ from score_jax.learner.step import TrainState
 from score_jax.problem import InputError
 from score_jax.rewards import selective
 from score_jax.rollout import contexts, episode
-from score_jax.rollout.engine import Engine
 from score_jax.run import Run, Stage
 from score_jax.runtime import hosts, sharding
 from score_jax.structs import Batch, Episode, Params, PromptBatch, SampledLogProbs
@@ -65,46 +64,19 @@ class Graded:
 class Episodes:
     """The episodes of an RL stage; its position in the data can be saved."""
 
-    def __init__(
-        self,
-        run: Run,
-        stage: Stage,
-        reference: Params | None = None,
-        *,
-        attempts: int = 0,
-        engine: Engine | None = None,
-    ):
+    def __init__(self, run: Run, stage: Stage, reference: Params | None = None):
         """Args:
 
         reference: of the KL terms; it also writes offline first attempts.
-        attempts: 0 takes the stage's own number.
-        engine: samples in place of this process; params are then not read.
         """
         self._run, self._stage, self._reference = run, stage, reference
-        self._engine = engine
         self.taken: list[tuple[int, dict[str, Any]]] = []
-        attempts = attempts or stage.settings.attempts
-        self._settings = run.experiment.episode_settings(attempts=attempts)
+        self._settings = run.experiment.episode_settings(attempts=stage.settings.attempts)
         self._offline = _offline_problems(run, stage)
-        s, template = run.settings, run.experiment.template
+        s = run.settings
         # Rows whose first attempt is the policy's own; they come before the offline ones.
         self._ours = (s.rollout.problems_per_step - self._offline) * s.rollout.samples_per_problem
-        assert run.training
-        self._prompts = pipeline.batches(
-            run.training.problems,
-            template.first_turn,
-            batch=s.rollout.problems_per_step,
-            max_prompt_tokens=s.rollout.max_prompt_tokens,
-            pad_id=template.tokenizer.pad_id,
-            seed=s.seed + 1000 * stage.index,  # another order in every stage
-            bucket_sizes=s.rollout.prompt_buckets,
-            parts=run.training.parts,
-            curriculum_steps=s.problems.curriculum_steps,
-            steps_before=stage.rl_steps_before,
-            prompts=run.training.prompts,
-            wanted=pass_rates.wanted(run) if stage.name != "base" else None,
-            turn=template.turn,
-        )
+        self._prompts = problems_of(run, stage)
 
     def get_state(self) -> dict[str, Any]:
         """The position in the data, JSON-able."""
@@ -113,10 +85,6 @@ class Episodes:
     def set_state(self, state: dict[str, Any]) -> None:
         """Resumes from a saved position."""
         self._prompts.set_state(state)
-
-    def skip(self, steps: int) -> None:
-        """Moves to the position after that many steps."""
-        self._prompts.set_state({**self._prompts.get_state(), "next_batch": steps})
 
     def prepare(self, state: TrainState) -> None:
         """Compiles rollout and update for every width that a batch may have, if there are several.
@@ -236,10 +204,6 @@ class Episodes:
         return dataclasses.replace(dispatched, logprobs=found)
 
     def _rollout(self, settings, params: Params, prompts: PromptBatch, key, tokens: int) -> Episode:
-        if self._engine:
-            rows = sharding.rows(self._run.experiment.mesh)
-            found = self._engine(prompts, key, settings=settings)
-            return jax.tree.map(lambda x: sharding.place(x, rows), found)
         limit_QGA = None
         if tokens:
             shape = (len(prompts.tokens), settings.samples, settings.attempts)
@@ -381,6 +345,27 @@ class Episodes:
             given=sharding.place(given_B, rows) if self._offline else None,
             logprobs=dispatched.logprobs,
         )
+
+
+def problems_of(run: Run, stage: Stage) -> pipeline.PromptIterator:
+    """The problems of a stage's steps, in order. Measures pass rates if the settings ask for it."""
+    s, template = run.settings, run.experiment.template
+    assert run.training
+    return pipeline.batches(
+        run.training.problems,
+        template.first_turn,
+        batch=s.rollout.problems_per_step,
+        max_prompt_tokens=s.rollout.max_prompt_tokens,
+        pad_id=template.tokenizer.pad_id,
+        seed=s.seed + 1000 * stage.index,  # another order in every stage
+        bucket_sizes=s.rollout.prompt_buckets,
+        parts=run.training.parts,
+        curriculum_steps=s.problems.curriculum_steps,
+        steps_before=stage.rl_steps_before,
+        prompts=run.training.prompts,
+        wanted=pass_rates.wanted(run) if stage.name != "base" else None,
+        turn=template.turn,
+    )
 
 
 def _offline_problems(run: Run, stage: Stage) -> int:

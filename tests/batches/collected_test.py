@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from score_jax import grading
 from score_jax import run as runs
 from score_jax.batches import collected
-from score_jax.batches.episodes import Episodes
 from score_jax.data.sft import documents
 from score_jax.data.sft.documents import Row
+from score_jax.evaluation.queue import Kept
 from score_jax.model import weights
 from score_jax.problem import InputError
 from score_jax.rollout import serve
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 @pytest.mark.parametrize("said", ["", "{problem}?"])
 def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_empty(
-    tmp_path, said
+    tmp_path, monkeypatch, said
 ):
     settings = tiny("star")
     if said:
@@ -34,18 +35,17 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
         settings = dataclasses.replace(settings, problems=own, recipe=kept, stages=stages)
     stops = dataclasses.replace(settings.problems, stop_before=("1", "+", "4"))
     settings = dataclasses.replace(settings, problems=stops)
+    grade, graded = grading.grade, []
+    monkeypatch.setattr(
+        collected.grading, "grade", lambda of, own, **how: graded.append(own) or grade(of, own)
+    )
     with runs.opened(settings, tmp_path / "run", train=True) as run:
         stage = next(s for s in settings.recipe if settings.stages[s].collect.filter)
-        sampled = Episodes(run, stage_of(run, stage), attempts=2)
-        dispatched = sampled.dispatch(run.experiment.initial_params(), 1)
-        graded = sampled.graded(dispatched)
-        # Rows of an engine are taken as they are.
-        given = jax.tree.map(lambda x: np.array(x)[::-1], dispatched.sampled)
-        engine = lambda prompts, key, *, settings: given  # noqa: E731
-        other = Episodes(run, stage_of(run, stage), attempts=2, engine=engine).dispatch({}, 1)
-        jax.tree.map(np.testing.assert_array_equal, other.sampled, given)
-        begins_B = np.repeat(dispatched.prompts.length, settings.rollout.samples_per_problem)
-        found = collected._dialogues(graded, begins_B)
+        base = run.experiment.initial_params()
+        monkeypatch.setattr(run, "params_of", lambda stage: base)
+        found = collected._episodes(run, stage_of(run, stage), Kept(None))
+        row_N = np.argsort(np.concatenate([own.row_N for own in graded]))
+        sampled = jax.tree.map(lambda *x: np.concatenate(x)[row_N], *[own.rows for own in graded])
         source = collected.Collected(run, stage_of(run, stage))
         source._found = found
         source._asked_of = source._own_instructions()
@@ -60,7 +60,7 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
             )
             for one in found
         ]
-        columns = graded.own.rows.tokens.shape[1]
+        columns = sampled.tokens.shape[1]
         limit = settings.rollout.max_attempt_tokens
         packed = documents.pack(
             rows,
@@ -72,7 +72,7 @@ def test_a_document_is_the_row_that_was_sampled_also_where_the_first_attempt_is_
     first = [one.attempts[0].ids for one in found]
     assert () in first and any(first)
     for name in ("tokens", "attempt", "length", "truncated"):
-        np.testing.assert_array_equal(getattr(packed, name), getattr(graded.own.rows, name), name)
+        np.testing.assert_array_equal(getattr(packed, name), getattr(sampled, name), name)
 
 
 def test_in_a_chat_form_a_document_closes_a_turn_that_a_stop_sequence_ended():
