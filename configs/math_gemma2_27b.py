@@ -25,6 +25,5 @@ def get_config():
     """The experiment."""
     config = math_gemma2_2b.get_config()
     config.model.source = "google/gemma-2-27b-it"
-    config.mesh.tensor = 2
-    config.rollout.slots = 16
+    config.mesh.fsdp = 16
     return config

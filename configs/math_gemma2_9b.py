@@ -26,5 +26,6 @@ def get_config():
     """The experiment."""
     config = math_gemma2_2b.get_config()
     config.model.source = "google/gemma-2-9b-it"
+    config.mesh.fsdp, config.mesh.tensor = 16, 1
     config.rollout.slots = 8
     return config

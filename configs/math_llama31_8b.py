@@ -26,5 +26,6 @@ def get_config():
     """The experiment."""
     config = math_gemma2_2b.get_config()
     config.model.source = "meta-llama/Llama-3.1-8B-Instruct"
+    config.mesh.fsdp, config.mesh.tensor = 16, 1
     config.rollout.slots = 32
     return config

@@ -56,7 +56,7 @@ def both(where: Machine, terms: Sequence[Term], found: Mapping[str, Compiled]) -
     """What the compiler reports about both programs; the cache is a line of its own."""
     usable = where.chip.usable_bytes
     stays = [term for term in terms if term.when == STAYS]
-    cache = sum(term.bytes for term in terms if term.name == "cache")
+    cache = sum(term.bytes for term in terms if (term.name, term.when) == ("cache", ROLLOUT))
     rows = [f"{'compiled, GiB on each chip':34}{ROLLOUT:>9}{UPDATE:>9}"]
     rows += [_row(term.name, [term.bytes] * 2) for term in stays]
     rows += [
@@ -135,16 +135,20 @@ def scaled(steps: Sequence[Step]) -> str:
         "it computes"
     )
     names = ("chips", "slices", "data", "fsdp", "tensor")
-    times = ("compute", "ICI", "network", "rollout", "step", "chip-hours of 1,000")
-    rows = ["".join(f"{name:>8}" for name in names) + "".join(f"{name:>10}" for name in times)]
+    times = ("compute", "ICI", "network", "rollout", "step")
+    rows = [
+        "".join(f"{name:>8}" for name in names)
+        + "".join(f"{f'{name}, s':>12}" for name in times)
+        + f"{'chip-hours of 1,000':>21}"
+    ]
     for step in steps:
         sizes = (step.where.chips, step.where.slices, *step.mesh.values())
         seconds = (step.compute, step.send, step.exchange, step.rollout, step.seconds)
         cost = 1000 * step.seconds * step.where.chips / 3600
         rows.append(
             "".join(f"{size:>8}" for size in sizes)
-            + "".join(f"{_seconds(one):>10}" for one in seconds)
-            + f"{cost:>12,.0f}"
+            + "".join(f"{_seconds(one):>12}" for one in seconds)
+            + f"{cost:>21,.0f}"
             + ("" if step.fits else "  does not fit")
         )
     return "\n".join([head, *rows])

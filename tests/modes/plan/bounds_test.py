@@ -23,11 +23,11 @@ def found(sent: float = SENT) -> Compiled:
 
 
 def test_on_the_plan_s_own_chips_a_step_is_the_plan_s():
-    where, shape = planned("math_gemma2_2b", "v5e-16", data=1, fsdp=16, tensor=1)
+    where, shape = planned("math_gemma2_2b", "v5e-16", data=1, fsdp=8, tensor=2)
     by_chips = {step.where.chips: step for step in bounds.steps(where, shape, found())}
     assert list(by_chips) == [16, 32, 64, 128, 256, 512]
     own, terms = by_chips[16], estimate.terms(shape)
-    assert own.mesh == {"data": 1, "fsdp": 16, "tensor": 1} and own.fits
+    assert own.mesh == {"data": 1, "fsdp": 8, "tensor": 2} and own.fits
     assert own.compute == bounds.compute(where, shape)[0]
     assert own.rollout == bounds.rollout(where, shape, terms)[0]
     assert own.send == SENT / where.chip.ici_bytes_per_sec and own.exchange == 0
@@ -35,7 +35,7 @@ def test_on_the_plan_s_own_chips_a_step_is_the_plan_s():
 
 
 def test_more_chips_are_more_slices_with_fewer_rows_and_micro_batches_each():
-    where, shape = planned("math_gemma2_2b", "v5e-16", data=1, fsdp=16, tensor=1)
+    where, shape = planned("math_gemma2_2b", "v5e-16", data=1, fsdp=8, tensor=2)
     by_chips = {step.where.chips: step for step in bounds.steps(where, shape, found())}
     assert [step.where.slices for step in by_chips.values()] == [1, 2, 4, 8, 16, 32]
     assert by_chips[64].compute == pytest.approx(by_chips[16].compute / 4)
@@ -47,7 +47,7 @@ def test_more_chips_are_more_slices_with_fewer_rows_and_micro_batches_each():
     eight = max(1, parts // 8) * gradient * 2 * 7 / 8 / 3.125e9
     assert by_chips[128].exchange == pytest.approx(eight)
     # 128 problems, of which none is split over chips that have other rows.
-    assert by_chips[512].mesh == {"data": 8, "fsdp": 16, "tensor": 4}
+    assert by_chips[512].mesh == {"data": 16, "fsdp": 8, "tensor": 4}
 
 
 def test_a_network_whose_speed_is_not_known_takes_no_time_and_that_is_said_elsewhere():

@@ -175,7 +175,7 @@ def test_a_mesh_for_other_devices_is_replaced_and_what_to_type_is_said(capsys):
     with pytest.raises(InputError):
         plan.plan(flagships.settings("math_gemma2_2b"), chips.machine_of("a100-80gb", ""))
     said = capsys.readouterr().out
-    assert "mesh data=-1 x fsdp=16 x tensor=1 is not for 1 device; planned with" in said
+    assert "mesh data=-1 x fsdp=8 x tensor=2 is not for 1 device; planned with" in said
     assert "--config.mesh.data=1 --config.mesh.fsdp=1 --config.mesh.tensor=1" in said
     assert "mesh data=1 x fsdp=1 x tensor=1" in said
 

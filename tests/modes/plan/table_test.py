@@ -6,7 +6,7 @@ from jax.sharding import AbstractMesh
 
 from score_jax.modes.plan import bounds, chips, shapes, table
 from score_jax.modes.plan.compiled import Compiled
-from score_jax.modes.plan.estimate import ROLLOUT, STAYS, UPDATE, Term
+from score_jax.modes.plan.estimate import EVALUATION, ROLLOUT, STAYS, UPDATE, Term
 from score_jax.modes.plan.hlo import Cost
 from tests.modes.plan import flagships
 
@@ -15,6 +15,7 @@ TERMS = [
     Term("weights", STAYS, 2 * GIB),
     Term("optimizer", STAYS, 4 * GIB),
     Term("cache", ROLLOUT, 3 * GIB),
+    Term("cache", EVALUATION, 1 * GIB),  # of another program
     Term("gradients", UPDATE, 1 * GIB),
 ]
 FOUND = {
