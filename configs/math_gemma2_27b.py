@@ -8,14 +8,16 @@
 Weights: Gemma 2 by Google, under the Gemma Terms of Use, which you must accept on the hub.
 Problems: Hendrycks et al. 2021, MIT.
 
-Hardware: planned by arithmetic for a v5p-64 (32 chips) and a v5p-128, neither compiled nor run.
+Hardware: planned for a v5p-64 (32 chips), not run.
 
-    python -m score_jax.main --config=configs/math_gemma2_27b.py --mode=plan --device=v5p-64
+    python -m score_jax.main --config=configs/math_gemma2_27b.py --mode=plan --topology=v5p-64
 
-printed (GiB on each chip, of 95.74): weights 3.17, optimizer 6.35, reference 3.17; the rollout
-25.36 of weights to decode with and 9.71 of cache, 54.3 in all (57 %); the update 31.5 (33 %). A
-step of full rows takes at least 89 s without communication: 56 s of rollout, 33 s of update. With
-mesh.tensor=1 each chip would decode with 50.7 GiB of weights. Expected result: not measured.
+printed (GiB on each chip, of 95.74): weights 3.17, optimizer 6.35, reference 3.17, code 1.25; the
+rollout 9.71 of cache and 29.27 of other temporaries, 52.92 in all (55 %); the update 20.63 of
+temporaries, 31.41 in all (33 %). On each chip an update sends 1,597 GB, plus more in each iteration
+of its loop over the vocabulary. A step of full rows takes at least 88.6 s: 55.8 s of rollout, 32.8
+s of update. With mesh.tensor=1 each chip would decode with 50.7 GiB of weights. Expected result:
+not measured.
 """
 
 from configs import math_gemma2_2b

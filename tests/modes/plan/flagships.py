@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PLANNED = {
     "math_gemma2_2b": "v5e:4x4",
     "math_gemma2_9b": "v5p:2x2x4",
+    "math_gemma2_27b": "v5p:2x4x4",
     "math_llama31_8b": "v5p:2x2x4",
     "mbpp_gemma2_9b": "v5p:2x2x4",
 }

@@ -1,0 +1,54 @@
+"""Writes recipes_metrics.json.gz, the metrics of finished runs that alarms are tested with.
+
+    bash launch/sweep.sh recipes 21 28 score interleaved three_attempts selective
+    python -m tests.recorded.record runs/recipes
+
+Of the steps of each run: what alarms read, with three digits. {recipe: {seed: {stage: {metric:
+values, or one value that all steps have}}}}
+"""
+
+import gzip
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("recipes_metrics.json.gz")
+RECIPES = ("score", "interleaved", "three_attempts", "selective")
+_READ = re.compile(
+    r"(advantage|entropy|kl|length|mixed|reward|solved|truncated|unreadable)/attempt\d"
+    r"|reason/(timeout|crash)/attempt\d|changed|grad_norm|learning_rate|logp_gap"
+)
+
+
+def stages_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The columns of each RL stage of a run."""
+    stages: dict[str, dict[str, Any]] = {}
+    for line in (folder / "metrics.jsonl").open():
+        row = json.loads(line)
+        if row["stage"] != "base":
+            for name in filter(_READ.fullmatch, row):
+                values = stages.setdefault(row["stage"], {}).setdefault(name, [])
+                values.append(float(f"{row[name]:.3g}"))
+    return {
+        stage: {
+            name: values[0] if len(set(values)) == 1 else values for name, values in found.items()
+        }
+        for stage, found in stages.items()
+    }
+
+
+def main(runs: Path) -> None:
+    """Reads runs/RECIPE-SEED for every recipe and seed that is there."""
+    found: dict[str, dict[str, Any]] = {recipe: {} for recipe in RECIPES}
+    for recipe, seeds in found.items():
+        for folder in sorted(runs.glob(f"{recipe}-[0-9]*/")):
+            seeds[folder.name.rpartition("-")[2]] = stages_of(folder)
+    text = json.dumps(found, separators=(",", ":"))
+    FILE.write_bytes(gzip.compress(text.encode(), mtime=0))
+    print(FILE, {recipe: list(seeds) for recipe, seeds in found.items()})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
