@@ -19,6 +19,7 @@ import dataclasses
 import fcntl
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import time
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from score_jax.buckets import places
 from score_jax.buckets.client import Folder, is_away, is_url
-from score_jax.problem import MachineGone
+from score_jax.problem import InputError, MachineGone
 from score_jax.runtime import hosts
 
 EVERY_SEC = 20.0  # between uploads while a run goes on
@@ -182,7 +183,7 @@ class _Spool:
             path = self.folder / _ARCHIVE
             self.bucket.download(_ARCHIVE, path)
             with tarfile.open(path) as packed:
-                packed.extractall(self.folder, filter="data")
+                _unpack(packed, self.folder)
             path.unlink()
             self.programs = self._size_of_programs()
 
@@ -231,6 +232,17 @@ class _Spool:
         return len(sizes), sum(sizes)
 
 
+def _unpack(packed: tarfile.TarFile, folder: Path) -> None:
+    """Writes the files of compiled programs; nothing else, and nothing outside of their folder."""
+    for member in packed:
+        name = Path(member.name)
+        if member.isfile() and name.parts[0] == PROGRAMS and ".." not in name.parts:
+            content = packed.extractfile(member)
+            assert content
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content.read())
+
+
 def _rank(name: str) -> int:
     return max((i + 1 for i, start in enumerate(_LAST) if name.startswith(start)), default=0)
 
@@ -242,9 +254,19 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _local_folder() -> Iterator[Path]:
-    """A new folder that goes when its process does, or at the next start after a kill."""
+    """A new folder that goes when its process does, or at the next start after a kill.
+
+    Raises: InputError if what has the name of our folder is another user's.
+    """
     parent = Path(tempfile.gettempdir()) / f"score_jax-{os.getuid()}"
-    parent.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        parent.mkdir(mode=0o700)
+    found = os.lstat(parent)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise InputError(
+            f"{parent} is not a folder that only you can write. A run in a bucket works there: "
+            "remove it, or set the environment variable TMPDIR to a folder of yours."
+        )
     with open(parent / "lock", "w") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         for left in parent.glob("*/lock"):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from score_jax.buckets import places
 from score_jax.buckets.client import Changed, Folder
+from score_jax.problem import InputError
 from score_jax.workdir import lock, spool
 from tests.emulator import BUCKET
 
@@ -35,6 +38,44 @@ def test_a_local_work_directory_is_its_own_folder(tmp_path):
         spool.uploaded(folder)
         (folder / "x").write_text("y")
         assert spool.read(folder / "x") == b"y"
+
+
+def test_an_archive_of_programs_writes_nothing_else(tmp_path):
+    made, folder = tmp_path / "archive.tar", tmp_path / "run"
+    (tmp_path / "file").write_text("x")
+    folder.mkdir()
+    with tarfile.open(made, "w") as packed:
+        for name in ("compile_cache/a", "compile_cache/deep/b", "compile_cache/../c", "d", "../e"):
+            packed.add(tmp_path / "file", name)
+        (tmp_path / "link").symlink_to("/")
+        packed.add(tmp_path / "link", "compile_cache/link")
+    with tarfile.open(made) as packed:
+        spool._unpack(packed, folder)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {name for name in left if name.startswith("run/")} == {
+        f"run/compile_cache{name}" for name in ("", "/a", "/deep", "/deep/b")
+    }
+    assert left - {name for name in left if name.startswith("run/")} == {
+        *("run", "file", "link", "archive.tar")
+    }
+
+
+@pytest.mark.parametrize("whose", ["of others", "open to others", "a link"])
+def test_a_folder_of_another_user_is_not_worked_in(tmp_path, monkeypatch, whose):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    taken = tmp_path / f"score_jax-{os.getuid()}"
+    if whose == "a link":
+        taken.symlink_to(tmp_path)
+    else:
+        taken.mkdir(mode=0o700)
+    if whose == "open to others":
+        taken.chmod(0o777)
+    if whose == "of others":
+        other = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: other)
+        taken.rename(tmp_path / f"score_jax-{other}")
+    with pytest.raises(InputError, match="is not a folder that only you can write"):
+        spool._local_folder().__enter__()
 
 
 def test_files_come_and_go_with_the_bucket_and_only_they(url):
