@@ -3,8 +3,8 @@
     bash launch/sweep.sh recipes 21 28 score interleaved three_attempts selective
     python -m tests.recorded.record runs/recipes
 
-Of the steps of each run: what alarms read, with three digits. {recipe: {seed: {stage: {metric:
-values, or one value that all steps have}}}}
+What alarms read, with three digits: {recipe: {seed: {"steps": {stage: {metric: values, or one value
+that all steps have}}, "evaluations": {name: metrics}}}}
 """
 
 import gzip
@@ -39,12 +39,25 @@ def stages_of(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def evaluations_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The first attempt and the difference of every evaluation."""
+    found = {}
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        whole, names = json.loads(path.read_text()), ("accuracy_attempt1", "delta")
+        found[path.stem] = {name: whole[name] for name in ("n", *names)}
+        found[path.stem]["interval"] = {name: whole["interval"][name] for name in names}
+    return found
+
+
 def main(runs: Path) -> None:
     """Reads runs/RECIPE-SEED for every recipe and seed that is there."""
     found: dict[str, dict[str, Any]] = {recipe: {} for recipe in RECIPES}
     for recipe, seeds in found.items():
         for folder in sorted(runs.glob(f"{recipe}-[0-9]*/")):
-            seeds[folder.name.rpartition("-")[2]] = stages_of(folder)
+            seeds[folder.name.rpartition("-")[2]] = {
+                "steps": stages_of(folder),
+                "evaluations": evaluations_of(folder),
+            }
     text = json.dumps(found, separators=(",", ":"))
     FILE.write_bytes(gzip.compress(text.encode(), mtime=0))
     print(FILE, {recipe: list(seeds) for recipe, seeds in found.items()})

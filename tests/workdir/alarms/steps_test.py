@@ -374,7 +374,11 @@ RECIPES = json.loads(gzip.decompress(record.FILE.read_bytes()))
     ],
 )
 def test_the_recorded_recipes_raise_no_alarm_at_any_step(recipe, seed):
-    for name, columns in RECIPES[recipe][seed].items():
+    after = RECIPES[recipe][seed]["evaluations"]
+    base = after.pop("base")
+    for name, one in after.items():
+        assert alarms.of_evaluations(base, one, ended="-" not in name) == [], name
+    for name, columns in RECIPES[recipe][seed]["steps"].items():
         count = max(len(values) for values in columns.values() if isinstance(values, list))
         steps = [
             {key: v[n] if isinstance(v, list) else v for key, v in columns.items()}
