@@ -300,7 +300,9 @@ def _evaluate(
                 else run.experiment.read_beside(params, reference),
                 stop=run.stop,
                 kept=kept,
-                countdown=Countdown(run.log.say, f"evaluating {of_set}"),
+                countdown=Countdown(
+                    run.log.say, f"evaluating {of_set}", goes_on=run.watchdog.goes_on
+                ),
                 prompt_tokens=run.test_prompt_tokens,
             )
         run.log.write_transcripts(of_set, result.transcripts)

@@ -138,7 +138,9 @@ def _episodes(run: Run, stage: Stage, kept: Kept) -> list[Dialogue]:
             kept=kept,
             together=s.rollout.rows if grading.in_batches(experiment) else 1,
             stop=run.stop,
-            countdown=Countdown(run.log.say, f"{stage.name}: episode"),
+            countdown=Countdown(
+                run.log.say, f"{stage.name}: episode", goes_on=run.watchdog.goes_on
+            ),
         )
     failed = [why for record in records if (why := record.pop("failed"))]
     if failed:

@@ -78,7 +78,7 @@ def _measure(run: Run) -> None:
             kept=kept,
             together=s.rollout.rows if grading.in_batches(experiment) else 1,
             stop=run.stop,
-            countdown=Countdown(run.log.say, "pass rates"),
+            countdown=Countdown(run.log.say, "pass rates", goes_on=run.watchdog.goes_on),
         )
     solved_Q = np.array(solved, bool).reshape(len(position_Q), samples).sum(axis=1)
     if hosts.is_lead():

@@ -351,7 +351,7 @@ class WatchdogSettings:
     grade: NonNegative = 3600.0  # of one step, including the wait for other processes' grades
     train_step: NonNegative = 7200.0  # the update of one step
     save: NonNegative = 3600.0  # including the wait for the previous save
-    evaluation: NonNegative = 28800.0
+    evaluation: NonNegative = 28800.0  # since a row has ended
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,8 +94,20 @@ class Kept:
 class Countdown:
     """Says every few seconds how far an evaluation is, and how long the rest takes."""
 
-    def __init__(self, say: Callable[[str], None] | None, what: str, every_sec: float = SHOW_SEC):
-        self._say, self._what, self._every_sec = say, what, every_sec
+    def __init__(
+        self,
+        say: Callable[[str], None] | None,
+        what: str,
+        every_sec: float = SHOW_SEC,
+        *,
+        goes_on: Callable[[], None] = lambda: None,
+    ):
+        """Args:
+
+        goes_on: called whenever rows have ended, for a watchdog.
+        """
+        self._say, self._what, self._every_sec, self._goes_on = say, what, every_sec, goes_on
+        self._done = -1
         self._first: tuple[float, int] | None = None
         self._last = time.monotonic()
 
@@ -105,6 +117,9 @@ class Countdown:
         together: decoded together. Before as many have ended, or half of all, few have, and an
         estimate would be many times too long.
         """
+        if done != self._done:
+            self._done = done
+            self._goes_on()
         now = time.monotonic()
         self._first = self._first or (now, done)  # later, as the first rows wait for compiling
         began, before = self._first

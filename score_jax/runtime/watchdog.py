@@ -4,11 +4,11 @@
     with watchdog.phase("grade"):
         ...
 
-A phase that runs longer than its limit (config.watchdog) is assumed to hang: a device does not
-answer, storage is gone, or another process waits for this one. The process then prints which phase
-of which step hung on which host, which process it waits for, and the stack of every thread. It
-exits with status 76. The other processes of the run notice and exit too. Re-running the command
-resumes from the last checkpoint.
+A phase that runs longer than its limit (config.watchdog), or so long without a sign that it gets
+on, is assumed to hang: a device does not answer, storage is gone, or another process waits for this
+one. The process then prints which phase of which step hung on which host, which process it waits
+for, and the stack of every thread. It exits with status 76. The other processes of the run notice
+and exit too. Re-running the command resumes from the last checkpoint.
 
 Phases may be nested; each has its own deadline.
 """
@@ -37,6 +37,7 @@ class Watchdog:
     def __init__(self, limits: WatchdogSettings):
         self._limits = limits
         self.where = "before the first step"
+        self._running: list[tuple[threading.Timer, tuple[str, str, float]]] = []
 
     def at(self, stage: str, step: int) -> None:
         """Sets the step that the next phases belong to."""
@@ -50,13 +51,24 @@ class Watchdog:
         if not limit_sec:
             yield
             return
-        timer = threading.Timer(limit_sec, self._end, (name, setting, limit_sec))
-        timer.daemon = True
-        timer.start()
+        self._begin((name, setting, limit_sec))
         try:
             yield
         finally:
+            self._running.pop()[0].cancel()
+
+    def goes_on(self) -> None:
+        """Says that the innermost phase gets on: its limit counts from now."""
+        if self._running:
+            timer, what = self._running.pop()
             timer.cancel()
+            self._begin(what)
+
+    def _begin(self, what: tuple[str, str, float]) -> None:
+        timer = threading.Timer(what[2], self._end, what)
+        timer.daemon = True
+        timer.start()
+        self._running.append((timer, what))
 
     def _end(self, name: str, setting: str, limit_sec: float) -> None:
         waiting = hosts.waiting_for()

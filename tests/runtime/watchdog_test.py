@@ -52,6 +52,19 @@ def test_a_phase_that_hangs_is_named_with_step_host_and_stacks():
     assert "in never_ends" in done.stderr and "Thread" in done.stderr
 
 
+def test_a_phase_that_gets_on_has_its_limit_from_there():
+    done = process("""
+        with watchdog.phase("evaluation"), watchdog.phase("grade"):
+            for _ in range(6):
+                time.sleep(0.1)
+                watchdog.goes_on()
+            print("went on", flush=True)
+            never_ends()
+    """)
+    assert done.returncode == HUNG and done.stdout == "went on\n"
+    assert "the phase 'grade'" in done.stderr
+
+
 @pytest.mark.parametrize("limit_sec", [0.0, 30.0])
 def test_a_phase_that_ends_in_time_or_has_no_limit_does_not_end_the_process(limit_sec):
     watchdog = Watchdog(WatchdogSettings(grade=limit_sec))
