@@ -3,9 +3,9 @@
     of_config(settings, mesh)       -> Shapes
     shapes.changed(settings)        -> the same model with other settings
 
-Config and tokenizer are read from a local source: a folder, a config.json, a GGUF file. For a hub
-id the config must be in model/published.py, and a stand-in for the tokenizer estimates how many
-tokens a text has.
+Config and tokenizer are read from a source: a folder, a config.json, a GGUF file, also in a bucket,
+of which the small files are fetched. For a hub id the config must be in model/published.py, and a
+stand-in for the tokenizer estimates how many tokens a text has.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from score_jax.buckets import sources
 from score_jax.config.settings import LoraSettings, OptimizerSettings, Settings, StageSettings
 from score_jax.experiment import Experiment, template_of
 from score_jax.learner import lora, optimizer
@@ -135,7 +136,7 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
         return families.preset(source), tokenizer.load(own_tokenizer or source)
     if source in PUBLISHED:
         return config_formats.from_huggingface(PUBLISHED[source], source), None
-    path = Path(source).expanduser()
+    path = Path(sources.model(source, weights=False)).expanduser()
     path = path.parent if path.name == "config.json" else path
     if not path.exists() and (named := _of_file_name(path.name)):
         return config_formats.from_huggingface(PUBLISHED[named], named), None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from score_jax import jsonfiles
+from score_jax.buckets.client import Folder
 from score_jax.config.settings import LoraSettings
 from score_jax.experiment import Experiment
 from score_jax.learner import step
@@ -22,6 +23,7 @@ from score_jax.runtime import sharding
 from score_jax.text import templates, tokenizer
 from score_jax.text.prompts import PROMPTS
 from tests import fakes
+from tests.emulator import BUCKET
 from tests.modes.plan import flagships
 
 UNSPLIT = jax.sharding.AbstractMesh((2, 4, 1), ("data", "fsdp", "tensor"))
@@ -52,6 +54,15 @@ def folder(tmp_path) -> str:
     """A config.json alone, as it is saved from the hub."""
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     return str(tmp_path)
+
+
+def test_a_folder_in_a_bucket_is_read_as_a_local_one(folder, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    there = Folder(f"gs://{BUCKET}/{tmp_path.name}/model")
+    there.upload("config.json", tmp_path / "config.json")
+    there.upload("model.safetensors", b"not read")
+    assert of_source(there.url).experiment.model == TINY_MODEL
+    assert not [*(tmp_path / "cache").rglob("*.safetensors")]
 
 
 def test_published_shapes_have_the_parameters_that_are_published():
