@@ -198,9 +198,14 @@ COMPILING = {
 }
 COLLECTING = (
     Kill("score_jax.batches.collected:_dialogues", 2),
-    Kill("score_jax.batches.collected:_dialogues", 1, "after"),  # one rollout is left to sample
+    Kill("score_jax.batches.collected:_dialogues", 1, "after"),  # before they are kept
     Kill("score_jax.batches.collected:documents_of", 1, "after"),
 )
+# No step of a stage that collects samples: prompts are fed and decoded in the queue.
+IN_QUEUE = {
+    name: dataclasses.replace(PHASES[name], at="score_jax.rollout.stream:Stream._decoded")
+    for name in ("prefill", "decode")
+}
 RECIPES = ("score", "collect", "epochs", "curriculum", "mixture")
 RANDOM_KILLS = 12  # of each seed
 DEFAULT = (  # each is reached by the run that resumes after the one before it
@@ -231,7 +236,7 @@ def test_kills_of_every_kind_change_nothing(tmp_path, crashes):
 def test_a_kill_in_every_phase_changes_nothing(tmp_path, crashes, whole, name):
     theirs, argv = whole(name)
     ours = with_cache(theirs, tmp_path / "run")
-    kills = list(PHASES.values())
+    kills = list((PHASES | (IN_QUEUE if name == "collect" else {})).values())
     kills[3:3] = COLLECTING if name == "collect" else ()  # before stages that have collected
     reached = until_done(crashes, [*argv, f"--workdir={ours}"], kills)
     assert reached >= len(kills) - 1  # the last one may come after the end
