@@ -144,10 +144,13 @@ def scaled(steps: Sequence[Step]) -> str:
     for step in steps:
         sizes = (step.where.chips, step.where.slices, *step.mesh.values())
         seconds = (step.compute, step.send, step.exchange, step.rollout, step.seconds)
+        told = [_seconds(one) for one in seconds]
+        if step.where.slices > 1 and not step.where.chip.network_bytes_per_sec:
+            told[2] = "not known"
         cost = 1000 * step.seconds * step.where.chips / 3600
         rows.append(
             "".join(f"{size:>8}" for size in sizes)
-            + "".join(f"{_seconds(one):>12}" for one in seconds)
+            + "".join(f"{one:>12}" for one in told)
             + f"{cost:>21,.0f}"
             + ("" if step.fits else "  does not fit")
         )

@@ -65,6 +65,14 @@ def test_what_slices_exchange_is_told_with_its_time():
     assert abs(cost - 1000 * step * 32 / 3600) < 0.01 * cost
 
 
+def test_a_time_between_slices_that_is_not_known_is_not_shown_as_none():
+    settings = flagships.settings("math_gemma2_2b")
+    shape = shapes.of_config(settings, AbstractMesh((1, 8, 2), ("data", "fsdp", "tensor")))
+    steps = list(bounds.steps(chips.slice_of("v6e-16"), shape, FOUND[UPDATE]))
+    one, *several = table.scaled(steps).splitlines()[3:]
+    assert "not known" not in one and several and all("not known" in row for row in several)
+
+
 def test_collectives_of_a_data_dependent_loop_are_reported_apart():
     said = table.collectives(FOUND)
     assert "rollout: all-gather" in said and "update: none" in said
