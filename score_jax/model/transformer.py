@@ -341,7 +341,7 @@ def embed(
     config: ModelConfig, params: Params, tokens_BN: jax.Array, *, mesh: Mesh | None = None
 ) -> jax.Array:
     """What enters the first layer. mesh: over which rows and params are split as in training."""
-    if mesh:
+    if mesh and sharding.batch_size(mesh) > 1:  # XLA refuses a part of one device
         x_BND = _looked_up(params["embedding"], tokens_BN, mesh)
     elif config.split_over:
         row_BN = tokens_BN - config.vocab_size * jax.lax.axis_index(config.split_over)
