@@ -33,7 +33,7 @@ from score_jax.runtime.compiles import Watch
 from score_jax.runtime.profile import Profile
 from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
-from score_jax.workdir import alarms, progress, settings_check
+from score_jax.workdir import alarms, progress, settings_check, storage
 from score_jax.workdir.runlog import RunLog
 
 T = TypeVar("T")
@@ -213,11 +213,16 @@ class Run:
             self.log.doing(before)
 
     def report(self, *parts: Callable[[Path], Any]) -> None:
-        """Writes parts of the report again. An error there is logged and does not end the run."""
+        """Writes parts of the report again. An error there is logged and does not end the run.
+
+        Storage that fails does: a run that went on would count as complete without them.
+        """
         for write in parts if hosts.is_lead() else ():
             try:
                 write(self.folder)
             except Exception as error:
+                if storage.lost(error, self.folder):
+                    raise
                 self.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
 
     def params_of(self, stage: str) -> Params:

@@ -1,6 +1,7 @@
 """The stages of a run, and how many copies of the weights the modes hold."""
 
 import dataclasses
+import errno
 import gc
 import math
 from collections.abc import Iterator
@@ -25,6 +26,16 @@ from score_jax.workdir.runlog import RunLog
 from tests.loop_test import AfterCalls, Crash, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def test_a_full_disk_ends_the_run_in_its_report_too_and_other_errors_are_logged(tmp_path):
+    run = mock.Mock(folder=tmp_path)
+    write = mock.Mock(__module__="plots", side_effect=ValueError("no numbers"))
+    Run.report(run, write)
+    run.log.say.assert_called_once_with("plots failed: ValueError: no numbers")
+    write.side_effect = OSError(errno.ENOSPC, "no space left on device")
+    with pytest.raises(OSError, match="no space"):
+        Run.report(run, write)
 
 
 def test_a_stage_knows_its_place_in_the_recipe():
