@@ -308,10 +308,20 @@ class Experiment:
             max_instruction_tokens=instruction_limit(self.settings, self.template),
         )
 
-    def evaluation_rows(self, rows: int) -> int:
-        """How many rows an evaluation decodes together, where `rows` are wanted."""
-        slots = self.settings.rollout.slots * sharding.batch_size(self.mesh)
-        return min(rows, slots) if slots else rows
+    def evaluation_rows(self, rows: int, samples: int = 0, *, training: bool = False) -> int:
+        """How many rows an evaluation decodes together, where `rows` are wanted.
+
+        Args:
+          samples: of the evaluation; 0: many.
+          training: whether the process trains too. On a CPU it then decodes as many rows as a step
+            has, if that is enough and no more than wanted: so both run one program.
+        """
+        rollout = self.settings.rollout
+        slots = rollout.slots * sharding.batch_size(self.mesh)
+        rows = min(rows, slots) if slots else rows
+        least = min(rows, samples or rows)
+        shares = training and self.platform == "cpu" and least <= rollout.rows <= rows
+        return rollout.rows if shares else least
 
     @property
     def asks_each(self) -> bool:

@@ -304,6 +304,7 @@ def _evaluate(
                     run.log.say, f"evaluating {of_set}", goes_on=run.watchdog.goes_on
                 ),
                 prompt_tokens=run.test_prompt_tokens,
+                training=True,
             )
         run.log.write_transcripts(of_set, result.transcripts)
         run.log.write_evaluation(of_set, result.metrics)

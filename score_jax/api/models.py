@@ -97,7 +97,7 @@ class Model:
             functools.partial(_records, experiment),
             settings=experiment.episode_settings(policy=policy, samples=max(1, samples)),
             key=jax.random.key(seed),
-            rows=experiment.evaluation_rows(settings.evaluation.batch),
+            rows=settings.evaluation.batch,
         )
         each = [problem for problem in problems for _ in range(max(1, samples))]
         return Asked(Attempts(one, **row) for one, row in zip(each, found, strict=True))

@@ -132,7 +132,7 @@ def _episodes(run: Run, stage: Stage, kept: Kept) -> list[Dialogue]:
             make,
             settings=settings,
             key=jax.random.fold_in(stage.key, 0),  # steps fold in others
-            rows=experiment.evaluation_rows(s.rollout.rows),
+            rows=s.rollout.rows,
             engine=engine,
             part=stage.name,
             kept=kept,

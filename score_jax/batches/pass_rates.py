@@ -73,7 +73,7 @@ def _measure(run: Run) -> None:
             lambda own: grading.grade(experiment, own).solved_NA[:, 0].tolist(),
             settings=experiment.episode_settings(samples=samples, attempts=1),
             key=jax.random.fold_in(jax.random.key(s.seed), _SAMPLES),
-            rows=experiment.evaluation_rows(s.rollout.rows),
+            rows=s.rollout.rows,
             part="pass rates",
             kept=kept,
             together=s.rollout.rows if grading.in_batches(experiment) else 1,

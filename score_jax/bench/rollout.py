@@ -19,12 +19,12 @@ from score_jax.bench.workloads import Workload
 from score_jax.model import cache as kv
 from score_jax.model import transformer
 from score_jax.model.cache_layouts import layout_for
-from score_jax.rollout import episode, layout
+from score_jax.rollout import episode, layout, programs
 from score_jax.rollout.sampling import sample
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import Work
 from score_jax.runtime import peaks, topology
-from score_jax.structs import Params
+from score_jax.structs import Episode, Params
 
 
 def measure(work: Workload, reps: int) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
         settings["lock_step"] = dataclasses.replace(
             work.settings, turn_rows=work.settings.slots, shrink=0
         )
-    programs, compile_sec = {}, {}
+    compiled, compile_sec = {}, {}
 
     def arguments() -> tuple:  # as episode.run, which lays the weights out each time
         return episode.call_arguments(
@@ -46,15 +46,14 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
             limit_QGA=work.limit_QGA,
         )
 
-    here = jax.default_backend()
     for name, one in settings.items():
-        lowered = episode.compiled.lower(*arguments(), settings=one, mesh=None, platform=here)
-        compile_sec[name], programs[name] = timing.seconds_of(lowered.compile)
+        compiled[name] = _Compiled(arguments(), one)
+        compile_sec[name] = compiled[name].compile_sec
 
-    def rollout(program):
-        return program(*arguments())
+    def rollout(name: str):
+        return compiled[name](arguments())
 
-    calls = {name: functools.partial(rollout, program) for name, program in programs.items()}
+    calls = {name: functools.partial(rollout, name) for name in settings}
     seconds = timing.interleaved(calls, reps)
     rows, counted = calls["rollout"]()
     generated = int(np.sum(np.asarray(rows.attempt) > 0))
@@ -62,7 +61,7 @@ def measure(work: Workload, reps: int) -> dict[str, Any]:
         "workload": work.name,
         **timing.rate(generated, seconds["rollout"]),
         "compile_sec": compile_sec["rollout"],
-        "peak_memory_bytes": _peak_memory_bytes(work, programs["rollout"]),
+        "peak_memory_bytes": _peak_memory_bytes(work, compiled["rollout"]),
         "generated_tokens": generated,
         "fed_tokens": int(counted.fed_tokens[0]),
         **_steps(counted),
@@ -96,9 +95,49 @@ def compile_for(work: Workload, name: str) -> dict[str, Any]:
     }
 
 
-def _peak_memory_bytes(work: Workload, program) -> int | None:
+class _Compiled:
+    """The programs of a rollout, compiled ahead of time."""
+
+    def __init__(self, arguments: tuple, settings: EpisodeSettings):
+        """arguments: those of `episode.rollout`."""
+        self._settings, self.compile_sec = settings, 0.0
+        self.programs: list[Any] = []
+        how: dict[str, Any] = {"mesh": None, "platform": jax.default_backend()}
+        if not programs.are_shared():
+            self._compile(episode.compiled.lower(*arguments, settings=settings, **how))
+            return
+        params, *others = arguments
+
+        def compile(program: programs.Program, *of_program, **of_it):
+            how["settings"] = of_it["settings"]
+            return self._compile(program.lower(params, *of_program, **how))
+
+        self._sampled(compile, *others)
+
+    def __call__(self, arguments: tuple) -> tuple[Episode, Work]:
+        if not programs.are_shared():
+            return self.programs[0](*arguments)
+        (params, *others), left = arguments, iter(self.programs)
+        held, *_ = self._sampled(
+            lambda _, *of_program, settings: next(left)(params, *of_program), *others
+        )
+        return held.state.rows, held.state.work
+
+    def _sampled(self, call, *arguments):
+        how: dict[str, Any] = {"settings": self._settings, "shards": 1, "shared": True}
+        return episode.sampled(call, *arguments, **how)
+
+    def _compile(self, lowered) -> Any:
+        """Returns: the shapes of what it returns."""
+        seconds, made = timing.seconds_of(lowered.compile)
+        self.compile_sec += seconds
+        self.programs.append(made)
+        return lowered.out_info
+
+
+def _peak_memory_bytes(work: Workload, compiled: _Compiled) -> int | None:
     """Of the rollout, which reads laid-out weights, and of the weights that they are made from."""
-    found = timing.peak_memory_bytes(program)
+    found = max(timing.peak_memory_bytes(program) or 0 for program in compiled.programs)
     return found and found + sum(x.nbytes for x in jax.tree.leaves(work.params))
 
 

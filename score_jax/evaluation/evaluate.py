@@ -60,6 +60,7 @@ def evaluate(
     kept: Kept | None = None,
     countdown: Countdown | None = None,
     prompt_tokens: int = 0,
+    training: bool = False,
 ) -> Evaluation:
     """Decodes all attempts greedily and grades them.
 
@@ -69,16 +70,20 @@ def evaluate(
       stop: asked every few seconds; true ends the evaluation.
       kept: what an earlier process has done of it, and where this one's work is kept.
       prompt_tokens: the longest prompt of all sets that are to share the compiled programs.
+      training: whether this process trains too; see `Experiment.evaluation_rows`.
     Raises: Interrupted if `stop` said so.
     """
     s = experiment.settings
     prompts = experiment.evaluation_prompts(problems)
+    if training and experiment.platform == "cpu":
+        prompt_tokens = max(prompt_tokens, s.rollout.max_prompt_tokens)
     queue = functools.partial(
         of_every_sample,
         experiment,
         params,
         engine=engine,
-        rows=experiment.evaluation_rows(s.evaluation.batch),
+        rows=s.evaluation.batch,
+        training=training,
         together=s.evaluation.batch if grading.in_batches(experiment) else 1,
         kept=kept,
         stop=stop,

@@ -142,6 +142,7 @@ def of_every_sample(
     settings: EpisodeSettings,
     key: jax.Array,
     rows: int,
+    training: bool = False,
     engine: Engine | None = None,
     part: str = "",
     kept: Kept | None = None,
@@ -154,7 +155,7 @@ def of_every_sample(
 
     Args:
       make: the records of rows of this process, JSON values.
-      rows: decoded together.
+      rows, training: of `Experiment.evaluation_rows`.
       engine: samples in place of this process; it has the weights, and params are not read.
       part: under which the records are kept.
       together: `make` gets at least so many rows of all processes at a time, but for the last ones.
@@ -163,6 +164,7 @@ def of_every_sample(
     Raises: Interrupted if `stop` said so.
     """
     samples = len(prompts.tokens) * settings.samples
+    rows = experiment.evaluation_rows(rows, samples, training=training)
     kept = kept or Kept(None)
     found = kept.of(part)
     items = [item for item in range(samples) if item not in found]

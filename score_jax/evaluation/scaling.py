@@ -76,7 +76,7 @@ def study(
         of_every_sample,
         experiment,
         params,
-        rows=experiment.evaluation_rows(settings.batch),
+        rows=settings.batch,
         kept=kept,
         stop=stop,
         countdown=countdown,

@@ -3,6 +3,8 @@
 The search of the inverse CDF has two levels: sums of blocks of the vocabulary, then one block.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +14,11 @@ BLOCK = 128  # vocabulary entries per block of the search
 
 
 def sample(
-    logits_BV: jax.Array, uniform_B: jax.Array, policy: Policy, split_over: str = ""
+    logits_BV: jax.Array,
+    uniform_B: jax.Array,
+    policy: Policy,
+    split_over: str = "",
+    greedy: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws one token per row.
 
@@ -20,6 +26,7 @@ def sample(
       uniform_B: in [0, 1), one per row; unused when greedy.
       split_over: the mesh axis over which the vocabulary is split, in order; every device returns
         the same. Truncation gathers the logits; without it, devices exchange only sums of blocks.
+      greedy: true, a scalar, takes the likeliest token as a temperature of 0 would; None: false.
 
     Returns: token_B int32 and logp_B float32, the log-prob under `policy` (0 when greedy: a
     deterministic choice has probability one).
@@ -28,9 +35,18 @@ def sample(
     if split_over and policy.truncates:
         logits_BV = jax.lax.all_gather(logits_BV, split_over, axis=1, tiled=True)
         split_over = ""
+    likeliest = functools.partial(_likeliest, split_over=split_over)
     if policy.temperature == 0.0:
-        token_B = _argmax(logits_BV, split_over)
-        return token_B, jnp.zeros(token_B.shape, jnp.float32)
+        return likeliest(logits_BV)
+    draw = functools.partial(_draw, uniform_B=uniform_B, policy=policy, split_over=split_over)
+    if greedy is None:
+        return draw(logits_BV)
+    return jax.lax.cond(greedy, likeliest, draw, logits_BV)
+
+
+def _draw(
+    logits_BV: jax.Array, uniform_B: jax.Array, policy: Policy, split_over: str
+) -> tuple[jax.Array, jax.Array]:
     distorted_BV = distort(logits_BV, policy)
     top_B1 = jnp.max(distorted_BV, axis=-1, keepdims=True)
     if split_over:
@@ -65,14 +81,14 @@ def _taken(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
     return jnp.take_along_axis(x, index, axis=axis, mode="promise_in_bounds")
 
 
-def _argmax(logits_BV: jax.Array, split_over: str) -> jax.Array:
+def _likeliest(logits_BV: jax.Array, split_over: str) -> tuple[jax.Array, jax.Array]:
     token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    if not split_over:
-        return token_B
-    vocabulary = logits_BV.shape[-1]
-    token_B += vocabulary * jax.lax.axis_index(split_over)
-    top_BP, token_BP = jax.lax.all_gather((jnp.max(logits_BV, -1), token_B), split_over, axis=1)
-    return jnp.take_along_axis(token_BP, jnp.argmax(top_BP, axis=1)[:, None], axis=1)[:, 0]
+    if split_over:
+        token_B += logits_BV.shape[-1] * jax.lax.axis_index(split_over)
+        top_BP, token_BP = jax.lax.all_gather((jnp.max(logits_BV, -1), token_B), split_over, axis=1)
+        best_B1 = jnp.argmax(top_BP, axis=1)[:, None]
+        token_B = jnp.take_along_axis(token_BP, best_B1, axis=1)[:, 0]
+    return token_B, jnp.zeros(token_B.shape, jnp.float32)
 
 
 def _step(weight: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,11 +8,9 @@
     refill(state)        slots that ended their last attempt take the next samples of the queue
     move_together(state) the remaining samples move into fewer slots
 
-Each takes the state and returns the next one; episode.py decides which is next. All shapes are
+Each takes the state and returns the next one; programs.py decides which is next. All shapes are
 static: a transition skips the other slots by an index past the end.
 """
-
-from typing import Any
 
 import flax.struct
 import jax
@@ -46,6 +44,15 @@ class Forks(flax.struct.PyTreeNode):
     length: jax.Array  # [slots] tokens of the row there
     stopping: Stopping | None  # as it was there
     siblings: int = flax.struct.field(pytree_node=False)  # M, of a family
+
+
+class Queue(flax.struct.PyTreeNode):
+    """The prompts of samples that no slot has taken yet."""
+
+    cache: kv.Cache  # of all Q problems, contiguous
+    hidden_QD: jax.Array
+    length_Q: jax.Array
+    problem_R: jax.Array  # of each sample
 
 
 class State(flax.struct.PyTreeNode):
@@ -112,7 +119,7 @@ def first_state(
         hidden=hidden_QD[problem_slot],
         cache=_settled(kv.widen(kv.take(prompt_cache, problem_slot), columns)),
         ring=jnp.int32(prompt_tokens),
-        end=jnp.full(slots, prompt_tokens),
+        end=jnp.full(slots, prompt_tokens, jnp.int32),
         work=Work(none, none, none, fed_tokens=jnp.sum(length_Q)),
         stopping=stopping.first(slots) if s.stops else None,
         forks=Forks(jnp.zeros(slots, jnp.int32), stopping.first(slots) if s.stops else None, family)
@@ -189,12 +196,12 @@ def _left_in_queue(state: State) -> jax.Array:
     return state.rows.length.shape[0] - state.next_row
 
 
-def too_many_left(state: State, *, fewer: int):
+def too_many_left(state: State, *, fewer: int | jax.Array):
     """Whether the remaining samples need more than `fewer` slots."""
     return (_left_in_queue(state) > 0) | (jnp.sum(_alive(state)) > fewer)
 
 
-def keep_writing(state: State, *, turn_rows: int, slots: int, fewer: int):
+def keep_writing(state: State, *, turn_rows: int):
     """Whether a burst continues: some slot is writing, and too few are idle for a turn-around.
 
     Too few: less than turn_rows / slots of the slots with work left. It is a share and not a number
@@ -204,12 +211,20 @@ def keep_writing(state: State, *, turn_rows: int, slots: int, fewer: int):
     refillable = (state.status == DONE) & (_left_in_queue(state) > 0)
     waits = (state.status == WAITING) | refillable
     idle = jnp.sum(waits | _rewinds(state) if state.forks else waits)
-    enough = jnp.maximum(1, turn_rows * (writing + idle) // slots)
-    return (writing > 0) & (idle < enough) & too_many_left(state, fewer=fewer)
+    enough = jnp.maximum(1, turn_rows * (writing + idle) // len(state.row))
+    return (writing > 0) & (idle < enough)
 
 
-def write(state: State, *, params, keys_2R, limit_RA, settings: EpisodeSettings) -> State:
-    """One token for every slot that is writing."""
+def write(
+    state: State,
+    *,
+    params,
+    keys_2R,
+    limit_RA,
+    settings: EpisodeSettings,
+    greedy: jax.Array | None = None,
+) -> State:
+    """One token for every slot that is writing; greedy: as of `sampling.sample`."""
     s = settings
     rows, work = state.rows, state.work
     slots, samples = state.row.shape[0], rows.tokens.shape[0]
@@ -220,7 +235,7 @@ def write(state: State, *, params, keys_2R, limit_RA, settings: EpisodeSettings)
         draw = jax.vmap(lambda key, column: jax.random.uniform(jax.random.fold_in(key, column)))
         column = state.length + state.stopping.taken if state.stopping else state.length
         uniform = draw(keys_2R[jnp.minimum(state.attempt - 1, 1), state.row], column)
-    token, logp = sample(logits, uniform, s.policy, s.model.split_over)
+    token, logp = sample(logits, uniform, s.policy, s.model.split_over, greedy)
 
     count = state.count + 1
     is_end, stops = jnp.isin(token, jnp.array(s.end_ids, jnp.int32)), state.stopping
@@ -331,8 +346,7 @@ def instruct(
 ) -> State:
     """Feeds the instruction to up to `rows` waiting slots, which then write the next attempt.
 
-    asked: the problems' own instructions, if they have them; the rows of a problem follow each
-    other, and all problems have as many.
+    asked: the rows' own instructions, if they have them.
 
     An attempt that is not closed by its own end token is closed by `turn_end` first, so the chunk
     is N = I or I + E tokens long:
@@ -353,7 +367,7 @@ def instruct(
         open_W = episodes.truncated.at[row_W, attempt_W - 1].get(mode="fill", fill_value=False)
         if state.stopping and s.close_stopped:
             open_W |= state.stopping.stopped.at[slot_W].get(mode="fill", fill_value=False)
-        said = _instruction(row_W, attempt_W, samples, asked, s)
+        said = _instruction(row_W, attempt_W, asked, s)
         tokens_WN, fed_W = _closed(*said, open_W, s)
         length_W = start_W + fed_W
 
@@ -404,7 +418,6 @@ def _fork(state: State, slot_W: jax.Array) -> Forks | None:
 def _instruction(
     row_W: jax.Array,
     attempt_W: jax.Array,
-    samples: int,
     asked: Instructions | None,
     s: EpisodeSettings,
 ) -> tuple[jax.Array, jax.Array]:
@@ -414,8 +427,7 @@ def _instruction(
     """
     if asked:
         most = asked.length.shape[1] - 1
-        problem_W = row_W // (samples // asked.length.shape[0])
-        at = (problem_W, jnp.minimum(attempt_W - 1, most))
+        at = (row_W, jnp.minimum(attempt_W - 1, most))
         return (
             asked.tokens.at[at].get(mode="fill", fill_value=s.pad_id),
             asked.length.at[at].get(mode="fill", fill_value=1),
@@ -441,10 +453,9 @@ def _closed(
     return jnp.where(open_W[:, None], closed, itself), length_W + open_W * ends
 
 
-def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
+def refill(state: State, *, queue: Queue, rows: int) -> State:
     """Gives up to `rows` finished slots to the next samples of the queue."""
-    prompt_cache, hidden_QD, length_Q = prompt
-    slots, samples = state.row.shape[0], of.shape[0]  # of: the problem of each sample
+    slots, samples = len(state.row), len(queue.problem_R)
     family = state.forks.siblings if state.forks else 1
     (slot_W,) = jnp.nonzero(state.status == DONE, size=rows, fill_value=slots)
     row_W = state.next_row + family * jnp.arange(rows)
@@ -453,14 +464,14 @@ def refill(state: State, *, prompt: Any, of: jax.Array, rows: int) -> State:
 
     def take(state: State) -> State:
         state = _pass(state)
-        problem_W = of.at[row_W].get(mode="clip")
-        prompts = kv.widen(kv.take(prompt_cache, problem_W), kv.slots_of(state.cache))
+        problem_W = queue.problem_R.at[row_W].get(mode="clip")
+        prompts = kv.widen(kv.take(queue.cache, problem_W), kv.slots_of(state.cache))
         return load(
             state.replace(next_row=state.next_row + family * jnp.sum(taken_W)),
             slot_W,
             row_W=row_W,
-            length_W=length_Q[problem_W],
-            hidden_WD=hidden_QD[problem_W],
+            length_W=queue.length_Q[problem_W],
+            hidden_WD=queue.hidden_QD[problem_W],
             cache=prompts,
         )
 

@@ -4,7 +4,7 @@
         ended.item_N, ended.rows
 
 episode.py samples a batch in one program, which returns when its last row has ended. Here the same
-slots (slots.py) belong to two programs that the host calls in turn:
+slots belong to two programs (programs.py) that the host calls in turn:
 
     admit    idle slots take the next prompts
     decode   bursts and turn-arounds, until enough slots are idle again
@@ -23,47 +23,24 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from score_jax.model import cache as kv
-from score_jax.rollout import episode
+from score_jax.rollout import episode, programs
 from score_jax.rollout.layout import laid_out
+from score_jax.rollout.prefill import prefill
+from score_jax.rollout.programs import Held
 from score_jax.rollout.settings import EpisodeSettings
-from score_jax.rollout.slots import (
-    DONE,
-    WAITING,
-    WRITING,
-    State,
-    idle_state,
-    keep_writing,
-    load,
-    move_together,
-    write,
-)
-from score_jax.runtime import compiles, hosts, sharding
-from score_jax.structs import Episode, Instructions, Params, PromptBatch
+from score_jax.rollout.slots import WAITING, WRITING, State
+from score_jax.runtime import hosts, sharding
+from score_jax.structs import Episode, Params, PromptBatch
 
 LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
 _FEWEST_STEPS, _MOST_STEPS = 16, 256
 _STEP = 32  # widths of prompts are multiples of it
 _MANY = 16  # slots; with fewer, a step takes no less time
 _ONE_WIDTH = 128  # of sets of shorter prompts; a second program would not pay
-
-
-class Slots(flax.struct.PyTreeNode):
-    """The slots, and what their rows are addressed and limited by; R rows, one for each slot.
-
-    After `move` there are fewer slots than rows.
-    """
-
-    state: State
-    keys_R2: jax.Array  # as words: the keys of attempt 1 and of later ones
-    limit_RA: jax.Array
-    asked: Instructions | None  # of the rows, where each problem has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +91,15 @@ class Stream:
         self._items = np.asarray(range(samples) if items is None else items, np.int64)
         self._shards = sharding.batch_size(mesh) if mesh else 1
         # Not fewer where few items are left: that would be another shape to compile.
-        slots = max(1, -(-min(rows, samples) // self._shards))
-        turn_rows = min(settings.turn_rows or max(1, slots // 32), slots)
-        self._settings = dataclasses.replace(settings, slots=slots, turn_rows=turn_rows, shrink=0)
+        slots = max(1, -(-rows // self._shards))
+        self._settings = dataclasses.replace(settings, slots=slots)
+        self._admitted = min(settings.turn_rows or max(1, slots // 32), slots)  # at a time
         self._fewer = slots // 4 if settings.shrink and slots >= _MANY else 0  # slots for the last
         self._prompts, self._mesh = prompts, mesh
-        self._widths = widths(np.asarray(prompts.length), prompt_tokens)
+        lengths = np.asarray(prompts.length)
+        longest = max(prompt_tokens, int(lengths.max()))
+        self._columns = settings.row_tokens(longest, prompts.instruction_tokens)
+        self._widths = widths(lengths, longest, self._columns)
         self._params = laid_out(params, settings=self._settings, mesh=mesh)
         self._keys_B2 = _addresses(key, prompts, settings)
         self._asked = episode.instructions(prompts, settings)
@@ -148,32 +128,34 @@ class Stream:
         if ended and len(ended.item_M):
             yield ended
 
-    def _empty(self) -> "Held":
-        return _empty(
+    def _empty(self) -> Held:
+        return programs.empty(
             key_words=self._keys_B2.shape[2:],
-            columns=self._settings.row_tokens(self._widths[-1], self._prompts.instruction_tokens),
+            columns=self._columns,
             asked=self._asked.tokens.shape[1:] if self._asked else (),
             settings=self._settings,
             mesh=self._mesh,
         )
 
-    def _filled(self, held: "Held", item_R: np.ndarray) -> "Held":
-        """Idle slots take the next items: in one call, up to `turn_rows` of each shard."""
+    def _filled(self, held: Held, item_R: np.ndarray) -> Held:
+        """Idle slots take the next items, a few of each shard in one call."""
         s = self._settings
         of_shard = item_R.reshape(self._shards, -1)
         while self._begun < len(self._items) and (item_R < 0).any():
-            slot_DW = np.full((self._shards, s.turn_rows), s.slots, np.int32)  # past the end: none
+            slot_DW = np.full(
+                (self._shards, self._admitted), s.slots, np.int32
+            )  # past the end: none
             item_DW = np.full_like(slot_DW, -1)
-            for place in np.ndindex(s.turn_rows, self._shards):  # one for each shard in turn
+            for place in np.ndindex(self._admitted, self._shards):  # one for each shard in turn
                 (idle,) = np.nonzero(of_shard[place[1]] < 0)
                 if len(idle) and self._begun < len(self._items):
                     slot_DW[place[::-1]] = idle[0]
                     item_DW[place[::-1]] = of_shard[place[1], idle[0]] = self._items[self._begun]
                     self._begun += 1
             tokens_WP, length_W, *addressed = self._of_items(item_DW.ravel())
-            prompt = episode.prefill(self._params, tokens_WP, length_W, settings=s, mesh=self._mesh)
+            prompt = prefill(self._params, tokens_WP, length_W, settings=s, mesh=self._mesh)
             by_row = (slot_DW.ravel(), tokens_WP, *addressed)
-            held = admit(self._params, held, by_row, (), prompt, settings=s, mesh=self._mesh)
+            held = self._called(programs.admit, held, by_row, (), (prompt,), settings=s)
         return held
 
     def _of_items(self, item_W: np.ndarray) -> tuple[Any, ...]:
@@ -189,22 +171,25 @@ class Stream:
         asked = self._asked.of(problem_W) if self._asked else None
         return tokens_WP, length_W, self._keys_B2[item_W], self._limit_BA[item_W], asked
 
-    def _together(self, held: "Held", item_R: np.ndarray) -> "Held":
+    def _together(self, held: Held, item_R: np.ndarray) -> Held:
         """Moves the last rows into fewer slots, once they are few."""
         most = int((item_R.reshape(self._shards, -1) >= 0).sum(axis=1).max())
         if self._begun < len(self._items) or not most <= self._fewer:
             return held
-        self._settings = dataclasses.replace(
-            self._settings, slots=self._fewer, turn_rows=min(self._settings.turn_rows, self._fewer)
-        )
+        self._settings = dataclasses.replace(self._settings, slots=self._fewer)
         self._fewer = 0
-        return move(self._params, held, (), (), settings=self._settings, mesh=self._mesh)
+        return self._called(programs.move, held, settings=self._settings)
 
-    def _decoded(self, held: "Held", steps: int) -> "Held":
-        s = self._settings
-        idle = s.turn_rows if self._begun < len(self._items) else s.slots - self._fewer
-        how_long = np.array([idle, steps], np.int32)
-        return decode(self._params, held, (), (how_long,), settings=s, mesh=self._mesh)
+    def _decoded(self, held: Held, steps: int) -> Held:
+        slots = self._settings.slots
+        fewer = slots - self._admitted if self._begun < len(self._items) else self._fewer
+        settings, how_long = programs.decoding(
+            self._settings, slots, fewer=fewer, steps=steps, shared=programs.are_shared()
+        )
+        return self._called(programs.decode, held, (), how_long, settings=settings)
+
+    def _called(self, program: programs.Program, held: Held, *arguments, settings) -> Held:
+        return program(self._params, held, *arguments, settings=settings, mesh=self._mesh)
 
     def _ended(self, state: State, item_R: np.ndarray) -> Ended:
         """The rows that have ended; their slots are idle from now on."""
@@ -223,13 +208,14 @@ class Stream:
         return Ended(item_M, item_N, jax.tree.map(lambda x: x[mine_N], rows))
 
 
-def widths(length_Q: np.ndarray, least: int = 0) -> tuple[int, ...]:
-    """The widths that prompts of these lengths are fed in, the largest last; that is >= `least`.
+def widths(length_Q: np.ndarray, longest: int, columns: int) -> tuple[int, ...]:
+    """The widths that prompts of these lengths are fed in, the largest last: `longest` fits there.
 
     Two where the set is long and half of it is at most half as long as its longest prompt.
+    columns: of the rows; no width is larger.
     """
-    longest = max(least, length_Q.max())
     most, middle = (-(-int(n) // _STEP) * _STEP for n in (longest, np.median(length_Q)))
+    most = min(most, columns)
     return (middle, most) if most > _ONE_WIDTH and middle <= most // 2 else (most,)
 
 
@@ -240,156 +226,7 @@ def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) 
         return np.zeros((len(prompts.index) * settings.samples, 2, *words.shape), words.dtype)
     index_B = np.repeat(np.asarray(prompts.index), settings.samples)
     sample_B = np.tile(np.arange(settings.samples), len(prompts.index))
-    return np.asarray(_words(key, index_B, episode.firsts(sample_B, settings), sample_B))
+    return np.asarray(_words(key, index_B, programs.firsts(sample_B, settings), sample_B))
 
 
-@jax.jit
-def _words(key: jax.Array, index_B: jax.Array, *samples_B: jax.Array) -> jax.Array:
-    of = jax.vmap(functools.partial(episode.address, key))
-    return jnp.stack([jax.random.key_data(of(index_B, sample_B)) for sample_B in samples_B], axis=1)
-
-
-@functools.partial(jax.jit, static_argnames=("key_words", "columns", "asked", "settings", "mesh"))
-def _empty(
-    *,
-    key_words: tuple[int, ...],
-    columns: int,
-    asked: tuple[int, ...],
-    settings: EpisodeSettings,
-    mesh: Mesh | None,
-) -> "Held":
-    """Slots without rows. asked: [C, N] of the problems' own instructions, if they have them."""
-
-    def of_shard(_, *, settings: EpisodeSettings):
-        state = idle_state(columns, settings=settings)
-        keys_R2 = jnp.zeros((settings.slots, 2, *key_words), jnp.uint32)
-        limit_RA = jnp.zeros((settings.slots, settings.attempts), jnp.int32)
-        own = None
-        if asked:
-            zero_RCN = jnp.zeros((settings.slots, *asked), jnp.int32)
-            own = Instructions(zero_RCN, zero_RCN[..., 0])
-        return _apart(Slots(state, keys_R2, limit_RA, own))
-
-    return episode.by_shard(of_shard, {}, (), (), _HELD, settings=settings, mesh=mesh)
-
-
-def _program(work, donates: bool = True):
-    """Compiles `work(params, held, by_row …, everywhere …, prompt)` for every shard.
-
-    donates: whether the result is as large as `held`, and takes its memory.
-    """
-
-    def of_shard(params, held: Held, *arguments, settings: EpisodeSettings) -> Held:
-        return _apart(work(params, _together(held), *arguments, settings=settings))
-
-    def compiled(
-        params, held, by_row, everywhere, *prompt, settings: EpisodeSettings, mesh: Mesh | None
-    ):
-        specs = (_HELD, *[episode.BY_ROW] * len(by_row), *[episode.COPIES] * len(everywhere))
-        specs += (episode.PROMPT,) * len(prompt)
-        arguments = (held, *by_row, *everywhere, *prompt)
-        return episode.by_shard(
-            of_shard, params, arguments, specs, _HELD, settings=settings, mesh=mesh
-        )
-
-    compiled.__name__ = work.__name__  # in messages about compiling
-    how = {"static_argnames": ("settings", "mesh")} | (
-        {"donate_argnames": "held"} if donates else {}
-    )
-    return compiles.Compiled(compiled, compiles.FEW_PASSES, **how)
-
-
-# Between calls: the slots without their cache, scalars as [shards]; and the cache, of which each
-# device has its own heads.
-Held = tuple[Slots, kv.Cache]
-_HELD = (episode.BY_ROW, episode.BY_DEVICE)
-
-
-def _apart(slots: Slots) -> Held:
-    state = _scalars(slots.state, lambda x: x[None])
-    return slots.replace(state=state.replace(cache=())), slots.state.cache
-
-
-def _together(held: Held) -> Slots:
-    slots, cache = held
-    return slots.replace(state=_scalars(slots.state, lambda x: x[0]).replace(cache=cache))
-
-
-def _scalars(state: State, change) -> State:
-    """The state with its scalars changed; between calls they are [shards]."""
-    work = jax.tree.map(change, state.work)
-    return state.replace(next_row=change(state.next_row), ring=change(state.ring), work=work)
-
-
-@_program
-def admit(
-    params: Params,
-    held: Slots,
-    slot_W: jax.Array,
-    tokens_WP: jax.Array,
-    keys_W2: jax.Array,
-    limit_WA: jax.Array,
-    asked_W: Instructions | None,
-    prompt: tuple[kv.Cache, jax.Array, jax.Array],
-    *,
-    settings: EpisodeSettings,
-) -> Slots:
-    """These slots take new prompts; an index past the end takes none."""
-    del params
-    state, (cache, hidden_WD, length_W) = held.state, prompt
-    columns = state.rows.tokens.shape[1]
-    in_prompt_WT = jnp.arange(columns) < length_W[:, None]
-    tokens_WT = jnp.pad(tokens_WP, ((0, 0), (0, columns - tokens_WP.shape[1])))
-    begun = {
-        "tokens": jnp.where(in_prompt_WT, tokens_WT, settings.pad_id),
-        "attempt": 0,
-        "logp": 0.0,
-        "length": length_W,
-        "truncated": False,
-    }
-    rows = {
-        name: getattr(state.rows, name).at[slot_W].set(value, mode="drop")
-        for name, value in begun.items()
-    }
-    fed_tokens = state.work.fed_tokens + jnp.sum(jnp.where(slot_W < settings.slots, length_W, 0))
-    state = state.replace(rows=Episode(**rows), work=state.work.replace(fed_tokens=fed_tokens))
-    widened = kv.widen(cache, kv.slots_of(state.cache))
-    return Slots(
-        load(state, slot_W, row_W=slot_W, length_W=length_W, hidden_WD=hidden_WD, cache=widened),
-        held.keys_R2.at[slot_W].set(keys_W2, mode="drop"),
-        held.limit_RA.at[slot_W].set(limit_WA, mode="drop"),
-        jax.tree.map(lambda x, new: x.at[slot_W].set(new, mode="drop"), held.asked, asked_W),
-    )
-
-
-@_program
-def decode(params: Params, held: Slots, how_long: jax.Array, *, settings: EpisodeSettings) -> Slots:
-    """Decodes until enough slots are idle or enough steps are done; how_long: these two numbers."""
-    first_step = held.state.work.decode_steps
-
-    def goes_on(state: State) -> jax.Array:
-        few_idle = jnp.sum(state.status == DONE) < how_long[0]
-        return few_idle & (state.work.decode_steps - first_step < how_long[1])
-
-    def may_write(state: State) -> jax.Array:
-        rows = settings.turn_rows
-        writes = keep_writing(state, turn_rows=rows, slots=settings.slots, fewer=0)
-        return writes & goes_on(state)
-
-    token = functools.partial(
-        write,
-        params=params,
-        keys_2R=jax.random.wrap_key_data(held.keys_R2).T,
-        limit_RA=held.limit_RA,
-        settings=settings,
-    )
-    turns = episode.turn_arounds(params, settings.turn_rows, held.asked, settings=settings)
-    body = functools.partial(episode.burst_then_turn, may_write, token, turns)
-    return held.replace(state=jax.lax.while_loop(goes_on, body, held.state))
-
-
-@functools.partial(_program, donates=False)
-def move(params: Params, held: Slots, *, settings: EpisodeSettings) -> Slots:
-    """The rows that are still being written, in `settings.slots` slots."""
-    del params
-    return held.replace(state=move_together(held.state, settings.slots))
+_words = jax.jit(programs.words)

@@ -16,7 +16,7 @@ from score_jax.learner import lora
 from score_jax.learner.loss import token_logprobs
 from score_jax.model import transformer
 from score_jax.rl.policy import Policy
-from score_jax.rollout import episode, layout
+from score_jax.rollout import episode, layout, prefill
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import sharding
 from score_jax.structs import Episode, PromptBatch
@@ -278,7 +278,7 @@ def test_samples_do_not_depend_on_other_problems_of_the_batch():
 def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
     plain = rolled("plain")  # before anything is counted
     fed: dict[int, int] = {}  # tokens per row -> rows fed so, over the whole rollout
-    extend, embedded = transformer.extend, episode._embedded
+    extend, embedded = transformer.extend, prefill._embedded
 
     def count(rows, width):
         fed[width] = fed.get(width, 0) + int(rows)
@@ -293,7 +293,7 @@ def test_refilled_slots_feed_each_prompt_once_and_change_no_sample(monkeypatch):
         jax.debug.callback(functools.partial(count, width=tokens_BN.shape[1]), rows)
         return extend(config, params, cache, tokens_BN, start_B)
 
-    monkeypatch.setattr(episode, "_embedded", counted_prompts)
+    monkeypatch.setattr(prefill, "_embedded", counted_prompts)
     monkeypatch.setattr(transformer, "extend", counted_instructions)
     slots = 5
     # No other test may compile these settings: it would count on, or this one would not count.

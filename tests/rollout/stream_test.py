@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.rollout import episode, stream
+from score_jax.rollout import episode, programs, stream
 from score_jax.rollout.stream import Stream, widths
 from score_jax.structs import Episode
 from tests.rollout import episode_test, slots_test
@@ -144,11 +144,12 @@ def test_work_is_counted():
 
 
 def test_long_sets_are_fed_in_two_widths():
-    assert widths(np.array([5, 60])) == (64,)
-    assert widths(np.array([40] * 9 + [300])) == (64, 320)
-    assert widths(np.array([200] * 9 + [300])) == (320,)
-    assert widths(np.array([40] * 9 + [300]), 310) == (64, 320)
-    assert widths(np.array([5, 6]), 250) == (32, 256)
+    assert widths(np.array([5, 60]), 60, 500) == (64,)
+    assert widths(np.array([40] * 9 + [300]), 300, 500) == (64, 320)
+    assert widths(np.array([200] * 9 + [300]), 300, 500) == (320,)
+    assert widths(np.array([40] * 9 + [300]), 310, 500) == (64, 320)
+    assert widths(np.array([40] * 9 + [300]), 300, 310) == (64, 310)
+    assert widths(np.array([5, 6]), 250, 500) == (32, 256)
 
 
 def test_sets_of_one_longest_prompt_share_their_programs():
@@ -162,6 +163,6 @@ def test_sets_of_one_longest_prompt_share_their_programs():
         found = collected(Stream(PARAMS, batch, jax.random.key(KEY), **how))
         if batch is short:
             assert_same(found, expected(greedy), range(3 * greedy.samples))
-        return stream.decode._cache_size()
+        return programs.decode._cache_size()
 
     assert program(short, 40) == program(longer, 0) < program(short, 0)

@@ -19,6 +19,7 @@ from score_jax.modes.plan import hlo
 from score_jax.modes.plan.estimate import ROLLOUT, UPDATE
 from score_jax.modes.plan.shapes import Shapes, device_bytes
 from score_jax.rollout import episode, layout
+from score_jax.rollout.prefill import prefill
 from score_jax.runtime import sharding
 from score_jax.structs import Batch, Instructions, PromptBatch
 
@@ -99,8 +100,8 @@ def _rollout(shapes: Shapes):
     def rollout_and_layout(params, tokens_QP, length_Q, *arguments):
         # One program here, several in a run: so the compiler reports the laid-out weights too.
         weights = layout.traced(params, **how)
-        prompt = episode.prefill(weights, tokens_QP, length_Q, **how)
-        return episode.rollout(weights, prompt, tokens_QP, *arguments, **how)
+        prompt = prefill(weights, tokens_QP, length_Q, **how)
+        return episode.as_one_program(weights, prompt, tokens_QP, *arguments, **how)
 
     asked = episode.instructions(prompts, settings)
     arguments = (prompts.tokens, prompts.length, prompts.index, limit_QGA, key, asked)

@@ -203,7 +203,7 @@ def rollout(n: Numbers) -> Terms:
 
 def evaluation(n: Numbers) -> Terms:
     """Of decoding test problems, or of the log-probs that the run page shows of the first rows."""
-    rows = max(1, n.test_slots // 32)
+    rows = max(1, n.test_slots // 16)
     decoding: Terms = {
         "decode weights": n.all * n.bytes + (n.head * n.bytes if n.by_head and n.tied else 0),
         "cache": n.test_slots * n.test_columns * n.token,

@@ -8,7 +8,6 @@ import functools
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 
 from score_jax import jsonfiles
@@ -24,7 +23,7 @@ from score_jax.learner.loss import token_logprobs
 from score_jax.modes.plan import compiled, estimate, shapes, working
 from score_jax.modes.plan.estimate import EVALUATION, ROLLOUT, STAYS, UPDATE
 from score_jax.modes.plan.working import Numbers
-from score_jax.rollout import layout, stream
+from score_jax.rollout import layout, programs
 from score_jax.runtime import sharding
 from tests.modes.plan import flagships
 
@@ -96,20 +95,15 @@ def _decode(what: shapes.Shapes):
     e = what.experiment
     s, mesh = e.settings, e.mesh
     slots = e.evaluation_rows(s.evaluation.batch)
-    settings = dataclasses.replace(
-        e.episode_settings(policy=GREEDY, samples=1),
-        slots=slots,
-        turn_rows=max(1, slots // 32),
-        shrink=0,
-    )
+    settings = dataclasses.replace(e.episode_settings(policy=GREEDY, samples=1), slots=slots)
     weights = e.weights(what.state.params)
     traced = functools.partial(layout.traced, settings=settings, mesh=mesh)
     laid_out = jax.jit(traced).lower(weights).out_info
     columns = settings.row_tokens(s.rollout.max_prompt_tokens)
     sizes = {"key_words": (2,), "columns": columns, "settings": settings, "mesh": mesh}
-    held = jax.eval_shape(lambda: stream._empty(**sizes))
-    limits = (np.zeros(2, np.int32),)
-    return stream.decode.lower(laid_out, held, (), limits, settings=settings, mesh=mesh)
+    held = jax.eval_shape(lambda: programs.empty(**sizes))
+    how, arguments = programs.decoding(settings, slots, fewer=0, shared=False)
+    return programs.decode.lower(laid_out, held, (), arguments, settings=how, mesh=mesh)
 
 
 def by_arithmetic(what: shapes.Shapes) -> dict[str, float]:
