@@ -269,3 +269,25 @@ def test_a_prompt_that_cannot_be_is_refused_before_weights_are_looked_for(tmp_pa
     settings = with_prompt(name="jsonl", path=str(tmp_path), prompt_text="1+2=")
     with pytest.raises(InputError, match=r"prompt_text='1\+2=' has no \{problem\}"):
         Run.start(settings, tmp_path / "run", None, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "training", "slots", "decoded"),
+    [
+        (64, 500, False, 0, 64),
+        (64, 10, False, 0, 10),
+        (64, 10, True, 0, 16),  # as a step of 8 problems with 2 samples
+        (64, 16, True, 0, 16),
+        (64, 17, True, 0, 17),  # more than a step has
+        (8, 10, True, 0, 8),  # more are not wanted
+        (64, 500, True, 5, 40),  # on eight devices
+        (64, 0, False, 0, 64),
+    ],
+)
+def test_an_evaluation_decodes_as_many_rows_as_a_step_where_that_is_enough(
+    rows, samples, training, slots, decoded
+):
+    settings = tiny_settings()
+    rollout = dataclasses.replace(settings.rollout, slots=slots)
+    one = Experiment.open(dataclasses.replace(settings, rollout=rollout))
+    assert one.evaluation_rows(rows, samples, training=training) == decoded

@@ -35,6 +35,7 @@ from score_jax.model.files import saved_params
 from score_jax.modes import ask, evaluate
 from score_jax.problem import InputError
 from score_jax.run import Run
+from score_jax.runtime import compiles
 from tests import fakes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -299,6 +300,19 @@ def test_where_to_dispatch_a_rollout_is_to_wait_for_it_its_time_is_its_own(
         r"model: [\d,]+ parameters, all trained; 0\.\d\d GB of weights; memory [\d.]+ GB on this",
         capsys.readouterr().out,
     )
+
+
+def test_steps_and_evaluations_decode_with_one_program(tmp_path, monkeypatch):
+    watches = []
+    enter = compiles.Watch.__enter__
+    monkeypatch.setattr(compiles.Watch, "__enter__", lambda w: watches.append(w) or enter(w))
+    settings = tiny_settings(recipe=("stage1",))
+    evaluation = dataclasses.replace(settings.evaluation, problems=12, batch=64)
+    jax.clear_caches()
+    settings = dataclasses.replace(settings, evaluation=evaluation)
+    assert loop.train(settings, str(tmp_path)) == loop.DONE
+    (watch,) = watches
+    assert ["decode" in program.name for program in watch.programs].count(True) == 1
 
 
 # Questions are asked once before each evaluation, once per evaluation batch, and once per step.

@@ -323,6 +323,12 @@ def test_the_last_samples_move_together_into_fewer_slots():
     assert 3 * steps < slot_steps < 12 * steps
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_one_program_and_several_draw_the_same(case):
+    rows, _ = counted_run(CASES[case])
+    assert_same_samples(rolled(case), rows)
+
+
 def test_a_turn_around_of_all_slots_at_once_is_lock_step():
     settings = dataclasses.replace(PLAIN, slots=6, turn_rows=6)
     rows, work = counted_run(settings)

@@ -1,5 +1,6 @@
 """Tokens drawn by inverse CDF: frequencies, no token of probability 0, and log-probs."""
 
+import dataclasses
 import functools
 
 import jax
@@ -134,6 +135,18 @@ def test_greedy_takes_the_first_of_the_largest_with_certainty():
     token_B, logp_B = jitted(logits_BV, np.full(2, 0.99, np.float32), GREEDY)
     assert token_B.tolist() == [1, 1]
     assert logp_B.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_greedy_may_be_an_argument_of_the_compiled_program(greedy):
+    logits_BV = jax.random.normal(jax.random.key(0), (40, 300))
+    uniform_B, policy = jax.random.uniform(jax.random.key(1), 40), Policy(vocabulary=250)
+    alone = dataclasses.replace(policy, temperature=0.0) if greedy else policy
+    one_program = jax.jit(sample, static_argnums=(2, 3))
+    token_B, logp_B = one_program(logits_BV, uniform_B, policy, "", greedy)
+    right_B, right_logp_B = jitted(logits_BV, uniform_B, alone)
+    np.testing.assert_array_equal(token_B, right_B)
+    np.testing.assert_allclose(logp_B, right_logp_B, atol=1e-6)
 
 
 def test_rows_are_drawn_each_from_their_own_logits():

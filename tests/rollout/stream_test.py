@@ -166,3 +166,16 @@ def test_sets_of_one_longest_prompt_share_their_programs():
         return programs.decode._cache_size()
 
     assert program(short, 40) == program(longer, 0) < program(short, 0)
+
+
+def test_greedy_rows_are_decoded_by_the_program_of_sampled_ones():
+    settings = dataclasses.replace(PLAIN, samples=1, max_attempt_tokens=7)  # of no other test
+    greedy = dataclasses.replace(settings, policy=CASES["greedy"].policy)
+    right = expected(greedy)
+    jax.block_until_ready(episode.run(PARAMS, prompts(), jax.random.key(KEY), settings=settings))
+    before = programs.decode._cache_size()
+    how = {"settings": greedy, "rows": PROBLEMS, "prompt_tokens": PROMPT}
+    found = collected(Stream(PARAMS, prompts(), jax.random.key(KEY), **how))
+    assert programs.decode._cache_size() == before
+    assert_same(found, right, range(PROBLEMS))
+    assert all(not row.logp.any() for row in found.values())
