@@ -307,7 +307,7 @@ def test_steps_and_evaluations_decode_with_one_program(tmp_path, monkeypatch):
     enter = compiles.Watch.__enter__
     monkeypatch.setattr(compiles.Watch, "__enter__", lambda w: watches.append(w) or enter(w))
     settings = tiny_settings(recipe=("stage1",))
-    evaluation = dataclasses.replace(settings.evaluation, problems=12, batch=64)
+    evaluation = dataclasses.replace(settings.evaluation, problems=6, batch=64)
     jax.clear_caches()
     settings = dataclasses.replace(settings, evaluation=evaluation)
     assert loop.train(settings, str(tmp_path)) == loop.DONE
