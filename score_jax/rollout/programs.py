@@ -45,7 +45,7 @@ from score_jax.structs import Episode, Instructions, Params
 BY_ROW = PartitionSpec(sharding.BATCH_AXES)  # the first axis is split over the shards of the data
 BY_DEVICE = PartitionSpec((*sharding.BATCH_AXES, "tensor"))  # each device has a part of its own
 COPIES = PartitionSpec()
-PROMPT = (BY_DEVICE, BY_ROW, BY_ROW)  # what `prompts.prefill` returns
+PROMPT = (BY_DEVICE, BY_ROW, BY_ROW)  # what `prefill.prefill` returns
 
 _NO_END = np.iinfo(np.int32).max
 
