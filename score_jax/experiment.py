@@ -308,20 +308,23 @@ class Experiment:
             max_instruction_tokens=instruction_limit(self.settings, self.template),
         )
 
-    def evaluation_rows(self, rows: int, samples: int = 0, *, training: bool = False) -> int:
-        """How many rows an evaluation decodes together, where `rows` are wanted.
+    def evaluation_rows(self, rows: int, samples: int = 0) -> int:
+        """How many rows an evaluation of so many samples decodes together, where `rows` are wanted.
 
-        Args:
-          samples: of the evaluation; 0: many.
-          training: whether the process trains too. On a CPU it then decodes as many rows as a step
-            has, if that is enough and no more than wanted: so both run one program.
+        samples: 0: many.
         """
-        rollout = self.settings.rollout
-        slots = rollout.slots * sharding.batch_size(self.mesh)
+        slots = self.settings.rollout.slots * sharding.batch_size(self.mesh)
         rows = min(rows, slots) if slots else rows
-        least = min(rows, samples or rows)
-        shares = training and self.platform == "cpu" and least <= rollout.rows <= rows
-        return rollout.rows if shares else least
+        return min(rows, samples or rows)
+
+    def shares_rollout(self, rows: int, samples: int) -> bool:
+        """Whether such an evaluation may decode in the slots of a step, with the step's program.
+
+        Only CPUs have programs that can be shared. All samples must fit there, or all rows.
+        """
+        step = self.settings.rollout
+        fits = self.evaluation_rows(rows, samples) <= step.rows <= self.evaluation_rows(rows)
+        return self.platform == "cpu" and step.siblings == 1 and fits
 
     @property
     def asks_each(self) -> bool:

@@ -272,22 +272,26 @@ def test_a_prompt_that_cannot_be_is_refused_before_weights_are_looked_for(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("rows", "samples", "training", "slots", "decoded"),
+    ("rows", "samples", "slots", "decoded", "shares"),
     [
-        (64, 500, False, 0, 64),
-        (64, 10, False, 0, 10),
-        (64, 10, True, 0, 16),  # as a step of 8 problems with 2 samples
-        (64, 16, True, 0, 16),
-        (64, 17, True, 0, 17),  # more than a step has
-        (8, 10, True, 0, 8),  # more are not wanted
-        (64, 500, True, 5, 40),  # on eight devices
-        (64, 0, False, 0, 64),
+        (64, 500, 0, 64, False),
+        (64, 10, 0, 10, True),  # a step has 8 problems with 2 samples
+        (64, 16, 0, 16, True),
+        (64, 17, 0, 17, False),
+        (16, 500, 0, 16, True),
+        (8, 10, 0, 8, False),
+        (64, 500, 5, 40, False),  # on eight devices
+        (64, 0, 0, 64, False),
     ],
 )
-def test_an_evaluation_decodes_as_many_rows_as_a_step_where_that_is_enough(
-    rows, samples, training, slots, decoded
+def test_an_evaluation_decodes_in_the_slots_of_a_step_where_that_is_enough(
+    rows, samples, slots, decoded, shares
 ):
     settings = tiny_settings()
     rollout = dataclasses.replace(settings.rollout, slots=slots)
     one = Experiment.open(dataclasses.replace(settings, rollout=rollout))
-    assert one.evaluation_rows(rows, samples, training=training) == decoded
+    assert one.evaluation_rows(rows, samples) == decoded
+    assert one.shares_rollout(rows, samples) == shares
+    siblings = dataclasses.replace(rollout, siblings=2)
+    parted = Experiment.open(dataclasses.replace(settings, rollout=siblings))
+    assert not parted.shares_rollout(rows, samples)

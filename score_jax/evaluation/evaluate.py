@@ -70,13 +70,11 @@ def evaluate(
       stop: asked every few seconds; true ends the evaluation.
       kept: what an earlier process has done of it, and where this one's work is kept.
       prompt_tokens: the longest prompt of all sets that are to share the compiled programs.
-      training: whether this process trains too; see `Experiment.evaluation_rows`.
+      training: as of `of_every_sample`.
     Raises: Interrupted if `stop` said so.
     """
     s = experiment.settings
     prompts = experiment.evaluation_prompts(problems)
-    if training and experiment.platform == "cpu":
-        prompt_tokens = max(prompt_tokens, s.rollout.max_prompt_tokens)
     queue = functools.partial(
         of_every_sample,
         experiment,

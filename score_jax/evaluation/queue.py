@@ -155,7 +155,8 @@ def of_every_sample(
 
     Args:
       make: the records of rows of this process, JSON values.
-      rows, training: of `Experiment.evaluation_rows`.
+      rows: decoded together, at most.
+      training: whether this process trains too; then it shares the steps' program where it can.
       engine: samples in place of this process; it has the weights, and params are not read.
       part: under which the records are kept.
       together: `make` gets at least so many rows of all processes at a time, but for the last ones.
@@ -164,7 +165,10 @@ def of_every_sample(
     Raises: Interrupted if `stop` said so.
     """
     samples = len(prompts.tokens) * settings.samples
-    rows = experiment.evaluation_rows(rows, samples, training=training)
+    shares = training and experiment.shares_rollout(rows, samples)
+    step = experiment.settings.rollout
+    prompt_tokens = max(prompt_tokens, step.max_prompt_tokens if shares else 0)
+    rows = step.rows if shares else experiment.evaluation_rows(rows, samples)
     kept = kept or Kept(None)
     found = kept.of(part)
     items = [item for item in range(samples) if item not in found]
