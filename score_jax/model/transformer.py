@@ -370,15 +370,19 @@ def _looked_up(embedding_VD: jax.Array, tokens_BN: jax.Array, mesh: Mesh) -> jax
         x_RNW = embedding_VW[neighbours_RN]
         return jax.lax.all_to_all(x_RNW, "fsdp", split_axis=0, concat_axis=2, tiled=True)
 
+    # XLA:CPU (jax 0.10) aborts on the sum of a gradient in bfloat16 that this makes.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    wide = jnp.float32 if on_cpu else embedding_VD.dtype
     rows = jax.P(sharding.BATCH_AXES)
-    return jax.shard_map(
+    x_BND = jax.shard_map(
         on_device,
         mesh=mesh,
         in_specs=(jax.P(None, "fsdp"), rows),
         out_specs=rows,
         axis_names=set(sharding.BATCH_AXES),
         check_vma=False,  # what the neighbours read is not marked as the same on all of them
-    )(embedding_VD, tokens_BN)
+    )(embedding_VD.astype(wide), tokens_BN)
+    return x_BND.astype(embedding_VD.dtype)
 
 
 def final_norm(config: ModelConfig, params: Params, x_BND: jax.Array) -> jax.Array:

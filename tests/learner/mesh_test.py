@@ -143,3 +143,20 @@ def groups(line: str) -> list[list[int]]:
     first = [axis for axis in range(devices.ndim) if axis not in last]
     members = math.prod(sizes[name] for name in joined)
     return devices.transpose(first + last).reshape(-1, members).tolist()
+
+
+def test_the_gradient_of_an_embedding_in_bfloat16_is_summed():
+    """XLA:CPU ends the whole process where it sums bfloat16 between devices."""
+    mesh = sharding.make_mesh(2, 2, 2, jax.devices()[:8])
+    embedding_VD = jax.random.normal(jax.random.key(0), (16, 8), jax.numpy.bfloat16)
+    tokens_BN = jax.random.randint(jax.random.key(1), (8, 5), 0, 16)
+    model = fakes.model_of_family("llama", vocab_size=16)
+
+    def total(embedding_VD, mesh=None):
+        x_BND = transformer.embed(model, {"embedding": embedding_VD}, tokens_BN, mesh=mesh)
+        return jax.numpy.sum(x_BND.astype(float) ** 2)
+
+    split = sharding.of_axes(mesh, transformer.AXES["embedding"], embedding_VD.shape)
+    found = jax.jit(jax.grad(lambda x: total(x, mesh)))(jax.device_put(embedding_VD, split))
+    wanted = jax.jit(jax.grad(total))(embedding_VD)
+    np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (found, wanted)), rtol=0.02)
