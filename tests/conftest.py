@@ -55,17 +55,29 @@ def quick_compile():
 
 # Each compiled program takes several memory mappings. Linux allows a process 65,530 of them
 # (vm.max_map_count), and XLA crashes when there are no more.
-_MAPPINGS = 10_000
+_OF_MODULES, _OF_TESTS = 10_000, 30_000  # above, programs are freed after a module, and a test
+_LOOK = 16  # tests of a module between two counts
+
+
+def _free_programs(most: int) -> None:
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > most:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_programs():
-    """Frees the compiled programs of the modules before, once there are many."""
+def _tests_so_far() -> Iterator[list[int]]:
+    yield [0]
+    _free_programs(_OF_MODULES)
+
+
+@pytest.fixture(autouse=True)
+def _few_programs(_tests_so_far: list[int]) -> Iterator[None]:
     yield
-    maps = Path("/proc/self/maps")
-    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
-        sys.modules["jax"].clear_caches()
-        gc.collect()
+    _tests_so_far[0] += 1
+    if _tests_so_far[0] % _LOOK == 0:
+        _free_programs(_OF_TESTS)
 
 
 # Few tests, or long ones. First, so that no worker ends with one of them while the others wait.
