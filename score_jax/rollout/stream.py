@@ -3,8 +3,8 @@
     for ended in Stream(params, prompts, key, settings=settings, rows=32):
         ended.item_N, ended.rows
 
-episode.py samples a batch in one program, which returns when its last row has ended. Here the same
-slots belong to two programs (programs.py) that the host calls in turn:
+episode.py samples a batch, and returns when its last row has ended. Here the host calls two programs
+(programs.py) in turn:
 
     admit    idle slots take the next prompts
     decode   bursts and turn-arounds, until enough slots are idle again
@@ -142,10 +142,8 @@ class Stream:
         s = self._settings
         of_shard = item_R.reshape(self._shards, -1)
         while self._begun < len(self._items) and (item_R < 0).any():
-            slot_DW = np.full(
-                (self._shards, self._admitted), s.slots, np.int32
-            )  # past the end: none
-            item_DW = np.full_like(slot_DW, -1)
+            item_DW = np.full((self._shards, self._admitted), -1, np.int32)
+            slot_DW = np.full_like(item_DW, s.slots)  # past the end: none
             for place in np.ndindex(self._admitted, self._shards):  # one for each shard in turn
                 (idle,) = np.nonzero(of_shard[place[1]] < 0)
                 if len(idle) and self._begun < len(self._items):
