@@ -3,8 +3,8 @@
     for ended in Stream(params, prompts, key, settings=settings, rows=32):
         ended.item_N, ended.rows
 
-episode.py samples a batch, and returns when its last row has ended. Here the host calls two programs
-(programs.py) in turn:
+episode.py samples a batch, and returns when its last row has ended. Here the host calls two of its
+programs (programs.py) in turn:
 
     admit    idle slots take the next prompts
     decode   bursts and turn-arounds, until enough slots are idle again
