@@ -301,13 +301,14 @@ def test_a_load_holds_little_memory_beside_the_params(published, path):
 import re
 from pathlib import Path
 from score_jax.model import weights
+from score_jax.model.files import locate
 import gguf, jax, numpy as np
 
 def now(key):  # not getrusage, whose peak may be that of the process that started this one
     return int(re.search(key + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 jax.block_until_ready(jax.device_put(np.zeros(1)))
-weights.sources.open_at(weights.sources.locate({str(path)!r}))
+locate.open_at(Path({str(path)!r}))
 Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the load only
 before = now("VmRSS")
 _, params = weights.load({str(path)!r})
