@@ -20,7 +20,7 @@ from score_jax.modes import ask
 from score_jax.modes import evaluate as mode
 from score_jax.problem import InputError
 from score_jax.report.run_page import contents
-from score_jax.rollout import stream
+from score_jax.rollout import programs, stream
 from score_jax.workdir import runlog
 from tests import fakes
 from tests.loop_test import Crash, tiny_settings
@@ -73,7 +73,7 @@ def test_no_weight_is_in_memory_twice_while_an_evaluation_decodes(tmp_path, monk
         sizes.append(all_held.since())
         raise Crash
 
-    monkeypatch.setattr(stream, "admit", admit)
+    monkeypatch.setattr(programs, "admit", admit)
     with pytest.raises(Crash):
         mode.evaluate_latest(settings, tmp_path)
     weights, slots, held = sizes
