@@ -100,7 +100,7 @@ def _decode(what: shapes.Shapes):
     traced = functools.partial(layout.traced, settings=settings, mesh=mesh)
     laid_out = jax.jit(traced).lower(weights).out_info
     columns = settings.row_tokens(s.rollout.max_prompt_tokens)
-    sizes = {"key_words": (2,), "columns": columns, "settings": settings, "mesh": mesh}
+    sizes = {"key_words": (2,), "columns": columns, "asked": (), "settings": settings, "mesh": mesh}
     held = jax.eval_shape(lambda: programs.empty(**sizes))
     how, arguments = programs.decoding(settings, slots, fewer=0, shared=False)
     return programs.decode.lower(laid_out, held, (), arguments, settings=how, mesh=mesh)
