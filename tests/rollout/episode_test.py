@@ -323,7 +323,14 @@ def test_the_last_samples_move_together_into_fewer_slots():
     assert 3 * steps < slot_steps < 12 * steps
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "three attempts, everything at once",
+        "greedy",
+        *(pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[:3]),
+    ],
+)
 def test_one_program_and_several_draw_the_same(case):
     rows, _ = counted_run(CASES[case])
     assert_same_samples(rolled(case), rows)
