@@ -34,6 +34,7 @@ from score_jax.model.files import saved_params
 from score_jax.problem import InputError, Problem
 from score_jax.rewards.selective import Marks
 from score_jax.rl.policy import Policy
+from score_jax.rollout import programs
 from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.runtime import compiles, sharding
@@ -317,14 +318,18 @@ class Experiment:
         rows = min(rows, slots) if slots else rows
         return min(rows, samples or rows)
 
-    def shares_rollout(self, rows: int, samples: int) -> bool:
-        """Whether such an evaluation may decode in the slots of a step, with the step's program.
+    def shares_rollout(self, settings: EpisodeSettings, rows: int, samples: int) -> bool:
+        """Whether such an evaluation can decode in the slots of a step, with the step's program.
 
         Only CPUs have programs that can be shared. All samples must fit there, or all rows.
         """
         step = self.settings.rollout
         fits = self.evaluation_rows(rows, samples) <= step.rows <= self.evaluation_rows(rows)
-        return self.platform == "cpu" and step.siblings == 1 and fits
+        mine, steps = (
+            programs.decoding(of, step.rows, fewer=0, shared=True)[0]
+            for of in (settings, self.episode_settings())
+        )
+        return self.platform == "cpu" and step.siblings == 1 and fits and mine == steps
 
     @property
     def asks_each(self) -> bool:

@@ -291,7 +291,11 @@ def test_an_evaluation_decodes_in_the_slots_of_a_step_where_that_is_enough(
     rollout = dataclasses.replace(settings.rollout, slots=slots)
     one = Experiment.open(dataclasses.replace(settings, rollout=rollout))
     assert one.evaluation_rows(rows, samples) == decoded
-    assert one.shares_rollout(rows, samples) == shares
+    greedy = one.episode_settings(policy=experiment.GREEDY, samples=1)
+    assert one.shares_rollout(greedy, rows, samples) == shares
+    cooler = one.episode_settings(policy=Policy(temperature=0.7))
+    more = one.episode_settings(policy=experiment.GREEDY, samples=1, attempts=3)
+    assert not any(one.shares_rollout(other, rows, samples) for other in (cooler, more))
     siblings = dataclasses.replace(rollout, siblings=2)
     parted = Experiment.open(dataclasses.replace(settings, rollout=siblings))
-    assert not parted.shares_rollout(rows, samples)
+    assert not parted.shares_rollout(greedy, rows, samples)

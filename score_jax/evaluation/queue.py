@@ -165,7 +165,7 @@ def of_every_sample(
     Raises: Interrupted if `stop` said so.
     """
     samples = len(prompts.tokens) * settings.samples
-    shares = training and experiment.shares_rollout(rows, samples)
+    shares = training and experiment.shares_rollout(settings, rows, samples)
     step = experiment.settings.rollout
     prompt_tokens = max(prompt_tokens, step.max_prompt_tokens if shares else 0)
     rows = step.rows if shares else experiment.evaluation_rows(rows, samples)
