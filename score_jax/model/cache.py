@@ -87,9 +87,25 @@ def attend_chunk(
         return set_row(old, new.astype(old.dtype), position_BN)
 
     layer = _written(layer, k_BNKE, v_BNKE, write)
-    age_BNS = position_BN[..., None] - jnp.arange(slots_of((layer,)))
-    visible_BNS = (age_BNS >= 0) & (age_BNS < window) if window else age_BNS >= 0
-    return _attend(layer, q_BNHE, visible_BNS, softcap), layer
+    return _attend(layer, q_BNHE, _visible(layer, position_BN, window), softcap), layer
+
+
+def attend_prompt(
+    layer: LayerCache,
+    q_BSHE: jax.Array,
+    k_BSKE: jax.Array,
+    v_BSKE: jax.Array,
+    *,
+    window: int = 0,
+    softcap: float = 0.0,
+) -> tuple[jax.Array, LayerCache]:
+    """`attend_chunk` of S tokens at the positions 0 to S - 1: the whole cache is new.
+
+    Nothing is scattered, which a TPU's compiler takes as long for as for the rest of a layer.
+    """
+    layer = _written(layer, k_BSKE, v_BSKE, lambda old, new, axis: new.astype(old.dtype))
+    position_1S = jnp.arange(q_BSHE.shape[1])[None]
+    return _attend(layer, q_BSHE, _visible(layer, position_1S, window), softcap), layer
 
 
 def attend_step(
@@ -192,6 +208,12 @@ def _written(layer: LayerCache, k_BNKE: jax.Array, v_BNKE: jax.Array, write) -> 
     return layer.replace(
         key=write(layer.key, new_key, key_axis), value=write(layer.value, new_value, value_axis)
     )
+
+
+def _visible(layer: LayerCache, position_BN: jax.Array, window: int) -> jax.Array:
+    """The slots of contiguous rows that tokens at these positions see, [B, N, S] bool."""
+    age_BNS = position_BN[..., None] - jnp.arange(slots_of((layer,)))
+    return (age_BNS >= 0) & (age_BNS < window) if window else age_BNS >= 0
 
 
 def _attend(

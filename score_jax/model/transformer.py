@@ -267,22 +267,21 @@ def feed_layer(
     config: ModelConfig,
     layer_params: Params,
     layer_cache: kv.LayerCache,
-    x_BND: jax.Array,
-    start_B: jax.Array,
+    x_BSD: jax.Array,
     *,
     window: int,
     rotates: bool,
 ) -> tuple[jax.Array, kv.LayerCache]:
-    """One layer of `extend`, between `embed` and `final_norm`.
+    """One layer of `extend`, between `embed` and `final_norm`, for S tokens that fill the cache.
 
     window, rotates: the layer's, of `layer_windows` and `rotations`.
     """
-    position_BN = start_B[:, None] + jnp.arange(x_BND.shape[1])
-    turn = unturned(rotary_angles(config, position_BN))
+    position_BS = jnp.broadcast_to(jnp.arange(x_BSD.shape[1]), x_BSD.shape[:2])
+    turn = unturned(rotary_angles(config, position_BS))
     if rotates:
-        turn = rotary_angles(config, position_BN, local=window > 0)
-    how: dict[str, Any] = {"config": config, "attend": kv.attend_chunk, "window": window}
-    return _layer_with_cache(layer_params, layer_cache, 0, x_BND, turn, (position_BN,), **how)
+        turn = rotary_angles(config, position_BS, local=window > 0)
+    how: dict[str, Any] = {"config": config, "attend": kv.attend_prompt, "window": window}
+    return _layer_with_cache(layer_params, layer_cache, 0, x_BSD, turn, (), **how)
 
 
 def rotations(config: ModelConfig) -> tuple[bool, ...]:
@@ -327,7 +326,7 @@ def _layer_with_cache(
     layer_cache: with number 0, so that all layers have one type; `number` is the layer's.
     """
     layer_cache = kv.numbered(layer_cache, number)
-    how = {"window": window} if attend is kv.attend_chunk else {}
+    how = {} if attend is kv.attend_step else {"window": window}
 
     def attend_here(q, k, v):
         return attend(layer_cache, q, k, v, *where, softcap=config.attention_softcap, **how)

@@ -36,6 +36,7 @@ is the same in every bit whatever the dtype.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -108,10 +109,11 @@ def call_arguments(
     settings: EpisodeSettings,
     mesh: Mesh | None = None,
     limit_QGA: np.ndarray | None = None,
+    call: Callable[..., Any] = compiles.call,
 ):
-    """The arguments of `compiled`, prompts fed; params: as `layout.laid_out` returns them."""
+    """The arguments of `compiled`, prompts fed; params, call: as of `layout.laid_out`."""
     tokens_QP, length_Q = np.asarray(prompts.tokens), np.asarray(prompts.length)
-    prompt = prefill(params, tokens_QP, length_Q, settings=settings, mesh=mesh)
+    prompt = prefill(params, tokens_QP, length_Q, settings=settings, mesh=mesh, call=call)
     limit_QGA, asked = limits(prompts, settings, limit_QGA), instructions(prompts, settings)
     return params, prompt, tokens_QP, np.asarray(prompts.index), limit_QGA, key, asked
 

@@ -2,31 +2,39 @@
 
     laid_out(params, settings=..., mesh=...)              what does not change is shared, not copied
     laid_out(params, settings=..., mesh=..., frees=True)  params are used up
-    traced(params, settings=..., mesh=...)                the same within a program that is compiled
 
 One small program takes one layer out of one stacked weight. So it compiles at once, and where the
 stacks are freed on the way, only one weight is in memory twice.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from score_jax.model import transformer
 from score_jax.rollout.settings import EpisodeSettings
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Params
 
 
 def laid_out(
-    params: Params, *, settings: EpisodeSettings, mesh: Mesh | None = None, frees: bool = False
+    params: Params,
+    *,
+    settings: EpisodeSettings,
+    mesh: Mesh | None = None,
+    frees: bool = False,
+    call: Callable[..., Any] = compiles.call,
 ) -> Params:
     """The weights as `transformer.for_decoding` returns them; themselves if they are so already.
 
     Args:
       params: as in transformer.py, adapters beside the weights included.
       frees: deletes each array of params once its copy is there; the others are in the result.
+      call: calls a program; another one may plan it, where params are shapes.
     """
     if transformer.is_for_decoding(params):
         return params
@@ -38,34 +46,25 @@ def laid_out(
     def place(x, shards, program, **how) -> Params:
         """program(x) on the devices of the mesh."""
         leaves = tuple(jax.tree.leaves(shards)) if mesh else None
-        return program(x, dtype=s.dtype, shards=leaves, **how)
+        return call(program, x, dtype=s.dtype, shards=leaves, **how)
 
     made: Params = {"layers": [{} for _ in range(s.model.layers)]}
     for name, stacked in params["layers"].items():
         for i, layer in enumerate(made["layers"]):
-            layer[name] = place(stacked, where["layers"][0][name], _layer, i=i)
+            layer[name] = place(stacked, where["layers"][0][name], _layer, i=np.int32(i))
         if frees:
             _free(stacked, made["layers"])
     if s.untied and s.model.tied:
         made["head"] = place(params["embedding"], where["head"], _transposed)
     for name in [name for name in params if name != "layers"]:
         x, shards = params[name], where[name]
-        here = isinstance(x, jax.Array) and mesh and x.sharding.is_equivalent_to(shards, x.ndim)
+        split = getattr(x, "sharding", None)
+        here = mesh and split and split.is_equivalent_to(shards, x.ndim)
         same = not mesh or here
         made[name] = x if same and x.dtype == s.dtype else place(x, shards, _cast)
         if frees and made[name] is not x:
             _free(x, made)
     return made
-
-
-def traced(params: Params, *, settings: EpisodeSettings, mesh: Mesh | None = None) -> Params:
-    """What `laid_out` returns, where params are traced, as in programs whose memory is planned."""
-    s = settings
-    made = transformer.for_decoding(s.model, params, s.dtype, untied=s.untied)
-    if mesh is None:
-        return made
-    shards = sharding.decoding_shardings(mesh, transformer.AXES, made)
-    return jax.lax.with_sharding_constraint(made, shards)
 
 
 def _free(source: Params, copies: Params) -> None:

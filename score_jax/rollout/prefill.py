@@ -5,6 +5,7 @@ compiled one by one.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,21 +29,25 @@ def prefill(
     *,
     settings: EpisodeSettings,
     mesh: Mesh | None = None,
+    call: Callable[..., Any] = compiles.call,
 ):
-    """Feeds every prompt: (cache of contiguous rows, hidden_QD of last tokens, length_Q)."""
+    """Feeds every prompt: (cache of contiguous rows, hidden_QD of last tokens, length_Q).
+
+    call: as of `layout.laid_out`.
+    """
     model = settings.model
     how: dict[str, Any] = {"settings": _of_prompts(settings), "mesh": mesh}
-    x_QPD = _embedded({"embedding": params["embedding"]}, tokens_QP, **how)
+    x_QPD = call(_embedded, {"embedding": params["embedding"]}, tokens_QP, **how)
     cache = []
     for number, layer in enumerate(params["layers"]):
         of_layer = {
             "window": model.layer_windows[number],
             "rotates": transformer.rotations(model)[number],
         }
-        x_QPD, kept = _fed({"layers": [layer]}, x_QPD, **of_layer, **how)
+        x_QPD, kept = call(_fed, {"layers": [layer]}, x_QPD, **of_layer, **how)
         cache.append(kv.numbered(kept, number))
     norm = {"final_norm": params["final_norm"]}
-    hidden_QD, length_Q = _last(norm, x_QPD, length_Q, **how)
+    hidden_QD, length_Q = call(_last, norm, x_QPD, length_Q, **how)
     return tuple(cache), hidden_QD, length_Q
 
 
@@ -85,10 +90,7 @@ def _embedded(params, tokens_QP, *, settings: EpisodeSettings):
 def _fed(params, x_QPD, *, settings: EpisodeSettings, window: int, rotates: bool):
     s, (layer,), (problems, columns, _) = settings, params["layers"], x_QPD.shape
     (cache,) = kv.empty(s.model, problems, columns, s.dtype, s.cache_layout, layers=1)
-    start_Q = jnp.zeros(problems, jnp.int32)
-    return transformer.feed_layer(
-        s.model, layer, cache, x_QPD, start_Q, window=window, rotates=rotates
-    )
+    return transformer.feed_layer(s.model, layer, cache, x_QPD, window=window, rotates=rotates)
 
 
 @functools.partial(_part_of_prefill, out=BY_ROW)

@@ -143,6 +143,11 @@ class Compiled:
         return sum(made._cache_size() for made in self._made.values())
 
 
+def call(program: Callable[..., Any], *arguments: Any, **how: Any) -> Any:
+    """Calls a program; what takes a `call` can be given one that plans."""
+    return program(*arguments, **how)
+
+
 class Watch:
     """Counts compiled programs inside its `with` block; a process may have one at a time.
 

@@ -97,6 +97,16 @@ def test_a_chunk_is_written_at_its_positions_and_sees_up_to_itself(
         np.testing.assert_allclose(out_BNHE[b, n], expected_HE, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("window, softcap", [(0, 0.0), (2, 0.7)])
+def test_a_prompt_that_fills_the_cache_is_a_chunk_from_its_start(layout, window, softcap):
+    before, new = full_layer(layout), new_tokens(4, SLOTS)
+    position_BN = np.tile(np.arange(SLOTS), (len(new[0]), 1))
+    how = {"window": window, "softcap": softcap}
+    found = jax.jit(functools.partial(kv.attend_prompt, **how))(before, *new)
+    wanted = jax.jit(functools.partial(kv.attend_chunk, **how))(before, *new, position_BN)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def test_slots_after_a_row_are_never_read(layout):
     layer_cache, new = full_layer(layout, 1), new_tokens(4, 2, rows=1)
     position_BN = np.array([[2, 3]])

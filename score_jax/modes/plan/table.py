@@ -60,6 +60,7 @@ def both(where: Machine, terms: Sequence[Term], found: Mapping[str, Compiled]) -
     rows = [f"{'compiled, GiB on each chip':34}{ROLLOUT:>9}{UPDATE:>9}"]
     rows += [_row(term.name, [term.bytes] * 2) for term in stays]
     rows += [
+        _row("decode weights", [found[ROLLOUT].weights, None]),
         _row("cache", [cache, None]),
         _row(
             "other temporaries",
@@ -77,7 +78,7 @@ def needed(terms: Sequence[Term], found: Mapping[str, Compiled]) -> dict[str, in
     """Bytes on one chip while each program runs, with what stays there between steps."""
     stays = sum(term.bytes for term in terms if term.when == STAYS)
     return {
-        program: stays + one.temporaries + one.others + _code(found)
+        program: stays + one.weights + one.temporaries + one.others + _code(found)
         for program, one in found.items()
     }
 

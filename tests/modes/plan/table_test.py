@@ -19,9 +19,10 @@ TERMS = [
     Term("gradients", UPDATE, 1 * GIB),
 ]
 FOUND = {
-    UPDATE: Compiled(1.0, temporaries=5 * GIB, others=0, code=GIB // 4, cost=Cost()),
+    UPDATE: Compiled(1.0, weights=0, temporaries=5 * GIB, others=0, code=GIB // 4, cost=Cost()),
     ROLLOUT: Compiled(
         1.0,
+        weights=GIB,
         temporaries=4 * GIB,
         others=GIB // 2,
         code=GIB // 4,
@@ -35,7 +36,7 @@ FOUND = {
 
 
 def test_what_stays_and_the_code_of_both_count_while_either_program_runs():
-    assert table.needed(TERMS, FOUND) == {UPDATE: 11.5 * GIB, ROLLOUT: 11 * GIB}
+    assert table.needed(TERMS, FOUND) == {UPDATE: 11.5 * GIB, ROLLOUT: 12 * GIB}
 
 
 def test_every_row_of_the_table_is_in_its_sum_once():
@@ -45,8 +46,9 @@ def test_every_row_of_the_table_is_in_its_sum_once():
     for column, total in enumerate(values["sum"]):
         shown = [float(v[column]) for v in parts if v[column] != "-"]
         assert abs(sum(shown) - float(total)) < 0.01
+    assert values["decode weights"] == ["1.00", "-"]
     assert values["cache"] == ["3.00", "-"] and values["other temporaries"] == ["1.00", "5.00"]
-    assert values["share of 15.75 GiB"] == ["70%", "73%"]
+    assert values["share of 15.75 GiB"] == ["76%", "73%"]
 
 
 def test_what_slices_exchange_is_told_with_its_time():

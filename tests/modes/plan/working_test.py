@@ -4,7 +4,6 @@ By default one small program; `slow` compiles all that docs/operations.md has a 
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -73,15 +72,26 @@ def planned(folder, model: str = "medium", **changed: Any) -> shapes.Shapes:
 
 def by_xla(what: shapes.Shapes, programs: tuple[str, ...]) -> dict[str, int]:
     """Bytes of the compiled programs: arguments, results of their own, temporaries."""
-    rollout = compiled._rollout(what)
     found = {}
-    if ROLLOUT in programs:
-        found[ROLLOUT] = _bytes(rollout)
-    if UPDATE in programs:
-        found[UPDATE] = _bytes(compiled._update(what, rollout.out_info[0]))
+    for program in compiled.programs(what):
+        if program.name in programs:
+            one = compiled.compile_one(program)
+            given = _arguments(what)[program.name]
+            found[program.name] = given + one.weights + one.temporaries + one.others
     if EVALUATION in programs:
         found[EVALUATION] = _bytes(_decode(what))
     return found
+
+
+def _arguments(what: shapes.Shapes) -> dict[str, int]:
+    """Bytes that stay between steps, of those that the program reads."""
+    stays = {term.name: term.bytes for term in estimate.terms(what) if term.when == STAYS}
+    base = stays["reference"] if what.experiment.base else 0
+    return {
+        ROLLOUT: stays["weights"] + base,
+        UPDATE: stays["weights"] + stays["optimizer"] + base,
+        EVALUATION: 0,
+    }
 
 
 def _bytes(lowered: Any) -> int:
@@ -97,8 +107,7 @@ def _decode(what: shapes.Shapes):
     slots = e.evaluation_rows(s.evaluation.batch)
     settings = dataclasses.replace(e.episode_settings(policy=GREEDY, samples=1), slots=slots)
     weights = e.weights(what.state.params)
-    traced = functools.partial(layout.traced, settings=settings, mesh=mesh)
-    laid_out = jax.jit(traced).lower(weights).out_info
+    laid_out = layout.laid_out(weights, settings=settings, mesh=mesh, call=compiled.Walk())
     columns = settings.row_tokens(s.rollout.max_prompt_tokens)
     sizes = {"key_words": (2,), "columns": columns, "asked": (), "settings": settings, "mesh": mesh}
     held = jax.eval_shape(lambda: programs.empty(**sizes))
@@ -109,16 +118,9 @@ def _decode(what: shapes.Shapes):
 def by_arithmetic(what: shapes.Shapes) -> dict[str, float]:
     """The same bytes: what a program takes as arguments, and its terms."""
     terms = estimate.terms(what)
-    stays = {term.name: term.bytes for term in terms if term.when == STAYS}
-    base = stays["reference"] if what.experiment.base else 0
-    arguments = {
-        ROLLOUT: stays["weights"] + base,
-        UPDATE: stays["weights"] + stays["optimizer"] + base,
-        EVALUATION: 0,
-    }
     return {
         program: given + sum(term.bytes for term in terms if term.when == program)
-        for program, given in arguments.items()
+        for program, given in _arguments(what).items()
     }
 
 
