@@ -18,7 +18,7 @@ import numpy as np
 
 from score_jax import batches, grading, jsonfiles
 from score_jax import run as runs
-from score_jax.batches import samples
+from score_jax.batches import ahead, samples
 from score_jax.buckets import places
 from score_jax.config.settings import LoraSettings, Settings
 from score_jax.evaluation.evaluate import evaluate, kept_in
@@ -151,6 +151,8 @@ def _all_stages(run: Run) -> None:
     run.log.truncate_after(recipe, recipe[index], at_step)
     reference = run.base_reference(recipe[index])
     params: Params | None = None  # of the stage before; None where they are not loaded
+    for stage in run.stages[index:]:
+        ahead.begin(run, stage)
     if recipe[0] != "base" and not _is_evaluated(run, "base"):
         params = run.experiment.initial_params(reference)
         _evaluate(run, "base", params, reference)

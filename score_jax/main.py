@@ -25,7 +25,7 @@ from score_jax.config import command_line
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError, MachineGone, nearest
-from score_jax.runtime import heap
+from score_jax.runtime import ahead, heap
 from score_jax.runtime.signals import Signals
 from score_jax.workdir import storage
 
@@ -104,12 +104,13 @@ def console() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # "?" for what its encoding lacks, such as Δ
     status = main(sys.argv)
-    if status in (DONE, STOPPED):
+    if status in (DONE, STOPPED) and not ahead.is_busy():
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # the log's disk may be the full one
             stream.flush()
-    # What still writes in the background, or waits for other processes, would fail with tracebacks.
+    # What still writes in the background, or waits for other processes, would fail with tracebacks;
+    # and what is compiled for later would be waited for.
     os._exit(status)
 
 

@@ -22,6 +22,9 @@ class Documents:
         self._run, self._stage = run, stage
         self._columns = run.experiment.columns
         self._own = run.training.documents.get(stage.name) if run.training else None
+        if self._own:
+            before = run.experiment.episode_settings().before(2)
+            self._columns = min(self._columns, self._own.columns(len(before)))
 
     def get_state(self) -> dict[str, Any]:
         """Nothing: a step's documents depend on seed and step alone."""
@@ -33,8 +36,6 @@ class Documents:
     def prepare(self, state: TrainState) -> None:
         """Says what is learned; all batches have one shape."""
         if self._own:
-            before = self._run.experiment.episode_settings().before(2)
-            self._columns = min(self._columns, self._own.columns(len(before)))
             self._run.log.say(f"{self._stage.name}: {self._own.said}")
 
     def dispatch(self, params: Params, number: int) -> int:

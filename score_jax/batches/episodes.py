@@ -13,6 +13,7 @@ id marks the tokens of the first attempt:
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -345,6 +346,28 @@ class Episodes:
             given=sharding.place(given_B, rows) if self._offline else None,
             logprobs=dispatched.logprobs,
         )
+
+
+def shapes(run: Run, stage: Stage) -> Batch | None:
+    """What `Episodes.batch` returns, as shapes; None where steps differ in them."""
+    experiment, rollout = run.experiment, run.settings.rollout
+    if rollout.prompt_buckets:
+        return None
+    settings = experiment.episode_settings(attempts=stage.settings.attempts)
+    columns = settings.row_tokens(rollout.max_prompt_tokens, experiment.instruction_tokens)
+    rows = sharding.rows(experiment.mesh)
+    made: Any = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
+    by_token, by_attempt = (rollout.rows, columns), (rollout.rows, settings.attempts)
+    return Batch(
+        tokens=made(by_token, np.int32),
+        attempt=made(by_token, np.int32),
+        logp=made(by_token, np.float32),
+        length=made((rollout.rows,), np.int32),
+        reward=made(by_attempt, np.float32),
+        truncated=made(by_attempt, np.bool_),
+        true_verdict=made(by_attempt, np.float32) if experiment.marks else None,
+        given=made((rollout.rows,), np.bool_) if _offline_problems(run, stage) else None,
+    )
 
 
 def problems_of(run: Run, stage: Stage) -> pipeline.PromptIterator:

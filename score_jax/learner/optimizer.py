@@ -1,5 +1,6 @@
 """Optimizer and learning rate: optax, with the rate outside so that no new stage recompiles."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,22 @@ def make(settings: OptimizerSettings) -> optax.GradientTransformation:
     if settings.weight_decay > 0:
         steps.append(optax.add_decayed_weights(settings.weight_decay))
     return optax.chain(*steps)
+
+
+def fresh(params: Params, settings: OptimizerSettings) -> Any:
+    """The optimizer's state before the first update, by one program; split as `shapes` says."""
+    first = jax.tree.leaves(params)[0]
+    mesh = None if isinstance(first, jax.core.Tracer) else getattr(first.sharding, "mesh", None)
+    planned = jax.tree.leaves(shapes(settings, params, mesh)) if mesh else []
+    return _fresh(params, settings=settings, shards=tuple(x.sharding for x in planned))
+
+
+@functools.partial(jax.jit, static_argnames=("settings", "shards"))
+def _fresh(params, *, settings: OptimizerSettings, shards: tuple[jax.sharding.Sharding, ...]):
+    leaves, tree = jax.tree.flatten(make(settings).init(params))
+    if shards:
+        leaves = [*map(jax.lax.with_sharding_constraint, leaves, shards)]
+    return jax.tree.unflatten(tree, leaves)
 
 
 def learning_rate(step: jax.Array, coefficients) -> jax.Array:

@@ -12,6 +12,7 @@ graded.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,38 @@ def of(
     reference_BN, reference_BND = read(frozen, *arrays)
     policy_BN = None if settings.likelihood.dtype == "float32" else read(params, *arrays)[0]
     return SampledLogProbs(reference=reference_BN, policy=policy_BN, hidden=reference_BND)
+
+
+def ahead(
+    params: Params,
+    rows: Episode | Batch,
+    settings: LearnerSettings,
+    *,
+    base: Params | None = None,
+    hidden: bool = False,
+) -> SampledLogProbs:
+    """Begins to compile what `of` runs on arguments of these shapes; returns its results' shapes.
+
+    Of a reference, params have the shapes.
+    """
+    arguments = (params, base, rows.tokens, rows.attempt, rows.length)
+    attempts = rows.truncated.shape[1]
+    compiled.ahead(*arguments, settings=settings, attempts=attempts, hidden=hidden)
+    return shapes(rows, settings, hidden=hidden)
+
+
+def shapes(rows: Episode | Batch, settings: LearnerSettings, *, hidden: bool) -> SampledLogProbs:
+    """What `of` returns, as shapes that are split as the rows are."""
+    s, (b, t) = settings, rows.tokens.shape
+    n = min(rows.truncated.shape[1] * s.max_attempt_tokens, t)
+    split = getattr(rows.tokens, "sharding", None)
+    made: Any = functools.partial(jax.ShapeDtypeStruct, sharding=split)
+    logp_BN = made((b, n), jnp.float32)
+    return SampledLogProbs(
+        reference=logp_BN,
+        policy=None if s.likelihood.dtype == "float32" else logp_BN,
+        hidden=made((b, n, s.likelihood.model.width), s.likelihood.dtype) if hidden else None,
+    )
 
 
 def log_probs(params, base, tokens_BT, attempt_BT, length_B, *, settings, attempts: int, hidden):

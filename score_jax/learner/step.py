@@ -90,7 +90,7 @@ class Choices:
 
 def init(params: Params, settings: LearnerSettings) -> TrainState:
     """The state at the start of a stage: fresh optimizer, step 0."""
-    opt_state = optimizer.make(settings.optimizer).init(params)
+    opt_state = optimizer.fresh(params, settings.optimizer)
     return TrainState(step=jnp.int32(0), params=params, opt_state=opt_state, settings=settings)
 
 
@@ -116,7 +116,12 @@ def train_step(
     Returns: the new state, and scalar metrics on the device by the names of metrics.jsonl. Where
       loss, gradient or log-probs are not finite the new state is the old one, but for its step.
     """
-    batch = _with_logprobs(sampled_logprobs.of, state, reference, batch, stage, base)
+    if reference is not None and batch.logprobs is None:
+        hidden = needs_hidden(stage)
+        found = sampled_logprobs.of(
+            state.params, reference, batch, state.settings, base=base, hidden=hidden
+        )
+        batch = batch.replace(logprobs=found)
     arguments = _arguments(state, reference, batch, stage, base)
     state, metrics = _train_step(*arguments, choices=Choices.of(stage))
     if not advantages:
@@ -137,25 +142,29 @@ def lower(
 
     platform: as of `compiles.Compiled.lower`.
     """
-    batch = _with_logprobs(_shapes, state, reference, batch, stage, base)
+    if reference is not None and batch.logprobs is None:
+        found = sampled_logprobs.shapes(batch, state.settings, hidden=needs_hidden(stage))
+        batch = batch.replace(logprobs=found)
     arguments = _arguments(state, reference, batch, stage, base)
     return _train_step.lower(*arguments, choices=Choices.of(stage), platform=platform)
 
 
-def _with_logprobs(compute, state: TrainState, reference, batch: Batch, stage, base) -> Batch:
-    if reference is None or batch.logprobs is not None:
-        return batch
-    hidden = needs_hidden(stage)
-    found = compute(state.params, reference, batch, state.settings, base=base, hidden=hidden)
-    return batch.replace(logprobs=found)
-
-
-def _shapes(params, reference, batch: Batch, settings: LearnerSettings, *, base, hidden: bool):
-    """What `sampled_logprobs.of` returns, as shapes that are split as the batch is."""
-    made = functools.partial(sampled_logprobs.of, settings=settings, hidden=hidden)
-    found = jax.eval_shape(made, params, reference, batch, base=base)
-    by_row = getattr(batch.tokens, "sharding", None)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row), found)
+def ahead(
+    state: TrainState,
+    reference: Params | None,
+    batch: Batch,
+    *,
+    stage: StageSettings,
+    base: Params | None = None,
+) -> None:
+    """Begins to compile what a step runs on arguments of these shapes: log-probs and update."""
+    if reference is not None:
+        found = sampled_logprobs.ahead(
+            state.params, batch, state.settings, base=base, hidden=needs_hidden(stage)
+        )
+        batch = batch.replace(logprobs=found)
+    arguments = _arguments(state, reference, batch, stage, base)
+    _train_step.ahead(*arguments, choices=Choices.of(stage))
 
 
 def needs_hidden(stage: StageSettings) -> bool:

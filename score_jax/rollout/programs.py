@@ -154,6 +154,10 @@ class Program:
         how = {"settings": settings, "mesh": mesh}
         return self._compiled(params, held, by_row, everywhere, prompt, **how)
 
+    def ahead(self, params, held, by_row=(), everywhere=(), prompt=(), **how) -> None:
+        """As of compiles.Compiled."""
+        self._compiled.ahead(params, held, by_row, everywhere, prompt, **how)
+
     def lower(self, params, held, by_row=(), everywhere=(), prompt=(), **how):
         """As of jax.jit."""
         return self._compiled.lower(params, held, by_row, everywhere, prompt, **how)

@@ -33,7 +33,7 @@ from score_jax.rollout.prefill import prefill
 from score_jax.rollout.programs import Held
 from score_jax.rollout.settings import EpisodeSettings
 from score_jax.rollout.slots import WAITING, WRITING, State
-from score_jax.runtime import hosts, sharding
+from score_jax.runtime import compiles, hosts, sharding
 from score_jax.structs import Episode, Params, PromptBatch
 
 LOOK_SEC = 5.0  # how long the device decodes before the host looks, about
@@ -113,7 +113,9 @@ class Stream:
 
     def __iter__(self) -> Iterator[Ended]:
         item_R = np.full(self._shards * self._settings.slots, -1)  # the item in each slot
-        held = self._filled(self._empty(), item_R)
+        held = self._empty()
+        self._decoded(held, _FEWEST_STEPS, compiles.ahead)  # while prompts' programs are compiled
+        held = self._filled(held, item_R)
         steps, ended = _FEWEST_STEPS, None
         while (item_R >= 0).any():
             began, before = time.perf_counter(), self.work.get("decode_steps", 0)
@@ -178,13 +180,14 @@ class Stream:
         self._fewer = 0
         return self._called(programs.move, held, settings=self._settings)
 
-    def _decoded(self, held: Held, steps: int) -> Held:
+    def _decoded(self, held: Held, steps: int, call=compiles.call) -> Held:
         slots = self._settings.slots
         fewer = slots - self._admitted if self._begun < len(self._items) else self._fewer
         settings, how_long = programs.decoding(
             self._settings, slots, fewer=fewer, steps=steps, shared=programs.are_shared()
         )
-        return self._called(programs.decode, held, (), how_long, settings=settings)
+        how = {"settings": settings, "mesh": self._mesh}
+        return call(programs.decode, self._params, held, (), how_long, **how)
 
     def _called(self, program: programs.Program, held: Held, *arguments, settings) -> Held:
         return program(self._params, held, *arguments, settings=settings, mesh=self._mesh)

@@ -30,13 +30,16 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 
+from score_jax.runtime import ahead as beside
 from score_jax.runtime import program_cache, signals
 
 _COMPILE = "compile"
 _BUILT = "/jax/core/compile/backend_compile_duration"
 # Tracing, lowering and compiling; a program's tracing reports that of its parts as well.
 _COMPILING = "/jax/core/compile/"
+_AWAITED = f"{_COMPILING}awaited"  # our own event: seconds that the run waited for another thread
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 _LOGGER = "jax._src.interpreters.pxla"  # logs "Compiling NAME with global shapes and types [...]"
 _MESSAGE = re.compile(r"Compiling (.*?) with global shapes and types (.*?)\. Argument mapping")
@@ -60,6 +63,7 @@ class Program:
     shapes: str
     seconds: float
     from_cache: bool  # read from the persistent cache instead of being compiled
+    ahead: bool = False  # beside the run, before it was called
 
 
 def keep_in(folder: Path | None) -> None:
@@ -120,6 +124,8 @@ class Compiled:
     def __init__(self, work: Callable[..., Any], options: Options, **how: Any):
         self._work, self._options, self._how = work, options, how
         self._made: dict[bool, Any] = {}  # with options, and without
+        self._ahead: dict[Any, beside.Job] = {}  # by what they are compiled for
+        self._begun: set[Any] = set()
 
     def _on(self, platform: str) -> Any:
         # Whoever asked for fewer optimizations has that; options here would undo it.
@@ -131,9 +137,23 @@ class Compiled:
         return self._made[has]
 
     def __call__(self, *arguments: Any, **static: Any) -> Any:
+        if self._ahead and (job := self._ahead.pop(_kind(arguments, static), None)):
+            _await(job)
         # A part of another program has that program's options.
         traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
         return self._on("" if traced else jax.default_backend())(*arguments, **static)
+
+    def ahead(self, *arguments: Any, **static: Any) -> None:
+        """Begins to compile, beside the run, the program of a call with such arguments.
+
+        arguments: arrays, or their shapes with the shardings that the arrays will have.
+        """
+        if (kind := _kind(arguments, static)) in self._begun:
+            return
+        self._begun.add(kind)
+        made, shapes = self._on(jax.default_backend()), jax.tree.map(_shape, arguments)
+        # jax finds it again when it is called.
+        self._ahead[kind] = beside.Job(lambda: made.lower(*shapes, **static).compile())
 
     def lower(self, *arguments: Any, platform: str = "", **static: Any) -> Any:
         """As of jax.jit; platform: of the devices, for the options that a call has there."""
@@ -143,9 +163,39 @@ class Compiled:
         return sum(made._cache_size() for made in self._made.values())
 
 
+def _kind(arguments: tuple[Any, ...], static: dict[str, Any]) -> Any:
+    """What a call is compiled for, but for shardings; hashable."""
+    leaves, tree = jax.tree.flatten(arguments)
+    shapes = [(np.shape(x), getattr(x, "dtype", type(x))) for x in leaves]
+    return tree, tuple(shapes), tuple(sorted(static.items(), key=lambda item: item[0]))
+
+
+def _shape(x: Any) -> Any:
+    if not isinstance(x, jax.Array):
+        return x
+    where = x.sharding if x.committed else None
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where, weak_type=x.weak_type)
+
+
+def _await(job: beside.Job) -> None:
+    """Until the program is compiled, which counts as compiling it."""
+    if not job.begun():
+        return
+    started = time.perf_counter()
+    signals.begun(_COMPILE)
+    job.wait()
+    signals.ended(_COMPILE)
+    jax.monitoring.record_event_duration_secs(_AWAITED, time.perf_counter() - started)
+
+
 def call(program: Callable[..., Any], *arguments: Any, **how: Any) -> Any:
-    """Calls a program; what takes a `call` can be given one that plans."""
+    """Calls a program; what takes a `call` can be given one that plans, or `ahead`."""
     return program(*arguments, **how)
+
+
+def ahead(program: Any, *arguments: Any, **how: Any) -> None:
+    """Begins to compile what `call` would call; see `Compiled.ahead`."""
+    program.ahead(*arguments, **how)
 
 
 class Watch:
@@ -160,12 +210,14 @@ class Watch:
         self._fails = AFTER_WARMUP[after_warmup]
         self._say = say
         self._seen: set[Hashable] = set()
-        self._hits = 0
-        self._message = ("?", "?")
         self._busy: list[tuple[float, float]] = []  # disjoint spans of compiling, oldest first
         self._lock = threading.Lock()  # programs may be compiled in several threads
-        self._compiling: _Compiling | None = None
         self._phase = ""
+        # Of each thread that compiles: the program's name and shapes, whether it came from the
+        # cache, and who says that it takes long.
+        self._message: dict[int, tuple[str, str]] = {}
+        self._hit: set[int] = set()
+        self._compiling: dict[int, _Compiling] = {}
 
     @property
     def hits(self) -> int:
@@ -195,7 +247,7 @@ class Watch:
         if key not in self._seen:
             self._seen.add(key)
             return
-        late = self.programs[before:]
+        late = [program for program in self.programs[before:] if not program.ahead]
         self.late += late
         for program in late:
             text = (
@@ -222,41 +274,47 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        beside.drop()
         jax.monitoring.unregister_event_duration_listener(self._on_duration)
         jax.monitoring.unregister_event_listener(self._on_event)
         logger = logging.getLogger(_LOGGER)
         logger.removeFilter(self._on_log)
         logger.setLevel(self._level)
-        self._begin(None)
+        for compiling in list(self._compiling.values()):
+            compiling.give_up()
 
     def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith(_COMPILING):
+        thread, ahead = threading.get_ident(), beside.is_here()
+        if event.startswith(_COMPILING) and not ahead:
             end = time.perf_counter()
             with self._lock:
                 _add(self._busy, end - duration_secs, end)
         if event == _BUILT:
-            signals.ended(_COMPILE)
+            if not ahead:
+                signals.ended(_COMPILE)
             # jax reports a cache hit before the duration of reading it.
-            known = sum(program.from_cache for program in self.programs)
-            self.programs.append(Program(*self._message, duration_secs, self._hits > known))
-            if self._compiling:
-                self._compiling.end()
-            self._compiling = None
+            hit = thread in self._hit
+            self._hit.discard(thread)
+            named = self._message.get(thread, ("?", "?"))
+            self.programs.append(Program(*named, duration_secs, hit, ahead))
+            if compiling := self._compiling.pop(thread, None):
+                compiling.end()
 
     def _on_event(self, event: str, **_: str | int) -> None:
-        self._hits += event == _FROM_CACHE
+        if event == _FROM_CACHE:
+            self._hit.add(threading.get_ident())
 
     def _on_log(self, record: logging.LogRecord) -> bool:
         if match := _MESSAGE.match(record.getMessage()):
-            self._message = (match.group(1), match.group(2))
-            signals.begun(_COMPILE)
-            self._begin(_Compiling(match.group(1), self._phase, self._say))
+            thread, ahead = threading.get_ident(), beside.is_here()
+            self._message[thread] = (match.group(1), match.group(2))
+            if not ahead:
+                signals.begun(_COMPILE)
+            if former := self._compiling.get(thread):  # it failed, or was only lowered
+                former.give_up()
+            phase = "" if ahead else self._phase
+            self._compiling[thread] = _Compiling(match.group(1), phase, self._say)
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled
-
-    def _begin(self, compiling: "_Compiling | None") -> None:
-        if self._compiling:  # it failed, or was only lowered
-            self._compiling.give_up()
-        self._compiling = compiling
 
 
 def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:

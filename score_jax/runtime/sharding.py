@@ -189,8 +189,8 @@ def decoding_shardings(mesh: Mesh, axes: dict[str, tuple[str | None, ...]], para
 
 
 def rows(mesh: Mesh) -> NamedSharding:
-    """Arrays whose first axis is the batch."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    """Arrays whose first axis is the batch. On one device as XLA describes what programs return."""
+    return NamedSharding(mesh, PartitionSpec(*[BATCH_AXES] * (batch_size(mesh) > 1)))
 
 
 def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:

@@ -1,6 +1,8 @@
 """Counting compilations: warm-up, late recompilations, and the persistent cache."""
 
 import re
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from score_jax.runtime import ahead as beside
 from score_jax.runtime import compiles
 from score_jax.runtime.compiles import LateCompile, Watch
 
@@ -97,6 +100,70 @@ def test_a_second_start_reads_every_program_from_the_cache(cache):
     assert first.misses >= 1 and first.hits == 0
     assert second.misses == 0 and second.hits == len(first.programs)
     assert any(cache.iterdir())
+
+
+def slow_program():
+    """A program that was not compiled yet."""
+
+    def slow_program(x):
+        for i in range(30):
+            x = jnp.cumsum(jnp.sin(x) * i)
+        return x
+
+    return compiles.Compiled(slow_program, {})
+
+
+def busy() -> tuple[beside.Job, threading.Event]:
+    """A job that is under way, and what ends it."""
+    begun, go_on = threading.Event(), threading.Event()
+    job = beside.Job(lambda: (begun.set(), go_on.wait()))
+    begun.wait()
+    return job, go_on
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again_nor_late():
+    program, x = slow_program(), np.arange(7, dtype=np.float32)
+    with Watch(after_warmup="fail") as watch:
+        with watch.phase("update"):
+            wanted = slow_program()(x)
+        before = len(watch.programs)
+        with watch.phase("update"):  # no part of it
+            program.ahead(jax.ShapeDtypeStruct(x.shape, x.dtype))
+            while len(watch.programs) == before:
+                time.sleep(0.01)
+            found = program(x)
+        (one,) = watch.programs[before:]
+    assert one.ahead and one.name == "jit(slow_program)" and "float32[7]" in one.shapes
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_waiting_for_another_thread_counts_as_compiling_and_is_named(monkeypatch):
+    monkeypatch.setattr(compiles, "LONG_SEC", 0.01)
+    program, messages = slow_program(), list[str]()
+    with Watch(say=messages.append) as watch:
+        job, go_on = busy()
+        program.ahead(np.ones(5))
+        go_on.set(), job.wait()
+        while not (watch.programs or any(one._future.running() for one in program._ahead.values())):
+            time.sleep(0.001)
+        assert watch.compile_sec() == 0  # by the other thread alone
+        program(np.ones(5))
+        assert watch.compile_sec() > 0
+    assert [program.ahead for program in watch.programs] == [True]
+    assert messages and all("slow program" in message for message in messages)
+
+
+def test_what_has_not_begun_is_compiled_where_it_is_called_and_else_not_at_all():
+    called, never = slow_program(), slow_program()
+    with Watch() as watch:
+        job, go_on = busy()
+        called.ahead(np.ones(3)), never.ahead(np.ones(4))
+        called(np.ones(3))
+        assert [one.ahead for one in watch.programs] == [False]
+    go_on.set(), job.wait()
+    while beside.is_busy():
+        time.sleep(0.01)
+    assert never._cache_size() == 0 and len(watch.programs) == 1
 
 
 def test_programs_are_compiled_with_options_only_where_they_are_known(monkeypatch):

@@ -8,6 +8,7 @@ Neither needs the device, weights or a network. Not planned: the host's memory.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
@@ -118,14 +119,18 @@ def _compile(settings: Settings, where: Machine, planned: Shapes, terms: Sequenc
     devices = topology.devices(where.topology, where.slices)
     here = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor, devices)
     print("\nCompiling the update and the rollout; this takes some minutes.", flush=True)
+    programs = list(compiled.programs(shapes.of_config(settings, here)))
     found = {}
-    for program in compiled.programs(shapes.of_config(settings, here)):
-        try:
-            with heartbeat.beating(print, f"compiling {program.name}"):
-                found[program.name] = compiled.compile_one(program)
-        except compiled.NoRoomError as error:
-            raise InputError(_does_not_fit(where, terms, program.name, f"{error}")) from error
-        print(f"{program.name}: compiled in {found[program.name].seconds:.0f} s", flush=True)
+    with ThreadPoolExecutor(len(programs)) as pool, heartbeat.beating(print, "compiling"):
+        under_way = {
+            program.name: pool.submit(compiled.compile_one, program) for program in programs
+        }
+        for name, one in under_way.items():
+            try:
+                found[name] = one.result()
+            except compiled.NoRoomError as error:
+                raise InputError(_does_not_fit(where, terms, name, f"{error}")) from error
+            print(f"{name}: compiled in {found[name].seconds:.0f} s", flush=True)
     print(f"\n{table.both(where, terms, found)}\n\n{table.collectives(found)}\n")
     print(table.least_compiled(where, planned, terms, found))
     print(f"\n{table.scaled(list(bounds.steps(where, planned, found[estimate.UPDATE])))}")

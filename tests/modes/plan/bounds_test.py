@@ -19,7 +19,7 @@ def planned(name: str, topology: str, **mesh: int):
 
 
 def found(sent: float = SENT) -> Compiled:
-    return Compiled(1.0, temporaries=0, others=0, code=0, cost=Cost(sent=sent))
+    return Compiled(1.0, weights=0, temporaries=0, others=0, code=0, cost=Cost(sent=sent))
 
 
 def test_on_the_plan_s_own_chips_a_step_is_the_plan_s():
