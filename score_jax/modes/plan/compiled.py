@@ -97,8 +97,9 @@ def _kind(leaf: Any) -> Any:
 def programs(shapes: Shapes) -> Iterator[Program]:
     """Both programs of a step, lowered for the shapes' mesh."""
     rollout, rows = _rollout(shapes)
-    stays = (shapes.state.params, shapes.state.opt_state, shapes.frozen)
-    yield Program(UPDATE, [Piece(_update(shapes, rows), device_bytes(stays))])
+    # The reference is not its argument: the log-probs under it are another program's.
+    read = (shapes.state.params, shapes.state.opt_state, shapes.experiment.base)
+    yield Program(UPDATE, [Piece(_update(shapes, rows), device_bytes(read))])
     yield rollout
 
 
