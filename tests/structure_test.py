@@ -243,7 +243,8 @@ for module in pkgutil.walk_packages(score_jax.__path__, "score_jax."):
         importlib.import_module(module.name)
         assert not NEVER & sys.modules.keys(), f"{module.name} imports {NEVER & sys.modules.keys()}"
 """
-    assert importlib.util.find_spec("torch")  # else this shows nothing
+    if not importlib.util.find_spec("torch"):
+        pytest.skip("torch is not installed, so this would show nothing")
     command = [sys.executable, "-c", f"NEVER = {_NEVER}\n{code}"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
