@@ -106,6 +106,9 @@ def test_a_small_config_is_compiled_for_four_chips(capsys, monkeypatch):
     assert "v5e-4 (v5e:2x2): 4 chips, mesh data=2 x fsdp=2 x tensor=1" in said
     for line in ("by arithmetic", "compiled,", "decode weights", "cache", "code of both"):
         assert line in said
+    # No argument counts as one that is not there.
+    (batches,) = re.findall(r"^prompts and episodes +(\S+) +(\S+)$", said, re.MULTILINE)
+    assert min(map(float, batches)) >= 0
     # No chip does another's work: what it computes is its share of the whole.
     least, found = map(float, re.findall(r"(\d\.\d+e\+\d+)", said))
     # The reference's pass, a quarter or a fifth, is another program.
