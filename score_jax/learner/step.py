@@ -192,26 +192,29 @@ def _train_step(state, reference, base, batch: Batch, coefficients: Coefficients
         base=base,
         reference=reference,
     )
-    direction, opt_state = optimizer.make(s.optimizer).update(
-        gradient, state.opt_state, state.params
-    )
     rate = optimizer.learning_rate(state.step, coefficients)
     metrics |= {"grad_norm": _global_norm(gradient), "learning_rate": rate}
+    metrics |= optimizer.norms("grad_norm", gradient)
     # A step that is not finite is not taken, so that it can be skipped, or replayed.
-    finite = functools.reduce(
-        jnp.logical_and, [jnp.isfinite(metrics[key]) for key in ("loss", "grad_norm", "logp_gap")]
-    )
-    params = jax.tree.map(lambda p, d: jnp.where(finite, p - rate * d, p), state.params, direction)
-    opt_state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
-    )
-    metrics |= optimizer.norms("grad_norm", gradient) | optimizer.norms("param_norm", params)
-    sizes = optimizer.norms("update_norm", direction)
-    metrics |= {name: rate * size for name, size in sizes.items()}
-    updated = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
-    if choices.skip_unmixed:
-        skips = metrics["skipped_unmixed"] > 0
-        updated = jax.tree.map(lambda old, new: jnp.where(skips, old, new), state, updated)
+    counts = metrics.get("skipped_unmixed", jnp.float32(0)) == 0
+    finite = [jnp.isfinite(metrics[key]) for key in ("loss", "grad_norm", "logp_gap")]
+
+    def take(params, opt_state):
+        direction, opt_state = optimizer.make(s.optimizer).update(gradient, opt_state, params)
+        sizes = optimizer.norms("update_norm", direction)
+        params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+        return params, opt_state, {name: rate * size for name, size in sizes.items()}
+
+    def leave(params, opt_state):
+        *_, sizes = jax.eval_shape(take, params, opt_state)
+        return params, opt_state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sizes)
+
+    # A branch, and no choice between two results: both would be in memory.
+    taken = functools.reduce(jnp.logical_and, finite, counts)
+    params, opt_state, sizes = jax.lax.cond(taken, take, leave, state.params, state.opt_state)
+    metrics |= optimizer.norms("param_norm", params) | sizes
+    step = state.step + counts.astype(state.step.dtype)
+    updated = state.replace(step=step, params=params, opt_state=opt_state)
     return updated, metrics
 
 

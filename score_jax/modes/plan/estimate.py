@@ -148,6 +148,7 @@ def numbers(shapes: Shapes) -> Numbers:
         bytes=jnp.dtype(s.model.dtype).itemsize,
         converts=s.model.dtype == "bfloat16" and (shapes.converts or e.platform == "cpu"),
         by_head=e.platform == "cpu",
+        second_head=m.tied if e.platform == "cpu" else tensor == 1,
         shards=e.mesh.shape["fsdp"],
         trained=device_bytes(shapes.state.params),
         rank=s.model.lora.rank,
@@ -158,6 +159,8 @@ def numbers(shapes: Shapes) -> Numbers:
         remat=s.memory.remat,
         chunk=token_logprobs.chunk_tokens(s.memory.chunk, m),
         pairs=_pairs(columns) if s.model.attention == "xla" else 0,
+        # As the TPU's compiler does where it splits the layers along `tensor` too.
+        narrower=sum(split.columns(columns)[:-1]) / columns if tensor > 1 else 0.0,
         problems=_problems(e),
         slots=slots,
         queued=slots < samples(e),

@@ -31,7 +31,10 @@ class Numbers:
     tied: bool
     bytes: int  # of a value of model.dtype
     converts: bool
-    by_head: bool  # the cache's layout, and a second head for a tied model: on CPUs
+    by_head: bool  # the cache's layout: on CPUs
+    # Whether decoding holds the head twice: for CPUs a tied one is transposed, and a TPU's compiler
+    # copies one that is not split along `tensor`.
+    second_head: bool
     shards: int  # devices over which the trained weights are split along `fsdp`
     trained: float  # bytes of the trained weights on this device, float32
     rank: int  # of adapters of frozen weights, where those are trained; else 0
@@ -43,6 +46,9 @@ class Numbers:
     remat: str
     chunk: int  # tokens projected to the vocabulary at once
     pairs: int  # scores of a head in a row; 0: a kernel that keeps none
+    narrower: (
+        float  # columns of narrower rows whose layers' inputs XLA keeps apart, as a share of T
+    )
     # The rollout.
     problems: int
     slots: int
@@ -86,6 +92,7 @@ def update(n: Numbers) -> Terms:
     """Of the train step; the log-probs before it hold less."""
     tokens = n.rows * n.columns
     found: Terms = {"layers' inputs": n.layers * _kept(n)}
+    found["layers' inputs"] *= 1 + n.narrower
     if n.remat == "none":  # XLA copies one of the MLP's values of all layers
         found["layers' inputs"] += n.layers * tokens * n.mlp * n.bytes
     if not n.adapters and n.bytes < FLOAT32:  # frozen weights are stored in model.dtype already
@@ -188,24 +195,22 @@ def rollout(n: Numbers) -> Terms:
         "prompts' cache": prompts * n.token,
         "prompts' attention": 2 * scores + prompts * n.bytes * (3 * n.mlp + 4 * n.width),
     }
-    filled: Terms = {"cache": cache, "prompts' cache": 2 * prompts * n.token}
+    copies = 2 if n.by_head else 3
+    filled: Terms = {"cache": cache, "prompts' cache": copies * prompts * n.token}
     kept = prompts * n.token if n.queued else 0
     writing: Terms = {
         "cache": cache,
         "prompts' cache": kept,
         **_turn(n, n.slots, n.turn_rows, n.columns),
     }
-    if n.by_head:
-        return _largest(found, prefill, filled, writing)
-    # A TPU's compiler takes about as much as if all of these were there at once.
-    return _largest(found, prefill | filled, writing)
+    return _largest(found, prefill, filled, writing)
 
 
 def evaluation(n: Numbers) -> Terms:
     """Of decoding test problems, or of the log-probs that the run page shows of the first rows."""
     rows = max(1, n.test_slots // 16)
     decoding: Terms = {
-        "decode weights": n.all * n.bytes + (n.head * n.bytes if n.by_head and n.tied else 0),
+        "decode weights": n.all * n.bytes + (n.head * n.bytes if n.second_head else 0),
         "cache": n.test_slots * n.test_columns * n.token,
     }
     if n.converts:
@@ -232,7 +237,7 @@ def _log_probs(n: Numbers, rows: int, columns: int) -> Terms:
 
 def _decode_weights(n: Numbers) -> float:
     """Each device, or each group of devices along `tensor`, decodes with a whole model."""
-    second_head = n.head * n.bytes if n.by_head and n.tied else 0
+    second_head = n.head * n.bytes if n.second_head else 0
     as_trained = n.bytes == FLOAT32 or n.adapters
     if n.shards == 1 and as_trained:  # embedding and head are those that are there
         return n.layers * n.layer * n.bytes + second_head
