@@ -148,7 +148,7 @@ def numbers(shapes: Shapes) -> Numbers:
         bytes=jnp.dtype(s.model.dtype).itemsize,
         converts=s.model.dtype == "bfloat16" and (shapes.converts or e.platform == "cpu"),
         by_head=e.platform == "cpu",
-        second_head=m.tied if e.platform == "cpu" else tensor == 1,
+        second_head=m.tied if e.platform == "cpu" else e.platform == "tpu" and tensor == 1,
         shards=e.mesh.shape["fsdp"],
         trained=device_bytes(shapes.state.params),
         rank=s.model.lora.rank,
