@@ -14,9 +14,9 @@ Hardware: planned for a v5p-64 (32 chips), not run.
 
 printed (GiB on each chip, of 95.74): weights 3.17, optimizer 6.35, reference 3.17, code 1.25; the
 rollout 9.71 of cache and 29.27 of other temporaries, 52.92 in all (55 %); the update 20.63 of
-temporaries, 31.41 in all (33 %). On each chip an update sends 1,597 GB, plus more in each iteration
+temporaries, 34.58 in all (36 %). On each chip an update sends 1,597 GB, plus more in each iteration
 of its loop over the vocabulary. A step of full rows takes at least 88.6 s: 55.8 s of rollout, 32.8
-s of update. On a v5p-128 (64 chips) the rollout takes 58 % of a chip, the update 27 %, and a step
+s of update. On a v5p-128 (64 chips) the rollout takes 58 % of a chip, the update 30 %, and a step
 at least 44.3 s. With mesh.tensor=1 each chip would decode with 50.7 GiB of weights. Expected
 result: not measured.
 """

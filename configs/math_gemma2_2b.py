@@ -21,14 +21,14 @@ Hardware: planned for a v5e-16 (16 chips), not run.
 
     python -m score_jax.main --config=configs/math_gemma2_2b.py --mode=plan --topology=v5e-16
 
-printed (GiB on each chip, of 15.75): weights 0.61, optimizer 1.22, reference 0.61, code 0.84; the
-rollout 2.74 of cache and 5.32 of other temporaries, 11.34 in all (72 %); the update 8.26 of
-temporaries, 10.94 in all (69 %). On each chip an update sends 275 GB, plus more in each iteration
-of its loop over the vocabulary. A step of full rows takes at least 69.6 s: 55.6 s of rollout, 14.0
-s of update. Two chips share a model, so that 16 samples are decoded at a time: with a model on each
-chip it was 4, and 134 s of rollout. On two slices (--topology=2xv5e-16, with mesh.fsdp=16,
-mesh.tensor=1 and 4 slots) the update gives 8.7 GB a chip to the network between them, which takes
-2.8 s of its 7.0 s.
+printed (GiB on each chip, of 15.75): weights 0.61, optimizer 1.22, reference 0.61, code 0.19; the
+rollout 2.44 of decode weights, 2.74 of cache and 1.64 of other temporaries, 10.46 in all (66 %);
+the update 8.26 of temporaries, 10.90 in all (69 %). On each chip an update sends 275 GB, plus more
+in each iteration of its loop over the vocabulary. A step of full rows takes at least 69.6 s: 55.6 s
+of rollout, 14.0 s of update. Two chips share a model, so that 16 samples are decoded at a time:
+with a model on each chip it was 4, and 134 s of rollout. On two slices (--topology=2xv5e-16, with
+mesh.fsdp=16, mesh.tensor=1 and 4 slots) the update gives 8.7 GB a chip to the network between them,
+which takes 2.8 s of its 7.0 s.
 Expected result: not measured. The paper's gain of +4.4 in the second attempt is for another model,
 whose base lost 11 points there. Re-implementations on open models found +2 to +3.
 """

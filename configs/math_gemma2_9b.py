@@ -12,11 +12,11 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/math_gemma2_9b.py --mode=plan --topology=v5p:2x2x4
 
-printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.44; the
-rollout 8.86 of cache and 28.64 of other temporaries, 47.56 in all (50 %); the update 17.41 of
-temporaries, 27.47 in all (29 %). On each chip an update gathers 193.83 GiB and sends 1,180 GB, most
-of it as permutations of weights during their use. A step of full rows takes at least 105.4 s:
-82.9 s of rollout, 22.5 s of update. Expected result: not measured.
+printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.17; the
+rollout 17.21 of decode weights, 8.86 of cache and 8.43 of other temporaries, 47.58 in all (50 %);
+the update 15.62 of temporaries, 25.41 in all (27 %). On each chip an update sends 894 GB, most of
+it as permutations of weights during their use. A step of full rows takes at least 105.4 s: 82.9 s
+of rollout, 22.5 s of update. Expected result: not measured.
 """
 
 from configs import math_gemma2_2b

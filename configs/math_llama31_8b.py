@@ -12,11 +12,11 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/math_llama31_8b.py --mode=plan --topology=v5p:2x2x4
 
-printed (GiB on each chip, of 95.74): weights 1.87, optimizer 3.74, reference 1.87, code 1.50; the
-rollout 13.50 of cache and 19.80 of other temporaries, 42.29 in all (44 %); the update 16.85 of
-temporaries, 25.84 in all (27 %). On each chip an update gathers 113.01 GiB and sends 988 GB, most
-of it as permutations of weights during their use. A step of full rows takes at least 41.1 s:
-22.6 s of rollout, 18.5 s of update. Expected result: not measured.
+printed (GiB on each chip, of 95.74): weights 1.87, optimizer 3.74, reference 1.87, code 0.87; the
+rollout 14.96 of decode weights, 13.50 of cache and 4.15 of other temporaries, 42.22 in all (44 %);
+the update 13.74 of temporaries, 22.10 in all (23 %). On each chip an update sends 749 GB, most of
+it as permutations of weights during their use. A step of full rows takes at least 41.1 s: 22.6 s of
+rollout, 18.5 s of update. Expected result: not measured.
 """
 
 from configs import math_gemma2_2b

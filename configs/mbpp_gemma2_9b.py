@@ -28,11 +28,11 @@ Hardware: planned for a v5p-32 (16 chips), not run.
 
     python -m score_jax.main --config=configs/mbpp_gemma2_9b.py --mode=plan --topology=v5p:2x2x4
 
-printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 1.26; the
-rollout 7.43 of cache and 24.49 of other temporaries, 41.80 in all (44 %); the update 16.18 of
-temporaries, 26.07 in all (27 %). On each chip an update gathers 48.46 GiB and sends 295 GB, most of
-it as permutations of weights during their use. A step of full rows takes at least 14.4 s: 9.8 s
-of rollout, 4.6 s of update. Expected result: not measured.
+printed (GiB on each chip, of 95.74): weights 2.15, optimizer 4.31, reference 2.15, code 0.97; the
+rollout 17.21 of decode weights, 7.43 of cache and 7.32 of other temporaries, 42.70 in all (45 %);
+the update 14.71 of temporaries, 24.29 in all (25 %). On each chip an update sends 223 GB, most of
+it as permutations of weights during their use. A step of full rows takes at least 14.4 s: 9.8 s of
+rollout, 4.6 s of update. Expected result: not measured.
 """
 
 from score_jax.config import (
