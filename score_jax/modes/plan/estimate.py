@@ -149,6 +149,7 @@ def numbers(shapes: Shapes) -> Numbers:
         converts=s.model.dtype == "bfloat16" and (shapes.converts or e.platform == "cpu"),
         by_head=e.platform == "cpu",
         second_head=m.tied if e.platform == "cpu" else e.platform == "tpu" and tensor == 1,
+        prompt_copies=3 if e.platform == "tpu" else 2,
         shards=e.mesh.shape["fsdp"],
         trained=device_bytes(shapes.state.params),
         rank=s.model.lora.rank,

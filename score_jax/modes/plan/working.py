@@ -35,6 +35,7 @@ class Numbers:
     # Whether decoding holds the head twice: for CPUs a tied one is transposed, and a TPU's compiler
     # copies one that is not split along `tensor`.
     second_head: bool
+    prompt_copies: int  # of the prompts' cache: as fed, turned into the ring; on TPUs by slot too
     shards: int  # devices over which the trained weights are split along `fsdp`
     trained: float  # bytes of the trained weights on this device, float32
     rank: int  # of adapters of frozen weights, where those are trained; else 0
@@ -195,8 +196,7 @@ def rollout(n: Numbers) -> Terms:
         "prompts' cache": prompts * n.token,
         "prompts' attention": 2 * scores + prompts * n.bytes * (3 * n.mlp + 4 * n.width),
     }
-    copies = 2 if n.by_head else 3
-    filled: Terms = {"cache": cache, "prompts' cache": copies * prompts * n.token}
+    filled: Terms = {"cache": cache, "prompts' cache": n.prompt_copies * prompts * n.token}
     kept = prompts * n.token if n.queued else 0
     writing: Terms = {
         "cache": cache,

@@ -166,6 +166,7 @@ def test_the_measured_peaks_of_an_h200_are_near(name):
             converts=False,
             by_head=False,
             second_head=True,
+            prompt_copies=2,
             shards=1,
             trained=weights,
             rank=0,
