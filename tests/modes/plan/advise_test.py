@@ -55,10 +55,10 @@ def test_more_devices_are_advised_with_their_mesh():
         settings = advise.applied(what.experiment.settings, changes)
         return what.on(jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes)), settings)
 
-    devices, changes = advise.on_more(make, 1, 0.0, 60 * GIB)
+    devices, changes = advise.on_more(make, 1, 0.0, 40 * GIB)
     assert devices == changes["mesh.fsdp"] * changes["mesh.tensor"] > 1
     made = make(changes["mesh.fsdp"], changes["mesh.tensor"])
-    assert needs(made, changes) <= 60 * GIB
+    assert needs(made, changes) <= 40 * GIB
 
 
 def test_room_is_the_last_value_that_fits():
