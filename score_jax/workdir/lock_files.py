@@ -89,7 +89,8 @@ class _OnDisk:
         try:
             with contextlib.suppress(OSError):  # some shared storage has no locks of this kind
                 fcntl.flock(folder, fcntl.LOCK_EX)
-            if self.stamp() == seen:
+            # Where there was none, one that is there by now is new.
+            if seen and self.stamp() == seen:
                 self._path.unlink(missing_ok=True)
             return not self._path.exists()
         finally:

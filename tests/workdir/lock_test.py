@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from score_jax.problem import InputError
-from score_jax.workdir import lock
+from score_jax.workdir import lock, lock_files
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
@@ -127,6 +127,14 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(tmp_path):
     for _ in range(20):
         write(tmp_path)
         assert_one_of_four_takes(tmp_path)
+
+
+def test_a_lock_that_is_made_while_there_seems_to_be_none_stays(tmp_path, monkeypatch):
+    file = lock_files.of(tmp_path)
+    write(tmp_path, process=7, host="there")
+    monkeypatch.setattr(file, "stamp", lambda: None)  # a moment ago
+    assert not file.remove_left(None)
+    assert json.loads((tmp_path / "lock.json").read_text())["process"] == 7
 
 
 def test_a_lock_that_a_quicker_process_has_taken_over_is_given_back(tmp_path, monkeypatch):
