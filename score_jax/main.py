@@ -104,7 +104,7 @@ def console() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # "?" for what its encoding lacks, such as Δ
     status = main(sys.argv)
-    if status in (DONE, STOPPED) and not ahead.is_busy():
+    if status in (DONE, STOPPED) and not (ahead.is_busy() and _is_alone()):
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # the log's disk may be the full one
@@ -112,6 +112,11 @@ def console() -> None:
     # What still writes in the background, or waits for other processes, would fail with tracebacks;
     # and what is compiled for later would be waited for.
     os._exit(status)
+
+
+def _is_alone() -> bool:
+    """Whether the run has one process; of several, one that leaves out of order counts as lost."""
+    return "jax" not in sys.modules or sys.modules["jax"].process_count() == 1
 
 
 def _flags() -> flags.FlagValues:

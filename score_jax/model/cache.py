@@ -101,7 +101,7 @@ def attend_prompt(
 ) -> tuple[jax.Array, LayerCache]:
     """`attend_chunk` of S tokens at the positions 0 to S - 1: the whole cache is new.
 
-    Nothing is scattered, which a TPU's compiler takes as long for as for the rest of a layer.
+    Nothing is scattered: a scatter takes a TPU's compiler as long as the rest of a layer.
     """
     layer = _written(layer, k_BSKE, v_BSKE, lambda old, new, axis: new.astype(old.dtype))
     position_1S = jnp.arange(q_BSHE.shape[1])[None]
