@@ -1,5 +1,7 @@
 """Writes recipes_metrics.json.gz, the metrics of finished runs that alarms are tested with.
 
+Recipes without a run in the folder keep what was recorded.
+
     bash launch/sweep.sh recipes 21 28 score interleaved three_attempts selective
     python -m tests.recorded.record runs/recipes
 
@@ -51,12 +53,15 @@ def evaluations_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 def main(runs: Path) -> None:
     """Reads runs/RECIPE-SEED for every recipe and seed that is there."""
-    found: dict[str, dict[str, Any]] = {recipe: {} for recipe in RECIPES}
-    for recipe, seeds in found.items():
-        for folder in sorted(runs.glob(f"{recipe}-[0-9]*/")):
-            seeds[folder.name.rpartition("-")[2]] = {
-                "steps": stages_of(folder),
-                "evaluations": evaluations_of(folder),
+    found = json.loads(gzip.decompress(FILE.read_bytes()))
+    for recipe in RECIPES:
+        if folders := sorted(runs.glob(f"{recipe}-[0-9]*/")):
+            found[recipe] = {
+                folder.name.rpartition("-")[2]: {
+                    "steps": stages_of(folder),
+                    "evaluations": evaluations_of(folder),
+                }
+                for folder in folders
             }
     text = json.dumps(found, separators=(",", ":"))
     FILE.write_bytes(gzip.compress(text.encode(), mtime=0))

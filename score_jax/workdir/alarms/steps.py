@@ -15,7 +15,9 @@ from score_jax.workdir.runlog import with_solved
 
 LAST = 200  # steps that are looked back on; beside them the first BEGIN
 COPYING, DIFFERING = 0.02, 0.05  # share of samples whose second answer differs: copies; healthy
-STAGE1_COPYING = 0.01  # the same over BEGIN steps: Stage I may begin with a dip to 0.015
+# The same over BEGIN steps of Stage I, which may dip before it rises: the toy's eight seeds down to
+# 0.0084 for 30 steps. What copies for good is at 0.
+STAGE1_COPYING = 0.005
 TRUNCATED = 0.20  # share of truncated attempts
 ENDLESS = 0.95  # share of truncated attempts above which the model hardly ends any
 UNREADABLE = 0.30  # share of attempts without an answer that could be compared

@@ -323,10 +323,13 @@ def test_first_attempts_that_return_to_the_reference_do_not_drift():
     ]
 
 
-def test_a_dip_of_what_stage_1_changes_is_no_copying_but_copying_for_10_steps_is():
-    dip = rows(20, changed=0.015) + rows(5, changed=0.008)
-    assert names(dip, stage=STAGE1) == [] and names(dip) == ["copying"]
-    assert names(dip + rows(5, changed=0.005), stage=STAGE1) == ["copying"]
+@pytest.mark.parametrize("samples", [64, 256])
+def test_a_dip_of_what_stage_1_changes_is_no_copying_but_copying_for_10_steps_is(samples):
+    """Seen: 0.84 % of 256 samples over 10 steps; at the end of Stage I 99.7 % were solved."""
+    dip = rows(20, changed=0.015) + rows(30, changed=0.0084)
+    seen = {"stage": STAGE1, "samples": samples}
+    assert names(dip, **seen) == [] and names(dip, samples=samples) == ["copying"]
+    assert names(dip + rows(10, changed=0.003), **seen) == ["copying"]
 
 
 def test_the_first_step_compares_sampler_and_learner():
