@@ -150,17 +150,18 @@ def test_every_attack_alone_ends_by_its_own_deadline(kind, group, outside):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sandboxes.KINDS)
-def test_a_hundred_that_never_end_delay_a_batch_by_one_deadline(kind):
+def test_a_hundred_that_never_end_delay_a_batch_as_long_as_one_does(kind):
+    """On a busy machine a deadline is longer, so one that never ends is timed beside them."""
     box = sandboxes.of_kind(kind)
-    deadline_sec = programs.TIMEOUT_SEC
     hanging = [Job(f"while True: {n}", attacks.TESTS) for n in range(100)]
     honest = [Job(f"def add(a, b): return a + b + 0 * {n}", attacks.TESTS) for n in range(100)]
-    began = time.monotonic()
-    assert box.run(honest, deadline_sec, overtime=True) == ["passed"] * 100
-    honest_sec = time.monotonic() - began
-    began = time.monotonic()
-    reasons = box.run(hanging + honest, deadline_sec, overtime=True)
-    took_sec = time.monotonic() - began
-    assert reasons == ["timeout"] * 100 + ["passed"] * 100
-    # 0.98 deadlines more than the honest ones alone on idle cores; this needs a quiet machine.
-    assert took_sec < 1.2 * deadline_sec + 5 * honest_sec
+
+    def seconds(number):
+        began = time.monotonic()
+        reasons = box.run(hanging[:number] + honest, programs.TIMEOUT_SEC, overtime=True)
+        assert reasons == ["timeout"] * number + ["passed"] * 100
+        return time.monotonic() - began
+
+    none, one, hundred = seconds(0), seconds(1), seconds(100)
+    print(f"none {none:.2f} s, one {one:.2f} s, a hundred {hundred:.2f} s")
+    assert hundred < 1.25 * one + 5 * none
