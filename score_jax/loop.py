@@ -317,7 +317,8 @@ def _evaluate(
         run.log.say(f"evaluated {name}{on}: {progress.describe_evaluation(found)}")
         if not test and hosts.is_lead():
             _raise_evaluation_alarms(run, name, found)
-    run.report(page.write)
+    # A page is read from all steps so far; that of a long run takes seconds.
+    run.report(page.write, seldom=name not in ("base", *run.settings.recipe))
 
 
 def _raise_evaluation_alarms(run: Run, name: str, found: Mapping[str, Any]) -> None:

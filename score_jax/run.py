@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ from score_jax.workdir import alarms, progress, settings_check, storage
 from score_jax.workdir.runlog import RunLog
 
 T = TypeVar("T")
+REPORTING = 0.02  # of a run's time, at most, for pages before a stage's end
 OnStep = Callable[[Mapping[str, Any]], None]  # gets the metrics of a step when they are logged
 
 
@@ -90,6 +92,7 @@ class Run:
     warned: set[str] = dataclasses.field(default_factory=set)  # what is logged once, by name
 
     def __post_init__(self) -> None:
+        self._report_after = 0.0  # on the clock that does not jump
         self.watchdog = Watchdog(self.settings.watchdog)
         self.clock = Clock(self.watch.compile_sec) if self.watch else Clock()
         self.profile = Profile(self.settings.logging.profile, self.folder / "profile")
@@ -212,11 +215,15 @@ class Run:
         finally:
             self.log.doing(before)
 
-    def report(self, *parts: Callable[[Path], Any]) -> None:
+    def report(self, *parts: Callable[[Path], Any], seldom: bool = False) -> None:
         """Writes parts of the report again. An error there is logged and does not end the run.
 
         Storage that fails does: a run that went on would count as complete without them.
+        seldom: not now if it would take more than the share REPORTING of the time.
         """
+        began = time.monotonic()
+        if seldom and began < self._report_after:
+            return
         for write in parts if hosts.is_lead() else ():
             try:
                 write(self.folder)
@@ -224,6 +231,8 @@ class Run:
                 if storage.lost(error, self.folder):
                     raise
                 self.log.say(f"{write.__module__} failed: {type(error).__name__}: {error}")
+        took = time.monotonic() - began
+        self._report_after = began + took / REPORTING
 
     def params_of(self, stage: str) -> Params:
         """The params that a finished stage ended with; "base" is the base model in any recipe."""

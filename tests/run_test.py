@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import gc
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_a_full_disk_ends_the_run_in_its_report_too_and_other_errors_are_logged(
     write.side_effect = OSError(errno.ENOSPC, "no space left on device")
     with pytest.raises(OSError, match="no space"):
         Run.report(run, write)
+
+
+def test_pages_before_a_stages_end_take_a_fiftieth_of_the_time_at_most(tmp_path):
+    run = mock.Mock(folder=tmp_path, _report_after=0.0)
+    page = mock.Mock(side_effect=lambda _: time.sleep(0.02))
+    began = time.monotonic()
+    for _ in range(1000):
+        Run.report(run, page, seldom=True)
+    assert page.call_count <= 1 + (time.monotonic() - began) / 1.0
+    Run.report(run, page)
+    assert page.call_count >= 2
 
 
 def test_a_stage_knows_its_place_in_the_recipe():

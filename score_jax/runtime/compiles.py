@@ -16,10 +16,12 @@ jax.monitoring counts compilations but does not know shapes; they are parsed fro
 jax logs for each compilation.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import re
 import threading
@@ -210,7 +212,7 @@ class Watch:
         self._fails = AFTER_WARMUP[after_warmup]
         self._say = say
         self._seen: set[Hashable] = set()
-        self._busy: list[tuple[float, float]] = []  # disjoint spans of compiling, oldest first
+        self._busy = _Spans()  # of compiling
         self._lock = threading.Lock()  # programs may be compiled in several threads
         self._phase = ""
         # Of each thread that compiles: the program's name and shapes, whether it came from the
@@ -231,7 +233,7 @@ class Watch:
 
     def compile_sec(self) -> float:
         """Seconds in which something was traced, lowered, compiled or read from the cache."""
-        return sum(end - start for start, end in list(self._busy))
+        return self._busy.seconds
 
     @contextlib.contextmanager
     def phase(self, *key: Hashable) -> Iterator[None]:
@@ -288,7 +290,7 @@ class Watch:
         if event.startswith(_COMPILING) and not ahead:
             end = time.perf_counter()
             with self._lock:
-                _add(self._busy, end - duration_secs, end)
+                self._busy.add(end - duration_secs, end)
         if event == _BUILT:
             if not ahead:
                 signals.ended(_COMPILE)
@@ -317,12 +319,31 @@ class Watch:
         return record.levelno > logging.DEBUG  # hides the debug messages that __enter__ enabled
 
 
-def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:
-    """Adds a span that ends last to disjoint ones, joining those that it overlaps."""
-    while spans and spans[-1][1] >= start:
-        earlier = spans.pop()
-        start, end = min(start, earlier[0]), max(end, earlier[1])
-    spans.append((start, end))
+class _Spans:
+    """Spans of time, and the seconds that they cover together.
+
+    A span is added when it ends. It may hold earlier ones, as a program's tracing does that of its
+    parts: more than the last KEPT it does not hold, as a step traces a few things for ever.
+    """
+
+    KEPT = 1000
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last: collections.deque[tuple[float, float]] = collections.deque()  # disjoint
+        self._before = -math.inf  # the end of those that are not kept
+
+    def add(self, start: float, end: float) -> None:
+        """Joins a span that ends last to those that it overlaps."""
+        start = max(start, self._before)
+        while self._last and self._last[-1][1] >= start:
+            earlier = self._last.pop()
+            start, end = min(start, earlier[0]), max(end, earlier[1])
+            self.seconds -= earlier[1] - earlier[0]
+        self._last.append((start, end))
+        self.seconds += end - start
+        if len(self._last) > self.KEPT:
+            self._before = self._last.popleft()[1]
 
 
 class _Compiling:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -305,7 +305,22 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         for line in lines:
             with contextlib.suppress(json.JSONDecodeError):
                 found.append(json.loads(line))
-    return [row for row in found if isinstance(row, dict) and {"stage", "step"} <= row.keys()]
+    return [*filter(_is_row, found)]
+
+
+def each_row(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of read_rows, one in memory at a time; none if there is no file."""
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):
+                if _is_row(row := json.loads(line)):
+                    yield row
+
+
+def _is_row(found: Any) -> bool:
+    return isinstance(found, dict) and {"stage", "step"} <= found.keys()
 
 
 def with_solved(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,9 +8,9 @@ holds.
 
 import json
 import os
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,17 @@ def of(
     config = _config(folder)
     settings = config["settings"]
     plan = _plan(settings)
-    rows = runlog.read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-    by_stage = {
-        stage["name"]: [runlog.with_solved(r) for r in rows if r["stage"] == stage["name"]]
-        for stage in plan
-    }
+    by_stage = {stage["name"]: StageMetrics() for stage in plan}
+    wall_sec = None
+    for row in runlog.each_row(folder / "metrics.jsonl"):
+        wall_sec = row.get("wall_sec")
+        if row["stage"] in by_stage:
+            by_stage[row["stage"]].add(row)
     evaluations = _evaluations(folder, plan)
     tests = settings.get("problems", {}).get("tests") or ()
     further = {test: _evaluations(folder, plan, test) for test in tests}
-    stages = [{**stage, **_curves(by_stage[stage["name"]])} for stage in plan]
-    for stage, seconds in zip(stages, _times([by_stage[s["name"]] for s in plan]), strict=True):
+    stages = [{**stage, **by_stage[stage["name"]].curves()} for stage in plan]
+    for stage, seconds in zip(stages, _times(by_stage.values()), strict=True):
         stage["seconds"] = seconds
     return {
         "name": folder.resolve().name,
@@ -56,7 +57,7 @@ def of(
         "written_sec": time.time(),
         "finished": {stage["name"] for stage in plan} <= {e["name"] for e in evaluations},
         "alive": lock.is_held(folder),
-        "wall_sec": rows[-1].get("wall_sec") if rows else None,
+        "wall_sec": wall_sec,
         "config": config,
         "differences": differences.of(settings),
         "scaling": _scaling(folder),
@@ -102,38 +103,94 @@ def _plan(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return plan
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each metric as means over `per_point` neighbouring steps; None where no step has a value.
+class StageMetrics:
+    """What the page tells of a stage's steps, read one after the other.
 
-    A reason that a step does not name has the share 0 there.
+    However long a stage is, at most POINTS points of its curves are kept, and the rows that alarms
+    look at.
     """
-    per_point = -(-len(rows) // POINTS) or 1
-    bins = [rows[i : i + per_point] for i in range(0, len(rows), per_point)]
-    keys = sorted({key for row in rows for key, value in row.items() if _is_number(value)})
-    return {
-        "per_point": per_point,
-        "step": [part[-1]["step"] for part in bins],
-        "metrics": {
-            key: [
-                _mean([row.get(key, 0.0 if key.startswith("reason/") else None) for row in part])
-                for part in bins
-            ]
-            for key in keys
-            if key not in ("step", "wall_sec")
-        },
-    }
+
+    def __init__(self) -> None:
+        self.rows: list[Mapping[str, Any]] = []  # for alarms
+        self.seconds = dict.fromkeys(_PARTS, 0.0)
+        self.wall_sec: float | None = None  # of the run, at the last step
+        self._per_point = 1
+        self._points: list[_Point] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """A row of metrics.jsonl; steps must ascend."""
+        row = runlog.with_solved(row)
+        self.rows = alarms.looked_at([*self.rows, row])
+        for part in _PARTS:
+            self.seconds[part] += row.get(f"sec/{part}") or 0.0
+        self.wall_sec = row.get("wall_sec") or 0.0
+        if self._is_full() and len(self._points) == POINTS:
+            points = iter(self._points)
+            self._points = [first.joined(next(points, None)) for first in points]
+            self._per_point *= 2
+        if self._is_full():
+            self._points.append(_Point())
+        self._points[-1].add(row)
+
+    def _is_full(self) -> bool:
+        """Whether the next step begins a point."""
+        return not self._points or self._points[-1].steps == self._per_point
+
+    def curves(self) -> dict[str, Any]:
+        """Each metric as means over `per_point` neighbouring steps; None where no step has a value.
+
+        A reason that a step does not name has the share 0 there.
+        """
+        keys = {key for point in self._points for key in point.sums}
+        return {
+            "per_point": self._per_point,
+            "step": [point.last for point in self._points],
+            "metrics": {
+                key: [point.mean(key) for point in self._points]
+                for key in sorted(keys - {"step", "wall_sec"})
+            },
+        }
 
 
-def _times(rows_by_stage: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[dict[str, float]]:
+class _Point:
+    """Some neighbouring steps."""
+
+    def __init__(self) -> None:
+        self.steps, self.last = 0, 0
+        self.sums: dict[str, float] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.steps, self.last = self.steps + 1, row["step"]
+        for key, value in row.items():
+            if _is_number(value):
+                self.sums[key] = self.sums.get(key, 0.0) + value
+                self.counts[key] += 1
+
+    def joined(self, other: "_Point | None") -> "_Point":
+        """With the steps after these."""
+        if other:
+            self.steps, self.last = self.steps + other.steps, other.last
+            for key, value in other.sums.items():
+                self.sums[key] = self.sums.get(key, 0.0) + value
+            self.counts += other.counts
+        return self
+
+    def mean(self, key: str) -> float | None:
+        count = self.steps if key.startswith("reason/") else self.counts[key]
+        # Five digits are enough for a curve and keep the page small.
+        return float(f"{self.sums.get(key, 0.0) / count:.5g}") if count else None
+
+
+def _times(stages: Iterable[StageMetrics]) -> Iterator[dict[str, float]]:
     """Seconds of each stage by part; `other` is the rest of its wall time."""
     clock = 0.0
-    for rows in rows_by_stage:
-        seconds = {part: sum(row.get(f"sec/{part}") or 0.0 for row in rows) for part in _PARTS}
-        ended = (rows[-1].get("wall_sec") or 0.0) if rows else clock
+    for stage in stages:
+        seconds, ended = stage.seconds, stage.wall_sec
         # Overlapping parts can add up to more than the wall time.
-        seconds["other"] = max(0.0, ended - clock - sum(seconds.values()))
-        clock = max(clock, ended)
-        yield {part: round(value, 3) for part, value in seconds.items()}
+        other = 0.0 if ended is None else max(0.0, ended - clock - sum(seconds.values()))
+        clock = max(clock, ended or 0.0)
+        yield {part: round(value, 3) for part, value in {**seconds, "other": other}.items()}
 
 
 def _evaluations(
@@ -206,7 +263,7 @@ def _place(name: str, plan: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
 
 def _alarms(
     plan: Sequence[Mapping[str, Any]],
-    by_stage: Mapping[str, Sequence[Mapping[str, Any]]],
+    by_stage: Mapping[str, StageMetrics],
     evaluations: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> Iterator[dict[str, str]]:
@@ -221,7 +278,7 @@ def _alarms(
         rollout, dtype = settings.get("rollout", {}), settings["model"]["dtype"]
         problems = rollout.get("problems_per_step", 16)
         found = alarms.of_steps(
-            by_stage[name],
+            by_stage[name].rows,
             dtype,
             stage=settings["stages"][name],
             samples=problems * rollout.get("samples_per_problem", 4),
@@ -232,12 +289,6 @@ def _alarms(
             found += alarms.of_evaluations(base, own[-1], ended=not own[-1]["within"])
         for alarm in found:
             yield {"stage": name, "what": alarm.what, "advice": alarm.advice}
-
-
-def _mean(values: Sequence[Any]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    # Five digits are enough for a curve and keep the page small.
-    return float(f"{statistics.fmean(numbers):.5g}") if numbers else None
 
 
 def _is_number(value: Any) -> bool:

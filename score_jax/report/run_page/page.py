@@ -1,7 +1,7 @@
 """The run page: report/index.html, one file that opens from disk, without a server or a network.
 
 The page joins the sources in assets/ (HTML, CSS, plain JavaScript) with the data from contents.py.
-It is written at every evaluation, so that a running job can be watched.
+It is written at evaluations, so that a running job can be watched.
 
 What a model wrote is hostile. It is put into the page as JSON in which no character can end the
 script element around it, and assets/*.js show it only as text. The content security policy names

@@ -90,6 +90,23 @@ def test_long_curves_are_means_of_neighbouring_steps(tmp_path, monkeypatch):
     assert stage["metrics"]["kl/attempt1"][:2] == pytest.approx([0.015, 0.035])
 
 
+def test_of_a_long_stage_few_points_and_rows_are_held():
+    """They were all read into memory at each page, which took more with every step."""
+    count = 10_001
+    stage = contents.StageMetrics()
+    for n in range(1, count + 1):
+        stage.add({"stage": "stage1", "step": n, "loss": float(n), "changed": n, "sec/update": 1.0})
+        assert len(stage.rows) <= 210
+    curves = stage.curves()
+    size, steps, losses = curves["per_point"], curves["step"], curves["metrics"]["loss"]
+    assert size == 64 and contents.POINTS / 2 < len(steps) == len(losses) <= contents.POINTS
+    assert steps == [*range(size, count, size), count]
+    firsts = [1, *(step + 1 for step in steps[:-1])]
+    expected = [(a + b) / 2 for a, b in zip(firsts, steps, strict=True)]
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert stage.seconds["update"] == count
+
+
 def test_a_reason_that_a_step_does_not_name_has_the_share_0_there(tmp_path, monkeypatch):
     monkeypatch.setattr(contents, "POINTS", 30)
     rows = fake_runs.steps_of(("base", "stage1"))
