@@ -39,8 +39,8 @@ def laid_out(
     if transformer.is_for_decoding(params):
         return params
     s = settings
-    make = functools.partial(transformer.for_decoding, s.model, dtype=s.dtype, untied=s.untied)
-    wanted = jax.eval_shape(make, params)
+    leaves, tree = jax.tree.flatten(params)
+    wanted = _wanted(s, tree, tuple((x.shape, x.dtype) for x in leaves))
     where = sharding.decoding_shardings(mesh, transformer.AXES, wanted) if mesh else wanted
 
     def place(x, shards, program, **how) -> Params:
@@ -65,6 +65,14 @@ def laid_out(
         if frees and made[name] is not x:
             _free(x, made)
     return made
+
+
+@functools.lru_cache(maxsize=8)
+def _wanted(s: EpisodeSettings, tree: Any, leaves: tuple[tuple[Any, Any], ...]) -> Params:
+    """Shapes of the result, for params of these shapes: not traced again at every rollout."""
+    params = tree.unflatten(jax.ShapeDtypeStruct(*leaf) for leaf in leaves)
+    make = functools.partial(transformer.for_decoding, s.model, dtype=s.dtype, untied=s.untied)
+    return jax.eval_shape(make, params)
 
 
 def _free(source: Params, copies: Params) -> None:

@@ -115,12 +115,15 @@ def by_shard(work, params: Params, arguments, specs, out, *, settings: EpisodeSe
 class Program:
     """`work(params, held, *by_row, *everywhere, *prompt, settings=…) -> Slots`, for every shard."""
 
-    def __init__(self, work, *, donates: bool):
+    def __init__(self, work, *, donates: bool, loops: bool):
         """Args:
 
         donates: whether the result is as large as `held`, and takes its memory.
+        loops: over tokens, or is made for several numbers of slots: the older emitter would take
+          longer to compile it, or it to run.
         """
         self.work = work
+        options = compiles.FEW_PASSES if loops else compiles.OLDER_EMITTER
 
         def of_shard(params, held: Held | None, *arguments, settings: EpisodeSettings) -> Held:
             before = _together(held) if held else None
@@ -136,7 +139,7 @@ class Program:
         compiled.__name__ = work.__name__.strip("_")  # in messages about compiling
         how = {"donate_argnames": "held"} if donates else {}
         self._compiled = compiles.Compiled(
-            compiled, compiles.FEW_PASSES, static_argnames=("settings", "mesh"), **how
+            compiled, options, static_argnames=("settings", "mesh"), **how
         )
 
     def __call__(
@@ -308,10 +311,10 @@ def _move(params: Params, held: Slots, *, settings: EpisodeSettings) -> Slots:
     return held.replace(state=slots.move_together(held.state, settings.slots), queue=None)
 
 
-begin = Program(_begin, donates=False)
-admit = Program(_admit, donates=True)
-decode = Program(_decode, donates=True)
-move = Program(_move, donates=False)
+begin = Program(_begin, donates=False, loops=False)
+admit = Program(_admit, donates=True, loops=False)
+decode = Program(_decode, donates=True, loops=True)
+move = Program(_move, donates=False, loops=True)
 
 
 def are_shared() -> bool:

@@ -90,7 +90,12 @@ Options = dict[str, int | bool]
 
 # LLVM's passes take much of a compile on a CPU. Without most of them a rollout takes a tenth less
 # to compile, and 0.99 [0.94, 1.21] of the time to run. (At 0 the program itself is slow.)
-FEW_PASSES: Options = {"xla_backend_optimization_level": 1}
+# Each of the 32 parts into which XLA would divide a program for its threads costs a share of it:
+# with two, which the cores beside another compile can take, the quickstart's programs take 0.93.
+FEW_PASSES: Options = {
+    "xla_backend_optimization_level": 1,
+    "xla_cpu_parallel_codegen_split_count": 2,
+}
 # XLA's older emitter compiles an update in half the time of its new one, and the update of the
 # benchmark's `small` takes 0.95 [0.89, 0.96] of the CPU time. (A rollout would take twice as long
 # to compile.) The program that makes the quickstart's initial weights: 6.2 CPU seconds become 1.1.

@@ -58,6 +58,23 @@ def test_it_is_that_of_the_transformer_in_every_bit(make, dtype, frees):
     assert laid_out(found, settings=s) is found
 
 
+def test_the_next_rollout_traces_nothing():
+    events: list[str] = []
+
+    def note(event, _sec, **_):
+        if event.startswith("/jax/core/compile/"):
+            events.append(event)
+
+    laid_out(params(), settings=settings())
+    weights = params()
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        laid_out(weights, settings=settings())
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert events == []
+
+
 def test_only_one_weight_is_in_memory_twice(monkeypatch):
     held = fakes.Held()
     source, most = params(), 0
