@@ -154,11 +154,11 @@ def test_nothing_grows_while_rewards_hang_and_workers_die(tmp_path):
         cpu = [(part[-1].cpu_sec - part[0].cpu_sec) / (part[-1].step - part[0].step)
                for part in (first, last)]  # fmt: skip
         paces = [middle(part, "pace") for part in (first, last)]
-        least = [min(sample.bytes for sample in part) for part in (first, last)]
+        least = [statistics.quantiles([s.bytes for s in part], n=10)[0] for part in (first, last)]
         print(
             f"life {life + 1}: {samples[-1].sec:.0f} s, steps {samples[0].step} to "
             f"{samples[-1].step}; first and last fifth: "
-            f"{least[0] / 2**20:.1f} and {least[1] / 2**20:.1f} MiB at least, "
+            f"{least[0] / 2**20:.1f} and {least[1] / 2**20:.1f} MiB in nine of ten looks, "
             f"{middle(first, 'handles'):.0f} and {middle(last, 'handles'):.0f} handles, "
             f"{middle(first, 'children'):.0f} and {middle(last, 'children'):.0f} processes below, "
             f"{1000 * cpu[0]:.0f} and {1000 * cpu[1]:.0f} ms of CPU a step, while a fixed piece of "
@@ -168,7 +168,8 @@ def test_nothing_grows_while_rewards_hang_and_workers_die(tmp_path):
         print(
             "MiB over time:", [round(s.bytes / 2**20) for s in steps[:: max(1, len(steps) // 40)]]
         )
-        # Above the least, memory is what the allocator holds between uses: it goes up and down.
+        # Above that, memory is what the allocator holds between uses: it goes up and down. The
+        # least of all is of a moment: a look found 510 MiB where the others found 564 to 571.
         assert least[1] <= 1.02 * least[0]
         assert middle(last, "handles") <= middle(first, "handles") + 2
         assert middle(last, "children") <= middle(first, "children") + 1
