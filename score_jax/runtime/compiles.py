@@ -340,13 +340,13 @@ class _Spans:
 
     def add(self, start: float, end: float) -> None:
         """Joins a span that ends last to those that it overlaps."""
-        start = max(start, self._before)
+        start, more = max(start, self._before), 0.0
         while self._last and self._last[-1][1] >= start:
             earlier = self._last.pop()
             start, end = min(start, earlier[0]), max(end, earlier[1])
-            self.seconds -= earlier[1] - earlier[0]
+            more -= earlier[1] - earlier[0]
         self._last.append((start, end))
-        self.seconds += end - start
+        self.seconds += more + end - start  # at once: other threads read it
         if len(self._last) > self.KEPT:
             self._before = self._last.popleft()[1]
 
