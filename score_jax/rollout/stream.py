@@ -220,10 +220,16 @@ def widths(length_Q: np.ndarray, longest: int, columns: int) -> tuple[int, ...]:
     return (middle, most) if most > _ONE_WIDTH and middle <= most // 2 else (most,)
 
 
+@functools.cache
+def _shape_of_words(kind: Any) -> jax.ShapeDtypeStruct:
+    """Of a key; kind: its dtype. Each eval_shape leaves a traced function in memory for good."""
+    return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct((), kind))
+
+
 def _addresses(key: jax.Array, prompts: PromptBatch, settings: EpisodeSettings) -> np.ndarray:
     """The words of the keys of every sample, [Q * G, 2, …]: of attempt 1 and of later ones."""
     if settings.policy.temperature == 0:  # nothing is drawn, so nothing is compiled for it
-        words = jax.eval_shape(jax.random.key_data, key)
+        words = _shape_of_words(key.dtype)
         return np.zeros((len(prompts.index) * settings.samples, 2, *words.shape), words.dtype)
     index_B = np.repeat(np.asarray(prompts.index), settings.samples)
     sample_B = np.tile(np.arange(settings.samples), len(prompts.index))
