@@ -10,7 +10,8 @@ one. The process then prints which phase of which step hung on which host, which
 for, and the stack of every thread. It exits with status 76. The other processes of the run notice
 and exit too. Re-running the command resumes from the last checkpoint.
 
-Phases may be nested; each has its own deadline.
+Phases may be nested; each has its own deadline. Only time in which this process ran counts, not
+that in which it was stopped (SIGSTOP) or its machine asleep.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import jax
@@ -27,6 +29,8 @@ from score_jax.config.settings import WatchdogSettings
 from score_jax.runtime import hosts
 
 HUNG = 76  # exit status
+
+LOOK_SEC = 0.25  # between two looks at the phases that run
 
 _SETTINGS = {"update": "train_step"}  # a ConfigDict has a method `update`
 
@@ -37,7 +41,11 @@ class Watchdog:
     def __init__(self, limits: WatchdogSettings):
         self._limits = limits
         self.where = "before the first step"
-        self._running: list[tuple[threading.Timer, tuple[str, str, float]]] = []
+        # When they end, in seconds of `_ran_sec`, and what they are; the innermost is the last.
+        self._running: list[tuple[float, tuple[str, str, float]]] = []
+        self._ran_sec = 0.0
+        self._watching = False  # by a thread of its own, as long as it finds phases that run
+        self._lock = threading.Lock()
 
     def at(self, stage: str, step: int) -> None:
         """Sets the step that the next phases belong to."""
@@ -55,20 +63,39 @@ class Watchdog:
         try:
             yield
         finally:
-            self._running.pop()[0].cancel()
+            with self._lock:
+                self._running.pop()
 
     def goes_on(self) -> None:
         """Says that the innermost phase gets on: its limit counts from now."""
-        if self._running:
-            timer, what = self._running.pop()
-            timer.cancel()
-            self._begin(what)
+        with self._lock:
+            if self._running:
+                self._running[-1] = self._from_now(self._running[-1][1])
 
     def _begin(self, what: tuple[str, str, float]) -> None:
-        timer = threading.Timer(what[2], self._end, what)
-        timer.daemon = True
-        timer.start()
-        self._running.append((timer, what))
+        with self._lock:
+            self._running.append(self._from_now(what))
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _from_now(self, what: tuple[str, str, float]) -> tuple[float, tuple[str, str, float]]:
+        return self._ran_sec + LOOK_SEC + what[2], what  # the next look counts what went before
+
+    def _watch(self) -> None:
+        looked = time.monotonic()
+        while True:
+            time.sleep(LOOK_SEC)
+            now = time.monotonic()
+            with self._lock:
+                self._ran_sec += min(now - looked, 2 * LOOK_SEC)  # more: it did not run
+                looked = now
+                if not self._running:
+                    self._watching = False
+                    return
+                hung = [what for ends, what in self._running if ends < self._ran_sec]
+            if hung:
+                self._end(*hung[-1])
 
     def _end(self, name: str, setting: str, limit_sec: float) -> None:
         waiting = hosts.waiting_for()
