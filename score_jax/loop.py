@@ -166,7 +166,12 @@ def _all_stages(run: Run) -> None:
         params = _stage(run, stage, start, against, reference)
         _evaluate(run, stage.name, params, reference, stage.steps_before + stage.settings.steps)
         if stage.name == "base":
-            reference = jax.tree.map(jax.numpy.copy, params)
+            reference = _copied(params)
+
+
+@jax.jit
+def _copied(params: Params) -> Params:
+    return jax.tree.map(jax.numpy.copy, params)
 
 
 def _start_of(run: Run, stage: Stage, params: Params | None, reference: Params | None) -> Params:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from score_jax.experiment import Experiment
@@ -59,7 +58,7 @@ def of_rows(
     )
     tokens_BT, attempt_BT = np.pad(rows.tokens, wider), np.pad(rows.attempt, wider)
     limit = attempts * experiment.settings.rollout.max_attempt_tokens
-    where = jax.device_get(token_logprobs.written(jnp.asarray(attempt_BT), limit))
+    where = jax.device_get(_written(attempt_BT, limit=limit))
     found = {"logp": _log_probs(params, tokens_BT, where, settings)}
     if reference is not None:
         same = reference is params
@@ -137,12 +136,11 @@ def _log_probs(
     return np.concatenate(found)
 
 
-_program = functools.partial(
-    compiles.Compiled, options=compiles.OLDER_EMITTER, static_argnames="settings"
-)
-_hidden = _program(token_logprobs.hidden_before)
+_program = functools.partial(compiles.Compiled, options=compiles.OLDER_EMITTER)
+_written = _program(token_logprobs.written, static_argnames="limit")
+_hidden = _program(token_logprobs.hidden_before, static_argnames="settings")
 
 
-@_program
+@functools.partial(_program, static_argnames="settings")
 def _read(head, hidden_BND, target_BN, where, *, settings: token_logprobs.LikelihoodSettings):
     return token_logprobs.read(head, hidden_BND, target_BN, where, settings)[0]

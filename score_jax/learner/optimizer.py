@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from score_jax.config.settings import OptimizerSettings
-from score_jax.runtime import sharding
+from score_jax.runtime import compiles, sharding
 from score_jax.structs import Params
 
 # Scales a clipped gradient: settings -> transformations. Adafactor has no momentum here and no
@@ -50,7 +50,9 @@ def fresh(params: Params, settings: OptimizerSettings) -> Any:
     return _fresh(params, settings=settings, shards=tuple(x.sharding for x in planned))
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "shards"))
+@functools.partial(
+    compiles.Compiled, options=compiles.OLDER_EMITTER, static_argnames=("settings", "shards")
+)
 def _fresh(params, *, settings: OptimizerSettings, shards: tuple[jax.sharding.Sharding, ...]):
     leaves, tree = jax.tree.flatten(make(settings).init(params))
     if shards:

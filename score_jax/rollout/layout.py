@@ -91,7 +91,7 @@ def _program(work):
         return jax.tree.unflatten(tree, leaves)
 
     compiled.__name__ = work.__name__.strip("_")  # in messages about compiling
-    return jax.jit(compiled, static_argnames=("dtype", "shards"))
+    return compiles.Compiled(compiled, compiles.OLDER_EMITTER, static_argnames=("dtype", "shards"))
 
 
 @_program

@@ -343,7 +343,11 @@ def decoding(
     return s, (np.array([fewer, steps], np.int32), greedy)
 
 
-@functools.partial(jax.jit, static_argnames=("key_words", "columns", "asked", "settings", "mesh"))
+@functools.partial(
+    compiles.Compiled,
+    options=compiles.OLDER_EMITTER,
+    static_argnames=("key_words", "columns", "asked", "settings", "mesh"),
+)
 def empty(
     *,
     key_words: tuple[int, ...],
