@@ -6,6 +6,7 @@ a fresh optimizer, from the params that the stage before it ended with or the st
 loaded weights), unless the stage names another one.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -16,12 +17,12 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from score_jax import batches, grading, jsonfiles
+from score_jax import batches, jsonfiles
 from score_jax import run as runs
 from score_jax.batches import ahead, samples
 from score_jax.buckets import places
 from score_jax.config.settings import LoraSettings, Settings
-from score_jax.evaluation.evaluate import evaluate, kept_in
+from score_jax.evaluation.evaluate import digest_of, evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.learner import step
 from score_jax.problem import InputError
@@ -33,7 +34,7 @@ from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Batch, Params
 from score_jax.workdir import alarms, diagnosis, lock, progress, settings_check, spool
 from score_jax.workdir.diagnosis import NotFinite
-from score_jax.workdir.runlog import package_versions, read_metrics
+from score_jax.workdir.runlog import MADE_OF, each_row, package_versions, read_metrics
 
 # optimizer.nonfinite -> how many steps in a row that are not finite end the run.
 NONFINITE = {"stop": 1, "skip": 10}
@@ -80,6 +81,8 @@ def _is_done(path: Path, settings: Settings) -> bool:
     settings_check.check_same_settings(path, settings)
     if not settings_check.is_complete(path, settings):
         return False
+    if ignored := settings_check.not_applied(path, settings):
+        print(f"Not applied, because this run is finished: {ignored} --mode=evaluate applies them.")
     print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
     print(f"{places.shown(str(path))}: all stages are done; nothing to do.")
     return True
@@ -89,6 +92,7 @@ def _prepare(path: Path, settings: Settings, base_from: str) -> None:
     """Puts the work directory in order before anything is loaded."""
     settings_check.sweep(path)
     settings_check.start_over(path, settings)
+    settings_check.check_same_source(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)
     spool.uploaded(path)
@@ -98,14 +102,17 @@ def _train(run: Run) -> None:
     """The whole recipe and its report. Raises: Interrupted, after saving, if asked to stop."""
     path, settings = run.folder, run.settings
     at, at_step = run.checkpoints.position()
-    code = grading.reward_code(settings)
-    for name in settings_check.changed_rewards(path, code) if at or at_step else ():
-        run.log.say(
-            f"WARNING: the file of the reward {name} has changed since this run began. What "
-            "follows is paid by the new code. To keep the two apart, use another --workdir."
-        )
-    sent = run.experiment.sent(run.test_problems[0])
-    of_run = {"sent": sent, settings_check.REWARD_CODE: code}
+    of_run = settings_check.files_of(settings)
+    code = of_run[settings_check.REWARD_CODE]
+    if at or at_step:
+        began = settings_check.began_with(path)[settings_check.REWARD_CODE]
+        for name in [name for name, digest in code.items() if began.get(name, digest) != digest]:
+            run.log.say(
+                f"WARNING: the file of the reward {name} has changed since this run began. What "
+                "follows is paid by the new code. To keep the two apart, use another --workdir."
+            )
+        code |= began
+    of_run["sent"] = run.experiment.sent(run.test_problems[0])
     run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), **of_run)
     settings_check.check_shared(path)
     where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"
@@ -149,13 +156,19 @@ def _all_stages(run: Run) -> None:
     recipe = run.settings.recipe
     index, at_step = run.checkpoints.position()
     run.log.truncate_after(recipe, recipe[index], at_step)
+    if hosts.is_lead() and (index or at_step):
+        trained = {stage.name: stage.settings.steps for stage in run.stages[:index]}
+        _say_what_is_lost(run, trained | {recipe[index]: at_step})
     reference = run.base_reference(recipe[index])
     params: Params | None = None  # of the stage before; None where they are not loaded
     for stage in run.stages[index:]:
         ahead.begin(run, stage)
-    if recipe[0] != "base" and not _is_evaluated(run, "base"):
-        params = run.experiment.initial_params(reference)
-        _evaluate(run, "base", params, reference)
+    if recipe[0] != "base":
+        _evaluate(run, "base", lambda: run.experiment.initial_params(reference), reference)
+    for stage in run.stages[:index]:  # of which a file may be lost, or of other problems
+        weights = functools.partial(run.params_of, stage.name)
+        base = None if stage.name == "base" else reference
+        _evaluate(run, stage.name, weights, base, stage.steps_before + stage.settings.steps)
     for stage in run.stages[index:]:
         if stage.settings.start:
             params = None
@@ -167,6 +180,21 @@ def _all_stages(run: Run) -> None:
         _evaluate(run, stage.name, params, reference, stage.steps_before + stage.settings.steps)
         if stage.name == "base":
             reference = _copied(params)
+
+
+def _say_what_is_lost(run: Run, trained: Mapping[str, int]) -> None:
+    path = run.folder / "metrics.jsonl"
+    logged = collections.Counter(row["stage"] for row in each_row(path))
+    lost = [
+        f"{steps - logged[name]} of the {steps} steps of {name}"
+        for name, steps in trained.items()
+        if logged[name] < steps
+    ]
+    if lost:
+        run.log.say(
+            f"WARNING: {path} lacks {' and '.join(lost)} that were trained: lines were lost, and "
+            "curves have gaps. The checkpoints are not affected."
+        )
 
 
 @jax.jit
@@ -268,34 +296,50 @@ def _stage(
     return state.params
 
 
-def _is_evaluated(run: Run, name: str) -> bool:
-    return hosts.lead_says((run.folder / "evaluations" / f"{name}.json").exists)
+def _is_evaluated(run: Run, name: str, digest: str) -> bool:
+    """Whether an earlier process has evaluated, and what it depends on is what it was."""
+    path = run.folder / "evaluations" / f"{name}.json"
+
+    def found() -> str:
+        return jsonfiles.read(path).get(MADE_OF, digest) if path.exists() else ""
+
+    before = hosts.lead_says(found)
+    if before and before != digest:
+        run.log.say(
+            f"{name} is evaluated again: settings of evaluations, problems, the reward's code or "
+            f"the files of model.source are others than those of {path}."
+        )
+    return before == digest
 
 
 def _evaluate(
     run: Run,
     name: str,
-    params: Params,
+    params: Params | Callable[[], Params],
     reference: Params | None,
     steps_before: int = 0,
     most: int = 0,
 ) -> None:
     """Evaluates, unless an earlier process of this run has.
 
-    most: problems of each set; 0: all that are evaluated.
+    Args:
+      params: or what loads them, called if there is something to evaluate.
+      most: problems of each set; 0: all that are evaluated.
     """
-    if _is_evaluated(run, name):
+    left = []
+    for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
+        of_set, problems = f"{name}.{test}" if test else name, problems[: most or None]
+        digest = digest_of(run.experiment, problems)
+        if not _is_evaluated(run, of_set, digest):
+            left.append((test, of_set, problems, digest))
+    if not left:
         return
     if run.stop():
         raise Interrupted
+    params = params() if callable(params) else params
     weights = run.experiment.weights(params)
-    # The main set is the last: once its file is there, all sets are evaluated.
-    for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
-        of_set = f"{name}.{test}" if test else name
-        if test and _is_evaluated(run, of_set):
-            continue
-        problems = problems[: most or None]
-        kept = kept_in(run.folder, of_set, run.experiment, problems, weights=name)
+    for test, of_set, problems, digest in left:
+        kept = kept_in(run.folder, of_set, digest, weights=name)
         # A phase of its own: whether the last rows move into fewer slots depends on their lengths.
         with run.phase("evaluation", of_set):
             result = evaluate(
@@ -314,7 +358,7 @@ def _evaluate(
                 training=True,
             )
         run.log.write_transcripts(of_set, result.transcripts)
-        run.log.write_evaluation(of_set, result.metrics)
+        run.log.write_evaluation(of_set, result.metrics, digest)
         kept.remove()
         run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
         found = result.metrics

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import experiment, loop
+from score_jax import experiment, grading, jsonfiles, loop
 from score_jax.batches import episodes
 from score_jax.config.build import resolve
 from score_jax.config.settings import (
@@ -339,7 +339,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(
 ):
     settings = tiny_settings()
     code = {"same.py:f": "1", "other.py:g": "1"}
-    monkeypatch.setattr(loop.grading, "reward_code", lambda settings: dict(code))
+    monkeypatch.setattr(grading, "reward_code", lambda settings: dict(code))
     with pytest.raises(Crash):  # in stage1, after step 3; the last checkpoint is of step 2
         loop.train(settings, str(tmp_path), stop=AfterCalls(8, Crash))
     assert saved_params.latest_step(tmp_path / "checkpoints" / "stage1") == 2
@@ -347,8 +347,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(
     assert "WARNING" not in capsys.readouterr().out
     code["other.py:g"] = "2"
     assert loop.train(settings, str(tmp_path)) == loop.DONE
-    said = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
+    out = capsys.readouterr().out
+    said = [line for line in out.splitlines() if "WARNING" in line]
     assert len(said) == 1 and "the reward other.py:g has changed" in said[0]
+    assert "base is evaluated again: " in out  # else its row would be paid by the old code
+    assert json.loads((tmp_path / "config.json").read_text())["reward_code"]["other.py:g"] == "1"
     assert set(copies) == {STATE_AND_REFERENCE}
     assert metrics_of(tmp_path) == metrics_of(whole)
     assert samples_of(tmp_path) == samples_of(whole)
@@ -378,6 +381,37 @@ def test_a_finished_run_says_so_and_does_nothing(whole, capsys):
     assert loop.train(tiny_settings(), str(whole)) == loop.DONE
     assert "nothing to do" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_evaluation_settings_that_a_finished_run_cannot_apply_are_named(whole, capsys):
+    evaluation = dataclasses.replace(tiny_settings().evaluation, problems=4)
+    assert loop.train(tiny_settings(evaluation=evaluation), str(whole)) == loop.DONE
+    assert re.search(
+        r"Not applied, .* evaluation\.problems: 16 there, 4 now\. --mode=evaluate",
+        capsys.readouterr().out,
+    )
+
+
+def test_what_is_lost_of_a_run_or_was_made_of_other_things_is_made_again_or_named(
+    whole, tmp_path, capsys
+):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    found = tmp_path / "evaluations"
+    (tmp_path / "report" / "summary.json").unlink()
+    (found / "base.json").unlink()
+    stale = jsonfiles.read(found / "stage1.json") | {"made_of": "other problems", "n": 1}
+    jsonfiles.write(found / "stage1.json", stale)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[2:]))
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    out = capsys.readouterr().out
+    assert "metrics.jsonl lacks 2 of the 3 steps of base that were trained" in out
+    assert "stage1 is evaluated again: " in out and "stage2 is evaluated" not in out
+    for name in ("base", "stage1"):
+        again, before = (
+            jsonfiles.read(x / "evaluations" / f"{name}.json") for x in (tmp_path, whole)
+        )
+        assert again == before
 
 
 def test_a_work_directory_of_other_settings_is_refused_untouched(whole):

@@ -82,7 +82,11 @@ def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
     name, collect = stage.name, stage.settings.collect
     path = run.folder / "collected" / f"{name}.jsonl"
     if not hosts.lead_says(path.exists):
-        of = {"rollouts": collect.steps, "samples": run.settings.rollout.rows}
+        of = {
+            "rollouts": collect.steps,
+            "samples": run.settings.rollout.rows,
+            "reward_code": grading.reward_code(run.settings),
+        }
         kept = Kept(path.with_suffix(".part.jsonl"), of)
         episodes = _episodes(run, stage, kept)
         found = filters.FILTERS[collect.filter](

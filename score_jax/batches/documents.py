@@ -7,9 +7,12 @@ import jax
 
 from score_jax.data.sft import documents
 from score_jax.learner.step import TrainState
+from score_jax.problem import InputError
 from score_jax.run import Run, Stage
 from score_jax.runtime import sharding
 from score_jax.structs import Batch, Params
+
+_DOCUMENTS = "documents"  # a key of a saved position
 
 
 class Documents:
@@ -27,11 +30,17 @@ class Documents:
             self._columns = min(self._columns, self._own.columns(len(before)))
 
     def get_state(self) -> dict[str, Any]:
-        """Nothing: a step's documents depend on seed and step alone."""
-        return {}
+        """Which documents there are: those of a step depend on seed and step alone."""
+        return {_DOCUMENTS: self._own.digest} if self._own else {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Nothing to restore. Raises: InputError if the documents have changed."""
+        now = self.get_state()
+        if state.get(_DOCUMENTS, now.get(_DOCUMENTS)) != now.get(_DOCUMENTS):
+            raise InputError(
+                f"the problems whose solutions the stage '{self._stage.name}' learns have changed "
+                "since it began. Restore their files, or start in a new work directory."
+            )
 
     def prepare(self, state: TrainState) -> None:
         """Says what is learned; all batches have one shape."""

@@ -63,7 +63,12 @@ def _measure(run: Run) -> None:
         experiment.template.tokenizer.pad_id,
     )
     folder = run.folder / "collected"
-    kept = Kept(folder / "pass_rates.part.jsonl", {"samples": samples})
+    of = {
+        "samples": samples,
+        "problems": pipeline.digest(prompts, position_Q),
+        "reward_code": grading.reward_code(s),
+    }
+    kept = Kept(folder / "pass_rates.part.jsonl", of)
     run.log.say(f"pass rates: the base model tries {len(position_Q)} problems {samples} times.")
     with run.phase("evaluation", "pass rates"):
         solved = of_every_sample(

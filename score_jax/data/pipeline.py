@@ -100,7 +100,7 @@ def batches(
         "problems": len(kept),
         "global_batch": batch,
         "seed": seed,
-        "digest": _digest(prompts, kept),
+        "digest": digest(prompts, kept),
         **settings,
     }
     return PromptIterator(dataset, identity, dropped)
@@ -267,14 +267,14 @@ def _widths(bucket_sizes: tuple[int, ...], max_prompt_tokens: int) -> list[int]:
     return widths
 
 
-def _digest(prompts: "Prompts", kept: np.ndarray) -> str:
+def digest(prompts: "Prompts", kept: np.ndarray) -> str:
     """A digest of the problems and their tokens, to which a saved position refers."""
-    digest = hashlib.sha256(kept.tobytes())
+    found = hashlib.sha256(kept.tobytes())
     for one in (prompts, *prompts.instructions):
-        digest.update(one.length.tobytes() + one.tokens.tobytes())
+        found.update(one.length.tobytes() + one.tokens.tobytes())
     for problem in prompts.problems:
-        digest.update(f"{problem.id}\0{problem.gold}\0".encode())
-    return digest.hexdigest()[:16]
+        found.update(f"{problem.id}\0{problem.gold}\0".encode())
+    return found.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)

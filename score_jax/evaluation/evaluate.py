@@ -24,6 +24,7 @@ from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.evaluation.sampled import sampled_metrics
 from score_jax.experiment import GREEDY, Experiment
 from score_jax.grading import OwnRows, changed
+from score_jax.model.weights import fingerprint
 from score_jax.problem import Problem
 from score_jax.rewards import selective
 from score_jax.rl.policy import Policy
@@ -106,27 +107,45 @@ def evaluate(
     return Evaluation(metrics, transcripts)
 
 
-def kept_in(
-    folder: Path, name: str, experiment: Experiment, problems: Sequence[Problem], weights: str
-) -> Kept:
+# Of these groups of settings, but for what changes no record. Golds say which problems they are.
+_DEPENDS_ON = {
+    "model": (),
+    "problems": ("tests", "bad_golds"),
+    "rewards": (
+        *("workers", "retries", "remember", "failed_share", "sandbox", "allow_unsandboxed"),
+        *("environment", "function_timeout_sec", "function_memory_gib"),
+    ),
+    "evaluation": ("batch", "every", "every_problems", "every_except"),
+    "rollout": ("slots", "turn_rows", "shrink"),
+}
+
+
+def kept_in(folder: Path, name: str, digest: str, weights: str) -> Kept:
     """What is done of an evaluation, in the work directory; remove it once the results are written.
 
-    name: as in evaluations/NAME.json. weights: what tells these weights from others of the run.
+    name: as in evaluations/NAME.json. digest: as `digest_of` returns it. weights: what tells these
+    weights from others of the run.
+    """
+    of = {"weights": weights, "digest": digest}
+    return Kept(folder / "evaluations" / f"{name}.part.jsonl", of)
+
+
+def digest_of(experiment: Experiment, problems: Sequence[Problem]) -> str:
+    """16 hexadecimal digits for all that an evaluation depends on but the run's own training.
+
+    That is settings, problems, the files of `model.source` and those of the reward functions.
     """
     s = jsonfiles.plain(experiment.settings)
-    groups = ("model", "problems", "rewards", "evaluation", "rollout", "seed")
-    how = {key: s[key] for key in groups}
+    how = {key: s[key] | dict.fromkeys(without) for key, without in _DEPENDS_ON.items()}
     how["rollout"]["engine"] = how["rollout"]["engine"].partition(":")[0]
-    # What changes no record; the golds say which problems are evaluated.
-    how["evaluation"] |= dict.fromkeys(("batch", "every", "every_problems", "every_except"))
     prompts = experiment.evaluation_prompts(problems)
     golds = [[problem.id, problem.gold] for problem in problems]
-    digest = hashlib.sha256(json.dumps([how, golds], sort_keys=True).encode())
+    files = [fingerprint(s["model"]["source"]), grading.reward_code(experiment.settings)]
+    digest = hashlib.sha256(json.dumps([how, s["seed"], golds, files], sort_keys=True).encode())
     digest.update(prompts.tokens.tobytes())
     if prompts.instructions:
         digest.update(prompts.instructions.tokens.tobytes())
-    of = {"weights": weights, "digest": digest.hexdigest()[:16]}
-    return Kept(folder / "evaluations" / f"{name}.part.jsonl", of)
+    return digest.hexdigest()[:16]
 
 
 def _metrics(experiment: Experiment, transcripts: Sequence[dict[str, Any]]) -> dict[str, Any]:

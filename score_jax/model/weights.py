@@ -6,6 +6,7 @@
     described(source)             -> config alone; of the hub, no weights are fetched for it
     save(folder, config, params)  -> safetensors and config.json, which transformers reads
     digest(params, dtype)         -> a name of their values, the same before `save` and after `load`
+    fingerprint(source)           -> tells the files of a source from later ones of the same name
 
 A load checks every tensor's name and shape before it reads any value. It then fills one parameter
 after the other: all layers of one kind go, block of rows by block of rows, into one host buffer,
@@ -42,6 +43,7 @@ from score_jax.runtime import sharding
 from score_jax.structs import Params
 
 DTYPES = ("float32", "bfloat16")
+_LOOKED_AT = 2**16  # bytes of each part of a file, for its fingerprint
 SHARD_BYTES = 5 * 10**9  # of one file, at most, where a model is larger; as transformers has it
 
 Read = Callable[[Place, np.dtype], np.ndarray]  # all layers of a parameter, in our layout
@@ -192,6 +194,34 @@ def digest(params: Params, dtype: str) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         found.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
         found.update(np.ascontiguousarray(np.asarray(leaf).astype(kind)).view(np.uint8).data)
+    return found.hexdigest()[:16]
+
+
+def fingerprint(source: str) -> str:
+    """16 hexadecimal digits that say what lies in a source's files; empty for a preset.
+
+    Of each file its size, beginning, middle and end are read: training further changes them all.
+    Raises: InputError when there is nothing of that name.
+    """
+    if source.startswith(families.PRESET):
+        return ""
+    path = locate.path_of(source)
+    if run := saved_params.find(path):
+        files = [run.path, *run.path.rglob("*")]
+    elif path.is_file():
+        files = [path]
+    else:
+        files = [*path.glob("*.safetensors"), path / "config.json"]
+    found = hashlib.sha256()
+    for file in sorted(files):
+        found.update(str(file.relative_to(path if path.is_dir() else path.parent)).encode())
+        if file.is_file():
+            size = file.stat().st_size
+            with file.open("rb") as opened:
+                for start in (0, size // 2, max(0, size - _LOOKED_AT)):
+                    opened.seek(start)
+                    found.update(opened.read(_LOOKED_AT))
+            found.update(str(size).encode())
     return found.hexdigest()[:16]
 
 

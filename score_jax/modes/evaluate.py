@@ -13,7 +13,7 @@ from pathlib import Path
 from score_jax import jsonfiles
 from score_jax import run as runs
 from score_jax.config.settings import Settings
-from score_jax.evaluation.evaluate import evaluate, kept_in
+from score_jax.evaluation.evaluate import digest_of, evaluate, kept_in
 from score_jax.evaluation.queue import Countdown, Kept
 from score_jax.report.run_page import page, plots, summary, transcripts
 from score_jax.rollout import remote
@@ -57,9 +57,9 @@ def _evaluate_latest(run: runs.Run, engine: remote.Remote | None, *, writes: boo
     reference = None if trained or own_base else weights
     for test, problems in {"": run.test_problems, **run.further_tests}.items():
         of_sets = [f"{name}.{test}" if test else name for name in names]
-        kept = Kept(None)
+        kept, digest = Kept(None), digest_of(run.experiment, problems)
         if writes:
-            kept = kept_in(run.folder, of_sets[0], run.experiment, problems, weights=trained)
+            kept = kept_in(run.folder, of_sets[0], digest, weights=trained)
         run.log.doing(f"evaluating {of_sets[-1]}")
         result = evaluate(
             run.experiment,
@@ -74,7 +74,7 @@ def _evaluate_latest(run: runs.Run, engine: remote.Remote | None, *, writes: boo
         )
         for of_set in of_sets:
             run.log.write_transcripts(of_set, result.transcripts)
-            run.log.write_evaluation(of_set, result.metrics)
+            run.log.write_evaluation(of_set, result.metrics, digest)
         kept.remove()
         found[of_sets[0]] = result.metrics
     run.log.say(f"{trained or 'the loaded weights'}:\n{summary.table({'stages': found})}")

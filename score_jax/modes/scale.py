@@ -7,7 +7,7 @@ from score_jax import jsonfiles
 from score_jax import run as runs
 from score_jax.config.settings import Settings
 from score_jax.evaluation import scaling
-from score_jax.evaluation.evaluate import kept_in
+from score_jax.evaluation.evaluate import digest_of, kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.report.comparison import figures
 from score_jax.report.run_page import page
@@ -29,7 +29,9 @@ def scale_latest(
         name = stage.name if at_step or stage.index else "base"
         sampled_from = f"{name}, step {at_step}, {settings.scaling}"
         problems = run.test_problems
-        kept = kept_in(folder, f"{name}.scaling", run.experiment, problems, weights=sampled_from)
+        kept = kept_in(
+            folder, f"{name}.scaling", digest_of(run.experiment, problems), weights=sampled_from
+        )
         found = scaling.study(
             run.experiment,
             run.experiment.decoding_weights(params),

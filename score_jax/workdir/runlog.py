@@ -51,6 +51,7 @@ _PACKAGES = (
     "tokenizers",
 )
 
+MADE_OF = "made_of"  # a key of evaluations/NAME.json: a digest of what it depends on
 SAMPLES = "samples.jsonl"  # training samples, in the work directory
 _TEXTS, _TEXT_CHARACTERS = 10, 4000  # on TensorBoard: transcripts; characters of an attempt
 
@@ -152,11 +153,11 @@ class RunLog:
         too. Call it before the first `log`. To start over, pass step 0 of the first stage.
         Raises: InputError for a line of a stage that is not in `stage_order`.
         """
-        path = self.workdir / "metrics.jsonl"
-        if not self._primary or not path.exists():
+        if not self._primary:
             return
+        path = self.workdir / "metrics.jsonl"
         place = {name: i for i, name in enumerate(stage_order)}
-        rows = read_metrics(self.workdir)
+        rows = read_metrics(self.workdir) if path.exists() else []
         for row in rows:
             if row["stage"] not in place:
                 raise InputError(
@@ -166,7 +167,8 @@ class RunLog:
                 )
         last = (place[stage], step)
         kept = [row for row in rows if (place[row["stage"]], row["step"]) <= last]
-        jsonfiles.write_lines(path, kept)
+        if rows:
+            jsonfiles.write_lines(path, kept)
         if (samples := self.workdir / SAMPLES).exists():
             some = [r for r in read_rows(samples) if (place.get(r["stage"], -1), r["step"]) <= last]
             jsonfiles.write_lines(samples, some)
@@ -233,9 +235,12 @@ class RunLog:
         if self._heartbeat is not None:
             self._heartbeat.spoke()
 
-    def write_evaluation(self, stage: str, metrics: Mapping[str, Any]) -> None:
-        """Writes evaluations/STAGE.json; stage is `base` or a stage's name."""
-        self._write(f"evaluations/{stage}.json", {**metrics, **self._stamped})
+    def write_evaluation(self, stage: str, metrics: Mapping[str, Any], digest: str) -> None:
+        """Writes evaluations/STAGE.json; stage is `base` or a stage's name.
+
+        digest: of what it depends on, as evaluate.digest_of.
+        """
+        self._write(f"evaluations/{stage}.json", {**metrics, MADE_OF: digest, **self._stamped})
 
     def write_transcripts(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes transcripts/NAME.jsonl, one object a line."""

@@ -1,6 +1,7 @@
 """Checks and prepares a work directory before a run writes in it.
 
     check_same_settings(folder, settings)     refuses a folder that has other settings
+    check_same_source(folder, settings)       refuses one whose `model.source` has other weights now
     sweep(folder)                             removes what a killed run was writing
     start_over(folder, settings)              sets aside a run without a checkpoint
     take_base(folder, other, settings)        copies the trained base model of another run
@@ -15,15 +16,15 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from score_jax import jsonfiles
+from score_jax import grading, jsonfiles
 from score_jax.buckets import places
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.data.sft import documents
+from score_jax.model import weights
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
@@ -74,7 +75,8 @@ _OF_A_RUN = (
     "scaling",
     "report",
 )
-REWARD_CODE = "reward_code"  # a key of config.json
+# Keys of config.json: of reward functions, and of the weights in `model.source`.
+REWARD_CODE, SOURCE_FILES = "reward_code", "source_files"
 
 SEEN_SEC = 60.0  # a network file system shows a new file to other hosts within this time
 # What a base model does not depend on, however it is trained.
@@ -115,14 +117,42 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
         )
 
 
-def changed_rewards(folder: Path, code: Mapping[str, str]) -> list[str]:
-    """Those of the reward functions whose file was another one when config.json was written.
+def files_of(settings: Settings) -> dict[str, Any]:
+    """What config.json holds of the files that settings name: their contents may change.
 
-    code: {function: digest}, as grading.reward_code.
+    Raises: InputError if there is no such `model.source`.
     """
+    code = grading.reward_code(settings)
+    return {SOURCE_FILES: weights.fingerprint(settings.model.source), REWARD_CODE: code}
+
+
+def began_with(folder: Path) -> dict[str, Any]:
+    """`files_of` when the run in a folder began; empty where that is not known."""
     path = folder / "config.json"
-    before = jsonfiles.read(path).get(REWARD_CODE, {}) if path.exists() else {}
-    return [name for name, digest in code.items() if before.get(name, digest) != digest]
+    found = jsonfiles.read(path) if path.exists() else {}
+    return {SOURCE_FILES: found.get(SOURCE_FILES, ""), REWARD_CODE: found.get(REWARD_CODE, {})}
+
+
+def check_same_source(folder: Path, settings: Settings) -> None:
+    """Refuses to go on if `model.source` holds other weights now and they are read again.
+
+    Raises: InputError.
+    """
+    source, adapted = settings.model.source, settings.model.lora.rank > 0
+    if not saved_params.begun(folder) or not (adapted or settings.recipe[0] != "base"):
+        return
+    before = began_with(folder)[SOURCE_FILES]
+    if before and before != weights.fingerprint(source):
+        whose = "the frozen weights of its adapters" if adapted else "the reference of its KL terms"
+        raise InputError(
+            f"the files of config.model.source={source} have changed since the run in {folder} "
+            f"began, and they are {whose}. Restore them, or use another --workdir."
+        )
+
+
+def not_applied(folder: Path, settings: Settings) -> str:
+    """What evaluations would depend on and differs from the folder's, as a sentence."""
+    return _differing(folder, settings, ("",), _OF_AN_EVALUATION)
 
 
 def sweep(folder: Path) -> None:
@@ -190,6 +220,12 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         raise InputError(
             f"--base_from={other} trained its base model with other settings. Differing: "
             f"{differing}"
+        )
+    before = began_with(other)[SOURCE_FILES]
+    if before and before != weights.fingerprint(settings.model.source):
+        raise InputError(
+            f"--base_from={other} made its base model from other files than there are now in "
+            f"config.model.source={settings.model.source}. Restore them, or train it anew."
         )
     jsonfiles.write_lines(folder / "metrics.jsonl", rows)
     if (other / "compile_cache").exists():

@@ -1,6 +1,7 @@
 """A warm start on a set's own solutions, through the loop."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -62,6 +63,18 @@ def test_a_warm_start_that_is_stopped_in_the_middle_goes_on_bit_for_bit(folder, 
     assert metrics_of(tmp_path / "stopped") == metrics_of(tmp_path / "whole")
     both = [params_of(tmp_path / name, settings) for name in ("whole", "stopped")]
     jax.tree.map(np.testing.assert_array_equal, *both)
+
+
+def test_documents_that_have_changed_since_the_stage_began_are_refused(folder, tmp_path):
+    problems, settings = tmp_path / "problems", warm(folder)
+    shutil.copytree(folder, problems)
+    own = dataclasses.replace(settings.problems, path=str(problems))
+    settings = dataclasses.replace(settings, problems=own)
+    assert loop.train(settings, str(tmp_path / "run"), stop=AfterCalls(1)) == loop.STOPPED
+    train = problems / "train.jsonl"
+    train.write_text(train.read_text().replace('"worked": "10:9"', '"worked": "10:8"'))
+    with pytest.raises(InputError, match="the stage 'base' learns have changed since it began"):
+        loop.train(settings, str(tmp_path / "run"))
 
 
 def test_loss_is_on_the_tokens_of_learned_attempts_alone_and_rows_are_no_wider_than_needed(

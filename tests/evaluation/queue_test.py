@@ -48,7 +48,9 @@ def test_a_stopped_evaluation_goes_on_and_grades_nothing_twice(opened, tmp_path,
     monkeypatch.setattr(grading, "grade", noting)
 
     def go(stop):
-        kept = evaluate.kept_in(tmp_path, "base", opened, PROBLEMS, weights="base")
+        kept = evaluate.kept_in(
+            tmp_path, "base", evaluate.digest_of(opened, PROBLEMS), weights="base"
+        )
         found = evaluate.evaluate(opened, params, PROBLEMS, kept=kept, stop=stop)
         kept.remove()
         return found
@@ -105,9 +107,10 @@ def test_it_says_how_far_it_is_and_stops_before_the_first_row_has_ended(opened, 
     assert said == ["evaluating base 0/40"]
 
 
-def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path):
+def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path, monkeypatch):
     def first_line(problems, weights="base", experiment=opened):
-        evaluate.kept_in(tmp_path, "x", experiment, problems, weights)
+        digest = evaluate.digest_of(experiment, problems)
+        evaluate.kept_in(tmp_path, "x", digest, weights)
         return (tmp_path / "evaluations" / "x.part.jsonl").read_text()
 
     base = first_line(PROBLEMS)
@@ -118,6 +121,15 @@ def test_what_an_evaluation_depends_on_tells_evaluations_apart(opened, tmp_path)
         settings = dataclasses.replace(opened.settings, rollout=rollout)
         return first_line(PROBLEMS, experiment=dataclasses.replace(opened, settings=settings))
 
+    with monkeypatch.context() as patched:
+        patched.setattr(grading, "reward_code", lambda settings: {"mine.py:f": "2"})
+        assert first_line(PROBLEMS) != base
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "fingerprint", lambda source: "others")
+        assert first_line(PROBLEMS) != base
+    workers = dataclasses.replace(opened.settings.rewards, workers=7)
+    faster = dataclasses.replace(opened.settings, rewards=workers)
+    assert first_line(PROBLEMS, experiment=dataclasses.replace(opened, settings=faster)) == base
     assert sampled_by("socket:a") == sampled_by("socket:b") != base
     assert first_line(PROBLEMS) == base
     asked = dataclasses.replace(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import struct
 import sys
 import tracemalloc
@@ -191,6 +192,17 @@ def test_a_model_larger_than_a_file_is_saved_in_several_that_replace_each_other(
     weights.save(folder, CONFIG, random_params())
     assert files() == ["config.json", "model.safetensors"]
     assert_same(weights.load(str(folder))[1], random_params())
+
+
+def test_a_fingerprint_tells_weights_that_were_trained_on_from_what_they_were(folder, tmp_path):
+    before = weights.fingerprint(str(folder))
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    assert weights.fingerprint(str(copied)) == before
+    rewrite(folder, lambda tensors: tensors.update({k: x * 1.01 for k, x in tensors.items()}))
+    assert weights.fingerprint(str(folder)) != before
+    assert weights.fingerprint("preset:tiny") == ""
+    with pytest.raises(InputError, match="no such file or folder"):
+        weights.fingerprint(str(tmp_path / "absent"))
 
 
 def test_values_in_a_saved_file_are_aligned(folder):

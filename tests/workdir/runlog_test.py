@@ -83,6 +83,16 @@ def test_starting_over_drops_every_line(tmp_path):
     assert _places(tmp_path) == []
 
 
+def test_samples_after_a_resume_are_dropped_where_metrics_are_lost_too(tmp_path):
+    with _log(tmp_path) as log:
+        log.start_stage("stage1", steps=4)
+        for step in (1, 2, 3):
+            log.write_samples(step, [{"row": 0}])
+        log.truncate_after(_ORDER, "stage1", 2)
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
 def test_clock_time_continues_after_a_resume(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "stage1", "step": 1, "wall_sec": 500.0}\n')
     with _log(tmp_path) as log:
@@ -170,9 +180,9 @@ def test_a_copy_without_git_takes_its_revision_from_the_environment(tmp_path, mo
 
 def test_evaluations_and_transcripts_have_their_places(tmp_path):
     with _log(tmp_path) as log:
-        log.write_evaluation("base", {"n": 3})
+        log.write_evaluation("base", {"n": 3}, "1a")
         log.write_transcripts("base", [{"problem": "1+1"}, {"problem": "π"}])
-    assert json.loads((tmp_path / "evaluations" / "base.json").read_text()) == {"n": 3}
+    assert json.loads((tmp_path / "evaluations" / "base.json").read_text()) == {"n": 3, "made_of": "1a"}
     lines = (tmp_path / "transcripts" / "base.jsonl").read_text().splitlines()
     assert [json.loads(line)["problem"] for line in lines] == ["1+1", "π"]
 
@@ -183,7 +193,7 @@ def test_a_stamp_is_in_every_file_that_says_how_a_run_went(tmp_path):
         log.write_config({}, device="cpu")
         log.start_stage("stage1", steps=1)
         log.log(1, {"loss": 0.5})
-        log.write_evaluation("stage1", {"n": 3})
+        log.write_evaluation("stage1", {"n": 3}, "1a")
     files = [
         tmp_path / name for name in ("config.json", "metrics.jsonl", "evaluations/stage1.json")
     ]
@@ -197,7 +207,7 @@ def test_only_the_primary_process_writes(tmp_path):
         log.truncate_after(_ORDER, "stage1", 0)
         log.start_stage("stage1", steps=1)
         log.log(1, {"loss": 0.0})
-        log.write_evaluation("base", {})
+        log.write_evaluation("base", {}, "1a")
         log.write_transcripts("base", [])
     assert not (tmp_path / "run").exists()
 

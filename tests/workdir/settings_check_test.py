@@ -264,6 +264,30 @@ def test_a_run_without_a_checkpoint_is_started_again_with_other_settings(tmp_pat
     assert json.loads((tmp_path / "evaluations" / "base.json").read_text())["n"] == 16
 
 
+@pytest.mark.parametrize("what", ["reference", "adapters", "not read"])
+def test_a_source_whose_weights_have_changed_is_refused_where_they_are_read_again(
+    tmp_path, monkeypatch, what
+):
+    settings = tiny_settings(recipe=("base",) if what != "reference" else ("stage1",))
+    lora = dataclasses.replace(settings.model.lora, rank=2 if what == "adapters" else 0)
+    model = dataclasses.replace(settings.model, source="weights", lora=lora)
+    settings, found = dataclasses.replace(settings, model=model), ["1"]
+    monkeypatch.setattr(settings_check.weights, "fingerprint", lambda source: found[-1])
+    facts = settings_check.files_of(settings)
+    jsonfiles.write(tmp_path / "config.json", {"settings": jsonfiles.plain(settings)} | facts)
+    found.append("2")
+    settings_check.check_same_source(tmp_path, settings)  # nothing has been trained
+    (tmp_path / "checkpoints" / settings.recipe[0] / "2").mkdir(parents=True)
+    if what == "not read":
+        settings_check.check_same_source(tmp_path, settings)
+        return
+    named = "the reference of its KL terms" if what == "reference" else "the frozen weights of its"
+    with pytest.raises(InputError, match=rf"source=weights have changed since .* {named}"):
+        settings_check.check_same_source(tmp_path, settings)
+    found.append("1")
+    settings_check.check_same_source(tmp_path, settings)
+
+
 def test_setting_a_run_aside_that_was_killed_on_the_way_is_ended_by_the_next_start(
     tmp_path, monkeypatch
 ):

@@ -14,6 +14,8 @@ Which documents a step has depends on the seed, the stage and the step's number 
 """
 
 import dataclasses
+import functools
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -55,6 +57,15 @@ class Solutions:
     turn_end: int  # tokens that may close an attempt before the instruction
     left_out: int  # documents that are too long
     said: str  # what they are, in a sentence
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits for the documents."""
+        found = hashlib.sha256()
+        for one in self.documents:
+            found.update(np.array([*one.prompt, -1, *one.attempt], np.int32).tobytes())
+            found.update(one.answer.encode())
+        return found.hexdigest()[:16]
 
     def rows(self, number: int) -> list[Row]:
         """The documents of step `number`, counted from 1."""
