@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from score_jax import batches, jsonfiles
+from score_jax import batches, grading, jsonfiles
 from score_jax import run as runs
 from score_jax.batches import ahead, samples
 from score_jax.buckets import places
@@ -25,6 +25,7 @@ from score_jax.config.settings import LoraSettings, Settings
 from score_jax.evaluation.evaluate import digest_of, evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.learner import step
+from score_jax.model.weights import fingerprint
 from score_jax.problem import InputError
 from score_jax.report.run_page import page, plots, summary
 from score_jax.rl import adaptive
@@ -102,8 +103,7 @@ def _train(run: Run) -> None:
     """The whole recipe and its report. Raises: Interrupted, after saving, if asked to stop."""
     path, settings = run.folder, run.settings
     at, at_step = run.checkpoints.position()
-    of_run = settings_check.files_of(settings)
-    code = of_run[settings_check.REWARD_CODE]
+    code = grading.reward_code(settings)
     if at or at_step:
         began = settings_check.began_with(path)[settings_check.REWARD_CODE]
         for name in [name for name, digest in code.items() if began.get(name, digest) != digest]:
@@ -112,7 +112,11 @@ def _train(run: Run) -> None:
                 "follows is paid by the new code. To keep the two apart, use another --workdir."
             )
         code |= began
-    of_run["sent"] = run.experiment.sent(run.test_problems[0])
+    of_run = {
+        "sent": run.experiment.sent(run.test_problems[0]),
+        settings_check.REWARD_CODE: code,
+        settings_check.SOURCE_FILES: fingerprint(settings.model.source),
+    }
     run.log.write_config(jsonfiles.plain(settings), device=hosts.devices(), **of_run)
     settings_check.check_shared(path)
     where = f"resumes at {settings.recipe[at]}, step {at_step}" if at or at_step else "starts"

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from score_jax import grading, jsonfiles
+from score_jax import jsonfiles
 from score_jax.buckets import places
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
@@ -117,17 +117,8 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
         )
 
 
-def files_of(settings: Settings) -> dict[str, Any]:
-    """What config.json holds of the files that settings name: their contents may change.
-
-    Raises: InputError if there is no such `model.source`.
-    """
-    code = grading.reward_code(settings)
-    return {SOURCE_FILES: weights.fingerprint(settings.model.source), REWARD_CODE: code}
-
-
 def began_with(folder: Path) -> dict[str, Any]:
-    """`files_of` when the run in a folder began; empty where that is not known."""
+    """What the files held that settings name when a run began; empty where that is not known."""
     path = folder / "config.json"
     found = jsonfiles.read(path) if path.exists() else {}
     return {SOURCE_FILES: found.get(SOURCE_FILES, ""), REWARD_CODE: found.get(REWARD_CODE, {})}

@@ -182,7 +182,10 @@ def test_evaluations_and_transcripts_have_their_places(tmp_path):
     with _log(tmp_path) as log:
         log.write_evaluation("base", {"n": 3}, "1a")
         log.write_transcripts("base", [{"problem": "1+1"}, {"problem": "π"}])
-    assert json.loads((tmp_path / "evaluations" / "base.json").read_text()) == {"n": 3, "made_of": "1a"}
+    assert json.loads((tmp_path / "evaluations" / "base.json").read_text()) == {
+        "n": 3,
+        "made_of": "1a",
+    }
     lines = (tmp_path / "transcripts" / "base.jsonl").read_text().splitlines()
     assert [json.loads(line)["problem"] for line in lines] == ["1+1", "π"]
 
