@@ -2,13 +2,13 @@
 
 Reads the flags, makes the settings and calls one mode. Exit status: 0 done; 2 bad settings or
 input, with one message on standard error; 74 the machine lacks disk space, processes or file
-handles; 75 stopped by a signal after saving; 76 ended by the watchdog because a step hung. After
-74, 75 and 76 re-running the same command resumes.
+handles; 75 stopped by a signal after saving; 76 ended by the watchdog because a step hung; 141 what
+--help, --mode=plan, replay or try prints has no reader. After 74, 75 and 76 re-running the same
+command resumes.
 """
 
 import contextlib
 import importlib.metadata
-import io
 import os
 import platform
 import sys
@@ -25,7 +25,7 @@ from score_jax.config import command_line
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
 from score_jax.problem import InputError, MachineGone, nearest
-from score_jax.runtime import ahead, heap
+from score_jax.runtime import ahead, heap, outputs
 from score_jax.runtime.signals import Signals
 from score_jax.workdir import storage
 
@@ -37,6 +37,8 @@ FLAGS_OF_A_MODE = {
     "file": "replay",
     **dict.fromkeys(("topology", "device", "memory"), "plan"),
 }
+
+SHOWN = ("try", "plan", "replay")  # modes whose product is what they print; --help is another
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,6 +66,8 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
                 raise InputError(
                     f"--{name} is for --mode={mode_of_it}; leave it out, or add that mode."
                 )
+        if given.mode not in SHOWN:
+            outputs.go_on()
         _join_others(given, signals)
         with _at_hand(given):
             return mode(settings, given, signals)
@@ -100,15 +104,10 @@ def _leave_word(reason: str, error: Exception | None = None) -> None:
 def console() -> None:
     """The `score-jax` command."""
     heap.keep_pages()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # "?" for what its encoding lacks, such as Δ
-    status = main(sys.argv)
+    with outputs.guarded():
+        status = main(sys.argv)
     if status in (DONE, STOPPED) and not (ahead.is_busy() and _is_alone()):
         sys.exit(status)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # the log's disk may be the full one
-            stream.flush()
     # What still writes in the background, or waits for other processes, would fail with tracebacks;
     # and what is compiled for later would be waited for.
     os._exit(status)

@@ -202,3 +202,32 @@ def test_the_command_exits_with_2_and_no_traceback():
     assert done.returncode == 2
     assert done.stderr.startswith("score_jax: unknown --mode=trian")
     assert "Traceback" not in done.stderr
+
+
+def piped(*arguments: str) -> subprocess.Popen[str]:
+    """A command whose output and error output are one pipe each, without the tests' 8 devices."""
+    command = [sys.executable, "-m", "score_jax.main", *arguments]
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe)
+
+
+def test_help_without_a_reader_ends_quietly():
+    child = piped("--help")
+    child.stdout.close()
+    assert child.stderr.read() == "" and child.wait(timeout=60) == 141
+
+
+def test_ctrl_c_saves_and_ends_with_75_when_the_reader_has_ended_first(tmp_path):
+    small = "--config.stages.base.documents_per_step=8", "--config.rollout.problems_per_step=8"
+    child = piped(QUICKSTART, f"--workdir={tmp_path}", *small)
+    for line in child.stdout:
+        if line.startswith("base "):  # a step is done
+            break
+    child.stdout.close()
+    child.send_signal(signal.SIGINT)
+    said = child.stderr.read()
+    assert child.wait(timeout=60) == 75, said
+    assert "cannot be written (Broken pipe)" in said and "Traceback" not in said
+    (saved,) = (tmp_path / "checkpoints" / "base").glob("[0-9]*")
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == int(saved.name)

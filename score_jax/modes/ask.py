@@ -207,7 +207,7 @@ def _typed(console: rich.console.Console) -> Iterator[str]:
     while True:
         try:
             line = input("> ")
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, OSError, KeyboardInterrupt):  # OSError: the terminal is closed
             return
         if not line.strip():
             return

@@ -1,10 +1,12 @@
 """One question to a model at a terminal."""
 
 import dataclasses
+import errno
 import io
 import itertools
 import json
 import sys
+from unittest import mock
 
 import pytest
 import rich.console
@@ -55,6 +57,12 @@ def test_typed_questions_are_answered_one_by_one_and_a_bad_one_is_no_end(model, 
     text = stream.getvalue()
     assert text.count("Attempt 1") == text.count("Attempt 2") == 2
     assert text.count("'hello' is not a question") == 1
+
+
+def test_a_terminal_that_closes_ends_the_questions(model, monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", mock.Mock(side_effect=OSError(errno.EIO, "closed")))
+    ask.at_terminal(*model, stream=io.StringIO())
 
 
 def test_what_is_sent_comes_first_as_the_model_gets_it(model):
