@@ -13,7 +13,9 @@ before anything is written.
 
 import contextlib
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -193,7 +195,8 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         )
     jsonfiles.write_lines(folder / "metrics.jsonl", rows)
     if (other / "compile_cache").exists():
-        shutil.copytree(other / "compile_cache", folder / "compile_cache", dirs_exist_ok=True)
+        _make_writable(folder / "compile_cache")
+        places.copy_folder(other / "compile_cache", folder / "compile_cache")
     # The checkpoint appears last and whole, beside its settings: whatever ends this before, the
     # next start copies again.
     part, target = folder / "base_from.part", folder / "checkpoints" / "base" / last
@@ -203,11 +206,20 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         spool.uploaded(folder)
         places.copy(made, target)
         return
-    shutil.rmtree(part, ignore_errors=True)
+    if part.exists():
+        _make_writable(part)
+        shutil.rmtree(part)
     places.copy(made, part)
     jsonfiles.write(folder / "config.json", settings_file)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.rename(target)
+
+
+def _make_writable(folder: Path) -> None:
+    """Earlier versions copied the modes of a read-only run, whose folders let nothing be removed."""
+    for path, _, _ in os.walk(folder):
+        if not os.stat(path).st_mode & stat.S_IWUSR:
+            os.chmod(path, 0o755)
 
 
 def _of_base(settings: Settings, left_out: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
