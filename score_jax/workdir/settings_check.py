@@ -184,6 +184,11 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
             f"--base_from={other}: there is no {made}, the last checkpoint of the stage 'base'. "
             "Train that run further, or name another."
         )
+    if not (other / "metrics.jsonl").exists():
+        raise InputError(
+            f"--base_from={other}: {other / 'metrics.jsonl'} is missing, which has the steps of its "
+            "base model. Put it back, name another run, or leave --base_from out."
+        )
     rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
     left_out = any(row.get("documents_left_out") for row in rows)
     free, but = _of_base(settings, left_out)

@@ -47,7 +47,8 @@ def lost(error: BaseException, folder: Path) -> MachineGone | None:
                 f"the storage of {where} fails ({os.strerror(number)}). See that it is mounted and "
                 "can be written."
             )
-        if isinstance(cause, FileNotFoundError) and not folder.exists() and not url:
+        missing = isinstance(cause, FileNotFoundError) and _is_in(cause, folder)
+        if missing and not folder.exists() and not url:
             return MachineGone(
                 f"the work directory {folder} is no longer there: it was moved, deleted or "
                 "unmounted while the run wrote in it. Put it back, or name its new place."
@@ -66,6 +67,13 @@ def _folder_of(error: BaseException, folder: Path) -> Path:
     if not isinstance(name, str) or Path(name).is_relative_to(folder):
         return folder
     return next((parent for parent in Path(name).parents if parent.is_dir()), folder)
+
+
+def _is_in(error: OSError, folder: Path) -> bool:
+    """Whether an error is of a file in the folder, which libraries name in their texts only."""
+    if isinstance(error.filename, str):
+        return Path(error.filename).absolute().is_relative_to(folder.absolute())
+    return str(folder.absolute()) in str(error)
 
 
 def _room(folder: Path) -> str:

@@ -129,6 +129,17 @@ def test_a_base_model_is_taken_from_a_run_that_cannot_be_written(finished, tmp_p
     assert all(path.stat().st_mode & stat.S_IWUSR for path in copied)
 
 
+def test_a_base_model_without_its_metrics_is_refused(finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    (other / "metrics.jsonl").unlink()
+    settings = tiny_settings(recipe=("base", "stage2"))
+    with pytest.raises(InputError) as refused:
+        settings_check.take_base(tmp_path / "run", other, settings)
+    assert f"{other / 'metrics.jsonl'} is missing" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_steps_than_a_run_had_are_refused_with_the_way_to_train_on(finished):
     longer = changed(tiny_settings(recipe=("base",)), "base", steps=9)
     with pytest.raises(InputError) as refused:

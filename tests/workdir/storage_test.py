@@ -52,6 +52,16 @@ def test_storage_out_of_reach_and_a_folder_that_moved_are_told(tmp_path):
     assert storage.lost(missing, tmp_path) is None
 
 
+def test_a_file_that_is_missing_elsewhere_is_no_lost_work_directory(tmp_path, monkeypatch):
+    other = FileNotFoundError(errno.ENOENT, "x", str(tmp_path / "other" / "metrics.jsonl"))
+    assert storage.lost(other, tmp_path / "new") is None
+    assert storage.lost(FileNotFoundError(f"no {tmp_path}/other"), tmp_path / "new") is None
+    # Libraries name it in the text, and by its whole path.
+    monkeypatch.chdir(tmp_path)
+    told = FileNotFoundError(f"no such folder: {tmp_path}/new/checkpoints")
+    assert "no longer there" in str(storage.lost(told, Path("new")))
+
+
 def test_the_machines_other_lacks_keep_their_words_and_bugs_stay_bugs():
     gone = MachineGone("no processes are left.")
     assert storage.lost(wrapped(gone), Path("/")) is gone
