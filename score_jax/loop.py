@@ -8,7 +8,6 @@ loaded weights), unless the stage names another one.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -31,7 +30,7 @@ from score_jax.run import OnStep, Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Batch, Params
-from score_jax.workdir import alarms, diagnosis, lock, progress, settings_check, spool
+from score_jax.workdir import alarms, diagnosis, evaluations, lock, progress, settings_check, spool
 from score_jax.workdir.diagnosis import NotFinite
 from score_jax.workdir.runlog import package_versions, read_metrics
 
@@ -80,13 +79,15 @@ def _is_done(path: Path, settings: Settings) -> bool:
     settings_check.check_same_settings(path, settings)
     if not settings_check.is_complete(path, settings):
         return False
-    print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
+    print(summary.table(jsonfiles.read(path / "report" / "summary.json")))
     print(f"{places.shown(str(path))}: all stages are done; nothing to do.")
     return True
 
 
 def _prepare(path: Path, settings: Settings, base_from: str) -> None:
     """Puts the work directory in order before anything is loaded."""
+    for line in evaluations.set_aside_damaged(path):
+        print(line)
     settings_check.sweep(path)
     settings_check.start_over(path, settings)
     if base_from:
@@ -153,9 +154,10 @@ def _all_stages(run: Run) -> None:
     params: Params | None = None  # of the stage before; None where they are not loaded
     for stage in run.stages[index:]:
         ahead.begin(run, stage)
-    if recipe[0] != "base" and not _is_evaluated(run, "base"):
+    if recipe[0] != "base" and _missing(run, "base"):
         params = run.experiment.initial_params(reference)
-        _evaluate(run, "base", params, reference)
+        _evaluate(run, "base", params, reference, again=bool(index or at_step))
+    _evaluate_again(run, reference)
     for stage in run.stages[index:]:
         if stage.settings.start:
             params = None
@@ -268,8 +270,43 @@ def _stage(
     return state.params
 
 
-def _is_evaluated(run: Run, name: str) -> bool:
-    return hosts.lead_says((run.folder / "evaluations" / f"{name}.json").exists)
+def _missing(run: Run, name: str) -> list[str]:
+    """The test sets on which a stage, or a step of one, is still to be evaluated."""
+    return hosts.lead_says(lambda: evaluations.missing(run.folder, name, run.further_tests))
+
+
+def _evaluate_again(run: Run, reference: Params | None) -> None:
+    """Makes up for evaluations of what is trained, where their files were lost.
+
+    Raises: InputError if the checkpoint that a stage ended with is lost too.
+    """
+    index, at_step = run.checkpoints.position()
+    wanted = [
+        (stage, stage.settings.steps, stage.name, 0)
+        for stage in run.stages[:index]
+        if _missing(run, stage.name)
+    ]
+    stages = {stage.name: stage for stage in run.stages[: index + 1]}
+    for name, number in hosts.lead_says(lambda: evaluations.set_aside(run.folder)):
+        # Later steps are trained and evaluated again.
+        if name in stages and (stages[name].index, number) < (index, at_step):
+            most = run.settings.evaluation.every_problems
+            wanted.append((stages[name], number, f"{name}-{number}", most))
+    there = hosts.lead_says(lambda: [*map(str, places.checkpoints_in(run.folder / "checkpoints"))])
+    for stage, number, name, most in wanted:
+        checkpoint = run.folder / "checkpoints" / stage.name / str(number)
+        file = run.folder / "evaluations" / f"{name}.json"
+        lacking = f"{file} is missing, and so is {checkpoint}, from which it could be made again"
+        if str(checkpoint) in there:
+            base = None if stage.name == "base" else reference
+            params = run.checkpoints.params(stage.name, number)
+            _evaluate(run, name, params, base, most=most, again=True)
+        elif name == stage.name:
+            raise InputError(
+                f"{lacking}. Put one of the two back, or start again in another --workdir."
+            )
+        else:
+            run.log.say(f"{lacking}: the report leaves it out.")
 
 
 def _evaluate(
@@ -279,22 +316,24 @@ def _evaluate(
     reference: Params | None,
     steps_before: int = 0,
     most: int = 0,
+    again: bool = False,
 ) -> None:
     """Evaluates, unless an earlier process of this run has.
 
-    most: problems of each set; 0: all that are evaluated.
+    Args:
+      most: problems of each set; 0: all that are evaluated.
+      again: whether only its files were lost; what it showed then is not shown again.
     """
-    if _is_evaluated(run, name):
+    sets = _missing(run, name)
+    if not sets:
         return
     if run.stop():
         raise Interrupted
     weights = run.experiment.weights(params)
     # The main set is the last: once its file is there, all sets are evaluated.
-    for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
+    for test in sets:
         of_set = f"{name}.{test}" if test else name
-        if test and _is_evaluated(run, of_set):
-            continue
-        problems = problems[: most or None]
+        problems = (run.further_tests[test] if test else run.test_problems)[: most or None]
         kept = kept_in(run.folder, of_set, run.experiment, problems, weights=name)
         # A phase of its own: whether the last rows move into fewer slots depends on their lengths.
         with run.phase("evaluation", of_set):
@@ -316,11 +355,12 @@ def _evaluate(
         run.log.write_transcripts(of_set, result.transcripts)
         run.log.write_evaluation(of_set, result.metrics)
         kept.remove()
-        run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
+        if not again:  # a file of TensorBoard that began here would hide the steps since
+            run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
         found = result.metrics
         on = f" on {test}" if test else ""
         run.log.say(f"evaluated {name}{on}: {progress.describe_evaluation(found)}")
-        if not test and hosts.is_lead():
+        if not (test or again) and hosts.is_lead():
             _raise_evaluation_alarms(run, name, found)
     # A page is read from all steps so far; that of a long run takes seconds.
     run.report(page.write, seldom=name not in ("base", *run.settings.recipe))
@@ -332,8 +372,9 @@ def _raise_evaluation_alarms(run: Run, name: str, found: Mapping[str, Any]) -> N
         return
     stage, _, within = name.partition("-")
     if run.settings.stages[stage].objective == "rl":
-        base = jsonfiles.read(run.folder / "evaluations" / "base.json")
-        run.evaluated.update(name, alarms.of_evaluations(base, found, ended=not within))
+        base = evaluations.read(run.folder / "evaluations" / "base.json")
+        if base:
+            run.evaluated.update(name, alarms.of_evaluations(base, found, ended=not within))
 
 
 class _Pending(NamedTuple):

@@ -380,6 +380,35 @@ def test_a_finished_run_says_so_and_does_nothing(whole, capsys):
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()} == before
 
 
+def test_evaluations_that_are_lost_are_made_again_from_the_checkpoints(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    files = [tmp_path / "evaluations" / f"{name}.json" for name in ("base", "stage1", "stage2")]
+    before = [json.loads(file.read_text()) for file in files]
+    logged = [path.name for path in (tmp_path / "tensorboard").iterdir()]
+    files[0].write_text("")
+    files[1].unlink()
+    (tmp_path / "report" / "summary.json").write_text('{"stages": {"ba')
+    (tmp_path / "evaluations" / "stage1-2.json").write_text('{"n"')  # its checkpoint is kept
+    (tmp_path / "evaluations" / "stage1-1.json").write_text('{"n"')  # its checkpoint is not
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    assert [json.loads(file.read_text()) for file in files] == before
+    said = capsys.readouterr().out
+    assert f"{files[0]} cannot be read" in said
+    assert "stage1-1.json is missing, and so is " in said
+    assert (tmp_path / "evaluations" / "stage1-2.json").exists()
+    assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == logged
+    assert list(json.loads((tmp_path / "report" / "summary.json").read_text())["stages"]) == [
+        *("base", "stage1", "stage2")
+    ]
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    assert "nothing to do" in capsys.readouterr().out
+    files[1].unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "stage1" / "4")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"stage1.json is missing, and so is .*stage1/4"):
+            loop.train(tiny_settings(), str(tmp_path))
+
+
 def test_a_work_directory_of_other_settings_is_refused_untouched(whole):
     before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
     with pytest.raises(InputError, match=r"seed: 0 there, 1 now"):

@@ -29,7 +29,7 @@ from score_jax.data.sft import documents
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
-from score_jax.workdir import runlog, spool
+from score_jax.workdir import evaluations, runlog, spool
 
 # Settings that may differ when a run resumes: they change speed, output or memory, not the result.
 _FREE = (
@@ -186,8 +186,8 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         )
     if not (other / "metrics.jsonl").exists():
         raise InputError(
-            f"--base_from={other}: {other / 'metrics.jsonl'} is missing, which has the steps of its "
-            "base model. Put it back, name another run, or leave --base_from out."
+            f"--base_from={other}: {other / 'metrics.jsonl'} is missing, which has the steps of "
+            "its base model. Put it back, name another run, or leave --base_from out."
         )
     rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
     left_out = any(row.get("documents_left_out") for row in rows)
@@ -221,7 +221,7 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
 
 
 def _make_writable(folder: Path) -> None:
-    """Earlier versions copied the modes of a read-only run, whose folders let nothing be removed."""
+    """Earlier versions copied the modes of a read-only run: nothing could be removed there."""
     for path, _, _ in os.walk(folder):
         if not os.stat(path).st_mode & stat.S_IWUSR:
             os.chmod(path, 0o755)
@@ -275,14 +275,22 @@ def _reads(path: Path, written: str) -> bool:
 def is_complete(folder: Path, settings: Settings) -> bool:
     """Whether the last stage is trained, base and every stage evaluated, the report written."""
     last = settings.recipe[-1]
+    files = (folder / "evaluations").glob("*.json")
+    names = ("base", *settings.recipe)
     return (
-        (folder / "report" / "summary.json").exists()
-        and all(
-            (folder / "evaluations" / f"{name}.json").exists()
-            for name in ("base", *settings.recipe)
-        )
+        _is_summary(folder / "report" / "summary.json")
+        and not any(evaluations.missing(folder, name, settings.problems.tests) for name in names)
+        and all(evaluations.read(path) for path in files)
         and saved_params.latest_step(folder / "checkpoints" / last) == settings.stages[last].steps
     )
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        stages = jsonfiles.read(path)["stages"].values()
+        return all({"n", "interval"} <= metrics.keys() for metrics in stages)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _differing(

@@ -85,7 +85,6 @@ def test_a_start_behind_another_base_model_that_died_is_made_again(
     finished, tmp_path, monkeypatch, owner, name
 ):
     settings = changed(tiny_settings(recipe=("base", "stage2")), "stage2", steps=1)
-    real = getattr(owner, name)
 
     def dies(*arguments, **options):
         if name == "copyfile":  # in the middle
