@@ -16,7 +16,8 @@ from score_jax.buckets.client import is_away
 from score_jax.problem import FULL, MachineGone
 
 # Orbax's writer reports an error of the system as a text.
-_FULL_TEXTS = tuple(os.strerror(number) for number in FULL)
+_FULL_TEXTS = tuple(os.strerror(number) for number in FULL - {errno.EFBIG})
+_TOO_LARGE = f"{os.strerror(errno.EFBIG)} [os_error_code"  # its words alone may be of an input
 # A mount that is gone, or has become read-only after errors of its disk.
 _AWAY = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EROFS, errno.ENODEV}
 
@@ -37,6 +38,11 @@ def lost(error: BaseException, folder: Path) -> MachineGone | None:
             )
         where = _folder_of(cause, folder)
         number = cause.errno if isinstance(cause, OSError) else None
+        if number == errno.EFBIG or _TOO_LARGE in str(cause):
+            return MachineGone(
+                f"a file in {where} may not grow: it has reached the largest size that is allowed. "
+                "What is written there is whole. Raise the limit (ulimit -f)."
+            )
         if number in FULL or any(text in str(cause) for text in _FULL_TEXTS):
             return MachineGone(
                 f"no space is left in {where}{_room(where)}. What is written there is whole. Free "

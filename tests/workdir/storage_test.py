@@ -35,6 +35,15 @@ def test_a_full_disk_is_named_with_its_folder_and_bytes(error, tmp_path):
         assert f"no space is left in {tmp_path} (" in str(lost) and "bytes are free)" in str(lost)
 
 
+def test_a_limit_on_the_size_of_files_is_named(tmp_path):
+    code = f"[os_error_code='{errno.EFBIG}']"
+    text = ValueError(f"Failed to write 975 bytes to file 7: {os.strerror(errno.EFBIG)} {code}")
+    for error in (OSError(errno.EFBIG, "x", str(tmp_path / "metrics.jsonl")), wrapped(text)):
+        lost = storage.lost(error, tmp_path)
+        assert isinstance(lost, MachineGone)
+        assert f"a file in {tmp_path} may not grow" in str(lost) and "ulimit -f" in str(lost)
+
+
 def test_another_folder_than_the_work_directory_is_named(tmp_path):
     elsewhere = tmp_path / "export"
     elsewhere.mkdir()
