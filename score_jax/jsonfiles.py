@@ -45,6 +45,38 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_counted(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
+    """Writes objects as JSON lines; each says how many there are, so that a cut file is known."""
+    found = [plain(row) for row in rows]
+    write_lines(path, [{**row, "of": len(found)} for row in found] or [{"of": 0}])
+
+
+def read_counted(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows that `write_counted` wrote, or an earlier version, without their number.
+
+    Raises: OSError, or ValueError if the file is not whole.
+    """
+    found = [json.loads(row.decode("ascii")) for row in Path(path).read_bytes().splitlines()]
+    if not found or not all(isinstance(row, dict) for row in found):
+        raise ValueError("no rows")
+    if found == [{"of": 0}]:
+        return []
+    if any(row.pop("of", len(found)) != len(found) for row in found):
+        raise ValueError(f"{len(found)} rows are left of more")
+    return found
+
+
+def damaged(path: Path) -> Path:
+    """Where a file goes that cannot be read."""
+    return path.with_name(f"{path.name}.damaged")
+
+
+def set_aside(path: Path, why: str) -> str:
+    """Renames a file that cannot be read, which is then missing. Returns: a line that says so."""
+    os.replace(path, damaged(path))
+    return f"{path} cannot be read ({why}). It is set aside as {path.name}.damaged."
+
+
 def line(value: Any) -> str:
     """The value as one line of JSON, its end included."""
     return json.dumps(plain(value), allow_nan=False) + "\n"

@@ -9,7 +9,6 @@ loaded weights), unless the stage names another one.
 import collections
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -26,14 +25,14 @@ from score_jax.evaluation.evaluate import digest_of, evaluate, kept_in
 from score_jax.evaluation.queue import Countdown
 from score_jax.learner import step
 from score_jax.model.weights import fingerprint
-from score_jax.problem import InputError
+from score_jax.problem import InputError, Problem
 from score_jax.report.run_page import page, plots, summary
 from score_jax.rl import adaptive
 from score_jax.run import OnStep, Run, Stage
 from score_jax.runtime import hosts
 from score_jax.runtime.hosts import Interrupted
 from score_jax.structs import Batch, Params
-from score_jax.workdir import alarms, diagnosis, lock, progress, settings_check, spool
+from score_jax.workdir import alarms, diagnosis, evaluations, lock, progress, settings_check, spool
 from score_jax.workdir.diagnosis import NotFinite
 from score_jax.workdir.runlog import MADE_OF, each_row, package_versions, read_metrics
 
@@ -84,13 +83,15 @@ def _is_done(path: Path, settings: Settings) -> bool:
         return False
     if ignored := settings_check.not_applied(path, settings):
         print(f"Not applied, because this run is finished: {ignored} --mode=evaluate applies them.")
-    print(summary.table(json.loads((path / "report" / "summary.json").read_text())))
+    print(summary.table(jsonfiles.read(path / "report" / "summary.json")))
     print(f"{places.shown(str(path))}: all stages are done; nothing to do.")
     return True
 
 
 def _prepare(path: Path, settings: Settings, base_from: str) -> None:
     """Puts the work directory in order before anything is loaded."""
+    for line in evaluations.set_aside_damaged(path):
+        print(line)
     settings_check.sweep(path)
     settings_check.start_over(path, settings)
     settings_check.check_same_source(path, settings)
@@ -168,11 +169,9 @@ def _all_stages(run: Run) -> None:
     for stage in run.stages[index:]:
         ahead.begin(run, stage)
     if recipe[0] != "base":
-        _evaluate(run, "base", lambda: run.experiment.initial_params(reference), reference)
-    for stage in run.stages[:index]:  # of which a file may be lost, or of other problems
-        weights = functools.partial(run.params_of, stage.name)
-        base = None if stage.name == "base" else reference
-        _evaluate(run, stage.name, weights, base, stage.steps_before + stage.settings.steps)
+        weights = functools.partial(run.experiment.initial_params, reference)
+        _evaluate(run, "base", weights, reference, again=bool(index or at_step))
+    _evaluate_again(run, reference)
     for stage in run.stages[index:]:
         if stage.settings.start:
             params = None
@@ -300,20 +299,68 @@ def _stage(
     return state.params
 
 
-def _is_evaluated(run: Run, name: str, digest: str) -> bool:
-    """Whether an earlier process has evaluated, and what it depends on is what it was."""
-    path = run.folder / "evaluations" / f"{name}.json"
+class _Set(NamedTuple):
+    """A test set on which a stage, or a step of one, is still to be evaluated."""
 
-    def found() -> str:
-        return jsonfiles.read(path).get(MADE_OF, digest) if path.exists() else ""
+    test: str  # its name; empty for the main one
+    name: str  # of the file in evaluations/
+    problems: list[Problem]
+    digest: str  # of what the evaluation depends on
 
-    before = hosts.lead_says(found)
-    if before and before != digest:
-        run.log.say(
-            f"{name} is evaluated again: settings of evaluations, problems, the reward's code or "
-            f"the files of model.source are others than those of {path}."
-        )
-    return before == digest
+
+def _left(run: Run, name: str, most: int = 0) -> list[_Set]:
+    """Those without a file, or with one that was made of other things. most: as in `_evaluate`."""
+    left = []
+    for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
+        of_set, problems = f"{name}.{test}" if test else name, problems[: most or None]
+        digest = digest_of(run.experiment, problems)
+        path = run.folder / "evaluations" / f"{of_set}.json"
+        found = hosts.lead_says(functools.partial(evaluations.read, path))
+        made_of = found.get(MADE_OF, digest) if found else ""
+        if made_of == digest:
+            continue
+        left.append(_Set(test, of_set, problems, digest))
+        if made_of and of_set not in run.warned:
+            run.warned.add(of_set)
+            run.log.say(
+                f"{of_set} is evaluated again: settings of evaluations, problems, the reward's "
+                f"code or the files of model.source are others than those of {path}."
+            )
+    return left
+
+
+def _evaluate_again(run: Run, reference: Params | None) -> None:
+    """Makes up for evaluations of what is trained: files were lost, or were made of other things.
+
+    Raises: InputError if the checkpoint that a stage ended with is lost too.
+    """
+    index, at_step = run.checkpoints.position()
+    wanted = [
+        (stage, stage.settings.steps, stage.name, 0)
+        for stage in run.stages[:index]
+        if _left(run, stage.name)
+    ]
+    stages = {stage.name: stage for stage in run.stages[: index + 1]}
+    for name, number in hosts.lead_says(lambda: evaluations.set_aside(run.folder)):
+        # Later steps are trained and evaluated again.
+        if name in stages and (stages[name].index, number) < (index, at_step):
+            most = run.settings.evaluation.every_problems
+            wanted.append((stages[name], number, f"{name}-{number}", most))
+    there = hosts.lead_says(lambda: [*map(str, places.checkpoints_in(run.folder / "checkpoints"))])
+    for stage, number, name, most in wanted:
+        checkpoint = run.folder / "checkpoints" / stage.name / str(number)
+        file = run.folder / "evaluations" / f"{name}.json"
+        lacking = f"{file} is to be made again, and {checkpoint} is missing, from which it could be"
+        if str(checkpoint) in there:
+            base = None if stage.name == "base" else reference
+            params = functools.partial(run.checkpoints.params, stage.name, number)
+            _evaluate(run, name, params, base, most=most, again=True)
+        elif name == stage.name:
+            raise InputError(
+                f"{lacking}. Put one of the two back, or start again in another --workdir."
+            )
+        else:
+            run.log.say(f"{lacking}: the report leaves it out.")
 
 
 def _evaluate(
@@ -323,19 +370,16 @@ def _evaluate(
     reference: Params | None,
     steps_before: int = 0,
     most: int = 0,
+    again: bool = False,
 ) -> None:
     """Evaluates, unless an earlier process of this run has.
 
     Args:
       params: or what loads them, called if there is something to evaluate.
       most: problems of each set; 0: all that are evaluated.
+      again: whether it was shown before; it is not shown again.
     """
-    left = []
-    for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
-        of_set, problems = f"{name}.{test}" if test else name, problems[: most or None]
-        digest = digest_of(run.experiment, problems)
-        if not _is_evaluated(run, of_set, digest):
-            left.append((test, of_set, problems, digest))
+    left = _left(run, name, most)
     if not left:
         return
     if run.stop():
@@ -364,11 +408,12 @@ def _evaluate(
         run.log.write_transcripts(of_set, result.transcripts)
         run.log.write_evaluation(of_set, result.metrics, digest)
         kept.remove()
-        run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
+        if not again:  # a file of TensorBoard that began here would hide the steps since
+            run.log.show_evaluation(steps_before, result.metrics, result.transcripts, test=test)
         found = result.metrics
         on = f" on {test}" if test else ""
         run.log.say(f"evaluated {name}{on}: {progress.describe_evaluation(found)}")
-        if not test and hosts.is_lead():
+        if not (test or again) and hosts.is_lead():
             _raise_evaluation_alarms(run, name, found)
     # A page is read from all steps so far; that of a long run takes seconds.
     run.report(page.write, seldom=name not in ("base", *run.settings.recipe))
@@ -380,8 +425,9 @@ def _raise_evaluation_alarms(run: Run, name: str, found: Mapping[str, Any]) -> N
         return
     stage, _, within = name.partition("-")
     if run.settings.stages[stage].objective == "rl":
-        base = jsonfiles.read(run.folder / "evaluations" / "base.json")
-        run.evaluated.update(name, alarms.of_evaluations(base, found, ended=not within))
+        base = evaluations.read(run.folder / "evaluations" / "base.json")
+        if base:
+            run.evaluated.update(name, alarms.of_evaluations(base, found, ended=not within))
 
 
 class _Pending(NamedTuple):

@@ -58,7 +58,8 @@ class InputError(ValueError):
     """Bad settings or input files: what happened, why it matters, how to fix it; exit status 2."""
 
 
-FULL = {errno.ENOSPC, errno.EDQUOT}  # of an OSError: a disk or a quota is full
+# Of an OSError: a disk, a quota or the largest file that is allowed is full.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class MachineGone(OSError):

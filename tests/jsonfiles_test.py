@@ -73,3 +73,22 @@ def test_a_write_that_cannot_be_finished_leaves_no_part(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         jsonfiles.write(tmp_path / "a.json", 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_says_its_rows_is_read_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": "é", "n": n} for n in range(3)]
+    jsonfiles.write_counted(path, rows)
+    assert jsonfiles.read_counted(path) == rows
+    whole = path.read_bytes()
+    for end in range(len(whole) - 1):  # of the last byte, an end of line, nothing depends
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError):
+            jsonfiles.read_counted(path)
+    path.write_bytes(whole.replace(b"text", b"te\xfft", 1))
+    with pytest.raises(ValueError):
+        jsonfiles.read_counted(path)
+    jsonfiles.write_counted(path, [])
+    assert jsonfiles.read_counted(path) == []
+    jsonfiles.write_lines(path, rows)  # as earlier versions did
+    assert jsonfiles.read_counted(path) == rows

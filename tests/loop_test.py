@@ -392,13 +392,12 @@ def test_evaluation_settings_that_a_finished_run_cannot_apply_are_named(whole, c
     )
 
 
-def test_what_is_lost_of_a_run_or_was_made_of_other_things_is_made_again_or_named(
+def test_an_evaluation_made_of_other_things_is_made_again_and_lost_lines_are_named(
     whole, tmp_path, capsys
 ):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     found = tmp_path / "evaluations"
     (tmp_path / "report" / "summary.json").unlink()
-    (found / "base.json").unlink()
     stale = jsonfiles.read(found / "stage1.json") | {"made_of": "other problems", "n": 1}
     jsonfiles.write(found / "stage1.json", stale)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -412,6 +411,37 @@ def test_what_is_lost_of_a_run_or_was_made_of_other_things_is_made_again_or_name
             jsonfiles.read(x / "evaluations" / f"{name}.json") for x in (tmp_path, whole)
         )
         assert again == before
+
+
+def test_evaluations_that_are_lost_are_made_again_from_the_checkpoints(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    files = [tmp_path / "evaluations" / f"{name}.json" for name in ("base", "stage1", "stage2")]
+    before = [json.loads(file.read_text()) for file in files]
+    logged = [path.name for path in (tmp_path / "tensorboard").iterdir()]
+    files[0].write_text("")
+    files[1].unlink()
+    (tmp_path / "report" / "summary.json").write_text('{"stages": {"ba')
+    (tmp_path / "evaluations" / "stage1-2.json").write_text('{"n"')  # its checkpoint is kept
+    (tmp_path / "evaluations" / "stage1-1.json").write_text('{"n"')  # its checkpoint is not
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    assert [json.loads(file.read_text()) for file in files] == before
+    said = capsys.readouterr().out
+    assert f"{files[0]} cannot be read" in said
+    assert "stage1-1.json is to be made again, and " in said
+    assert (tmp_path / "evaluations" / "stage1-2.json").exists()
+    assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == logged
+    assert list(json.loads((tmp_path / "report" / "summary.json").read_text())["stages"]) == [
+        *("base", "stage1", "stage2")
+    ]
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    assert "nothing to do" in capsys.readouterr().out
+    files[1].unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "stage1" / "4")
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"stage1.json is to be made again, and .*stage1/4 is missing"
+        ):
+            loop.train(tiny_settings(), str(tmp_path))
 
 
 def test_a_work_directory_of_other_settings_is_refused_untouched(whole):

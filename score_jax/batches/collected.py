@@ -7,7 +7,6 @@ kept in DIR/collected/STAGE.part.jsonl.
 """
 
 import itertools
-import json
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from score_jax.batches.documents import Documents
 from score_jax.batches.episodes import problems_of
 from score_jax.data.sft import documents, filters
 from score_jax.data.sft.filters import Dialogue, Written
+from score_jax.evaluation import queue
 from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.grading import Grades, OwnRows
 from score_jax.learner.step import TrainState
@@ -81,7 +81,8 @@ def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
     """
     name, collect = stage.name, stage.settings.collect
     path = run.folder / "collected" / f"{name}.jsonl"
-    if not hosts.lead_says(path.exists):
+    rows = queue.whole(path, run.log.say)
+    if rows is None:
         of = {
             "rollouts": collect.steps,
             "samples": run.settings.rollout.rows,
@@ -93,11 +94,11 @@ def documents_of(run: Run, stage: Stage) -> list[Dialogue]:
             episodes, both_right=collect.both_right, seed=(run.settings.seed % 2**32, stage.index)
         )
         if hosts.is_lead():
-            jsonfiles.write_lines(path, found)
+            jsonfiles.write_counted(path, found)
         kept.remove()
         run.log.say(f"{name}: {len(found)} of {len(episodes)} episodes kept as documents.")
-    lines = hosts.lead_says(lambda: path.read_text().splitlines())
-    found = [_dialogue(json.loads(line)) for line in lines]
+        rows = queue.whole(path, run.log.say) or []
+    found = [_dialogue(row) for row in rows]
     if not found:
         raise InputError(
             f"the filter '{collect.filter}' left none of the episodes of {collect.steps} rollouts, "

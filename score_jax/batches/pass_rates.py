@@ -8,13 +8,12 @@ Until all are there, those that have ended are kept in pass_rates.part.jsonl: a 
 samples only the others, and their draws are addressed, so the rates do not depend on stops.
 """
 
-import json
-
 import jax
 import numpy as np
 
 from score_jax import grading, jsonfiles
 from score_jax.data import pipeline
+from score_jax.evaluation import queue
 from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
 from score_jax.run import Run
 from score_jax.runtime import hosts
@@ -32,10 +31,11 @@ def wanted(run: Run) -> np.ndarray | None:
         return None
     low, high = run.settings.problems.pass_rate
     path = run.folder / "collected" / "pass_rates.jsonl"
-    if not hosts.lead_says(path.exists):
+    rows = queue.whole(path, run.log.say)
+    if rows is None:
         _measure(run)
+        rows = queue.whole(path, run.log.say) or []
     assert run.training
-    rows = [json.loads(line) for line in hosts.lead_says(lambda: path.read_text().splitlines())]
     rate_of = {row["problem"]: row["solved"] / row["samples"] for row in rows}
     rate_N = np.array([rate_of.get(problem.id, np.nan) for problem in run.training.problems])
     inside_N = (low <= rate_N) & (rate_N <= high)
@@ -91,5 +91,5 @@ def _measure(run: Run) -> None:
             {"problem": problem.id, "solved": int(count), "samples": samples}
             for problem, count in zip(measured.problems, solved_Q, strict=True)
         )
-        jsonfiles.write_lines(folder / "pass_rates.jsonl", rows)
+        jsonfiles.write_counted(folder / "pass_rates.jsonl", rows)
     kept.remove()

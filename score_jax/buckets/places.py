@@ -9,6 +9,7 @@ that folder; what must go to the bucket itself (Orbax's checkpoints, the lock) a
     shown(text)                 -> the text with URLs in place of such folders
     checkpoints_in(folder)      -> DIR/checkpoints/STAGE/STEP of all complete ones
     copy(source, target)        a checkpoint, from anywhere to anywhere
+    copy_folder(source, target) a local folder's files, which can then be written
     upload(path)                an exported folder, or a page
 """
 
@@ -72,7 +73,7 @@ def copy(source: Path, target: Path) -> None:
     """
     from_url, to_url = url_of(source), url_of(target)
     if not from_url and not to_url:
-        shutil.copytree(source, target)
+        copy_folder(source, target)
         return
     if from_url:
         names = list(Folder(from_url).files())
@@ -89,6 +90,20 @@ def copy(source: Path, target: Path) -> None:
         parts = sorted({name.split("/")[0] for name in names if "/" in name})
         for name in (*(f"{part}/{MARKER}" for part in parts), MARKER):
             Folder(to_url).upload(name, f"Copied from {source}.".encode())
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copies the files of a local folder, over those of a copy that was not completed.
+
+    Modes are not copied: a folder of a run that is read-only could not be written, nor renamed.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            copy_folder(path, target / path.name)
+        else:
+            (target / path.name).unlink(missing_ok=True)
+            shutil.copyfile(path, target / path.name)
 
 
 def upload(folder: Path) -> None:

@@ -60,16 +60,15 @@ class Kept:
         if not self._path or not self._path.exists():
             return {}
         found: dict[str, Records] = {}
-        first, *lines = self._path.read_text(encoding="ascii").splitlines() or [""]
-        for number, line in enumerate([first, *lines]):
+        for number, line in enumerate(self._path.read_bytes().splitlines()):
             try:
-                row = json.loads(line)
-            except ValueError:  # torn by a crash
+                row = json.loads(line.decode("ascii"))
+                if number:
+                    found.setdefault(row["part"], {})[int(row["item"])] = row["record"]
+            except (ValueError, KeyError, TypeError):  # torn by a crash, or damaged
                 break
             if number == 0 and row != {"of": self._of}:
                 break
-            if number:
-                found.setdefault(row["part"], {})[row["item"]] = row["record"]
         return found
 
     def of(self, part: str) -> Records:
@@ -89,6 +88,22 @@ class Kept:
         """Removes the file: what it was for is complete."""
         if self._path and hosts.is_lead():
             self._path.unlink(missing_ok=True)
+
+
+def whole(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]] | None:
+    """The rows of a complete file of `jsonfiles.write_counted`, on every process; else None.
+
+    A file that is not whole is renamed, and `say` tells it: what it was for is done again.
+    """
+
+    def read() -> list[dict[str, Any]] | None:
+        try:
+            return jsonfiles.read_counted(path) if path.exists() else None
+        except (ValueError, IsADirectoryError) as error:
+            say(jsonfiles.set_aside(path, str(error)))
+            return None
+
+    return hosts.lead_says(read)
 
 
 class Countdown:

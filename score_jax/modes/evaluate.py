@@ -18,7 +18,7 @@ from score_jax.evaluation.queue import Countdown, Kept
 from score_jax.report.run_page import page, plots, summary, transcripts
 from score_jax.rollout import remote
 from score_jax.runtime import hosts
-from score_jax.workdir import lock, settings_check
+from score_jax.workdir import evaluations, lock, settings_check
 from score_jax.workdir.runlog import package_versions
 
 LATEST = transcripts.LATEST
@@ -36,11 +36,17 @@ def evaluate_latest(
     engine = remote.connected(settings)
     with lock.held(folder, read_only=True) as writes:
         if writes:
-            hosts.lead_says(lambda: settings_check.start_over(folder, settings))
+            hosts.lead_says(lambda: _prepare(folder, settings))
         with runs.opened(settings, folder, stop=hosts.agree(stop), writes=writes) as run:
             _evaluate_latest(run, engine, writes=writes)
     if writes and hosts.is_lead():
         page.renew(folder)
+
+
+def _prepare(folder: Path, settings: Settings) -> None:
+    for line in evaluations.set_aside_damaged(folder):
+        print(line)
+    settings_check.start_over(folder, settings)
 
 
 def _evaluate_latest(run: runs.Run, engine: remote.Remote | None, *, writes: bool) -> None:

@@ -296,12 +296,13 @@ class RunLog:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, oldest first, without lines that a crash left incomplete."""
+    """The rows of metrics.jsonl, oldest first, without lines that are none, as torn ones are."""
     return read_rows(Path(workdir) / "metrics.jsonl")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl or samples.jsonl; each has `stage` and `step`."""
+    _check_file(path)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         found = json.loads(f"[{','.join(lines)}]")  # at once: the rows then share their keys
@@ -325,7 +326,9 @@ def each_row(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_row(found: Any) -> bool:
-    return isinstance(found, dict) and {"stage", "step"} <= found.keys()
+    if not isinstance(found, dict):
+        return False
+    return isinstance(found.get("stage"), str) and isinstance(found.get("step"), int)
 
 
 def with_solved(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -402,8 +405,14 @@ def _check_writable(workdir: Path) -> None:
         ) from error
 
 
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is not a file, so a run cannot log there. Move that folder away.")
+
+
 def _drop_torn_tail(path: Path) -> None:
     """Removes a last line that a crash left incomplete, so that the next line starts on its own."""
+    _check_file(path)
     if path.exists():
         whole = path.read_bytes()
         end = whole.rfind(b"\n") + 1

@@ -14,7 +14,9 @@ before anything is written.
 
 import contextlib
 import json
+import os
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from score_jax.model import weights
 from score_jax.model.files import saved_params
 from score_jax.problem import InputError
 from score_jax.runtime import hosts
-from score_jax.workdir import runlog, spool
+from score_jax.workdir import evaluations, runlog, spool
 
 # Settings that may differ when a run resumes: they change speed, output or memory, not the result.
 _FREE = (
@@ -203,6 +205,11 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
             f"--base_from={other}: there is no {made}, the last checkpoint of the stage 'base'. "
             "Train that run further, or name another."
         )
+    if not (other / "metrics.jsonl").exists():
+        raise InputError(
+            f"--base_from={other}: {other / 'metrics.jsonl'} is missing, which has the steps of "
+            "its base model. Put it back, name another run, or leave --base_from out."
+        )
     rows = [row for row in runlog.read_metrics(other) if row["stage"] == "base"]
     left_out = any(row.get("documents_left_out") for row in rows)
     free, but = _of_base(settings, left_out)
@@ -220,7 +227,8 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         )
     jsonfiles.write_lines(folder / "metrics.jsonl", rows)
     if (other / "compile_cache").exists():
-        shutil.copytree(other / "compile_cache", folder / "compile_cache", dirs_exist_ok=True)
+        _make_writable(folder / "compile_cache")
+        places.copy_folder(other / "compile_cache", folder / "compile_cache")
     # The checkpoint appears last and whole, beside its settings: whatever ends this before, the
     # next start copies again.
     part, target = folder / "base_from.part", folder / "checkpoints" / "base" / last
@@ -230,11 +238,20 @@ def take_base(folder: Path, other: Path, settings: Settings) -> None:
         spool.uploaded(folder)
         places.copy(made, target)
         return
-    shutil.rmtree(part, ignore_errors=True)
+    if part.exists():
+        _make_writable(part)
+        shutil.rmtree(part)
     places.copy(made, part)
     jsonfiles.write(folder / "config.json", settings_file)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.rename(target)
+
+
+def _make_writable(folder: Path) -> None:
+    """Earlier versions copied the modes of a read-only run: nothing could be removed there."""
+    for path, _, _ in os.walk(folder):
+        if not os.stat(path).st_mode & stat.S_IWUSR:
+            os.chmod(path, 0o755)
 
 
 def _of_base(settings: Settings, left_out: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -285,14 +302,23 @@ def _reads(path: Path, written: str) -> bool:
 def is_complete(folder: Path, settings: Settings) -> bool:
     """Whether the last stage is trained, base and every stage evaluated, the report written."""
     last = settings.recipe[-1]
+    found, names = folder / "evaluations", ("base", *settings.recipe)
+    lost = [path for path in found.glob("*.json.damaged") if not path.with_suffix("").exists()]
     return (
-        (folder / "report" / "summary.json").exists()
-        and all(
-            (folder / "evaluations" / f"{name}.json").exists()
-            for name in ("base", *settings.recipe)
-        )
+        _is_summary(folder / "report" / "summary.json")
+        and all((found / f"{name}.json").exists() for name in names)
+        and not any(path.name.split(".")[0] in names for path in lost)
+        and all(evaluations.read(path) for path in found.glob("*.json"))
         and saved_params.latest_step(folder / "checkpoints" / last) == settings.stages[last].steps
     )
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        stages = jsonfiles.read(path)["stages"].values()
+        return all({"n", "interval"} <= metrics.keys() for metrics in stages)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _differing(

@@ -16,7 +16,8 @@ from score_jax.buckets.client import is_away
 from score_jax.problem import FULL, MachineGone
 
 # Orbax's writer reports an error of the system as a text.
-_FULL_TEXTS = tuple(os.strerror(number) for number in FULL)
+_FULL_TEXTS = tuple(os.strerror(number) for number in FULL - {errno.EFBIG})
+_TOO_LARGE = f"{os.strerror(errno.EFBIG)} [os_error_code"  # its words alone may be of an input
 # A mount that is gone, or has become read-only after errors of its disk.
 _AWAY = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EROFS, errno.ENODEV}
 
@@ -37,6 +38,11 @@ def lost(error: BaseException, folder: Path) -> MachineGone | None:
             )
         where = _folder_of(cause, folder)
         number = cause.errno if isinstance(cause, OSError) else None
+        if number == errno.EFBIG or _TOO_LARGE in str(cause):
+            return MachineGone(
+                f"a file in {where} may not grow: it has reached the largest size that is allowed. "
+                "What is written there is whole. Raise the limit (ulimit -f)."
+            )
         if number in FULL or any(text in str(cause) for text in _FULL_TEXTS):
             return MachineGone(
                 f"no space is left in {where}{_room(where)}. What is written there is whole. Free "
@@ -47,7 +53,8 @@ def lost(error: BaseException, folder: Path) -> MachineGone | None:
                 f"the storage of {where} fails ({os.strerror(number)}). See that it is mounted and "
                 "can be written."
             )
-        if isinstance(cause, FileNotFoundError) and not folder.exists() and not url:
+        missing = isinstance(cause, FileNotFoundError) and _is_in(cause, folder)
+        if missing and not folder.exists() and not url:
             return MachineGone(
                 f"the work directory {folder} is no longer there: it was moved, deleted or "
                 "unmounted while the run wrote in it. Put it back, or name its new place."
@@ -66,6 +73,13 @@ def _folder_of(error: BaseException, folder: Path) -> Path:
     if not isinstance(name, str) or Path(name).is_relative_to(folder):
         return folder
     return next((parent for parent in Path(name).parents if parent.is_dir()), folder)
+
+
+def _is_in(error: OSError, folder: Path) -> bool:
+    """Whether an error is of a file in the folder, which libraries name in their texts only."""
+    if isinstance(error.filename, str):
+        return Path(error.filename).absolute().is_relative_to(folder.absolute())
+    return str(folder.absolute()) in str(error)
 
 
 def _room(folder: Path) -> str:

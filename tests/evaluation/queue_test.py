@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax import grading
+from score_jax import grading, jsonfiles
 from score_jax.data.sets import arithmetic
 from score_jax.evaluation import evaluate, queue
 from score_jax.evaluation.queue import Countdown, Kept, of_every_sample
@@ -77,6 +77,26 @@ def test_a_torn_line_and_what_follows_it_are_done_again(tmp_path):
     assert again.of("greedy") == {3: {"a": 1}, 1: {"a": 2}} and again.of("sampled") == {}
     again.add("greedy", [7], ["whole"])
     assert Kept(path, {"weights": "base"}).of("greedy")[7] == "whole"
+
+
+@pytest.mark.parametrize("line", [b"\xff", b"[]", b'{"part": "greedy"}', b'{"part": []}'])
+def test_a_damaged_line_is_as_a_torn_one(tmp_path, line):
+    path = tmp_path / "x.part.jsonl"
+    Kept(path, {"weights": "base"}).add("greedy", [3], [{"a": 1}])
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    assert Kept(path, {"weights": "base"}).of("greedy") == {3: {"a": 1}}
+
+
+def test_a_complete_file_that_was_cut_is_set_aside_and_that_is_told(tmp_path):
+    path, said = tmp_path / "star.jsonl", []
+    assert queue.whole(path, said.append) is None
+    jsonfiles.write_counted(path, [{"a": 1}, {"a": 2}])
+    assert queue.whole(path, said.append) == [{"a": 1}, {"a": 2}] and not said
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert queue.whole(path, said.append) is None and not path.exists()
+    assert said == [
+        f"{path} cannot be read (1 rows are left of more). It is set aside as star.jsonl.damaged."
+    ]
 
 
 def test_records_of_other_weights_are_dropped(tmp_path):

@@ -112,6 +112,26 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert _places(tmp_path) == [(stage, step) for stage in _ORDER for step in range(1, 5)]
 
 
+def test_lines_that_are_no_rows_are_dropped_as_torn_ones_are(tmp_path):
+    _log_two_stages(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    rows = path.read_text()
+    bad = [{"stage": ["x"], "step": 1}, {"stage": "stage1", "step": "1"}, {"step": 1}, [], None]
+    path.write_text("".join(json.dumps(line) + "\n" for line in bad) + rows)
+    assert len(_places(tmp_path)) == len([*runlog.each_row(path)]) == 8
+    with _log(tmp_path) as log:
+        log.truncate_after(_ORDER, "stage2", 4)
+    assert path.read_text() == rows
+
+
+def test_a_folder_in_place_of_the_metrics_is_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"metrics.jsonl is not a file"):
+        _log(tmp_path)
+    with pytest.raises(InputError, match=r"metrics.jsonl is not a file"):
+        runlog.read_metrics(tmp_path)
+
+
 def test_metrics_of_another_recipe_are_refused_and_kept(tmp_path):
     _log_two_stages(tmp_path)
     with _log(tmp_path) as log, pytest.raises(InputError, match=r"'stage1'.*workdir"):

@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import stat
 
 import jax
 import numpy as np
@@ -78,18 +79,16 @@ class Died(Exception):
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(shutil, "copytree"), (settings_check.jsonfiles, "write"), (type(ROOT), "rename")],
+    [(shutil, "copyfile"), (settings_check.jsonfiles, "write"), (type(ROOT), "rename")],
 )
 def test_a_start_behind_another_base_model_that_died_is_made_again(
     finished, tmp_path, monkeypatch, owner, name
 ):
     settings = changed(tiny_settings(recipe=("base", "stage2")), "stage2", steps=1)
-    real = getattr(owner, name)
 
     def dies(*arguments, **options):
-        if name == "copytree":  # in the middle
-            real(*arguments, **options)
-            next(p for p in pathlib.Path(arguments[1]).rglob("*") if p.is_file()).unlink()
+        if name == "copyfile":  # in the middle
+            pathlib.Path(arguments[1]).write_bytes(b"half")
         raise Died
 
     with monkeypatch.context() as patched:
@@ -106,6 +105,38 @@ def test_a_start_behind_another_base_model_that_died_is_made_again(
     settings_check.check_same_settings(tmp_path, settings)
     settings_check.take_base(tmp_path, finished, settings)
     assert metrics_of(tmp_path) == metrics_of(finished)
+
+
+def test_a_base_model_is_taken_from_a_run_that_cannot_be_written(finished, tmp_path):
+    other, folder = tmp_path / "other", tmp_path / "run"
+    shutil.copytree(finished, other)
+    (other / "compile_cache").mkdir(exist_ok=True)
+    (other / "compile_cache" / "program").write_text("theirs")
+    # What an earlier start left, which copied the modes too.
+    left = [folder / "base_from.part" / "state", folder / "compile_cache"]
+    for path in left:
+        path.mkdir(parents=True)
+        (path / "program").write_text("left")
+    for path in sorted([*other.rglob("*"), *folder.rglob("*")], reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    settings = changed(tiny_settings(recipe=("base", "stage2")), "stage2", steps=1)
+    settings_check.take_base(folder, other, settings)
+    assert (folder / "compile_cache" / "program").read_text() == "theirs"
+    assert not (folder / "base_from.part").exists()
+    assert not (folder / "checkpoints" / "base" / "3" / "state" / "program").exists()
+    copied = [folder / "compile_cache", *folder.rglob("*")]
+    assert all(path.stat().st_mode & stat.S_IWUSR for path in copied)
+
+
+def test_a_base_model_without_its_metrics_is_refused(finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    (other / "metrics.jsonl").unlink()
+    settings = tiny_settings(recipe=("base", "stage2"))
+    with pytest.raises(InputError) as refused:
+        settings_check.take_base(tmp_path / "run", other, settings)
+    assert f"{other / 'metrics.jsonl'} is missing" in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_steps_than_a_run_had_are_refused_with_the_way_to_train_on(finished):
@@ -245,7 +276,7 @@ def test_a_folder_that_only_one_process_sees_is_refused(tmp_path, monkeypatch):
 def leave_a_failed_run(folder, settings: Settings) -> None:
     """A run that has evaluated and logged a step, and has saved nothing."""
     jsonfiles.write(folder / "config.json", {"settings": jsonfiles.plain(settings)})
-    jsonfiles.write(folder / "evaluations" / "base.json", {"n": 1})
+    jsonfiles.write(folder / "evaluations" / "base.json", {"n": 1, "interval": {}})
     jsonfiles.write_lines(folder / "metrics.jsonl", [{"stage": "base", "step": 1}])
 
 

@@ -35,6 +35,15 @@ def test_a_full_disk_is_named_with_its_folder_and_bytes(error, tmp_path):
         assert f"no space is left in {tmp_path} (" in str(lost) and "bytes are free)" in str(lost)
 
 
+def test_a_limit_on_the_size_of_files_is_named(tmp_path):
+    code = f"[os_error_code='{errno.EFBIG}']"
+    text = ValueError(f"Failed to write 975 bytes to file 7: {os.strerror(errno.EFBIG)} {code}")
+    for error in (OSError(errno.EFBIG, "x", str(tmp_path / "metrics.jsonl")), wrapped(text)):
+        lost = storage.lost(error, tmp_path)
+        assert isinstance(lost, MachineGone)
+        assert f"a file in {tmp_path} may not grow" in str(lost) and "ulimit -f" in str(lost)
+
+
 def test_another_folder_than_the_work_directory_is_named(tmp_path):
     elsewhere = tmp_path / "export"
     elsewhere.mkdir()
@@ -50,6 +59,16 @@ def test_storage_out_of_reach_and_a_folder_that_moved_are_told(tmp_path):
     missing = FileNotFoundError(errno.ENOENT, "x", str(tmp_path / "gone" / "metrics.jsonl"))
     assert "no longer there" in str(storage.lost(missing, tmp_path / "gone"))
     assert storage.lost(missing, tmp_path) is None
+
+
+def test_a_file_that_is_missing_elsewhere_is_no_lost_work_directory(tmp_path, monkeypatch):
+    other = FileNotFoundError(errno.ENOENT, "x", str(tmp_path / "other" / "metrics.jsonl"))
+    assert storage.lost(other, tmp_path / "new") is None
+    assert storage.lost(FileNotFoundError(f"no {tmp_path}/other"), tmp_path / "new") is None
+    # Libraries name it in the text, and by its whole path.
+    monkeypatch.chdir(tmp_path)
+    told = FileNotFoundError(f"no such folder: {tmp_path}/new/checkpoints")
+    assert "no longer there" in str(storage.lost(told, Path("new")))
 
 
 def test_the_machines_other_lacks_keep_their_words_and_bugs_stay_bugs():
