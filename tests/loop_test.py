@@ -457,6 +457,18 @@ def test_where_all_checkpoints_are_damaged_one_is_named_and_all_stay(whole, tmp_
     assert sorted(tmp_path.rglob("checkpoints/*/*")) == before
 
 
+def test_a_damaged_reference_is_named_with_what_can_be_done(whole, tmp_path):
+    settings = tiny_settings()
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "stage2")
+    damage(tmp_path / "checkpoints" / "base" / "3")
+    with pytest.raises(InputError) as refused:
+        loop.train(settings, str(tmp_path))
+    said = str(refused.value)
+    assert "base/3 cannot be read" in said and "put back a copy of that folder" in said
+    assert "delete" not in said and "\n" not in said and len(said) < 700
+
+
 def written_problems(path: Path, count: int) -> str:
     """A file of sums that are graded by their first character."""
     rows = [
