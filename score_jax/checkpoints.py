@@ -111,13 +111,17 @@ class Checkpoints:
         with self._deadline():
             return saved_params.restore(self._of(stage) / str(at_step), self._shapes)
 
+    def is_newest(self, path: Path) -> bool:
+        """Whether a checkpoint is the one that the run resumes from."""
+        index, at_step = self.position()
+        return path == self._of(self._settings.recipe[index]) / str(at_step)
+
     def skip(self, path: Path) -> bool:
         """Passes over a damaged checkpoint, from which later ones are not made.
 
         Returns: False if it is not the newest, or none is before it.
         """
-        index, at_step = self.position()
-        if path != self._of(self._settings.recipe[index]) / str(at_step):
+        if not self.is_newest(path):
             return False
         self._damaged.add(path)
         return self.position() != (0, 0)

@@ -503,6 +503,8 @@ class _Updates:
         self, number: int, bad: str, batch: Batch, params: Params, metrics: Mapping[str, float]
     ) -> None:
         what, most = f"{bad} is {metrics[bad]}", NONFINITE[self._run.settings.optimizer.nonfinite]
+        if bad.startswith(diagnosis.OVERFLOWS):  # the update was made, so it cannot be skipped
+            self.stop(number, what, batch, {}, metrics)
         self._skipped.append(number)
         if self._skipped[-most:] == [*range(number - most + 1, number + 1)]:
             what += f", as {most} steps in a row were" if most > 1 else ""
@@ -513,7 +515,10 @@ class _Updates:
     def stop(
         self, number: int, what: str, batch: Batch, params: Params, metrics: Mapping[str, float]
     ) -> NoReturn:
-        """Saves what step `number` was to learn from. Raises: InputError that names it."""
+        """Saves what step `number` was to learn from. Raises: InputError that names it.
+
+        params: before the step; empty if it was made, and they are lost.
+        """
         run, stage = self._run, self._stage
         facts = {
             "what": what,
@@ -528,12 +533,16 @@ class _Updates:
         }
         name = f"{stage.name}-{number}"
         path = diagnosis.write(run.folder / "diagnosis", name, batch, params, facts)
+        skip = (
+            ", or skip such steps: the same command with --config.optimizer.nonfinite=skip goes on "
+            "from the last checkpoint"
+        )
         raise InputError(
-            f"step {number} of {stage.name}: {what}. The step was not taken, and the run has "
+            f"step {number} of {stage.name}: {what}. "
+            f"{'The step was not taken' if params else 'It was not saved'}, and the run has "
             f"stopped. What it was to learn from is in {path}: --mode=replay --file={path} repeats "
             "it and says which numbers go wrong. Lower the stage's learning_rate or raise its KL "
-            "coefficients in a new --workdir, or skip such steps: the same command with "
-            "--config.optimizer.nonfinite=skip goes on from the last checkpoint."
+            f"coefficients in a new --workdir{skip if params else ''}."
         )
 
     def _found(self, rows: Sequence[Mapping[str, float]]) -> list[alarms.Alarm]:

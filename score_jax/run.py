@@ -257,6 +257,8 @@ class Run:
             try:
                 return use(self)
             except saved_params.Damaged as error:
+                if not self.checkpoints.is_newest(error.path):
+                    error = saved_params.Damaged(error.path, error.why, needed=True)
                 first = first or error
                 if not self.checkpoints.skip(error.path):
                     raise first from None

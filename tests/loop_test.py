@@ -36,6 +36,7 @@ from score_jax.modes import ask, evaluate
 from score_jax.problem import InputError
 from score_jax.run import Run
 from score_jax.runtime import compiles
+from score_jax.workdir import diagnosis
 from tests import fakes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -490,6 +491,31 @@ def test_where_all_checkpoints_are_damaged_one_is_named_and_all_stay(whole, tmp_
         with pytest.raises(InputError, match="base/3 cannot be read"):  # the first one read
             loop.train(settings, str(tmp_path))
     assert sorted(tmp_path.rglob("checkpoints/*/*")) == before
+
+
+def test_a_damaged_reference_is_named_with_what_can_be_done(whole, tmp_path):
+    settings = tiny_settings()
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "stage2")
+    damage(tmp_path / "checkpoints" / "base" / "3")
+    with pytest.raises(InputError) as refused:
+        loop.train(settings, str(tmp_path))
+    said = str(refused.value)
+    assert "base/3 cannot be read" in said and "put back a copy of that folder" in said
+    assert "delete" not in said and "\n" not in said and len(said) < 700
+
+
+def test_a_last_step_that_overflows_stops_the_run_and_is_not_saved(tmp_path):
+    settings = tiny_settings(recipe=("base",))
+    stage = dataclasses.replace(settings.stages["base"], steps=1, learning_rate=3e38)
+    optimizer = dataclasses.replace(settings.optimizer, nonfinite="skip")
+    settings = dataclasses.replace(settings, stages={"base": stage}, optimizer=optimizer)
+    with pytest.raises(
+        InputError, match=r"step 1 of base: update_norm/\w+ is inf\. It was not saved"
+    ):
+        loop.train(settings, str(tmp_path))
+    assert not saved_params.begun(tmp_path)
+    assert diagnosis.read(tmp_path / "diagnosis" / "base-1.json").params is None
 
 
 def written_problems(path: Path, count: int) -> str:

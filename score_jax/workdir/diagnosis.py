@@ -29,6 +29,10 @@ from score_jax.workdir.runlog import package_versions
 PARAMS_BYTES = 2**30  # more is not copied: a replay then takes the newest checkpoint
 
 
+# Metrics of an update that has been made; where they alone are not finite, the params are not.
+OVERFLOWS = ("update_norm/", "param_norm/")
+
+
 class NotFinite(ValueError):
     """A number of a step is not finite; `batch` is what the step was to learn from."""
 
@@ -51,7 +55,7 @@ def first_bad(metrics: Mapping[str, Any]) -> str:
 
     A metric of attempt 1 is NaN if the reference wrote all first attempts; that is no fault.
     """
-    order = ("reward/", "logp_gap", "kl/", "loss", "grad_norm")
+    order = ("reward/", "logp_gap", "kl/", "loss", "grad_norm", *OVERFLOWS)
     bad = [key for key, value in metrics.items() if not math.isfinite(value)]
     given = bool(bad) and math.isnan(metrics.get("length/attempt1", 0.0))
     for prefix in order:

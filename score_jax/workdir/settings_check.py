@@ -109,8 +109,8 @@ def check_same_settings(folder: Path, settings: Settings) -> None:
             last = settings.recipe[-1]
             raise InputError(
                 f"{folder} is a run with other numbers of steps, which its learning rates follow, "
-                f"so it cannot be made longer. To train on from what it ends with, name another "
-                f"--workdir, and set --config.model.source={folder} "
+                f"so they cannot be changed. Use the same numbers, or name another --workdir: to "
+                f"train on there from what this run ends with, set --config.model.source={folder} "
                 f"--config.recipe=\"('{last}',)\". Differing: {differing}"
             )
         raise InputError(
@@ -165,15 +165,16 @@ def sweep(folder: Path) -> None:
 
 
 def start_over(folder: Path, settings: Settings) -> None:
-    """Sets aside what a run of other settings left that failed before its first checkpoint.
+    """Sets aside what a run of other, or unknown, settings left that failed before a checkpoint.
 
     Its files go to DIR/before-1 (or the next number): its evaluations and metrics would else be
     taken for those of the new settings.
     """
     if not (folder / "config.json").exists() or saved_params.begun(folder):
         return
-    if not _differing(folder, settings, _FREE, _OF_AN_EVALUATION):
-        return
+    with contextlib.suppress(InputError):  # no checkpoint needs settings that cannot be read
+        if not _differing(folder, settings, _FREE, _OF_AN_EVALUATION):
+            return
     number = 1
     while (aside := folder / f"before-{number}").exists():
         number += 1

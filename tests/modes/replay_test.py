@@ -101,6 +101,8 @@ def test_the_first_bad_number_is_the_cause_and_not_what_follows_from_it():
     assert diagnosis.first_bad(metrics | {"logp_gap": float("inf")}) == "logp_gap"
     assert diagnosis.first_bad({"loss": fine, "grad_norm": fine}) == ""
     assert diagnosis.first_bad({"grad_norm": bad, "loss": bad}) == "loss"
+    assert diagnosis.first_bad({"loss": fine, "param_norm/mlp": bad}) == "param_norm/mlp"
+    assert diagnosis.first_bad({"param_norm/mlp": bad, "update_norm/mlp": bad}) == "update_norm/mlp"
     given = {f"{name}/attempt1": bad for name in ("reward", "kl", "length")} | {"loss": fine}
     assert diagnosis.first_bad(given) == ""
     assert diagnosis.first_bad(given | {"loss": bad}) == "loss"

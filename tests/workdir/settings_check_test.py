@@ -148,6 +148,13 @@ def test_more_steps_than_a_run_had_are_refused_with_the_way_to_train_on(finished
     assert "stages.base.steps: 3 there, 9 now" in said
 
 
+def test_fewer_steps_than_a_run_had_are_refused_in_words_that_are_true(finished):
+    shorter = changed(tiny_settings(recipe=("base",)), "base", steps=1)
+    with pytest.raises(InputError) as refused:
+        settings_check.check_same_settings(finished, shorter)
+    assert "cannot be changed" in str(refused.value) and "longer" not in str(refused.value)
+
+
 def with_(settings: Settings, **values) -> Settings:
     """The settings with some of them changed, by their names."""
     tree = to_config_dict(settings)
@@ -317,6 +324,19 @@ def test_a_source_whose_weights_have_changed_is_refused_where_they_are_read_agai
         settings_check.check_same_source(tmp_path, settings)
     found.append("1")
     settings_check.check_same_source(tmp_path, settings)
+
+
+@pytest.mark.parametrize("text", ["", '{"settings": {'])
+def test_settings_that_cannot_be_read_matter_only_beside_checkpoints(tmp_path, text):
+    leave_a_failed_run(tmp_path, tiny_settings())
+    (tmp_path / "config.json").write_text(text)
+    settings_check.check_same_settings(tmp_path, tiny_settings())
+    settings_check.start_over(tmp_path, tiny_settings())
+    assert [path.name for path in tmp_path.iterdir()] == ["before-1"]
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "checkpoints" / "base" / "2").mkdir(parents=True)
+    with pytest.raises(InputError, match="are not known"):
+        settings_check.check_same_settings(tmp_path, tiny_settings())
 
 
 def test_setting_a_run_aside_that_was_killed_on_the_way_is_ended_by_the_next_start(

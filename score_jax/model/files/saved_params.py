@@ -91,12 +91,25 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 class Damaged(InputError):
     """A checkpoint that cannot be restored into a run's state."""
 
-    def __init__(self, path: Path, error: Exception):
-        self.path, self.why = path, " ".join(str(error.__cause__ or error).split())[:200]
-        super().__init__(
-            f"the checkpoint {path} cannot be read as this model's state: {str(error)[:500]}. If "
-            "it was saved with other settings, use them or another --workdir; if it is damaged, "
+    def __init__(self, path: Path, error: Exception | str, *, needed: bool = False):
+        """Args:
+
+        error: what Orbax raised, many lines long; or its short form.
+        needed: whether later checkpoints are made from this one, so that the run needs it.
+        """
+        cause = (error.__cause__ or error) if isinstance(error, Exception) else error
+        self.path, self.why = path, " ".join(str(cause).split())[:200]
+        help = (
+            "If it was saved with other settings, use them or another --workdir; if it is damaged, "
             "delete that folder and run the same command again."
+        )
+        if needed:
+            help = (
+                "Later stages of the run need it: put back a copy of that folder, or start again "
+                "in another --workdir."
+            )
+        super().__init__(
+            f"the checkpoint {path} cannot be read as this model's state ({self.why}). {help}"
         )
 
 
