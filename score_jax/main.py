@@ -27,7 +27,7 @@ from score_jax.config.settings import Settings
 from score_jax.problem import InputError, MachineGone, nearest
 from score_jax.runtime import ahead, heap, outputs
 from score_jax.runtime.signals import Signals
-from score_jax.workdir import storage
+from score_jax.workdir import named, storage
 
 DONE, BAD_INPUT, STOPPED = 0, 2, 75  # exit statuses; that of MachineGone is its own
 
@@ -187,16 +187,16 @@ FOLDERS = ("workdir", "base_from", "export_dir")  # flags
 
 
 def _check_folders(given: flags.FlagValues) -> None:
-    """Expands `~`, and refuses buckets that cannot be used. Raises: InputError."""
+    """Expands `~`, and refuses what can be no folder or bucket. Raises: InputError."""
     for name in FOLDERS:
         value = given[name].value or ""
-        if value.startswith("~"):  # no shell expands it after a "="
-            given[name].value = os.path.expanduser(value)
         if value.startswith(("http://", "https://")):
             raise InputError(
                 f"--{name}={value} is not a folder. Name a folder, or gs://BUCKET/PATH."
             )
         buckets.check(value)
+        if value and not buckets.is_url(value):
+            given[name].value = str(named.folder(value, f"--{name}={value}"))
 
 
 @contextlib.contextmanager
@@ -205,14 +205,14 @@ def _at_hand(given: flags.FlagValues) -> Iterator[None]:
 
     Raises: InputError if there is no such bucket.
     """
-    named = {n: str(given[n].value) for n in FOLDERS if buckets.is_url(given[n].value or "")}
-    if not named:
+    away = {n: str(given[n].value) for n in FOLDERS if buckets.is_url(given[n].value or "")}
+    if not away:
         yield
         return
     from score_jax.workdir import spool  # imports jax
 
     with contextlib.ExitStack() as folders:
-        for name, url in named.items():
+        for name, url in away.items():
             opened = spool.empty(url) if name == "export_dir" else spool.opened(url)
             given[name].value = str(folders.enter_context(opened))
         yield

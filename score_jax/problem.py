@@ -6,7 +6,9 @@ Apart from structs.py, so that a grading worker process starts without loading j
 import dataclasses
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -54,6 +56,9 @@ class Grade:
         return self.reward >= 1.0
 
 
+LARGEST = 3e38  # of a setting or a reward: little less than the largest float32
+
+
 class InputError(ValueError):
     """Bad settings or input files: what happened, why it matters, how to fix it; exit status 2."""
 
@@ -66,6 +71,19 @@ class MachineGone(OSError):
     """The machine no longer gives what a run needs; it is not the input's fault; exit status 74."""
 
     status = 74
+
+
+def expanded(name: str | Path) -> Path:
+    """The path with `~` expanded, which no shell does after a "=".
+
+    Raises: InputError if there is no such user.
+    """
+    path = os.path.expanduser(name)
+    if path.startswith("~"):
+        raise InputError(
+            f"{name}: {Path(path).parts[0]} is the home folder of no user. Write the whole path."
+        )
+    return Path(path)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

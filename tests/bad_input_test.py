@@ -31,11 +31,17 @@ model.dtype=float16 | config.model.dtype='float16' | bfloat16
 model.attention=flash | config.model.attention='flash' | splash
 model.attention=cudnn | config.model.attention | Set it to 'xla'
 model.attention=splash | config.model.attention | Set it to 'xla'
+model.source=~nosuchuser/x | ~nosuchuser is the home folder of no user
+model.tokenizer=~nosuchuser/x | ~nosuchuser is the home folder of no user
+model.template=~nosuchuser/x.jinja | ~nosuchuser is the home folder of no user
+problems.name=jsonl problems.path=~nosuchuser/x.jsonl | ~nosuchuser is the home folder of no user
+rewards.function=~nosuchuser/x.py:f | ~nosuchuser is the home folder of no user
 model.template=chatmll | chatmll
 model.template=nowhere.jinja | nowhere.jinja
 model.tokenizer=nowhere | nowhere
 model.lora.rank=-1 | config.model.lora.rank=-1 | at least 0
 model.lora.alpha=0.0 | config.model.lora.alpha | at least
+model.lora.rank=1000000000 | config.model.lora.rank=1000000000 is above | Lower it
 model.lora.targets=( | config.model.lora.targets='(' | regular expression
 model.lora.rank=4 model.lora.targets=nothing | nothing
 model.thinking=maybe | thinking
@@ -89,6 +95,8 @@ rollout.slots=-1 | config.rollout.slots=-1
 rollout.turn_rows=-1 | config.rollout.turn_rows=-1
 rollout.shrink=-2 | config.rollout.shrink=-2
 stages.stage1.steps=-1 | config.stages.stage1.steps=-1
+stages.stage1.steps=2147483648 | config.stages.stage1.steps=2147483648 | at most 2147483647
+stages.stage1.steps=100000000000000000000 | config.stages.stage1.steps | at most 2147483647
 stages.stage1.steps=2.5 | config.stages.stage1.steps | int
 stages.stage1.learning_rate=-1.0 | learning_rate=-1.0 | at least 0
 stages.stage1.learning_rate=nan | learning_rate=nan | finite
@@ -178,6 +186,10 @@ evaluation.samples=-1 | config.evaluation.samples=-1
 scaling.solutions=1 | config.scaling.solutions=1
 scaling.batch=0 | config.scaling.batch=0
 rewards.timeout_sec=0.0 | config.rewards.timeout_sec=0.0
+rewards.timeout_sec=1e7 | config.rewards.timeout_sec=10000000.0 | at most 1000000
+rewards.function_timeout_sec=1e7 | config.rewards.function_timeout_sec | at most 1000000
+rewards.program_timeout_sec=1e7 | config.rewards.program_timeout_sec | at most 1000000
+rewards.function_memory_gib=100000000000000000000 | function_memory_gib | at most 2147483647
 rewards.failed_share=1.5 | config.rewards.failed_share=1.5 | share
 rewards.workers=-1 | config.rewards.workers=-1
 rewards.retries=-1 | config.rewards.retries=-1
@@ -194,6 +206,7 @@ mesh.tensor=7 | mesh
 checkpoint.every=0 | config.checkpoint.every=0
 checkpoint.keep=0 | config.checkpoint.keep=0
 watchdog.rollout=-1.0 | config.watchdog.rollout=-1.0
+watchdog.rollout=1e10 | config.watchdog.rollout=10000000000.0 | at most 1000000
 compile.after_warmup=stop | config.compile.after_warmup='stop' | warn
 compile.cache=perhaps | cache
 """.strip().splitlines()
@@ -202,6 +215,15 @@ COMMANDS = [
     ([], "--config=FILE is missing"),
     ([QUICKSTART], "--workdir=DIR is missing"),
     ([QUICKSTART, "--workdir="], "--workdir=DIR is missing"),
+    ([QUICKSTART, "--workdir= "], "--workdir=  names no folder"),
+    ([QUICKSTART, "--workdir=~nosuchuser/x"], "~nosuchuser is the home folder of no user"),
+    ([QUICKSTART, "--workdir=W", "--export_dir=~nosuchuser/x"], "~nosuchuser is the home folder"),
+    ([QUICKSTART, "--workdir=W", "--base_from=~nosuchuser/x"], "~nosuchuser is the home folder"),
+    ([QUICKSTART, "--workdir=" + 300 * "x"], "has a name of more than 255 bytes"),
+    ([QUICKSTART, "--workdir=" + 2000 * "x/"], "has more than 3500 bytes"),
+    ([QUICKSTART, "--workdir=W", "--export_dir=" + 300 * "x"], "has a name of more than 255 bytes"),
+    ([QUICKSTART, "--workdir=README.md"], "README.md is a file, not a folder"),
+    ([QUICKSTART, "--workdir=README.md/x"], "README.md is a file, not a folder"),
     ([QUICKSTART, "--workdir=s3://b/run"], "s3://b/run: of buckets only gs:// is known"),
     ([QUICKSTART, "--workdir=W", "--mode=trian"], "Did you mean 'train'?"),
     ([QUICKSTART, "--workdir=W", "--mode="], "unknown --mode="),
@@ -226,6 +248,7 @@ COMMANDS = [
     ([QUICKSTART, "--mode=plan", "--memory=much"], "much"),
     ([QUICKSTART, "--mode=plan", "--device=abacus"], "abacus"),
     ([QUICKSTART, "--mode=plan", "--topology=v9z:4x4"], "v9z:4x4"),
+    ([QUICKSTART, "--mode=plan", "--topology=v5e:0x0"], "v5e:0x0' is not a known TPU topology"),
     ([QUICKSTART, "--workdir=W", "--base_from=nowhere"], "nowhere"),
     ([QUICKSTART, "--workdir=W", "--processes=2"], "three values"),
     ([QUICKSTART, "--workdir=W", "--process=x"], "process"),
@@ -277,6 +300,28 @@ CONFIGS = {
     "no Python": ("def get_config(:\n", "mine.py, line 1 is not Python"),
     "a module that is missing": ("import nowhere_at_all\n", "line 1: ModuleNotFoundError"),
     "no get_config": ("x = 1\n", "get_config"),
+    "no return": (
+        "def get_config():\n    pass\n",
+        "mine.py: get_config() of the config returned None. It must return to_config_dict(",
+    ),
+    "settings that are no tree": (
+        "from configs import quickstart\nfrom score_jax.config.build import resolve\n"
+        "def get_config():\n    return resolve(quickstart.get_config('score'))\n",
+        "returned Settings(",
+    ),
+    "a value of another type": (
+        "from configs import quickstart\ndef get_config():\n"
+        "    c = quickstart.get_config('score')\n    c.seed = 'x'\n    return c\n",
+        "mine.py, line 4: TypeError",
+    ),
+    "two parameters": ("def get_config(a, b):\n    pass\n", "mine.py: get_config() missing"),
+    "nothing": ("", "mine.py: module 'config_config' has no attribute 'get_config'"),
+    "an end of the program": ("import sys\nsys.exit(3)\n", "line 2: SystemExit: the config ends"),
+    "an error without words": (
+        "class E(Exception):\n    def __str__(self): raise RuntimeError\n"
+        "def get_config():\n    raise E\n",
+        "mine.py, line 4: E: an error without a message",
+    ),
     "another thing": ("def get_config():\n    return 5\n", "get_config() of the config returned 5"),
     "settings of another program": (
         "import ml_collections\ndef get_config():\n"
@@ -292,6 +337,8 @@ def test_a_bad_config_is_refused(name, tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(text)
     assert_refused(capsys, tmp_path, [f"--config={path}", "--workdir=W"], said)
+    override = [f"--config={path}", "--config.seed=1", "--workdir=W"]
+    assert_refused(capsys, tmp_path, override, said)
 
 
 ROW = {"problem": "1+2?", "answer": "3"}
@@ -308,12 +355,25 @@ DATA = {
     "an empty problem": (b'{"problem": "", "answer": "3"}\n', "line 1"),
     "a null answer": (b'{"problem": "1+2?", "answer": null}\n', "answer"),
     "a list as problem": (b'{"problem": [1], "answer": "3"}\n', "problem"),
-    "utf-16": ('{"problem": "1+2?", "answer": "3"}\n'.encode("utf-16"), "UTF"),
+    "utf-16": ('{"problem": "1+2?", "answer": "3"}\n'.encode("utf-16"), "UTF-16"),
+    "utf-32": ('{"problem": "1+2?", "answer": "3"}\n'.encode("utf-32"), "iconv -f UTF-32 -t"),
     "no utf-8": (b'{"problem": "\xff\xfe", "answer": "3"}\n', "line 1: not JSON ('utf-8'"),
     "binary": (bytes(range(256)), ""),
     "parquet": (b"PAR1" + bytes(64), "arquet"),
     "broken gzip": (b"\x1f\x8b" + bytes(20), ""),
     "NaN": (b'{"problem": "1+2?", "answer": NaN}\n', "answer"),
+    "half a pair in a system text": (
+        b'{"problem": [{"role": "system", "content": "\\ud800"}, {"role": "user", "content": "a"}],'
+        b' "answer": "1"}',
+        "field 'problem' holds half of a surrogate pair",
+    ),
+    **{
+        f"half a pair in {field}": (
+            json.dumps(ROW | {field: "a\ud800"}).encode(),
+            f"line 1: field '{field}' holds half of a surrogate pair",
+        )
+        for field in ("problem", "answer", "id", "grader", "solution")
+    },
 }
 
 
@@ -367,6 +427,10 @@ MODELS = {
         {"config.json": json.dumps(LLAMA | {"vocab_size": -1})},
         "vocab_size",
     ),
+    "no base of rotary positions": (
+        {"config.json": json.dumps(LLAMA | {"rope_theta": 0})},
+        "rope_theta must be one number, above 0",
+    ),
     "heads that do not divide": (
         {"config.json": json.dumps(LLAMA | {"num_key_value_heads": 3})},
         "head",
@@ -387,6 +451,11 @@ MODELS = {
         },
         "",
     ),
+    "a folder of the name of the weights": (
+        {"config.json": json.dumps(LLAMA), "model.safetensors": None},
+        "holds neither model.safetensors nor",
+    ),
+    "a folder of the name of the shape": ({"config.json": None}, "config.json cannot be read"),
     "a pickle": ({"config.json": json.dumps(LLAMA), "pytorch_model.bin": b"\x80\x04N."}, ""),
 }
 
@@ -397,6 +466,9 @@ def test_a_bad_model_is_refused(name, tmp_path, capsys):
     folder = tmp_path / "model"
     folder.mkdir()
     for file, content in files.items():
+        if content is None:
+            (folder / file).mkdir()
+            continue
         (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     source = f"--config.model.source={folder}"
     assert_refused(capsys, tmp_path, [QUICKSTART, "--workdir=W", source], said)

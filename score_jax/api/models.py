@@ -85,6 +85,12 @@ class Model:
           groups: further settings, as in `train`.
         Raises: InputError if model, task and settings do not fit.
         """
+        several = isinstance(problems, Sequence) and all(isinstance(x, Problem) for x in problems)
+        if not isinstance(task, Task) or not several or not problems:
+            raise InputError(
+                f"attempt({problems!r:.60}, task={task!r:.60}) needs problems of a Task: "
+                "attempt(task.problems[:2], task=task)."
+            )
         settings = settings_of.settings_of(self.settings, task, seed=seed, **groups)
         problems = task.asked(problems)
         grading.prepare(settings, problems)

@@ -43,7 +43,7 @@ def settings_of(
     recipe = recipe or score(1, 1)
     tree: dict[str, Any] = {
         "model": model,
-        "problems": task.written(folder) if folder else task.settings,
+        "problems": task.settings_in(folder) if folder else task.settings,
         "rewards": task.rewards,
         "recipe": tuple(recipe.stages),
         "stages": dict(recipe.stages),
@@ -58,11 +58,13 @@ def settings_of(
         whole = not isinstance(group, Mapping) or not isinstance(before, Mapping)
         tree[name] = group if whole else {**before, **group}
     settings = build.resolve(_plain(tree))
-    if settings.rollout.max_prompt_tokens > 1:
-        return settings
-    widest = _longest_prompt(settings, task)
-    rollout = dataclasses.replace(settings.rollout, max_prompt_tokens=widest)
-    return dataclasses.replace(settings, rollout=rollout)
+    if settings.rollout.max_prompt_tokens == 1:
+        widest = _longest_prompt(settings, task)
+        rollout = dataclasses.replace(settings.rollout, max_prompt_tokens=widest)
+        settings = dataclasses.replace(settings, rollout=rollout)
+    if folder:  # after everything is checked
+        task.write(folder)
+    return settings
 
 
 def _longest_prompt(settings: Settings, task: Task) -> int:

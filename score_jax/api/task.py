@@ -28,7 +28,6 @@ from score_jax.text.prompts import PROMPTS
 
 Reward = str | Callable[..., Any]
 Rows = Iterable[Mapping[str, Any] | Problem]
-SPLITS = ("train", "test")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -59,7 +58,7 @@ class Task:
     reward: Reward | Mapping[str, Reward] | None
     test: Any
     attempt_tokens: int
-    settings: ProblemSettings  # of a list the path is empty: see `written`
+    settings: ProblemSettings  # of a list the path is empty: see `settings_in`
     rewards: RewardSettings
 
     def __init__(
@@ -80,6 +79,17 @@ class Task:
         for name in settings.keys() - set(known):
             own = [key for key in inspect.signature(Task).parameters if key != "settings"]
             raise InputError(f"Task takes no {name!r}. {nearest(name, [*own, *known])}")
+        for name, rows in (("problems", problems), ("test", test or [])):
+            if not isinstance(rows, str | Path | Iterable):
+                raise InputError(
+                    f"Task({name}={rows!r}) is no file, name of a set, or list of rows. Give one."
+                )
+        listed = isinstance(instruction, Sequence) and all(isinstance(x, str) for x in instruction)
+        if not isinstance(prompt, str) or not listed:
+            raise InputError(
+                f"Task(prompt={prompt!r}, instruction={instruction!r}): both must be texts; of "
+                "instructions there may be a list, one for each later attempt."
+            )
         named = prompt in PROMPTS
         texts = instruction if isinstance(instruction, str) else tuple(instruction)
         tree: dict[str, Any] = {"fields": dict(fields or {}), **settings}
@@ -123,21 +133,23 @@ class Task:
         """The problems to evaluate on, in order."""
         return self._split("test")
 
-    def written(self, folder: Path) -> ProblemSettings:
-        """The settings of the problems for a run; rows of a list are written to `folder` for it.
-
-        Raises: InputError if other problems lie there.
-        """
+    def settings_in(self, folder: Path) -> ProblemSettings:
+        """The settings of the problems for a run; `write` puts rows of a list into the folder."""
         settings = self.settings
         if not isinstance(self.source, str | Path):
-            for split in SPLITS:
-                _write(folder / f"{split}.jsonl", self._rows(split))
             return dataclasses.replace(settings, name="jsonl", path=str(folder), fields={})
         if self.test is not None and not isinstance(self.test, str | Path):
-            _write(folder / "test.jsonl", self._rows("test"))
             test = SourceSettings("jsonl", str(folder), "test")
             return dataclasses.replace(settings, test=test)
         return settings
+
+    def write(self, folder: Path) -> None:
+        """Writes rows of a list to `folder` for a run. Raises: InputError if others lie there."""
+        own = not isinstance(self.source, str | Path)
+        if own:
+            _write(folder / "train.jsonl", self._rows("train"))
+        if own or not isinstance(self.test, str | Path | None):
+            _write(folder / "test.jsonl", self._rows("test"))
 
     def _split(self, split: str) -> list[Problem]:
         settings = self.settings
@@ -207,8 +219,14 @@ def _name(reward: Reward) -> str:
 
 def _problems(rows: Sequence[Any], split: str, fields: Mapping[str, str]) -> list[Problem]:
     """Problems of rows in memory; those that are Problems already stay as they are."""
-    if any(isinstance(row, Problem) for row in rows):
+    kinds = [isinstance(row, Problem) for row in rows]
+    if all(kinds):
         return list(rows)
+    if any(kinds):
+        raise InputError(
+            f"Task: row {kinds.index(False)} is not a Problem, and others of this list are. Give "
+            "only rows, or only Problems."
+        )
     named = ((f"row {n}", f"{split}/{n}", row) for n, row in enumerate(rows))
     return own_rows.problems(named, fields, "Task")
 

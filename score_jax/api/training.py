@@ -27,7 +27,7 @@ from score_jax.report.run_page import page, summary
 from score_jax.run import OnStep
 from score_jax.runtime import hosts
 from score_jax.runtime.signals import Signals, Stopped
-from score_jax.workdir import settings_check
+from score_jax.workdir import named, settings_check
 from score_jax.workdir.runlog import read_metrics
 
 
@@ -68,10 +68,9 @@ class TrainedRun:
 
     def export(self, folder: str | Path = "", dtype: str = "", adapters: bool = False) -> Path:
         """Writes the newest checkpoint as a Hugging Face folder; by default WORKDIR/export."""
-        export.export_latest(
-            self.settings, self.folder, str(folder), dtype=dtype, adapters=adapters
-        )
-        return Path(folder) if folder else self.folder / "export"
+        to = named.folder(folder, f"export({folder!r})") if folder else self.folder / "export"
+        export.export_latest(self.settings, self.folder, str(to), dtype=dtype, adapters=adapters)
+        return to
 
     def model(self) -> Model:
         """The newest checkpoint as a model to ask, or to train further."""
@@ -109,7 +108,8 @@ def train(
             "train takes local folders. Work directories in a bucket are for the command line: "
             "python -m score_jax.main --workdir=gs://…"
         )
-    folder = Path(workdir).expanduser()
+    folder = named.folder(workdir, f"workdir={workdir!r}")
+    base = str(named.folder(base_from, f"base_from={base_from!r}")) if base_from else ""
     if isinstance(model, Settings):
         if task or recipe or groups or seed:
             raise InputError(
@@ -118,7 +118,7 @@ def train(
             )
         settings = model
     else:
-        if task is None or recipe is None:
+        if not isinstance(task, Task) or not isinstance(recipe, Recipe):
             raise InputError(
                 "train needs a model, a task and a recipe: train(load(…), Task(…), score(100, 100))"
             )
@@ -132,7 +132,7 @@ def train(
         loop.train(
             settings,
             str(folder),
-            base_from=str(base_from),
+            base_from=base,
             on_step=on_step,
             stop=lambda: noted() or stop(),
         )

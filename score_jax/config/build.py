@@ -10,15 +10,16 @@ import contextlib
 import dataclasses
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from score_jax.config.checks import check
-from score_jax.config.settings import CHOICES, MINIMA, Settings
-from score_jax.problem import InputError, nearest
+from score_jax.config.settings import CHOICES, MAXIMA, MINIMA, Settings
+from score_jax.problem import LARGEST, InputError, nearest
 
-LARGEST = 3e38  # of float32, in which settings are computed with
 _TEXTS = str | tuple[str, ...]  # the type of a setting that is a text or several
 
 
@@ -32,11 +33,6 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> Settings:
 
     Raises: InputError for an unknown, missing or ill-typed setting, and for contradictions.
     """
-    if not isinstance(config, ConfigDict | Mapping):
-        raise InputError(
-            f"get_config() of the config returned {config!r:.80}. It must return "
-            "to_config_dict(Settings(…)) of score_jax.config, as configs/quickstart.py does."
-        )
     tree = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     settings = build(Settings, tree, "config")
     check(settings)
@@ -66,10 +62,17 @@ def build(cls: type, tree: Mapping[str, Any], path: str) -> Any:
         least = MINIMA.get((cls, name))
         if least is not None and not value >= least:
             raise InputError(f"{path}.{name}={value} must be at least {least:g}.")
+        most = MAXIMA.get((cls, name))
+        if most is not None and value > most:
+            raise InputError(f"{path}.{name}={value} must be at most {most:.10g}.")
     return built
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        value = str(value)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, path)
     origin = typing.get_origin(hint)

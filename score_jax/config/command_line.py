@@ -13,9 +13,10 @@ import traceback
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
@@ -38,6 +39,19 @@ def define_config(values: flags.FlagValues) -> None:
         accept_new_attributes=True,
         lock_config=False,
     )
+    parser: Any = values["config"].parser
+    load = parser.parse
+
+    def checked(file: str) -> ConfigDict:  # the flag library would override any object's fields
+        config = load(file)
+        if isinstance(config, ConfigDict):
+            return config
+        raise InputError(
+            f"{file}: get_config() of the config returned {config!r:.80}. It must return "
+            "to_config_dict(Settings(…)) of score_jax.config, as configs/quickstart.py does."
+        )
+
+    parser.parse = checked
 
 
 def settings_of(arguments: Sequence[str]) -> Settings:
@@ -66,13 +80,8 @@ def parse(given: flags.FlagValues, argv: Sequence[str]) -> Settings | None:
         with _importable(path.resolve().parent) if path else contextlib.nullcontext():
             rest = given(argv)
             config = given.config  # a config file without overrides is only loaded here
-    except InputError:
-        raise
-    except Exception as error:  # a config is a program, which may fail in any way
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if path and Path(f.filename) == path]
-        where = f"{path}, line {lines[-1]}: {type(error).__name__}: " if lines else ""
-        raise InputError(f"{where}{_explain(error, argv)}") from error
+    except (Exception, SystemExit) as error:  # a config is a program, which may fail in any way
+        raise _refusal(error, path, argv) from error
     if len(rest) > 1:
         raise InputError(f"unexpected arguments: {' '.join(rest[1:])}. Settings are --config.KEY=…")
     return resolve(config) if config is not None else None
@@ -140,9 +149,36 @@ def known_configs(name: str = "") -> str:
     return nearest(name, local | shipped)
 
 
-def _explain(error: Exception, argv: Sequence[str]) -> str:
-    """The flag library's error in one line, with the argument that caused it, if that is known."""
-    raw = str(error.args[0] if error.args else error).strip()
+def _refusal(error: BaseException, path: Path | None, argv: Sequence[str]) -> InputError:
+    """What was raised while the flags were parsed, as one message."""
+    errors = [error]  # the flag library raises others in place of TypeErrors and ValueErrors
+    while (cause := errors[-1].__cause__ or errors[-1].__context__) is not None:
+        errors.append(cause)
+    for one in reversed(errors):
+        if isinstance(one, InputError):
+            return one
+    for one in errors:
+        frames = traceback.extract_tb(one.__traceback__)
+        lines = [f.lineno for f in frames if path and Path(f.filename) == path]
+        if lines:
+            where = f"{path}, line {lines[-1]}: {type(one).__name__}: "
+            return InputError(f"{where}{_explain(one, argv)}")
+    said = _explain(error, argv)
+    if path and "get_config" in said:
+        said = (
+            f"{path}: {said}. It must define get_config(), or get_config(recipe) for FILE:RECIPE."
+        )
+    return InputError(said)
+
+
+def _explain(error: BaseException, argv: Sequence[str]) -> str:
+    """An error in one line, with the argument that caused it, if that is known."""
+    try:
+        raw = str(error.args[0] if error.args else error).strip()
+    except Exception:  # of the config's own class
+        raw = "an error without a message"
+    if isinstance(error, SystemExit):
+        raw = f"the config ends the program ({raw}). Let it raise an error that says why."
     if isinstance(error, SyntaxError):
         raw = f"{error.filename}, line {error.lineno} is not Python: {raw}. Correct the config."
     if "allow_dotted_keys" in raw:

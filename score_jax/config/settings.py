@@ -15,11 +15,18 @@ class Least(NamedTuple):
     value: float
 
 
+class Most(NamedTuple):
+    """The largest valid value of a number."""
+
+    value: float = 2**31 - 1  # of whole ones, as steps are counted in int32
+
+
 Count = Annotated[int, Least(0)]
 Positive = Annotated[int, Least(1)]
 NonNegative = Annotated[float, Least(0.0)]
 AboveZero = Annotated[float, Least(1e-6)]
-Seconds = Annotated[float, Least(1e-3)]
+Seconds = Annotated[float, Least(1e-3), Most(1e6)]  # the system waits 24 days at most at a time
+SecondsOrNever = Annotated[float, Least(0.0), Most(1e6)]  # 0: never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,11 +354,11 @@ class WatchdogSettings:
     The first rollout, update and evaluation include compiling.
     """
 
-    rollout: NonNegative = 7200.0  # of one step
-    grade: NonNegative = 3600.0  # of one step, including the wait for other processes' grades
-    train_step: NonNegative = 7200.0  # the update of one step
-    save: NonNegative = 3600.0  # including the wait for the previous save
-    evaluation: NonNegative = 28800.0  # since a row has ended
+    rollout: SecondsOrNever = 7200.0  # of one step
+    grade: SecondsOrNever = 3600.0  # of one step, including the wait for other processes' grades
+    train_step: SecondsOrNever = 7200.0  # the update of one step
+    save: SecondsOrNever = 3600.0  # including the wait for the previous save
+    evaluation: SecondsOrNever = 28800.0  # since a row has ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,4 +418,10 @@ MINIMA: dict[tuple[type, str], float] = {
     (cls, name): hint.__metadata__[0].value
     for cls, name, hint in _hints()
     if typing.get_origin(hint) is Annotated
+}
+# (class, setting) -> its largest valid value.
+MAXIMA: dict[tuple[type, str], float] = {
+    (cls, name): [*hint.__metadata__[1:], Most()][0].value
+    for cls, name, hint in _hints()
+    if typing.get_origin(hint) is Annotated and (hint.__metadata__[1:] or hint.__origin__ is int)
 }

@@ -46,7 +46,8 @@ from score_jax.structs import Params
 def targets(config: ModelConfig, settings: LoraSettings) -> dict[str, Place]:
     """The weights that get adapters, by their name under `layers`.
 
-    Raises: InputError if `settings.targets` matches none, listing those there are.
+    Raises: InputError if `settings.targets` matches none, listing those there are, or the rank is
+      above what any of them could use.
     """
     matrices = [p for p in tensor_names.places(config) if p.stacked and p.inputs]
     found = [p for p in matrices if re.fullmatch(settings.targets, p.path)]
@@ -55,6 +56,14 @@ def targets(config: ModelConfig, settings: LoraSettings) -> dict[str, Place]:
             f"config.model.lora.targets={settings.targets!r} matches no weight that can have an "
             "adapter, so nothing would be trained. It is a regular expression that must match a "
             f"whole name; the names are: {', '.join(p.path for p in matrices)}."
+        )
+    shapes = [(p.inputs, tensor_names.shape(p, config)) for p in found]
+    widest = max(math.prod(part) for n, shape in shapes for part in (shape[:n], shape[n:]))
+    if settings.rank > widest:
+        raise InputError(
+            f"config.model.lora.rank={settings.rank} is above {widest}, the width of the widest "
+            "weight that gets an adapter: adapters would be larger than the weights. Lower it; 8 "
+            "to 64 is usual. Rank 0 trains all weights."
         )
     return {place.name: place for place in found}
 

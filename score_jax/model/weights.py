@@ -279,10 +279,13 @@ def _open_run(run: saved_params.Checkpoint) -> tuple[ModelConfig, Read]:
 
     def read(place: Place, dtype: np.dtype) -> np.ndarray:
         if read_base is None or not adapted:
-            return run.read(place.path, dtype)
-        # The adapters were trained beside weights of the run's own dtype.
-        weight = read_base(place, jax.numpy.dtype(run.model.dtype)).astype(dtype, copy=False)
-        return run.merged(place, weight)
+            value = run.read(place.path, dtype)
+        else:
+            # The adapters were trained beside weights of the run's own dtype.
+            weight = read_base(place, jax.numpy.dtype(run.model.dtype)).astype(dtype, copy=False)
+            value = run.merged(place, weight)
+        _check_finite(value, place.path, run.path)
+        return value
 
     return config, read
 
@@ -331,8 +334,25 @@ def _read(files: stored.WeightFiles, place: Place, dtype: np.dtype) -> np.ndarra
     for layer, name in enumerate(parts):
         target = tensor_names.as_stored(place, value[layer])
         for rows, block in stored.blocks(stored.part(files.tensors[name], *lines)):
-            target[rows if order is None else order[rows]] = block - offset if offset else block
+            with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, refused below
+                block = (block - offset if offset else block).astype(dtype, copy=False)
+            _check_finite(block, name, files.path)
+            target[rows if order is None else order[rows]] = block
     return value if place.stacked else value[0]
+
+
+def _check_finite(value: np.ndarray, name: str, path: Path) -> None:
+    """Raises: InputError for NaN or inf, with which every answer would be noise."""
+    if value.dtype == jax.numpy.bfloat16:  # by its bits: numpy is slow with it
+        finite = value.view(np.int16).max() < 0x7F80 and value.view(np.uint16).max() < 0xFF80
+    else:
+        finite = np.isfinite(value.min()) and np.isfinite(value.max())
+    if not finite:
+        raise InputError(
+            f"{path}: {name} holds NaN, inf or a number that {value.dtype} cannot hold, so the "
+            "model cannot answer. A training that diverged writes such weights, and so does a "
+            "damaged copy: fetch the files again, or use an earlier checkpoint."
+        )
 
 
 def _put(path: str, value: np.ndarray) -> jax.Array:

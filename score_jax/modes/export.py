@@ -22,7 +22,7 @@ from score_jax.learner import adapter_files
 from score_jax.model import weights
 from score_jax.model.files import saved_params
 from score_jax.modes import model_card, push
-from score_jax.problem import FULL, InputError
+from score_jax.problem import FULL, InputError, expanded
 from score_jax.structs import Params
 from score_jax.text.tokenizers import gguf_files, gguf_tokenizer
 
@@ -141,7 +141,7 @@ def _token_ids(experiment: Experiment, source: Path) -> dict[str, int | list[int
 
 def _write_tokenizer(named: str, folder: Path) -> str:
     """Writes or copies the files of the tokenizer read from `named`; says what there is."""
-    origin = Path(named).expanduser()
+    origin = expanded(named)
     try:
         if not _present(origin, TOKENIZER) and (gguf := gguf_files.find(origin)):
             return _of_gguf(gguf, folder)

@@ -27,7 +27,7 @@ from score_jax.config.settings import (
 from score_jax.model.families import PRESET
 from score_jax.model.files import saved_params
 from score_jax.modes import card_use
-from score_jax.problem import FULL, InputError
+from score_jax.problem import FULL, InputError, expanded
 from score_jax.report.run_page import summary
 from score_jax.run import Run
 from score_jax.text.tokenizers import gguf_metadata
@@ -102,7 +102,7 @@ def base_of(settings: ModelSettings) -> Base:
             hub_id if _HUB_ID.fullmatch(hub_id) else "",
             str(said.get("general.license") or ""),
         )
-    own = is_url(settings.source) or Path(settings.source).expanduser().exists()
+    own = is_url(settings.source) or expanded(settings.source).exists()
     hub_id = "" if own else settings.source
     return Base(hub_id or path.name, hub_id, _license(path / NAME))
 

@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from score_jax.problem import Grade, InputError, Problem
+from score_jax.problem import Grade, InputError, Problem, expanded
 from score_jax.rewards import given
 from score_jax.rewards.remembered import Remembered
 from score_jax.rewards.workers import calls, pool
@@ -144,6 +144,7 @@ def prepare(
             f"config.rewards.environment names {', '.join(missing)}, which is not set here, so "
             f"{where} would miss it. Set it (export {missing[0]}=…), or take the name out."
         )
+    asks(function, limits)  # an error of its module is not one of a call with empty texts
     empty = [Grade(0.0, "no_answer")] * attempts
     slow = dataclasses.replace(limits, timeout_sec=max(START_SEC, limits.timeout_sec), remember=0)
     rows = Rows([problem], [[""] * attempts])
@@ -157,8 +158,8 @@ def prepare(
         raise InputError(
             f"{where} ended with {answer!r} when it was called for problem {problem.id} with empty "
             f"texts. It must return {attempts} rewards within {slow.timeout_sec:.0f} s "
-            "(config.rewards.function_timeout_sec) and not end its process (the memory that it "
-            "may use: config.rewards.function_memory_gib)."
+            "(config.rewards.function_timeout_sec) and not end its process, as sys.exit(), "
+            "KeyboardInterrupt and too much memory do (config.rewards.function_memory_gib)."
         )
 
 
@@ -174,7 +175,7 @@ def _work(function: str, limits: Limits) -> tuple[str, ...]:
     paths = list(dict.fromkeys(os.path.abspath(path) for path in ("", *sys.path)))
     where, _, name = function.rpartition(":")
     if where.endswith(".py"):
-        function = f"{os.path.abspath(os.path.expanduser(where))}:{name}"
+        function = f"{os.path.abspath(expanded(where))}:{name}"
     return ("serving", function, json.dumps(paths), str(limits.memory_gib << 30))
 
 

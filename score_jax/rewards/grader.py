@@ -164,8 +164,8 @@ def prepare(
     terms.prepare(paid, problems[0], attempts)
     if not paid.needs_builtin():
         return ""
-    for name in dict.fromkeys(problem.grader for problem in problems):
-        find_grader(name)
+    for name, problem in {one.grader: one for one in reversed(problems)}.items():
+        find_grader(name, problem.where)
     golds.check(problems, bad_golds)
     tasks = [problem for problem in problems if problem.grader == "program"]
     start.choose(sandbox_kind, allow_unsandboxed, packages)
@@ -180,11 +180,14 @@ def prepare(
     return start.shared().kind
 
 
-def find_grader(name: str) -> Callable[[str, str], Grade]:
-    """The grader of that name. Raises: InputError with the nearest valid name."""
+def find_grader(name: str, where: str = "") -> Callable[[str, str], Grade]:
+    """The grader of that name. Raises: InputError with the nearest valid name.
+
+    where: the first problem that names it, for the message.
+    """
     if name in GRADERS:
         return GRADERS[name]
     raise InputError(
-        f"There is no grader {name!r}, so the problems that name it cannot be rewarded. "
-        f"{nearest(name, GRADERS)}"
+        f"{where}{': ' if where else ''}there is no grader {name!r}, so the problems that name it "
+        f"cannot be rewarded. {nearest(name, GRADERS)}"
     )

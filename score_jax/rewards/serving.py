@@ -12,17 +12,16 @@ import importlib.machinery
 import importlib.util
 import inspect
 import json
-import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-from score_jax.problem import Grade, InputError, Problem, nearest
+from score_jax.problem import LARGEST, Grade, InputError, Problem, nearest
 from score_jax.rewards import given
 from score_jax.rewards.workers import spawner
 
@@ -61,9 +60,9 @@ def load(function: str) -> Callable[..., Any]:
             return cloudpickle.load(sys.stdin.buffer)
         module = _file(where) if where.endswith(".py") else importlib.import_module(where)
         found = getattr(module, name)
-    except Exception as error:  # anything that its module raises
+    except (Exception, SystemExit) as error:  # anything that its module raises
         raise InputError(
-            f"{function!r} cannot be imported ({type(error).__name__}: {error}). It must be "
+            f"{function!r} cannot be imported ({_named(error)}). It must be "
             "'module:function', where `import module` works in the folder that the run starts in, "
             f"or 'file.py:function'.{_last_lines(error)}"
         ) from error
@@ -158,7 +157,7 @@ def _answer(
     except WrongAnswer as wrong:
         return str(wrong)
     except Exception as error:
-        return f"raised {type(error).__name__}: {error}{_last_lines(error)}"
+        return f"raised {_named(error)}{_last_lines(error)}"
 
 
 class WrongAnswer(Exception):
@@ -177,7 +176,7 @@ def _listed(returned: Any, count: int, wanted: str) -> list[Any]:
     """As a list of `count`. Raises: WrongAnswer."""
     expected = f"It must return a list of {count} {wanted}."
     listed = None
-    if not isinstance(returned, (str, bytes, dict, Grade)):
+    if not isinstance(returned, (str, bytes, Mapping, Set, Grade)):  # a set has no order
         try:
             listed = list(returned)
         except TypeError:  # a scalar, also one of numpy
@@ -209,10 +208,12 @@ def _grade(one: Any, attempt: int) -> tuple[float, str]:
             f"returned {_short(reward)} ({kind}) as the reward of attempt {attempt}. It must be a "
             "number, a Grade, or (number, reason)."
         ) from None
-    if not math.isfinite(value):
+    except OverflowError:  # an int beyond float64
+        value = float("inf")
+    if not abs(value) <= LARGEST:
         raise WrongAnswer(
             f"returned the reward {value} for attempt {attempt}, which no update can learn from. "
-            "It must be a finite number."
+            f"It must be a finite number, at most {LARGEST:g}."
         )
     return value, str(reason) if reason is not None else "rewarded" if value > 0 else "unrewarded"
 
@@ -222,7 +223,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _last_lines(error: Exception) -> str:
+def _named(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # raised by the user's own class
+        return type(error).__name__
+
+
+def _last_lines(error: BaseException) -> str:
     """The error's traceback from where the user's own code begins; empty if none of it is."""
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
     ours = os.path.abspath(__file__)

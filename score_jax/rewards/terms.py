@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from score_jax.problem import Grade, Problem
+from score_jax.problem import LARGEST, Grade, InputError, Problem
 from score_jax.rewards import functions
 from score_jax.rewards.functions import Limits, Rows
 from score_jax.rewards.workers import calls
@@ -113,7 +113,14 @@ def pay(terms: Terms, rows: Rows, builtin: Callable[[], list[list[Grade]]]) -> P
         if why:
             broken_BA[b] = True
             reasons[b] = [why.rpartition(": ")[2]] * shape[1]
-    reward_BA = np.where(broken_BA, terms.failed, reward_BA).astype(np.float32)
+    reward_BA = np.where(broken_BA, terms.failed, reward_BA)
+    for b, a in np.argwhere(~(np.abs(reward_BA) <= LARGEST)):
+        raise InputError(
+            f"the rewards of attempt {a + 1} at problem {rows.problems[b].id} times their weights "
+            f"add up to {reward_BA[b, a]:g}, and float32 holds {LARGEST:g} at most. Lower the "
+            "weights in config.rewards.functions, or what the functions return."
+        )
+    reward_BA = reward_BA.astype(np.float32)
     return Paid(reward_BA, solved_BA & ~broken_BA, reasons, of_terms, failed)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from score_jax import jsonfiles
 from score_jax.model import weights
 from score_jax.model.cache_layouts import layout_for
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 from score_jax.rollout import episode, wire
 from score_jax.rollout.layout import laid_out
 from score_jax.rollout.settings import EpisodeSettings
@@ -145,7 +145,7 @@ def _free(path: str) -> None:
 
 def _stored_as(source: str) -> str:
     """The dtype in which weights are served: that of their files."""
-    config = Path(source).expanduser() / "config.json"
+    config = expanded(source) / "config.json"
     stated = jsonfiles.read(config) if config.is_file() else {}
     kind = stated.get("dtype") or stated.get("torch_dtype")
     return kind if kind in weights.DTYPES else "float32"

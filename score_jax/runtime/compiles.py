@@ -34,6 +34,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from score_jax.problem import expanded
 from score_jax.runtime import ahead as beside
 from score_jax.runtime import program_cache, signals
 
@@ -76,7 +77,7 @@ def keep_in(folder: Path | None) -> None:
     """
     shared = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if folder and shared:
-        folder = Path(shared).expanduser()
+        folder = expanded(shared)
     where = str(folder.absolute()) if folder else None  # the process may change its directory
     jax.config.update("jax_compilation_cache_dir", where)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

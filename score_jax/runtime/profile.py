@@ -11,7 +11,7 @@ rollout and update stand twice in a step.
 Left out: Python's own calls, of which a second of grading makes more than a profile can hold.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -33,7 +33,7 @@ class Profile:
     def steps(
         self,
         stage: str,
-        numbers: Iterable[int],
+        numbers: range,
         *,
         wait: Callable[[], object],
         say: Callable[[str], None],
@@ -44,11 +44,10 @@ class Profile:
           wait: returns when the device has done what was dispatched; called around the profile.
           say: gets the profile's name when it is written, or why there is none.
         """
-        numbers = list(numbers)
         wanted = self._wanted
         here = wanted and wanted.stage == stage and hosts.is_lead()
         steps = range(wanted.first, wanted.last + 1) if wanted and here else range(0)
-        inside = [number for number in numbers if number in steps]
+        inside = range(max(numbers.start, steps.start), min(numbers.stop, steps.stop))
         if here and numbers and not inside:
             say(
                 f"config.logging.profile: {stage} resumes at step {numbers[0]}, after the steps "
@@ -78,7 +77,7 @@ def _start(folder: Path) -> None:
     jax.profiler.start_trace(folder, profiler_options=options)
 
 
-def _stop(folder: Path, stage: str, steps: list[int]) -> str:
+def _stop(folder: Path, stage: str, steps: range) -> str:
     """Writes the profile. Returns: a line that says where it is."""
     jax.profiler.stop_trace()
     newest = max(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)

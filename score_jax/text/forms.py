@@ -1,8 +1,6 @@
 """The Jinja text of a run's template: the model's own, a usual form, or a file of one's own."""
 
-import pathlib
-
-from score_jax.problem import InputError, nearest
+from score_jax.problem import InputError, expanded, nearest
 from score_jax.text.tokenizers.base import Tokenizer
 
 # Usual forms, for models with the tokens but without a template.
@@ -63,7 +61,7 @@ def program(name: str, tokenizer: Tokenizer) -> str:
         return FORMS[name]
     if name == "plain":
         return ""
-    path = pathlib.Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".jinja" and path.is_file():
         return path.read_text(encoding="utf-8-sig")
     raise InputError(

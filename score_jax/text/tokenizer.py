@@ -3,10 +3,8 @@
 tokenizers/base.py says what a tokenizer is.
 """
 
-import pathlib
-
 from score_jax.buckets import sources
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 from score_jax.text.tokenizers.base import Tokenizer
 
 CHARACTERS = "0123456789=.?:+ "  # the quickstart's vocabulary; an id is a position in it
@@ -24,7 +22,7 @@ def load(source: str) -> Tokenizer:
 
     if source == "characters":
         return characters()
-    path = pathlib.Path(sources.model(source, weights=False)).expanduser()
+    path = expanded(sources.model(source, weights=False))
     if path.is_dir() and (path / "tokenizer.json").exists():
         return bytelevel.from_json(path / "tokenizer.json")
     if path.is_dir() and (path / "tokenizer.model").exists():

@@ -21,7 +21,7 @@ import numpy as np
 from score_jax import jsonfiles
 from score_jax.buckets import sources
 from score_jax.buckets.client import is_url
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 from score_jax.runtime import hosts
 from score_jax.structs import Batch, Params, SampledLogProbs
 from score_jax.workdir.runlog import package_versions
@@ -91,7 +91,7 @@ def write(folder: Path, name: str, batch: Batch, params: Params, facts: Mapping[
 def at_hand(name: str) -> Path:
     """The JSON file that `name` means; both files of a step in a bucket are fetched."""
     if not is_url(name):
-        return Path(name).expanduser()
+        return expanded(name)
     stem = name.removesuffix(".npz").removesuffix(".json")
     sources.local(f"{stem}.npz")
     return Path(sources.local(f"{stem}.json"))

@@ -127,12 +127,12 @@ def test_a_task_and_a_model_print_what_was_given(task, model):
 
 def test_other_problems_in_the_folder_of_a_begun_run_are_refused(task, tmp_path):
     folder = tmp_path / "problems"
-    task.written(folder)
+    task.write(folder)
     (tmp_path / "checkpoints/stage1/2").mkdir(parents=True)
-    task.written(folder)
+    task.write(folder)
     other = sj.Task(ROWS[:50], prompt="{problem}=", instruction="?")
     with pytest.raises(sj.InputError, match="the task has others now"):
-        other.written(folder)
+        other.write(folder)
 
 
 def test_recipes_are_values_and_wrong_settings_are_refused_by_name(model, task):
@@ -213,6 +213,49 @@ def as_cells(folder: Path) -> str:
     nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+def test_what_is_no_problem_task_recipe_or_folder_is_refused_and_nothing_is_written(
+    model, task, tmp_path
+):
+    recipe, workdir, problem = sj.score(1, 1), tmp_path / "run", task.problems[0]
+    wrong = {
+        "needs problems of a Task": [
+            lambda: model.attempt("1+1=", task=task),
+            lambda: model.attempt([], task=task),
+            lambda: model.attempt(ROWS[:1], task=task),
+            lambda: model.attempt([problem], task=ROWS),
+        ],
+        "both must be texts": [
+            lambda: sj.Task(ROWS, instruction=None),
+            lambda: sj.Task(ROWS, instruction=[5]),
+            lambda: sj.Task(ROWS, prompt=None),
+        ],
+        "is no file, name of a set, or list": [
+            lambda: sj.Task(None),
+            lambda: sj.Task(ROWS, test=5),
+        ],
+        "row 1 is not a Problem": [lambda: sj.Task([problem, ROWS[0]]).problems],
+        "row 0 is not a Problem": [lambda: sj.Task([ROWS[0], problem]).problems],
+        "train needs a model, a task and a recipe": [
+            lambda: sj.train(model, ROWS, recipe, workdir=workdir),
+            lambda: sj.train(model, task, 5, workdir=workdir),
+        ],
+        "names no folder": [
+            lambda: sj.train(model, task, recipe, workdir=None),
+            lambda: sj.train(model, task, recipe, workdir=""),
+            lambda: sj.train(model, task, recipe, workdir=5),
+        ],
+        "no user": [lambda: sj.train(model, task, recipe, workdir="~nosuchuser/x")],
+        "unknown setting config.rollout.x": [
+            lambda: sj.train(model, task, recipe, workdir=workdir, rollout={"x": 1})
+        ],
+    }
+    for said, calls in wrong.items():
+        for call in calls:
+            with pytest.raises(sj.InputError, match=said):
+                call()
+    assert not workdir.exists()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import sys
 import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from score_jax import jsonfiles
@@ -17,6 +18,7 @@ from score_jax.config.build import resolve, to_config_dict
 from score_jax.config.command_line import settings_of
 from score_jax.config.settings import (
     CHOICES,
+    MAXIMA,
     MINIMA,
     CollectSettings,
     DocumentSettings,
@@ -175,8 +177,22 @@ def test_a_number_below_its_minimum_is_refused(cls, name):
         assert_refused("must be a finite number", **{path: float("nan")})
 
 
+def test_numbers_of_numpy_and_paths_are_values():
+    numbers = {"seed": np.int64(3), "rollout__temperature": np.float32(0.5)}
+    settings = resolve(changed(**numbers, problems__path=Path("a/b")))
+    assert settings.seed == 3 and type(settings.seed) is int
+    assert settings.rollout.temperature == 0.5 and settings.problems.path == "a/b"
+
+
+def test_a_number_above_its_maximum_is_refused():
+    assert_refused(
+        "config.rollout.slots=2147483648 must be at most 2147483647", rollout__slots=2**31
+    )
+    assert_refused("config.watchdog.save=10000000.0 must be at most 1000000", watchdog__save=1e7)
+
+
 def test_the_table_of_limits_names_settings_that_exist():
-    for cls, name in [*CHOICES, *MINIMA]:
+    for cls, name in [*CHOICES, *MINIMA, *MAXIMA]:
         assert name in {field.name for field in dataclasses.fields(cls)}
 
 

@@ -578,6 +578,28 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
             weights.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -np.nan, 1e300])
+def test_a_tensor_that_is_not_finite_is_named(value, dtype, folder):
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def spoil(tensors):
+        tensors[name] = tensors[name].astype(np.float64)
+        tensors[name][1, 2] = value
+
+    rewrite(folder, spoil)
+    with pytest.raises(InputError, match=f"{folder}: {name} holds NaN, inf or a number that"):
+        weights.load(str(folder), dtype)
+
+
+def test_a_tensor_of_a_gguf_that_is_not_finite_is_named(tmp_path):
+    params = random_params()
+    params["layers"]["up"][1, 0, 0] = np.inf
+    write_gguf(tmp_path / "m.gguf", CONFIG, params)
+    with pytest.raises(InputError, match=r"m\.gguf: blk\.1\.ffn_up\.weight holds NaN"):
+        weights.load(str(tmp_path / "m.gguf"))
+
+
 def test_a_failed_save_leaves_the_former_file_and_no_remains(folder):
     before = (folder / "model.safetensors").read_bytes()
 

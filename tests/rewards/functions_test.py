@@ -168,9 +168,22 @@ def test_what_a_killed_call_had_started_ends_with_it(module, tmp_path):
         ("def reward(p, t, g): return 0.7", "returned 0.7 .one float., not a list"),
         ("def reward(p, t, g): return (0.7, 'good')", "'good' .str. as the reward of attempt 2"),
         ("def reward(p, t, g): return {'a': 1, 'b': 2}", "one dict.*not a list"),
+        ("def reward(p, t, g): return {0.0, 1.0}", "one set.*not a list"),
+        ("import sys\ndef reward(p, t, g): sys.exit(3)", r"'crash'.*as sys\.exit\(\), Keyboard"),
+        ("import sys\nsys.exit(3)", r"cannot be imported \(SystemExit: 3\)"),
+        (
+            "class E(Exception):\n    def __str__(self): raise RuntimeError\n"
+            "def reward(p, t, g): raise E",
+            r"raised E\n",
+        ),
         ("def reward(p, t, g): return [None, 1]", "None .NoneType. as the reward of attempt 1"),
         ("def reward(p, t, g): return [float('nan'), 1]", "reward nan for attempt 1"),
         ("def reward(p, t, g): return [1, float('inf')]", "reward inf for attempt 2"),
+        (
+            "def reward(p, t, g): return [0, -1e300]",
+            r"reward -1e\+300 for attempt 2.*at most 3e\+38",
+        ),
+        ("def reward(p, t, g): return [10**400, 0]", "reward inf for attempt 1"),
         ("def reward(p, t, g): return [[0], [1]]\nreward.batch = True", "2 lists of rewards"),
         ("def reward(p, t, g): return [0, 1]\nreward.batch = True", "1 rows|for 1 rows"),
         ("import os\ndef reward(p, t, g): os._exit(1)", "'crash'"),
@@ -178,8 +191,9 @@ def test_what_a_killed_call_had_started_ends_with_it(module, tmp_path):
 )
 def test_a_mistake_in_it_is_reported_before_the_run(module, body, words):
     name = module(body)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as raised:
         grader.prepare([PROBLEM], attempts=2, function=name)
+    assert "imported" not in str(raised.value) or "empty texts" not in str(raised.value)
 
 
 def test_a_mistake_in_a_run_is_reported_with_the_row_and_its_traceback(module):

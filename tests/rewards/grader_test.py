@@ -73,6 +73,13 @@ def test_unknown_grader_names_the_nearest():
     assert find_grader("answer") is grader.grade_answer
 
 
+def test_the_first_problem_of_an_unknown_grader_is_named_before_a_run():
+    kinds = ("answer", "anser", "anser")
+    rows = [Problem(str(n), "?", "1", kind, where=f"F, line {n}") for n, kind in enumerate(kinds)]
+    with pytest.raises(InputError, match=r"^F, line 1: there is no grader 'anser'"):
+        grader.prepare(rows, attempts=2)
+
+
 def test_rows_of_unequal_attempts_are_an_error():
     with pytest.raises(ValueError, match="equally many attempts"):
         grade([problem("1"), problem("1")], [["1"], ["1", "1"]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from score_jax.problem import Problem
+from score_jax.problem import InputError, Problem
 from score_jax.rewards import grader
 from score_jax.rewards.functions import Limits, Rows
 from score_jax.rewards.terms import Term, Terms
@@ -46,6 +46,13 @@ def test_terms_add_up_by_their_weights_and_are_kept_unweighted(file):
     np.testing.assert_array_equal(found.of_terms["right"], [[1, 0], [1, 0]])
     np.testing.assert_array_equal(found.solved_BA, [[1, 0], [1, 0]])  # the built-in one says
     assert found.reasons == [["equal", "unequal"], ["equal", "no_answer"]]
+
+
+def test_a_sum_that_float32_cannot_hold_is_refused(file):
+    terms = Terms({"right": Term(weight=3e38), "style": Term(f"{file}:short", weight=3e38)})
+    with pytest.raises(InputError, match=r"attempt 2 at problem p/1 .* 6e\+38.*Lower the weights"):
+        paid(terms, ["", "7"])
+    assert paid(terms, ["8", "die"]).reward_BA.tolist() == [[0, 0]]  # its call failed: not a sum
 
 
 def test_the_term_that_says_so_solves_from_a_threshold(file):

@@ -61,6 +61,11 @@ def test_a_stage_that_resumes_behind_the_steps_says_that_there_is_no_profile(tmp
     assert "resumes at step 5" in said and "3 to 4" in said
 
 
+def test_a_stage_may_have_any_number_of_steps(tmp_path):
+    steps = Profile("", tmp_path).steps("stage1", range(1, 10**20), wait=print, say=print)
+    assert next(steps) == 1
+
+
 def test_a_text_of_another_form_is_refused(tmp_path):
     with pytest.raises(InputError, match="STAGE:STEP"):
         Profile("stage1", tmp_path)

@@ -17,7 +17,7 @@ from typing import Any
 
 from score_jax.data.files import published
 from score_jax.data.files.published import Published
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 
 _FORMAT = {"file_format": "array_record"}
 _BUILDERS = "score_jax.data.files.builders"
@@ -82,7 +82,7 @@ def prepare(name: str, source: str, data_dir: str | None = None) -> pathlib.Path
     import tensorflow_datasets as tfds
 
     builders = importlib.import_module(_BUILDERS)
-    if not published.is_url(source) and not pathlib.Path(source).expanduser().is_dir():
+    if not published.is_url(source) and not expanded(source).is_dir():
         raise InputError(f"{source} is neither a folder nor a URL, so {name} cannot be prepared.")
     builders.take_from(name, source)
     builder = tfds.builder(name, data_dir=data_dir, **_FORMAT)

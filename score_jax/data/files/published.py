@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from score_jax.data.sets import jsonl
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ def is_url(path: str) -> bool:
 
 def find(path: str, file: Published) -> pathlib.Path:
     """The file in the folder `path`; InputError when it is not there."""
-    folder = pathlib.Path(path).expanduser()
+    folder = expanded(path)
     found = folder / file.name
     if not found.is_file() and (folder / file.name.removesuffix(".gz")).is_file():
         found = folder / file.name.removesuffix(".gz")

@@ -30,7 +30,7 @@ from score_jax import jsonfiles
 from score_jax.data.files import published
 from score_jax.data.repair import mutate
 from score_jax.data.sets import jsonl, mbpp
-from score_jax.problem import Grade, InputError, Problem
+from score_jax.problem import Grade, InputError, Problem, expanded
 
 NAME = "mbpp_repair"
 TRIES = 8  # mutants run per program
@@ -43,12 +43,12 @@ Grader = Callable[[Sequence[Problem], Sequence[str]], Sequence[Grade]]
 
 def problems(path: str) -> list[Problem]:
     """The problems of a repair file."""
-    if not path or pathlib.Path(path).expanduser().is_dir():
+    if not path or expanded(path).is_dir():
         raise InputError(
             "problem set 'mbpp_repair' needs a .jsonl file of wrong programs as its path. "
             "`python -m score_jax.data.repair.attempts` writes one; the paper's is not public."
         )
-    file = pathlib.Path(path).expanduser()
+    file = expanded(path)
     found, names = [], []
     for number, row in jsonl.rows(file):
         prompt, wrong, made_by = (

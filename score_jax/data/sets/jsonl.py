@@ -15,7 +15,7 @@ from typing import Any
 
 from score_jax.data.sets import own_rows
 from score_jax.data.sets.own_rows import kind
-from score_jax.problem import InputError, Problem
+from score_jax.problem import InputError, Problem, expanded
 
 _GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever its name
 _PARQUET = b"PAR1"
@@ -58,7 +58,7 @@ def of_files(
         raise InputError(
             f"--{setting}.path is missing: a {suffixes[0]} file, or a folder that holds {names}."
         )
-    file = pathlib.Path(path).expanduser()
+    file = expanded(path)
     whole = not file.is_dir()
     prefix = file.name.partition(".")[0] if whole else f"{file.resolve().name}/{split}"
     if not whole:
@@ -86,7 +86,7 @@ def of_files(
 
 def split_file(path: str, split: str, suffixes: tuple[str, ...] = SUFFIXES) -> pathlib.Path:
     """FOLDER/train.jsonl or FOLDER/test.jsonl, or gzipped; InputError when there is none."""
-    folder = pathlib.Path(path).expanduser()
+    folder = expanded(path)
     for suffix in suffixes:
         file = folder / f"{split}{suffix}"
         if file.is_file():
@@ -134,9 +134,10 @@ def _check_form(content: bytes, file: pathlib.Path) -> None:
             f"{file} is a Parquet file, not JSON lines. Set config.problems.name=parquet."
         )
     if content.startswith(_UTF16_MARKS) or b"\0" in content[:2]:
+        form = "UTF-32" if b"\0\0" in content[:4] else "UTF-16"
         raise InputError(
-            f"{file} is text in UTF-16, as PowerShell's > writes it, and problems are read as "
-            f"UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {file} > NEW.jsonl, or in PowerShell "
+            f"{file} is text in {form}, as PowerShell's > writes it, and problems are read as "
+            f"UTF-8. Convert it: iconv -f {form} -t UTF-8 {file} > NEW.jsonl, or in PowerShell "
             f"Get-Content {file} | Set-Content -Encoding utf8 NEW.jsonl"
         )
     if content.lstrip()[:1] == b"[":

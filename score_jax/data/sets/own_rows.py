@@ -160,18 +160,21 @@ class _Row:
         """The text of the solution; a field of that name that is none is another thing."""
         if grader != "program" and "solution" not in self.fields:
             value = self.row.get("solution")
-            return value if isinstance(value, str) else ""
+            return self._whole("solution", value) if isinstance(value, str) else ""
         return self._text("solution", "")
 
     def _plain(self, ours: str, value: Any) -> str:
         text = plain(value)
         if text is None:
             return self._refuse(ours, f"must be text or a number, got {kind(value)}")
-        return text
+        return self._whole(ours, text)
 
     def _checked(self, ours: str, text: str) -> str:
         if not text.strip():
             self._refuse(ours, "is empty; it must hold text")
+        return self._whole(ours, text)
+
+    def _whole(self, ours: str, text: str) -> str:
         check_characters(text, f"{self.where}: field {self.fields.get(ours, ours)!r}")
         return text
 
@@ -194,6 +197,7 @@ class _Row:
                 content = "".join(str(part.get("text", "")) for part in content)
             if not isinstance(content, str) or not isinstance(message.get("role"), str):
                 self._refuse("problem", f"has a message without role and text: {message!r:.80}")
+            content = self._whole("problem", str(content))
             found.append({"role": message["role"], "content": content})
         roles = [message["role"] for message in found]
         if roles not in (["user"], ["system", "user"]):

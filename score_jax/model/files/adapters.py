@@ -18,7 +18,7 @@ from typing import Any
 
 from score_jax import jsonfiles
 from score_jax.model.files import huggingface
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
@@ -145,13 +145,13 @@ def _described(path: Path) -> dict[str, Any]:
 
 def _base(path: Path, named: str) -> str:
     """The base as a folder, if it is one: as named, from the adapter's folder, or beside it."""
-    if Path(named).expanduser().resolve() == path.resolve():
+    if expanded(named).resolve() == path.resolve():
         raise InputError(
             f"{path / CONFIG} says that this is an adapter of itself (base_model_name_or_path). "
             "Name the base model's folder or hub id there."
         )
     last = named.rstrip("/").rpartition("/")[2]
-    for found in (Path(named).expanduser(), path / named, path.parent / last, path / last):
+    for found in (expanded(named), path / named, path.parent / last, path / last):
         if found.exists() and found.resolve() != path.resolve():
             return str(found)
     return named

@@ -59,7 +59,8 @@ def from_gguf(
 
     def real(key: str, default_key: str, default: float = 0.0) -> float:
         """A number that is stated, or the family's default for that key of config.json."""
-        value = number.real(key, stated.get(key, family.defaults.get(default_key, default)))
+        value = stated.get(key, family.defaults.get(default_key, default))
+        value = number.real(key, value, zero=key != "rope.freq_base")
         # The shortest decimal of the float32: GGUF stores 1e-5 as 9.99999975e-06.
         return float(str(np.float32(value)))
 

@@ -97,10 +97,12 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).exists():
+    if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    if not (folder / INDEX).exists():
-        raise InputError(f"{folder} holds neither {WEIGHTS} nor {INDEX}.{_instead(folder)}")
+    if not (folder / INDEX).is_file():
+        raise InputError(
+            f"{folder} holds neither {WEIGHTS} nor {INDEX} as a file.{_instead(folder)}"
+        )
     files = {name: folder / name for name in sorted(set(_index(folder / INDEX).values()))}
     absent = [name for name, file in files.items() if not file.is_file()]
     if absent:

@@ -24,7 +24,7 @@ from score_jax.model.files import (
     tensor_names,
 )
 from score_jax.model.files.stored import WeightFiles
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 from score_jax.text.tokenizers import gguf_files
 
 _HUGGINGFACE = (huggingface.WEIGHTS, huggingface.INDEX, adapters.CONFIG)  # show what a folder holds
@@ -38,7 +38,7 @@ def path_of(source: str, weights: bool = True) -> Path:
     weights: False downloads the small files only (shape and tokenizer).
     Raises: InputError when there is nothing of that name.
     """
-    path = Path(sources.model(source, weights)).expanduser()
+    path = expanded(sources.model(source, weights))
     if path.is_dir():
         whole = any((path / name).exists() for name in _HUGGINGFACE)
         return path if whole else gguf_files.find(path) or path

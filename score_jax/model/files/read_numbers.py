@@ -33,13 +33,16 @@ class Numbers:
             )
         return int(value)
 
-    def real(self, key: str, value: Any) -> float:
-        """`value` if it is a finite number of at least 0. Raises: InputError that names `key`."""
+    def real(self, key: str, value: Any, *, zero: bool = True) -> float:
+        """`value` if it is a finite number of at least 0, or above 0 where `zero` is not allowed.
+
+        Raises: InputError that names `key`."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             value = None
-        if value is None or not 0 <= value < math.inf:
+        if value is None or not 0 <= value < math.inf or (value == 0 and not zero):
+            least = "0 or more" if zero else "above 0"
             raise InputError(
-                f"{self.where}: {self.prefix}{key} must be one number, 0 or more. Fetch the file "
+                f"{self.where}: {self.prefix}{key} must be one number, {least}. Fetch the file "
                 "again."
             )
         return float(value)

@@ -33,7 +33,7 @@ def from_huggingface(
     width = _rotary_width(rotary.get(PARTIAL, given.get(PARTIAL, 1.0)), family, head_width, number)
     theta = given.get("rope_theta", 10_000.0)
     fields = {
-        "rope_theta": number.real("rope_theta", rotary.get("rope_theta", theta)),
+        "rope_theta": number.real("rope_theta", rotary.get("rope_theta", theta), zero=False),
         "rope_scaling": _scaling(rotary, given, family, (width or head_width) // 2, number),
         "rotary_width": width,
     }
@@ -45,7 +45,9 @@ def from_huggingface(
                 f"{number.where}: rotary scaling of {SLIDING} layers is not supported. Choose "
                 "another checkpoint of this model."
             )
-        fields["local_rope_theta"] = number.real(key, local.get("rope_theta", given[key]))
+        fields["local_rope_theta"] = number.real(
+            key, local.get("rope_theta", given[key]), zero=False
+        )
     elif local and (local_scaling, local.get("rope_theta", theta)) != (
         fields["rope_scaling"],
         fields["rope_theta"],
@@ -117,7 +119,7 @@ def _scaling(
         found[ORIGINAL] = given[ORIGINAL]
     needed, more = rope.SCALINGS[kind]
     if kind == "yarn" and found.get("factor") is None and ORIGINAL in {**given, **rotary}:
-        found["factor"] = positions / number.real(ORIGINAL, found[ORIGINAL])
+        found["factor"] = positions / number.real(ORIGINAL, found[ORIGINAL], zero=False)
     missing = [key for key in needed if not _is_setting(key, found.get(key), half)]
     missing += [
         key for key in more if found.get(key) is not None and not _is_setting(key, found[key], half)

@@ -144,7 +144,7 @@ def machine_of(device: str, memory: str) -> Machine:
 
 def _topology(name: str) -> tuple[str, str]:
     """Kind and grid of "v5e:4x4", "v5e-16" or "v5litepod-16"."""
-    if match := re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name.lower()):
+    if match := re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*)+)", name.lower()):
         return _ALSO.get(match[1], match[1]), match[2]
     if not (match := re.fullmatch(r"(\w+)-(\d+)", name.lower())):
         raise InputError(

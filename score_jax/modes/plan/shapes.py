@@ -11,7 +11,6 @@ stand-in for the tokenizer estimates how many tokens a text has.
 import dataclasses
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ from score_jax.model import families, weights
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import adapters, config_formats, huggingface, locate, saved_params
 from score_jax.model.published import PUBLISHED
-from score_jax.problem import InputError, nearest
+from score_jax.problem import InputError, expanded, nearest
 from score_jax.structs import Params
 from score_jax.text import tokenizer
 from score_jax.text.templates import Template
@@ -136,7 +135,7 @@ def _model(source: str, own_tokenizer: str) -> tuple[ModelConfig, Tokenizer | No
         return families.preset(source), tokenizer.load(own_tokenizer or source)
     if source in PUBLISHED:
         return config_formats.from_huggingface(PUBLISHED[source], source), None
-    path = Path(sources.model(source, weights=False)).expanduser()
+    path = expanded(sources.model(source, weights=False))
     path = path.parent if path.name == "config.json" else path
     if not path.exists() and (named := _of_file_name(path.name)):
         return config_formats.from_huggingface(PUBLISHED[named], named), None

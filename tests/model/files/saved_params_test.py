@@ -183,6 +183,16 @@ def test_a_checkpoint_copied_in_part_is_named(run, tmp_path, lost):
         weights.load(str(made))
 
 
+@pytest.mark.parametrize("adapted", [NO_LORA, LORA])
+def test_a_run_whose_weights_are_not_finite_is_named(source, tmp_path, adapted):
+    adapters = lora.init(jax.random.key(0), MODEL, adapted) if adapted.rank else None
+    trained = adapters or fakes.params(MODEL)
+    spoilt = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), trained)
+    run = write_run(tmp_path / "run", spoilt, ("stage1", 1), lora=adapted, source=str(source))
+    with pytest.raises(InputError, match=f"{run}/checkpoints/stage1/1: .+ holds NaN"):
+        weights.load(str(run))
+
+
 def test_weights_of_another_shape_than_the_source_has_are_listed(source, tmp_path):
     moved = copied(source, tmp_path / "published")
     made = write_run(tmp_path / "run", fakes.params(MODEL), ("base", 1), source=str(moved))
