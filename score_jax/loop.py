@@ -90,10 +90,10 @@ def _is_done(path: Path, settings: Settings) -> bool:
 
 def _prepare(path: Path, settings: Settings, base_from: str) -> None:
     """Puts the work directory in order before anything is loaded."""
+    settings_check.start_over(path, settings)
     for line in evaluations.set_aside_damaged(path):
         print(line)
-    settings_check.sweep(path)
-    settings_check.start_over(path, settings)
+    settings_check.sweep(path)  # what is left of a damaged evaluation shall serve the next one
     settings_check.check_same_source(path, settings)
     if base_from:
         settings_check.take_base(path, Path(base_from), settings)

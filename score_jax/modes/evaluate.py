@@ -44,9 +44,9 @@ def evaluate_latest(
 
 
 def _prepare(folder: Path, settings: Settings) -> None:
+    settings_check.start_over(folder, settings)
     for line in evaluations.set_aside_damaged(folder):
         print(line)
-    settings_check.start_over(folder, settings)
 
 
 def _evaluate_latest(run: runs.Run, engine: remote.Remote | None, *, writes: bool) -> None:
