@@ -313,10 +313,8 @@ def _left(run: Run, name: str, most: int = 0) -> list[_Set]:
     left = []
     for test, problems in [*run.further_tests.items(), ("", run.test_problems)]:
         of_set, problems = f"{name}.{test}" if test else name, problems[: most or None]
-        digest = digest_of(run.experiment, problems)
         path = run.folder / "evaluations" / f"{of_set}.json"
-        found = hosts.lead_says(functools.partial(evaluations.read, path))
-        made_of = found.get(MADE_OF, digest) if found else ""
+        digest, made_of = hosts.lead_says(functools.partial(_made_of, run, path, problems))
         if made_of == digest:
             continue
         left.append(_Set(test, of_set, problems, digest))
@@ -327,6 +325,12 @@ def _left(run: Run, name: str, most: int = 0) -> list[_Set]:
                 f"code or the files of model.source are others than those of {path}."
             )
     return left
+
+
+def _made_of(run: Run, path: Path, problems: Sequence[Problem]) -> tuple[str, str]:
+    """Digests of what an evaluation depends on: now, and of what its file was made of; "": none."""
+    digest, found = digest_of(run.experiment, problems), evaluations.read(path)
+    return digest, found.get(MADE_OF, digest) if found else ""
 
 
 def _evaluate_again(run: Run, reference: Params | None) -> None:
@@ -355,6 +359,8 @@ def _evaluate_again(run: Run, reference: Params | None) -> None:
             base = None if stage.name == "base" else reference
             params = functools.partial(run.checkpoints.params, stage.name, number)
             _evaluate(run, name, params, base, most=most, again=True)
+        elif hosts.lead_says(file.exists):
+            run.log.say(f"WARNING: {lacking}: the report shows it as it was.")
         elif name == stage.name:
             raise InputError(
                 f"{lacking}. Put one of the two back, or start again in another --workdir."

@@ -436,8 +436,12 @@ def test_evaluations_that_are_lost_are_made_again_from_the_checkpoints(whole, tm
     ]
     assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
     assert "nothing to do" in capsys.readouterr().out
-    files[1].unlink()
     shutil.rmtree(tmp_path / "checkpoints" / "stage1" / "4")
+    jsonfiles.write(files[1], before[1] | {"made_of": "other problems"})
+    (tmp_path / "report" / "summary.json").unlink()
+    assert loop.train(tiny_settings(), str(tmp_path)) == loop.DONE
+    assert "the report shows it as it was" in capsys.readouterr().out
+    files[1].unlink()
     for _ in range(2):
         with pytest.raises(
             InputError, match=r"stage1.json is to be made again, and .*stage1/4 is missing"
