@@ -163,7 +163,10 @@ def test_shipped_configs_share_their_settings(anywhere, tmp_path):
         "    raise ValueError(gsm8k.get_config('preset:mine').model.source)\n"
     )
     done = anywhere("--config=mine.py", "--mode=evaluate")
-    assert (done.returncode, done.stderr) == (2, "score_jax: preset:mine\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "score_jax: mine.py, line 4: ValueError: preset:mine\n",
+    )
 
 
 def test_a_local_config_wins_over_a_shipped_one(anywhere, tmp_path):
@@ -173,7 +176,10 @@ def test_a_local_config_wins_over_a_shipped_one(anywhere, tmp_path):
     )
     (tmp_path / "configs" / "gsm8k.py").write_text("WORD = 'from the local file'\n")
     done = anywhere("--config=configs/gsm8k_qwen3_06b.py")
-    assert (done.returncode, done.stderr) == (2, "score_jax: from the local file\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "score_jax: configs/gsm8k_qwen3_06b.py, line 4: ValueError: from the local file\n",
+    )
 
 
 def test_the_installed_package_writes_its_page(installed, tmp_path):
