@@ -572,7 +572,7 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
         {"num_hidden_layers": 2**40},
         "num_hidden_layers = 1099511627776 must be one whole number from 1 to 1000",
     ),
-    "a base that is no number": ({"rope_theta": "x"}, "rope_theta must be one number, 0 or more"),
+    "a base that is no number": ({"rope_theta": "x"}, "rope_theta must be one number, above 0"),
     "a cap below 0": (
         {"model_type": "gemma2", "final_logit_softcapping": -1.0},
         "final_logit_softcapping must be one number, 0 or more",
@@ -621,7 +621,10 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "heads that differ by layer": ({"llama.attention.head_count_kv": [1, 2]}, "one whole number"),
     "more layers than any model has": ({"llama.block_count": 2**40}, "number from 1 to 1000"),
-    "a base that is no number": ({"llama.rope.freq_base": "x"}, "freq_base must be one number, 0"),
+    "a base that is no number": (
+        {"llama.rope.freq_base": "x"},
+        "freq_base must be one number, above 0",
+    ),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }
 
