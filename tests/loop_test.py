@@ -501,7 +501,8 @@ def test_a_damaged_reference_is_named_with_what_can_be_done(whole, tmp_path):
     settings = tiny_settings()
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "stage2")
-    damage(tmp_path / "checkpoints" / "base" / "3")
+    for path in (tmp_path / "checkpoints" / "base" / "3").rglob("d/*"):  # moments are not read
+        os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(InputError) as refused:
         loop.train(settings, str(tmp_path))
     said = str(refused.value)
