@@ -31,6 +31,7 @@ from score_jax.config.settings import (
     Settings,
     SourceSettings,
 )
+from score_jax.model import weights
 from score_jax.model.files import saved_params
 from score_jax.modes import ask, evaluate
 from score_jax.problem import InputError
@@ -361,6 +362,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(
         final_params(tmp_path, settings),
         final_params(whole, settings),
     )
+
+
+def test_a_run_as_source_has_one_fingerprint_however_it_is_named(whole, monkeypatch):
+    newest = weights.fingerprint(str(whole))
+    monkeypatch.chdir(whole.parent)
+    assert weights.fingerprint(whole.name) == newest
+    assert weights.fingerprint(f"{whole.name}/checkpoints/stage1") != newest
 
 
 def test_settings_without_effect_are_told():

@@ -205,7 +205,7 @@ def fingerprint(source: str) -> str:
     """
     if source.startswith(families.PRESET):
         return ""
-    path = locate.path_of(source)
+    path = locate.path_of(source).absolute()  # as the run's is
     if run := saved_params.find(path):
         files = [run.path, *run.path.rglob("*")]
     elif path.is_file():

@@ -64,7 +64,7 @@ class Solutions:
         found = hashlib.sha256()
         for one in self.documents:
             found.update(np.array([*one.prompt, -1, *one.attempt], np.int32).tobytes())
-            found.update(one.answer.encode())
+            found.update(repr((one.answer, one.instructions)).encode())
         return found.hexdigest()[:16]
 
     def rows(self, number: int) -> list[Row]:
