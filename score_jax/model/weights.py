@@ -14,6 +14,7 @@ which is handed to `put` and forgotten. So the host holds at most one stacked pa
 is already placed.
 """
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -29,6 +30,7 @@ from score_jax import jsonfiles
 from score_jax.model import families, transformer
 from score_jax.model.families import ModelConfig
 from score_jax.model.files import (
+    adapters,
     config_formats,
     huggingface,
     locate,
@@ -41,6 +43,7 @@ from score_jax.model.files.tensor_names import Place
 from score_jax.problem import FULL, InputError
 from score_jax.runtime import sharding
 from score_jax.structs import Params
+from score_jax.text.tokenizers import gguf_files
 
 DTYPES = ("float32", "bfloat16")
 _LOOKED_AT = 2**16  # bytes of each part of a file, for its fingerprint
@@ -201,20 +204,27 @@ def fingerprint(source: str) -> str:
     """16 hexadecimal digits that say what lies in a source's files; empty for a preset.
 
     Of each file its size, beginning, middle and end are read: training further changes them all.
+    Of adapters the files of what they are adapters of count too.
     Raises: InputError when there is nothing of that name.
     """
     if source.startswith(families.PRESET):
         return ""
     path = locate.path_of(source).absolute()  # as the run's is
+    root, base, about_base = path, "", contextlib.nullcontext
     if run := saved_params.find(path):
         files = [run.path, *run.path.rglob("*")]
+        if run.model.lora.rank:
+            base, about_base = run.model.source, functools.partial(saved_params.of_run, run)
     elif path.is_file():
-        files = [path]
+        root, files = path.parent, [part for part in gguf_files.parts(path) if part.is_file()]
     else:
         files = [*path.glob("*.safetensors"), path / "config.json"]
+        if adapter := adapters.find(path):
+            files.append(path / adapters.CONFIG)
+            base, about_base = adapter.base, adapter.of_base
     found = hashlib.sha256()
     for file in sorted(files):
-        found.update(str(file.relative_to(path if path.is_dir() else path.parent)).encode())
+        found.update(str(file.relative_to(root)).encode())
         if file.is_file():
             size = file.stat().st_size
             with file.open("rb") as opened:
@@ -222,6 +232,9 @@ def fingerprint(source: str) -> str:
                     opened.seek(start)
                     found.update(opened.read(_LOOKED_AT))
             found.update(str(size).encode())
+    if base:
+        with about_base():
+            found.update(fingerprint(base).encode())
     return found.hexdigest()[:16]
 
 

@@ -19,7 +19,14 @@ import safetensors.numpy
 
 from score_jax.model import transformer, weights
 from score_jax.model.families import FAMILIES, ModelConfig
-from score_jax.model.files import huggingface, locate, safetensors_file, stored, tensor_names
+from score_jax.model.files import (
+    adapters,
+    huggingface,
+    locate,
+    safetensors_file,
+    stored,
+    tensor_names,
+)
 from score_jax.problem import InputError
 from tests import fakes
 from tests.model import fake_checkpoints
@@ -203,6 +210,35 @@ def test_a_fingerprint_tells_weights_that_were_trained_on_from_what_they_were(fo
     assert weights.fingerprint("preset:tiny") == ""
     with pytest.raises(InputError, match="no such file or folder"):
         weights.fingerprint(str(tmp_path / "absent"))
+
+
+def test_the_fingerprint_of_adapters_is_that_of_their_base_and_settings_too(folder, tmp_path):
+    settings, file = tmp_path / "adapter" / adapters.CONFIG, adapters.WEIGHTS
+    settings.parent.mkdir()
+    settings.with_name(file).write_bytes(b"factors")
+    found = []
+    for scale, content in ((1, 1.0), (2, 1.0), (2, 1.01)):
+        rewrite(folder, lambda tensors, c=content: tensors.update(norm=np.float32([c])))
+        described = {"base_model_name_or_path": str(folder), "lora_alpha": scale}
+        settings.write_text(json.dumps(described))
+        found.append(weights.fingerprint(str(settings.parent)))
+    assert len(set(found)) == 3
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"adapter is an adapter of .*model: no such file"):
+        weights.fingerprint(str(settings.parent))
+
+
+def test_the_fingerprint_of_a_split_model_is_that_of_all_its_parts(tmp_path):
+    parts = [tmp_path / f"model-0000{n}-of-00002.gguf" for n in (1, 2)]
+    found = []
+    for second in (b"GGUF", b"GGUF, trained on", None):
+        parts[0].write_bytes(b"GGUF")
+        parts[1].unlink(missing_ok=True)
+        if second:
+            parts[1].write_bytes(second)
+        found.append(weights.fingerprint(str(parts[0])))
+        assert weights.fingerprint(str(tmp_path)) == found[-1]
+    assert len(set(found)) == 3
 
 
 def test_values_in_a_saved_file_are_aligned(folder):

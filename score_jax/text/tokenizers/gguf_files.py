@@ -38,12 +38,13 @@ def find(path: pathlib.Path) -> pathlib.Path | None:
     return first or path
 
 
-def parts(first: pathlib.Path, count: int) -> list[pathlib.Path]:
-    """Where the `count` parts of a model are, which need not exist.
+def parts(first: pathlib.Path, count: int = 0) -> list[pathlib.Path]:
+    """Where the `count` parts of a model are, which need not exist; 0: as many as its name says.
 
     Raises: InputError if the first one's name does not say how the others are named.
     """
     match = _PART.fullmatch(first.name)
+    count = count or (int(match["count"]) if match else 1)
     if count > 1 and not (match and int(match["count"]) == count):
         raise InputError(
             f"{first} is one of {count} parts, and its name does not say how the others are "

@@ -127,6 +127,18 @@ def test_adapters_are_merged_into_what_the_run_started_from(source, tmp_path, dt
     assert {name for name, differs in changed.items() if differs} == {"query", "down"}
 
 
+@pytest.mark.parametrize("adapted", [True, False])
+def test_the_fingerprint_of_a_run_with_adapters_is_that_of_their_base_too(
+    source, tmp_path, adapted
+):
+    base, how = shutil.copytree(source, tmp_path / "base"), LORA if adapted else NO_LORA
+    trained = lora.init(jax.random.key(0), MODEL, LORA) if adapted else fakes.params(MODEL)
+    run = write_run(tmp_path / "run", trained, ("stage1", 1), lora=how, source=str(base))
+    before = weights.fingerprint(str(run))
+    weights.save(base, MODEL, fakes.params(MODEL, seed=5))
+    assert (weights.fingerprint(str(run)) != before) == adapted  # else they are read for its shape
+
+
 def test_a_run_reads_one_parameter_after_the_other(run, monkeypatch):
     asked = []
     read = saved_params.Checkpoint.read
