@@ -148,6 +148,20 @@ def amplitude(config: ModelConfig, *, local: bool = False) -> float:
     return yarn_amplitude(scaling["factor"])
 
 
+def is_finite(config: ModelConfig) -> bool:
+    """Whether the settings give numbers, for rows of one token and for those of the context."""
+    found: list[float] = []
+    try:
+        with np.errstate(all="ignore"):
+            for length in (1, context(config)):
+                of_rows = dataclasses.replace(config, longest_row=length)
+                for local in (False, True):
+                    found += [*frequencies(of_rows, local=local), amplitude(of_rows, local=local)]
+    except (ArithmeticError, ValueError):
+        return False
+    return bool(np.isfinite(found).all())
+
+
 def yarn_amplitude(factor: float, mscale: float = 1.0) -> float:
     """What YaRN multiplies queries and keys by, of itself."""
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0

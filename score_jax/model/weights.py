@@ -20,6 +20,7 @@ import hashlib
 import math
 import mmap
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ def fingerprint(source: str) -> str:
     if source.startswith(families.PRESET):
         return ""
     path = locate.path_of(source).absolute()  # as the run's is
-    root, base, about_base = path, "", contextlib.nullcontext
+    root, base = path, ""
+    about_base: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     if run := saved_params.find(path):
         files = [run.path, *run.path.rglob("*")]
         if run.model.lora.rank:

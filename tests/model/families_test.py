@@ -587,6 +587,27 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
         "layer_types must name 3 layers",
     ),
     "half a scaling": ({"rope_scaling": {"rope_type": "linear"}}, "'linear' lacks factor"),
+    "a whole number too large for a float": (
+        {"rms_norm_eps": 10**400},
+        "rms_norm_eps must be one number, 0 or more",
+    ),
+    "a factor too large for a float": (
+        {"rope_scaling": {"rope_type": "linear", "factor": 10**400}},
+        "'linear' lacks factor",
+    ),
+    "yarn that does not turn": (
+        {"rope_theta": 1, "rope_scaling": YARN | {"rope_theta": 1}},
+        "rotary settings .* give no finite rotation",
+    ),
+    "a base whose powers are too large": (
+        {"rope_theta": 1e-320},
+        "rotary settings .* give no finite rotation",
+    ),
+    "a rotated part beyond all numbers": (
+        {"model_type": "phi3", "partial_rotary_factor": 1e308},
+        r"partial_rotary_factor = 1e\+308 rotates",
+    ),
+    "heads wider than any": ({"head_dim": 2**30}, "heads of width 1073741824 cannot be rotated"),
 }
 REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"general.architecture": "t5"}, "unknown architecture 't5'"),

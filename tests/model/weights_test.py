@@ -564,6 +564,13 @@ def test_a_truncated_safetensors_file_is_refused_wherever_it_ends(folder):
         (b"{]", "header is not JSON"),
         (b"[]", "header is not a JSON object"),
         (b'{"a": {"dtype": "F32"}}', "entry of a is not valid"),
+        *(
+            (
+                b'{"a": {"dtype": "F32", "shape": [%b], "data_offsets": [%b, 8]}}' % pair,
+                "entry of a is not valid",
+            )
+            for pair in ((b"2", b"-1e999"), (b"1e999", b"0"), (b"2.0", b"0"), (b"-2", b"16"))
+        ),
         (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "but 4 bytes"),
         (
             b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}',

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ class Adapter:
         stated = self._of_module("rank_pattern", own, self.described.get("r"))
         alpha = self._of_module("alpha_pattern", own, self.described.get("lora_alpha"))
         numbers = all(
-            isinstance(n, int | float) and not isinstance(n, bool) for n in (stated, alpha)
+            isinstance(n, int | float)
+            and not isinstance(n, bool)
+            and abs(n) <= sys.float_info.max
+            for n in (stated, alpha)
         )
         if not numbers or stated != rank:
             raise InputError(

@@ -7,6 +7,7 @@ attention to what follows) are refused by name, never ignored. rope_formats.py r
 from collections.abc import Mapping
 from typing import Any
 
+from score_jax.model import rope
 from score_jax.model.families import FAMILIES, Family, ModelConfig
 from score_jax.model.files import layer_kinds, rope_formats
 from score_jax.model.files.other_families import known_family, refuse_experts
@@ -28,6 +29,7 @@ MULTIPLIERS = {  # ModelConfig's fields -> Granite's keys
 }
 # Folders of models that also see images: the family of their text part, described in text_config.
 MULTIMODAL = {"gemma3": "gemma3_text"}
+MOST_HEAD_WIDTH = 2**16
 MOST_LAYERS = 1000  # a damaged count must not make us list millions of tensor names
 
 
@@ -196,8 +198,14 @@ def checked(config: ModelConfig, where: str) -> ModelConfig:
         raise InputError(
             f"{where}: {config.heads} heads cannot share {config.kv_heads} key/value heads evenly."
         )
-    if config.head_width % 2:
+    if config.head_width % 2 or config.head_width > MOST_HEAD_WIDTH:
         raise InputError(
-            f"{where}: heads of width {config.head_width} cannot be rotated: it must be even."
+            f"{where}: heads of width {config.head_width} cannot be rotated: it must be even, and "
+            f"at most {MOST_HEAD_WIDTH}."
+        )
+    if not rope.is_finite(config):
+        raise InputError(
+            f"{where}: its rotary settings (rope_theta {config.rope_theta}, scaling "
+            f"{dict(config.rope_scaling or ())}) give no finite rotation. Fetch the file again."
         )
     return config

@@ -112,7 +112,7 @@ def from_gguf(
         where,
     )
     stretched = gguf_rope.from_gguf(stated, real, number, rope_tables or {}, config)
-    return dataclasses.replace(config, rope_scaling=stretched)
+    return checked(dataclasses.replace(config, rope_scaling=stretched), where)
 
 
 def _biases(found: Collection[str], family: Family, where: str) -> dict[str, Any]:

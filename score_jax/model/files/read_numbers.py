@@ -1,6 +1,6 @@
 """Numbers of a model's description, checked one by one as they are read."""
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +39,7 @@ class Numbers:
         Raises: InputError that names `key`."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             value = None
-        if value is None or not 0 <= value < math.inf or (value == 0 and not zero):
+        if value is None or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
             least = "0 or more" if zero else "above 0"
             raise InputError(
                 f"{self.where}: {self.prefix}{key} must be one number, {least}. Fetch the file "

@@ -4,7 +4,7 @@ Settings are read as transformers 5 reads them. What it does not compute with (a
 server knows) is left out; another kind of scaling is refused.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,11 +91,11 @@ def _rotary_width(factor: Any, family: Family, head_width: int, number: Numbers)
             f"this program computes {PARTIAL} = 1.0, so answers would differ. Choose another "
             "checkpoint."
         )
-    width = int(head_width * factor)
+    width = int(head_width * min(factor, 1.0))
     if width % 2 or not 2 <= width < head_width:
         raise InputError(
             f"{number.where}: {PARTIAL} = {factor} rotates {width} of {head_width} values of a "
-            "head: the number must be even, and at least 2. Fetch the file again."
+            "head: the number must be even, at least 2, and below that. Fetch the file again."
         )
     return width
 
@@ -145,7 +145,7 @@ def _is_setting(key: str, value: Any, half: int) -> bool:
     if key == "truncate":
         return isinstance(value, bool)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 < value < math.inf
+    return is_number and 0 < value <= sys.float_info.max
 
 
 def _described(keys: list[str], half: int) -> str:

@@ -9,6 +9,7 @@ floats, integers, packed 4-bit types; such tensors say so, and huggingface.py re
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,8 +44,8 @@ def read(path: Path) -> dict[str, stored.StoredTensor]:
         if name == "__metadata__":
             continue
         try:
-            kind, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-            first, last = (int(n) for n in entry["data_offsets"])
+            kind, shape = str(entry["dtype"]), tuple(_whole(n) for n in entry["shape"])
+            first, last = (_whole(n) for n in entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
             raise _damaged(path, f"its header's entry of {name} is not valid") from None
         dtype = DTYPES.get(kind)
@@ -52,7 +53,7 @@ def read(path: Path) -> dict[str, stored.StoredTensor]:
             fault = f"{name} in {path.name} has dtype {kind}; known: {', '.join(DTYPES)}"
             tensors[name] = stored.StoredTensor(name, shape, _unreadable, fault)
             continue
-        if first < 0 or last - first != dtype.itemsize * int(np.prod(shape)):
+        if last - first != dtype.itemsize * math.prod(shape):
             problem = f"tensor {name} has shape {list(shape)} of {kind} but {last - first} bytes"
             raise _damaged(path, problem)
         if start + last > size:
@@ -78,7 +79,7 @@ def write(
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     offset = 0
     for name, shape in shapes.items():
-        end = offset + dtype.itemsize * int(np.prod(shape))
+        end = offset + dtype.itemsize * math.prod(shape)
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
@@ -96,6 +97,13 @@ def write(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _whole(number: Any) -> int:
+    """A length or place in a file; JSON has infinity too, as 1e999. Raises: ValueError."""
+    if type(number) is not int or number < 0:
+        raise ValueError(number)
+    return number
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -242,3 +242,10 @@ def test_an_adapter_of_a_gguf_file_is_refused(base, tmp_path):
     assert adapter is not None
     with pytest.raises(InputError, match=r"of the GGUF file .*m.gguf; .*Hugging Face folders only"):
         merged_adapters.merged(adapter, files)
+
+
+@pytest.mark.parametrize("described", [{"lora_alpha": 10**400}, {"lora_alpha": "6"}, {"r": 2.5}])
+def test_a_scale_that_is_no_number_is_named(base, tmp_path, described):
+    source = write(tmp_path / "adapter", factors(f"{LAYERS}.0.{Q}", 16, 16), **described)
+    with pytest.raises(InputError, match=r"r = .* and lora_alpha = .*, so its scale is not known"):
+        weights.load(source)
