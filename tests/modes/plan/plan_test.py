@@ -4,8 +4,9 @@ import dataclasses
 import importlib.util
 import json
 import re
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
@@ -84,15 +85,19 @@ def executed(text: str) -> Counter[str]:
 @pytest.mark.slow
 @needs_libtpu
 def test_a_small_config_is_compiled_for_four_chips(capsys, monkeypatch):
-    texts, cost, counts = [], compiled.hlo.cost, {}
-    monkeypatch.setattr(compiled.hlo, "cost", lambda text: texts.append(text) or cost(text))
+    texts, cost, counts = defaultdict(list), compiled.hlo.cost, {}
+
+    def costed(text):
+        texts[threading.get_ident()].append(text)  # the programs are compiled side by side
+        return cost(text)
+
+    monkeypatch.setattr(compiled.hlo, "cost", costed)
     compile_one = compiled.compile_one
 
     def counted(program):
-        texts.clear()
         found = compile_one(program)
         counts[program.name] = Counter()
-        for piece, text in zip(program.pieces, texts, strict=True):
+        for piece, text in zip(program.pieces, texts.pop(threading.get_ident()), strict=True):
             counts[program.name].update({k: piece.times * n for k, n in executed(text).items()})
         return found
 

@@ -110,7 +110,7 @@ def _decode(what: shapes.Shapes):
     laid_out = layout.laid_out(weights, settings=settings, mesh=mesh, call=compiled.Walk())
     columns = settings.row_tokens(s.rollout.max_prompt_tokens)
     sizes = {"key_words": (2,), "columns": columns, "asked": (), "settings": settings, "mesh": mesh}
-    held = jax.eval_shape(lambda: programs.empty(**sizes))
+    held = programs.empty.lower(**sizes).out_info
     how, arguments = programs.decoding(settings, slots, fewer=0, shared=False)
     return programs.decode.lower(laid_out, held, (), arguments, settings=how, mesh=mesh)
 
