@@ -24,12 +24,14 @@ from score_jax.buckets import places
 from score_jax.config import command_line
 from score_jax.config.build import resolve
 from score_jax.config.settings import Settings
+from score_jax.console import outputs, storage
+from score_jax.console.command import BAD_INPUT, DONE
 from score_jax.problem import InputError, MachineGone, nearest
-from score_jax.runtime import ahead, heap, outputs
+from score_jax.runtime import ahead, heap
 from score_jax.runtime.signals import Signals
-from score_jax.workdir import named, storage
+from score_jax.workdir import named
 
-DONE, BAD_INPUT, STOPPED = 0, 2, 75  # exit statuses; that of MachineGone is its own
+STOPPED = 75  # an exit status, as DONE and BAD_INPUT are; that of MachineGone is its own
 
 FLAGS_OF_A_MODE = {
     "question": "try",

@@ -21,6 +21,7 @@ import jax
 from score_jax import grading
 from score_jax.checkpoints import Checkpoints
 from score_jax.config.settings import Settings, StageSettings
+from score_jax.console import storage
 from score_jax.data import pipeline, schedule
 from score_jax.data import problems as problem_sets
 from score_jax.data.asked import instruction_limit
@@ -34,7 +35,7 @@ from score_jax.runtime.compiles import Watch
 from score_jax.runtime.profile import Profile
 from score_jax.runtime.watchdog import Watchdog
 from score_jax.structs import Params
-from score_jax.workdir import alarms, progress, settings_check, storage
+from score_jax.workdir import alarms, progress, settings_check
 from score_jax.workdir.runlog import RunLog
 
 T = TypeVar("T")

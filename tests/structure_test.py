@@ -18,7 +18,7 @@ _PACKAGE = _ROOT / "score_jax"
 _FLOORS = (
     ("problem", "jsonfiles", "rl"),
     ("buckets",),
-    ("structs", "config", "text", "rewards"),
+    ("structs", "config", "console", "text", "rewards"),
     ("data", "runtime"),
     ("model",),
     ("rollout", "learner"),

@@ -25,16 +25,14 @@ compare programs in one interleaved run, and look at the spread.
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from score_jax.config.build import build
 from score_jax.config.settings import CHOICES, MemorySettings, ModelSettings
+from score_jax.console import command
 from score_jax.problem import InputError, nearest
 from score_jax.runtime import heap
-
-BAD_INPUT = 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,24 +62,19 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs one benchmark and returns the exit status."""
+def main(argv: Sequence[str]) -> None:
+    """Runs one benchmark."""
     given, overrides = parser().parse_known_args(list(argv))
-    try:
-        if given.what not in BENCHMARKS:
-            raise InputError(f"unknown benchmark {given.what}. {nearest(given.what, BENCHMARKS)}")
-        for name in ("reps", "rounds"):
-            if getattr(given, name) < 1:
-                raise InputError(
-                    f"--{name}={getattr(given, name)} measures nothing. Set it to 1 or more."
-                )
-        if overrides and not given.config:
-            raise InputError(f"unexpected arguments: {' '.join(overrides)}. See --help.")
-        BENCHMARKS[given.what](given, overrides)
-    except InputError as error:
-        print(f"score_jax.bench: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+    if given.what not in BENCHMARKS:
+        raise InputError(f"unknown benchmark {given.what}. {nearest(given.what, BENCHMARKS)}")
+    for name in ("reps", "rounds"):
+        if getattr(given, name) < 1:
+            raise InputError(
+                f"--{name}={getattr(given, name)} measures nothing. Set it to 1 or more."
+            )
+    if overrides and not given.config:
+        raise InputError(f"unexpected arguments: {' '.join(overrides)}. See --help.")
+    BENCHMARKS[given.what](given, overrides)
 
 
 def _workload(given, overrides: list[str]):
@@ -167,4 +160,4 @@ BENCHMARKS = {"rollout": _rollout, "update": _update, "rewards": _rewards, "comp
 
 if __name__ == "__main__":
     heap.keep_pages()
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

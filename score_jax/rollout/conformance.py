@@ -17,7 +17,6 @@ import collections
 import dataclasses
 import functools
 import runpy
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_jax.console import command
 from score_jax.model import rope, transformer, weights
 from score_jax.model.families import ModelConfig
 from score_jax.problem import InputError
@@ -280,7 +280,7 @@ def _engine(named: str, folder: str) -> Engine:
     return found[name](folder)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command line; returns the exit status."""
     program = "python -m score_jax.rollout.conformance"
     parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
@@ -290,25 +290,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of log-probs, in nats")
     given = parser.parse_args(argv)
     found = 0
-    try:
-        if not given.write and not given.engine:
-            raise InputError("name what to check: --engine=socket:PATH or FILE.py:NAME.")
-        if given.write:
-            small_model.write(given.folder)
-            print(f"{given.folder}: a small model with its tokenizer")
-        if given.engine:
-            engine = _engine(given.engine, given.folder)
-            for case, faults, refused in check(engine, Model.load(given.folder), given.tolerance):
-                found += len(faults)
-                good = f"not supported: {refused}" if refused else "ok"
-                for line in [f"{fault.rule}: {fault.what}" for fault in faults] or [good]:
-                    print(f"{case}: {line}", flush=True)
-            print(f"{found or 'no'} findings")
-    except InputError as error:
-        print(f"score_jax: {error}", file=sys.stderr)
-        return 2
+    if not given.write and not given.engine:
+        raise InputError("name what to check: --engine=socket:PATH or FILE.py:NAME.")
+    if given.write:
+        small_model.write(given.folder)
+        print(f"{given.folder}: a small model with its tokenizer")
+    if given.engine:
+        engine = _engine(given.engine, given.folder)
+        for case, faults, refused in check(engine, Model.load(given.folder), given.tolerance):
+            found += len(faults)
+            good = f"not supported: {refused}" if refused else "ok"
+            for line in [f"{fault.rule}: {fault.what}" for fault in faults] or [good]:
+                print(f"{case}: {line}", flush=True)
+        print(f"{found or 'no'} findings")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -8,6 +8,7 @@ Whoever may open the socket may ask: only its owner.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import socket
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax import jsonfiles
+from score_jax.console import command, outputs
 from score_jax.model import weights
 from score_jax.model.cache_layouts import layout_for
 from score_jax.problem import InputError, expanded
@@ -151,25 +153,19 @@ def _stored_as(source: str) -> str:
     return kind if kind in weights.DTYPES else "float32"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m score_jax.rollout.serve", allow_abbrev=False)
     parser.add_argument("folder", help="what --mode=export wrote, or another source of weights")
     parser.add_argument("--socket", required=True, help="path of the socket to listen at")
     given = parser.parse_args(argv)
-    try:
-        service = Service(given.folder)
-        with Server(given.socket, service) as server:
-            what = f"{service.source}, {service.dtype}, weights {service.digest}"
-            print(f"serving {what} at {given.socket}", flush=True)
-            server.serve_forever()
-    except InputError as error:
-        print(f"score_jax: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
-    return 0
+    service = Service(given.folder)
+    with Server(given.socket, service) as server, contextlib.suppress(KeyboardInterrupt):
+        what = f"{service.source}, {service.dtype}, weights {service.digest}"
+        print(f"serving {what} at {given.socket}", flush=True)
+        outputs.go_on()
+        server.serve_forever()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

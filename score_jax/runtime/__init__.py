@@ -2,6 +2,6 @@
 
 hosts joins the processes of a run, sharding splits arrays over devices, compiles reports late
 recompilations, program_cache keeps compiled programs whole, signals lets a run save and stop,
-outputs lets it go on without a terminal or pipe that closes, watchdog ends a phase that hangs, heap
-keeps freed memory pages. peaks has speeds of devices, and topology describes TPUs to compile for.
+watchdog ends a phase that hangs, heap keeps freed memory pages. peaks has speeds of devices, and
+topology describes TPUs to compile for.
 """

@@ -431,5 +431,5 @@ def test_the_command_says_a_line_for_each_finding(tmp_path, capsys, monkeypatch)
         (f"{file}:nobody", "has no 'nobody'"),
         ("", "name"),
     ):
-        assert conformance.main([folder, f"--engine={engine}"]) == 2
-        assert says in capsys.readouterr().err
+        with pytest.raises(InputError, match=says):
+            conformance.main([folder, f"--engine={engine}"])

@@ -268,9 +268,9 @@ def test_a_place_that_is_taken_or_impossible_is_refused_and_a_dead_one_is_free(p
             Server(str(impossible), Service.__new__(Service))
 
 
-def test_the_command_refuses_a_folder_without_a_model(tmp_path, capsys):
-    assert serve.main([str(tmp_path), f"--socket={tmp_path / 's'}"]) == 2
-    assert "config.json" in capsys.readouterr().err
+def test_the_command_refuses_a_folder_without_a_model(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json"):
+        serve.main([str(tmp_path), f"--socket={tmp_path / 's'}"])
 
 
 def test_a_run_of_several_processes_or_without_an_engine_has_none(monkeypatch):

@@ -11,10 +11,10 @@ published files. By default DIR is that of TFDS: TFDS_DATA_DIR, or ~/tensorflow_
 import argparse
 import importlib
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from score_jax.console import command
 from score_jax.data.files import published
 from score_jax.data.files.published import Published
 from score_jax.problem import InputError, expanded
@@ -147,7 +147,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """The command line of the file's head."""
     parser = argparse.ArgumentParser(
         prog="python -m score_jax.data.files.prepared", description=__doc__
@@ -157,13 +157,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("source", help="folder or URL with the published files")
     parser.add_argument("--data_dir", default=None, help="TFDS folder to write to")
     given = parser.parse_args(argv)
-    try:
-        print(prepare(given.name, given.source, given.data_dir))
-    except InputError as error:
-        print(f"score_jax: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(prepare(given.name, given.source, given.data_dir))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

@@ -20,13 +20,13 @@ it samples, called attempt 1, is the paper's second attempt.
 import argparse
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from score_jax import jsonfiles
+from score_jax.console import command
 from score_jax.data.files import published
 from score_jax.data.repair import mutate
 from score_jax.data.sets import jsonl, mbpp
@@ -146,7 +146,7 @@ def _run_tests(problems: Sequence[Problem], programs: Sequence[str]) -> list[Gra
     return [Grade(float(r[0]), why[0]) for r, why in zip(reward_BA, reasons, strict=True)]
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """The command line of the file's head."""
     parser = argparse.ArgumentParser(
         prog="python -m score_jax.data.repair.attempts",
@@ -163,34 +163,29 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", required=True)
     given = parser.parse_args(argv)
-    try:
-        if given.kind == "mutated":
-            file = published.find(given.source, mbpp.FILE)
-            rows = list(mutated(mbpp.examples(file, given.split), given.seed, _run_tests))
-        elif not given.model:
-            raise InputError(
-                "--model=NAME is missing. Name the model that wrote the programs; the output "
-                "file records it."
-            )
-        else:
-            rows = list(written(pathlib.Path(given.source), given.model, given.seed))
-        # A few tasks have tests with thousands of numbers; they would make every row long.
-        kept = [r for r in rows if len(r["problem"]) + len(r["first_attempt"]) <= given.max_chars]
-        if not kept:
-            raise InputError(
-                f"{given.source}: none of {len(rows)} wrong programs has at most --max_chars="
-                f"{given.max_chars} characters with its task, so the set is empty. Raise it."
-            )
-        jsonfiles.write_lines(given.out, sorted(kept, key=lambda row: row["id"]))
-    except InputError as error:
-        print(f"score_jax: {error}", file=sys.stderr)
-        return 2
+    if given.kind == "mutated":
+        file = published.find(given.source, mbpp.FILE)
+        rows = list(mutated(mbpp.examples(file, given.split), given.seed, _run_tests))
+    elif not given.model:
+        raise InputError(
+            "--model=NAME is missing. Name the model that wrote the programs; the output "
+            "file records it."
+        )
+    else:
+        rows = list(written(pathlib.Path(given.source), given.model, given.seed))
+    # A few tasks have tests with thousands of numbers; they would make every row long.
+    kept = [r for r in rows if len(r["problem"]) + len(r["first_attempt"]) <= given.max_chars]
+    if not kept:
+        raise InputError(
+            f"{given.source}: none of {len(rows)} wrong programs has at most --max_chars="
+            f"{given.max_chars} characters with its task, so the set is empty. Raise it."
+        )
+    jsonfiles.write_lines(given.out, sorted(kept, key=lambda row: row["id"]))
     print(
         f"{given.out}: {len(kept)} wrong programs, made by {kept[0]['made_by']}; "
         f"{len(rows) - len(kept)} longer than {given.max_chars} characters left out."
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

@@ -78,9 +78,7 @@ class Adapter:
         stated = self._of_module("rank_pattern", own, self.described.get("r"))
         alpha = self._of_module("alpha_pattern", own, self.described.get("lora_alpha"))
         numbers = all(
-            isinstance(n, int | float)
-            and not isinstance(n, bool)
-            and abs(n) <= sys.float_info.max
+            isinstance(n, int | float) and not isinstance(n, bool) and abs(n) <= sys.float_info.max
             for n in (stated, alpha)
         )
         if not numbers or stated != rank:

@@ -4,11 +4,9 @@ python -m score_jax.report.compare DIR DIR … [--out=compare.html]
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from score_jax.buckets import places
-from score_jax.problem import InputError
+from score_jax.console import command
 from score_jax.report.compare import page
 from score_jax.workdir import spool
 
@@ -30,7 +28,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"score_jax: {places.shown(str(error))}")
+    command.run(main)

@@ -7,11 +7,10 @@ It is the last part of the file. results.py writes the parts before it and keeps
 
 import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from score_jax.problem import InputError
+from score_jax.console import command
 from score_jax.report.comparison import claims, finished, loaded, tables
 from score_jax.report.comparison.finished import Finished
 
@@ -106,7 +105,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"score_jax: {error}")
+    command.run(main)

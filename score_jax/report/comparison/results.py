@@ -8,12 +8,11 @@ part, of real weights, is kept as it is: real.py writes it.
 
 import argparse
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from score_jax.problem import InputError
+from score_jax.console import command
 from score_jax.report.comparison import claims, figures, finished, real, tables
 from score_jax.report.comparison.finished import Finished
 from score_jax.workdir import settings_check
@@ -342,7 +341,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"score_jax: {error}")
+    command.run(main)

@@ -11,12 +11,10 @@ import csv
 import io
 import math
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from score_jax.buckets import places
-from score_jax.problem import InputError
+from score_jax.console import command
 from score_jax.report.comparison import finished
 from score_jax.report.comparison.finished import Finished
 from score_jax.workdir import spool
@@ -176,7 +174,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"score_jax: {places.shown(str(error))}")
+    command.run(main)

@@ -4,11 +4,10 @@ python -m score_jax.report.run_page DIR …
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from score_jax.buckets import places
-from score_jax.problem import InputError
+from score_jax.console import command
 from score_jax.report.run_page import page, plots
 from score_jax.workdir import spool
 
@@ -27,7 +26,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"score_jax: {places.shown(str(error))}")
+    command.run(main)

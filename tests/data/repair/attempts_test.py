@@ -103,7 +103,7 @@ def transcript(tmp_path):
 def test_wrong_first_attempts_of_a_model_become_a_problem_set(transcript, tmp_path, capsys):
     out = tmp_path / "repair.jsonl"
     given = ["written", str(transcript), "--model=tiny", "--seed=3", f"--out={out}"]
-    assert repair.main(given) == 0
+    repair.main(given)
     assert "1 wrong programs, made by model:tiny; 0 longer" in capsys.readouterr().out
     assert json.loads(out.read_text())["seed"] == 3
     [problem] = problems.load("mbpp_repair", str(out), "test")
@@ -113,25 +113,22 @@ def test_wrong_first_attempts_of_a_model_become_a_problem_set(transcript, tmp_pa
     assert problem.tags == {"made_by": "model:tiny"}
 
 
-def test_command_line_says_what_is_wrong(transcript, tmp_path, capsys):
-    out = f"--out={tmp_path / 'x.jsonl'}"
-    for given, message in [
-        (["written", str(transcript), out], "--model=NAME is missing"),
-        (["written", str(tmp_path / "no"), "--model=a", out], "cannot read"),
-        (["mutated", str(tmp_path), out], "mbpp.jsonl: no such file"),
-    ]:
-        assert repair.main(given) == 2
-        assert message in capsys.readouterr().err
+def test_command_line_says_what_is_wrong(transcript, tmp_path):
+    def refused(message, *given):
+        with pytest.raises(InputError, match=message):
+            repair.main([*given, f"--out={tmp_path / 'x.jsonl'}"])
+
+    ours = ("written", str(transcript), "--model=a")
+    refused("--model=NAME is missing", *ours[:2])
+    refused("cannot read", "written", str(tmp_path / "no"), "--model=a")
+    refused(r"mbpp\.jsonl: no such file", "mutated", str(tmp_path))
     # The one wrong program has 22 characters, its task 11.
-    assert repair.main(["written", str(transcript), "--model=a", "--max_chars=32", out]) == 2
-    assert "none of 1 wrong programs has at most --max_chars=32" in capsys.readouterr().err
+    refused("none of 1 wrong programs has at most --max_chars=32", *ours, "--max_chars=32")
     line = json.loads(transcript.read_text().splitlines()[1])
     jsonfiles.write_lines(transcript, [line | {"gold": "42"}])
-    assert repair.main(["written", str(transcript), "--model=a", out]) == 2
-    assert "line 1: the right answer is '42', not a list of tests" in capsys.readouterr().err
+    refused("line 1: the right answer is '42', not a list of tests", *ours)
     jsonfiles.write_lines(transcript, [line | {"attempts": []}])
-    assert repair.main(["written", str(transcript), "--model=a", out]) == 2
-    assert "line 1: has no graded attempts" in capsys.readouterr().err
+    refused("line 1: has no graded attempts", *ours)
     assert not (tmp_path / "x.jsonl").exists()
 
 
@@ -147,7 +144,7 @@ def test_command_line_grades_mutants_as_training_does(tmp_path, monkeypatch):
     monkeypatch.setattr(grader, "grade", one_by_one)
     out = tmp_path / "repair.jsonl"
     given = ["mutated", str(REAL / "mbpp"), "--split=prompt", f"--out={out}"]
-    assert repair.main(given) == 0
+    repair.main(given)
     found = problems.load("mbpp_repair", str(out), "test")
     assert len(found) == len(asked) >= 9  # of ten, one has no slip to make
 

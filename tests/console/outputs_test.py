@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import logging, os, subprocess, sys, time, warnings
 import absl.logging
-from score_jax.runtime import outputs
+from score_jax.console import outputs
 from score_jax.runtime.signals import Signals
-from score_jax.workdir import storage
+from score_jax.console import storage
 from score_jax.workdir.progress import Progress
 
 def work(path):
@@ -113,7 +113,7 @@ def test_a_program_that_is_its_output_ends_quietly_as_a_filter_does(tmp_path):
 def test_what_was_never_flushed_ends_it_quietly_too():
     program = """
 import sys
-from score_jax.runtime import outputs
+from score_jax.console import outputs
 with outputs.guarded():
     print("unflushed")
     sys.stdin.read()
@@ -156,7 +156,7 @@ def test_work_goes_on_when_its_terminal_closes(tmp_path, ignored):
 def test_what_is_closed_at_the_start_is_the_null_device(tmp_path, closed):
     program = """
 import os, sys
-from score_jax.runtime import outputs
+from score_jax.console import outputs
 with outputs.guarded():
     outputs.go_on()
     opened = open(sys.argv[1], "w")
@@ -183,7 +183,7 @@ with outputs.guarded():
 def test_streams_keep_how_they_write(unbuffered):
     program = """
 import os, sys
-from score_jax.runtime import outputs
+from score_jax.console import outputs
 with outputs.guarded():
     print("a Δ", end="")
     os.write(1, b"b")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from score_jax.console import storage
 from score_jax.problem import MachineGone
-from score_jax.workdir import storage
 
 
 def wrapped(error: Exception, text: str = "saving failed") -> Exception:

@@ -1,0 +1,65 @@
+"""Small commands end with a status and one message, whatever they meet."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from score_jax.console import command
+from score_jax.problem import InputError
+
+COMMANDS = (
+    *("bench", "data.files.prepared", "data.repair.attempts", "report.compare"),
+    *("report.comparison.real", "report.comparison.results", "report.comparison.tables"),
+    *("report.run_page", "rollout.conformance", "rollout.serve"),
+)
+
+
+def raising(error: BaseException):
+    def main(arguments):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "said"),
+    [
+        (lambda arguments: None, 0, ""),
+        (lambda arguments: len(arguments), 2, ""),
+        (raising(InputError("x is missing.")), 2, "score_jax: x is missing.\n"),
+        (raising(KeyboardInterrupt()), 130, "score_jax: stopped by Ctrl-C.\n"),
+        (raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y")), 74, "no space is left"),
+    ],
+)
+def test_what_a_command_meets_is_its_status_and_at_most_one_line(
+    main, status, said, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["command", "a", "b"])
+    with pytest.raises(SystemExit) as ended:
+        command.run(main)
+    assert ended.value.code == status
+    found = capsys.readouterr().err
+    assert said in found and found.count("\n") == bool(said)
+
+
+def test_an_error_of_the_program_stays_one(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(ZeroDivisionError):
+        command.run(lambda arguments: 1 // 0)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_nobody_reads_ends_without_a_traceback(name):
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run(
+        [sys.executable, "-m", f"score_jax.{name}", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (141, "")
