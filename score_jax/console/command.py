@@ -38,6 +38,9 @@ def _status(main: Callable[[Sequence[str]], int | None]) -> int:
     except Exception as error:
         said, status = storage.lost(error, Path.cwd()), MachineGone.status
         if not said:
-            raise
+            if not isinstance(error, OSError) or error.filename is None:
+                raise
+            # All files that these commands read or write were named by the user.
+            said, status = f"{error.filename}: {error.strerror}. Name another.", BAD_INPUT
     print(f"score_jax: {places.shown(str(said))}", file=sys.stderr)
     return status

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,12 @@ def raising(error: BaseException):
         (lambda arguments: len(arguments), 2, ""),
         (raising(InputError("x is missing.")), 2, "score_jax: x is missing.\n"),
         (raising(KeyboardInterrupt()), 130, "score_jax: stopped by Ctrl-C.\n"),
+        (
+            lambda arguments: Path("/").read_text(),
+            2,
+            "score_jax: /: Is a directory. Name another.\n",
+        ),
+        (lambda arguments: Path("/no/such").read_text(), 2, "/no/such: No such file"),
         (raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y")), 74, "no space is left"),
     ],
 )
@@ -45,10 +52,11 @@ def test_what_a_command_meets_is_its_status_and_at_most_one_line(
     assert said in found and found.count("\n") == bool(said)
 
 
-def test_an_error_of_the_program_stays_one(monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ECONNRESET, "reset")])
+def test_an_error_of_the_program_stays_one(error, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
-    with pytest.raises(ZeroDivisionError):
-        command.run(lambda arguments: 1 // 0)
+    with pytest.raises(type(error)):
+        command.run(raising(error))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
