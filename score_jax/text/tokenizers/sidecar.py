@@ -9,6 +9,7 @@ transformers). A byte order mark, which editors on Windows write, is passed over
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 from score_jax.problem import InputError
@@ -57,7 +58,7 @@ def read(folder: pathlib.Path) -> Sidecar:
         stated = names.get(name)
         # Written as its text, or as an object that has it under "content".
         text = stated.get("content") if isinstance(stated, dict) else stated
-        if text is not None and not isinstance(text, str):
+        if text is not None and not _is_text(text):
             raise InputError(
                 f"{folder}: {name} is {stated!r} in tokenizer_config.json or "
                 "special_tokens_map.json, but must be text. Download the files again."
@@ -79,22 +80,31 @@ def read(folder: pathlib.Path) -> Sidecar:
 def _chat_template(folder: pathlib.Path, stated: Any) -> str:
     jinja = folder / "chat_template.jinja"
     if jinja.exists():
-        return jinja.read_text(encoding="utf-8-sig")
+        try:
+            return jinja.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{jinja} cannot be read ({error}). Download it again.") from error
     if stated is None:  # processors of models that also see keep it in a file of its own
         stated = _json(folder / "chat_template.json").get("chat_template")
     if isinstance(stated, list):  # several with names; conversations use "default"
-        of = {e["name"]: e.get("template") for e in stated if isinstance(e, dict) and "name" in e}
+        entries = [e for e in stated if isinstance(e, dict) and _is_text(e.get("name"))]
+        of = {e["name"]: e.get("template") for e in entries}
         if len(of) > 1 and "default" not in of:
             raise InputError(
                 f"{folder}: tokenizer_config.json has the chat templates {', '.join(of)} and none "
                 "named default. Write the one you want into chat_template.jinja beside it."
             )
         stated = of.get("default", next(iter(of.values()), None))
-    if stated is not None and not isinstance(stated, str):
+    if stated is not None and not _is_text(stated):
         raise InputError(
             f"{folder}: chat_template in tokenizer_config.json is not text. Download it again."
         )
     return stated or ""
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can be tokenised: JSON can write half of a surrogate pair."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

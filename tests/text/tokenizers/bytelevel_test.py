@@ -215,6 +215,18 @@ def test_several_chat_templates_without_a_default_are_refused(folder):
         tokenizer.load(str(folder))
 
 
+def test_a_chat_template_that_is_no_text_is_refused(folder):
+    (folder / "chat_template.jinja").write_bytes("für".encode("latin-1"))
+    with pytest.raises(InputError, match=r"chat_template\.jinja cannot be read .*utf-8"):
+        tokenizer.load(str(folder))
+
+
+def test_chat_templates_without_a_name_are_passed_over(folder):
+    named = [{"name": [], "template": "x"}, {"name": "default", "template": "y"}]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert tokenizer.load(str(folder)).chat_template == "y"
+
+
 def test_named_tokens_reach_the_chat_template(folder):
     (folder / "special_tokens_map.json").write_text('{"bos_token": "<s>", "unk_token": null}')
     assert tokenizer.load(str(folder)).named == {"bos_token": "<s>", "eos_token": "</s>"}
@@ -254,6 +266,12 @@ def test_a_cut_settings_file_is_refused(folder):
     ("file", "stated", "message"),
     [
         ("tokenizer_config.json", {"eos_token": ["</s>"]}, r"eos_token is \['</s>'\] in"),
+        ("tokenizer_config.json", {"bos_token": "\ud800"}, r"bos_token is '\\ud800' in"),
+        (
+            "tokenizer_config.json",
+            {"chat_template": "{{ messages }}\udfff"},
+            "chat_template in tokenizer_config.json is not text",
+        ),
         (
             "special_tokens_map.json",
             {"pad_token": {"content": 3}},
