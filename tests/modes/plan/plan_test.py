@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -155,9 +157,14 @@ def test_without_a_compiler_the_estimate_is_there_and_what_to_install(capsys, mo
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", flagships.PLANNED)
-def test_every_flagship_compiles_and_fits_with_a_tenth_to_spare(name, capsys):
-    plan.plan(flagships.settings(name), chips.slice_of(flagships.PLANNED[name]), compile=True)
-    assert "to spare" not in capsys.readouterr().out
+def test_every_flagship_compiles_and_fits_with_a_tenth_to_spare(name):
+    # A process of its own: TPU's compiler keeps gigabytes, and has crashed at the fourth.
+    flags = ("--mode=plan", f"--config=configs/{name}.py", f"--topology={flagships.PLANNED[name]}")
+    command = [sys.executable, "-m", "score_jax.main", *flags]
+    ran = subprocess.run(command, cwd=flagships.ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    print(*re.findall(r"^(?:rollout|update): compiled in .*", ran.stdout, re.MULTILINE), sep="\n")
+    assert "It fits" in ran.stdout and "to spare" not in ran.stdout
 
 
 @pytest.mark.parametrize("config", CONFIGS)
