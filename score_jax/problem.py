@@ -73,17 +73,31 @@ class MachineGone(OSError):
     status = 74
 
 
+LONGEST_NAME = 255  # bytes, of a name on any usual file system
+
+
 def expanded(name: str | Path) -> Path:
     """The path with `~` expanded, which no shell does after a "=".
 
-    Raises: InputError if there is no such user.
+    Raises: InputError if there is no such user, or a file system can have no such name.
     """
-    path = os.path.expanduser(name)
-    if path.startswith("~"):
+    path = Path(os.path.expanduser(name))
+    if path.parts and path.parts[0].startswith("~"):
         raise InputError(
-            f"{name}: {Path(path).parts[0]} is the home folder of no user. Write the whole path."
+            f"{name}: {path.parts[0]} is the home folder of no user. Write the whole path."
         )
-    return Path(path)
+    try:
+        parts = [os.fsencode(part) for part in path.parts]
+    except UnicodeEncodeError:
+        parts = [b"\0"]
+    if any(b"\0" in part for part in parts):
+        raise InputError(f"{str(name)!a}: no file has such a character in its name. Name another.")
+    if any(len(part) > LONGEST_NAME for part in parts):
+        raise InputError(
+            f"{name!s:.60}… has a name of more than {LONGEST_NAME} bytes, which no file system "
+            "takes. Shorten it."
+        )
+    return path
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -89,10 +89,10 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return {k: _value(inner, v, f"{path}.{k}") for k, v in dict(value).items()}
     if origin is Literal:
         hint = str  # `build` checks which names it may have
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= LARGEST:
+            raise InputError(f"{path}={value!s:.40} must be a finite number, at most {LARGEST:g}.")
         return float(value)
-    if hint is float and isinstance(value, float) and not abs(value) <= LARGEST:
-        raise InputError(f"{path}={value} must be a finite number, at most {LARGEST:g}.")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         kind = getattr(hint, "__name__", hint)  # "str | int" has no name
         raise InputError(f"{path}={value!r} must be of type {kind}, not {type(value).__name__}.")

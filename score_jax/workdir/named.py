@@ -6,7 +6,6 @@ from typing import Any
 
 from score_jax.problem import InputError, expanded
 
-LONGEST_NAME = 255  # bytes, of a name on any usual file system
 LONGEST_PATH = 3500  # bytes; Linux takes 4096, and a run's files lie some folders deeper
 
 
@@ -19,10 +18,11 @@ def folder(name: Any, said: str) -> Path:
     if not isinstance(name, str | Path) or not str(name).strip():
         raise InputError(f"{said} names no folder. Name one, such as runs/first.")
     path = expanded(name)
-    long = [part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME]
-    if long or len(os.fsencode(path.absolute())) > LONGEST_PATH:
-        limit = f"a name of more than {LONGEST_NAME}" if long else f"more than {LONGEST_PATH}"
-        raise InputError(f"{said:.60}… has {limit} bytes, which no file system takes. Shorten it.")
+    if len(os.fsencode(path.absolute())) > LONGEST_PATH:
+        raise InputError(
+            f"{said:.60}… has more than {LONGEST_PATH} bytes, which no file system takes. "
+            "Shorten it."
+        )
     for at in (path, *path.parents):
         if os.path.exists(at) and not os.path.isdir(at):
             raise InputError(f"{said}: {at} is a file, not a folder. Name another folder.")

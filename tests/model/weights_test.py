@@ -619,6 +619,9 @@ def test_an_index_that_names_absent_files_is_refused(tmp_path):
         (tmp_path / huggingface.INDEX).write_text(wrong)
         with pytest.raises(InputError, match="not a JSON object with a weight_map"):
             weights.load(str(tmp_path))
+    (tmp_path / huggingface.INDEX).write_text(json.dumps({"weight_map": {"a": 300 * "x"}}))
+    with pytest.raises(InputError, match="has a name of more than 255 bytes"):
+        weights.load(str(tmp_path))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

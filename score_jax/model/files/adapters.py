@@ -92,10 +92,14 @@ class Adapter:
     def _of_module(self, key: str, module: str, otherwise: Any) -> Any:
         """A module's own value: of the first pattern that matches the end of its name."""
         patterns = self.described.get(key) or {}
-        for pattern, value in patterns.items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        return otherwise
+        try:
+            matching = [p for p in dict(patterns) if re.match(rf"(.*\.)?({p})$", module)]
+            return patterns[matching[0]] if matching else otherwise
+        except (TypeError, ValueError, re.error):
+            raise InputError(
+                f"{self.path / CONFIG}: {key} = {patterns!r} does not map patterns of modules to "
+                "numbers. Fetch the file again."
+            ) from None
 
 
 def find(path: Path) -> Adapter | None:

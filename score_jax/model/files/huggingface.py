@@ -26,7 +26,7 @@ from score_jax.model.files import (
     tensor_names,
 )
 from score_jax.model.files.stored import StoredTensor, WeightFiles, listed
-from score_jax.problem import InputError
+from score_jax.problem import InputError, expanded
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -117,8 +117,10 @@ def _index(path: Path) -> dict[str, str]:
     """Which file each tensor is in."""
     try:
         found = jsonfiles.read(path)["weight_map"]
-        if all(isinstance(name, str) for name in found.values()):
+        if all(isinstance(name, str) and expanded(path.parent / name) for name in found.values()):
             return found
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise InputError(

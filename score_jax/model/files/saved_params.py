@@ -27,7 +27,8 @@ import orbax.checkpoint as ocp
 from score_jax import jsonfiles
 from score_jax.buckets import places, sources
 from score_jax.buckets.client import is_away
-from score_jax.config.settings import LoraSettings, ModelSettings
+from score_jax.config.build import build
+from score_jax.config.settings import ModelSettings
 from score_jax.model import lowrank
 from score_jax.model.families import PRESET, ModelConfig
 from score_jax.model.files import adapters, locate, stored, tensor_names
@@ -200,9 +201,8 @@ def _newest(folder: Path, settings: dict[str, Any], stage: str = "", step: str =
     described = folder / "config.json"
     try:
         stages = [stage] if stage else [str(name) for name in reversed(settings["recipe"])]
-        model = settings["model"]
-        model = ModelSettings(**model | {"lora": LoraSettings(**model["lora"])})
-    except (KeyError, TypeError) as error:
+        model = build(ModelSettings, settings["model"], "model")
+    except (KeyError, TypeError, InputError) as error:
         raise InputError(
             f"{described} does not say what its run started from ({error}). It is of another "
             "version of score_jax: export there, and name the exported folder."

@@ -230,3 +230,15 @@ def test_a_source_that_has_gone_and_adapters_of_a_preset_are_explained(run, tmp_
     (made / "config.json").write_text(json.dumps({"settings": {"recipe": ["base"]}}))
     with pytest.raises(InputError, match=r"config.json does not say what its run started from"):
         weights.load(str(made))
+    for wrong in (
+        {"source": 5},
+        {"source": "x", "dtype": "x"},
+        {"source": "x", "lora": {"rank": None}},
+        {"source": "x", "lora": {"rank": 2, "alpha": 10**400}},
+        {"source": "x", "of_another_version": 1},
+        ["x"],
+    ):
+        described = {"settings": {"recipe": ["base"], "model": wrong}}
+        (made / "config.json").write_text(json.dumps(described))
+        with pytest.raises(InputError, match=r"config.json does not say what its run started from"):
+            weights.load(str(made))
