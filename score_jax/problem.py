@@ -81,23 +81,23 @@ def expanded(name: str | Path) -> Path:
 
     Raises: InputError if there is no such user, or a file system can have no such name.
     """
-    path = Path(os.path.expanduser(name))
-    if path.parts and path.parts[0].startswith("~"):
-        raise InputError(
-            f"{name}: {path.parts[0]} is the home folder of no user. Write the whole path."
-        )
     try:
-        parts = [os.fsencode(part) for part in path.parts]
+        unfit = b"\0" in os.fsencode(name)
     except UnicodeEncodeError:
-        parts = [b"\0"]
-    if any(b"\0" in part for part in parts):
+        unfit = True
+    if unfit:
         raise InputError(f"{str(name)!a}: no file has such a character in its name. Name another.")
-    if any(len(part) > LONGEST_NAME for part in parts):
+    path = os.path.expanduser(name)
+    if path.startswith("~"):
+        raise InputError(
+            f"{name}: {Path(path).parts[0]} is the home folder of no user. Write the whole path."
+        )
+    if any(len(part) > LONGEST_NAME for part in os.fsencode(path).split(b"/")):
         raise InputError(
             f"{name!s:.60}… has a name of more than {LONGEST_NAME} bytes, which no file system "
             "takes. Shorten it."
         )
-    return path
+    return Path(path)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

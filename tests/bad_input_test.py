@@ -219,7 +219,10 @@ COMMANDS = [
     ([QUICKSTART, "--workdir=~nosuchuser/x"], "~nosuchuser is the home folder of no user"),
     ([QUICKSTART, "--workdir=W", "--export_dir=~nosuchuser/x"], "~nosuchuser is the home folder"),
     ([QUICKSTART, "--workdir=W", "--base_from=~nosuchuser/x"], "~nosuchuser is the home folder"),
-    ([QUICKSTART, "--workdir=" + 300 * "x"], "has a name of more than 255 bytes"),
+    (
+        [QUICKSTART, "--workdir=" + 300 * "x"],
+        "--workdir: " + 60 * "x" + "… has a name of more than",
+    ),
     ([QUICKSTART, "--workdir=" + 2000 * "x/"], "has more than 3500 bytes"),
     ([QUICKSTART, "--workdir=W", "--export_dir=" + 300 * "x"], "has a name of more than 255 bytes"),
     ([QUICKSTART, "--workdir=README.md"], "README.md is a file, not a folder"),

@@ -11,6 +11,8 @@ def test_a_home_folder_is_written_out(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/runs") == Path("/home/me/runs")
     assert expanded("runs/~") == Path("runs/~")
+    assert expanded("./~x") == Path("~x")
+    assert expanded(Path("runs")) == Path("runs")
     assert expanded("") == Path()
     assert expanded("ä" * 127) == Path("ä" * 127)
 
@@ -21,6 +23,8 @@ def test_a_home_folder_is_written_out(monkeypatch):
         ("~nosuchuser/x", r"~nosuchuser is the home folder of no user"),
         ("runs/a\0b", r"'runs/a\\x00b': no file has such a character in its name"),
         ("\ud800", r"'\\ud800': no file has such a character"),
+        ("~\ud800/x", "no file has such a character"),
+        ("~a\0b/x", "no file has such a character"),
         (300 * "x", r"^x{60}… has a name of more than 255 bytes"),
         ("a/" + 128 * "ä" + "/b", r"has a name of more than 255 bytes"),
     ],

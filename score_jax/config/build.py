@@ -73,6 +73,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         value = value.item()
     if isinstance(value, Path):
         value = str(value)
+    if isinstance(value, int) and abs(value) > LARGEST:  # too long to be shown, too
+        raise InputError(f"{path} must be a finite number, at most {LARGEST:g}.")
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, path)
     origin = typing.get_origin(hint)
@@ -91,7 +93,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         hint = str  # `build` checks which names it may have
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= LARGEST:
-            raise InputError(f"{path}={value!s:.40} must be a finite number, at most {LARGEST:g}.")
+            raise InputError(f"{path}={value} must be a finite number, at most {LARGEST:g}.")
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         kind = getattr(hint, "__name__", hint)  # "str | int" has no name

@@ -36,11 +36,19 @@ def _status(main: Callable[[Sequence[str]], int | None]) -> int:
     except KeyboardInterrupt:
         said, status = "stopped by Ctrl-C.", INTERRUPTED
     except Exception as error:
-        said, status = storage.lost(error, Path.cwd()), MachineGone.status
+        said, status = storage.lost(error, Path()), MachineGone.status
         if not said:
-            if not isinstance(error, OSError) or error.filename is None:
+            if not (named := _named(error)):
                 raise
-            # All files that these commands read or write were named by the user.
-            said, status = f"{error.filename}: {error.strerror}. Name another.", BAD_INPUT
+            said, status = f"{named}. Name another.", BAD_INPUT
     print(f"score_jax: {places.shown(str(said))}", file=sys.stderr)
     return status
+
+
+def _named(error: Exception) -> str:
+    """What is wrong with a file, if the user named it on the command line; else empty."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return ""
+    file = str(error.filename2 or error.filename or "")
+    of_user = file and any(file in argument for argument in sys.argv[1:])
+    return f"{file}: {error.strerror}" if of_user else ""

@@ -211,7 +211,7 @@ def fingerprint(source: str) -> str:
     if source.startswith(families.PRESET):
         return ""
     path = locate.path_of(source).absolute()  # as the run's is
-    root, base = path, ""
+    root, base, settings = path, "", ""
     about_base: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     if run := saved_params.find(path):
         files = [run.path, *run.path.rglob("*")]
@@ -222,9 +222,9 @@ def fingerprint(source: str) -> str:
     else:
         files = [*path.glob("*.safetensors"), path / "config.json"]
         if adapter := adapters.find(path):
-            files.append(path / adapters.CONFIG)
+            settings = adapter.settings
             base, about_base = adapter.base, adapter.of_base
-    found = hashlib.sha256()
+    found = hashlib.sha256(settings.encode())
     for file in sorted(files):
         found.update(str(file.relative_to(root)).encode())
         if file.is_file():

@@ -61,8 +61,7 @@ def program(name: str, tokenizer: Tokenizer) -> str:
         return FORMS[name]
     if name == "plain":
         return ""
-    path = expanded(name)
-    if path.suffix == ".jinja" and path.is_file():
+    if name.endswith(".jinja") and (path := expanded(name)).is_file():
         return path.read_text(encoding="utf-8-sig")
     raise InputError(
         f"There is no template {name!r}, and no .jinja file of that name. {nearest(name, NAMES)}"

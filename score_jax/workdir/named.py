@@ -17,7 +17,10 @@ def folder(name: Any, said: str) -> Path:
     """
     if not isinstance(name, str | Path) or not str(name).strip():
         raise InputError(f"{said} names no folder. Name one, such as runs/first.")
-    path = expanded(name)
+    try:
+        path = expanded(name)
+    except InputError as error:
+        raise InputError(f"{said.partition('=')[0]}: {error}") from None
     if len(os.fsencode(path.absolute())) > LONGEST_PATH:
         raise InputError(
             f"{said:.60}… has more than {LONGEST_PATH} bytes, which no file system takes. "

@@ -174,7 +174,7 @@ def test_a_number_below_its_minimum_is_refused(cls, name):
     below = kind(least - 1)
     assert_refused(f"config.{path.replace('__', '.')}={below} must be at least", **{path: below})
     if kind is float:
-        for no_float in (float("nan"), 10**400):
+        for no_float in (float("nan"), 10**400, 10**5000):
             assert_refused("must be a finite number", **{path: no_float})
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def raising(error: BaseException):
 def test_what_a_command_meets_is_its_status_and_at_most_one_line(
     main, status, said, monkeypatch, capsys
 ):
-    monkeypatch.setattr(sys, "argv", ["command", "a", "b"])
+    monkeypatch.setattr(sys, "argv", ["command", "/no/such", "--out=/"])
     with pytest.raises(SystemExit) as ended:
         command.run(main)
     assert ended.value.code == status
@@ -52,9 +53,17 @@ def test_what_a_command_meets_is_its_status_and_at_most_one_line(
     assert said in found and found.count("\n") == bool(said)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ECONNRESET, "reset")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError(),
+        OSError(errno.ECONNRESET, "reset"),
+        FileNotFoundError(errno.ENOENT, "not there", "/of/nobody"),
+        urllib.error.HTTPError("a", 404, "gone", None, None),
+    ],
+)
 def test_an_error_of_the_program_stays_one(error, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["command"])
+    monkeypatch.setattr(sys, "argv", ["command", "a"])
     with pytest.raises(type(error)):
         command.run(raising(error))
 

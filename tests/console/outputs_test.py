@@ -15,9 +15,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import logging, os, subprocess, sys, time, warnings
 import absl.logging
-from score_jax.console import outputs
+from score_jax.console import outputs, storage
 from score_jax.runtime.signals import Signals
-from score_jax.console import storage
 from score_jax.workdir.progress import Progress
 
 def work(path):

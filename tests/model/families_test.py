@@ -502,7 +502,7 @@ REFUSED_HUGGINGFACE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "half a pair": (
         {"model_type": "phi3", "partial_rotary_factor": 0.4},
-        "partial_rotary_factor = 0.4 rotates 3 of 8 values",
+        "partial_rotary_factor = 0.4 rotates 3.2 of 8 values",
     ),
     "another base of sliding layers": (
         {
@@ -645,6 +645,10 @@ REFUSED_GGUF: dict[str, tuple[dict[str, Any], str]] = {
     "a base that is no number": (
         {"llama.rope.freq_base": "x"},
         "freq_base must be one number, above 0",
+    ),
+    "a base that no float32 holds": (
+        {"llama.rope.freq_base": 1e300},
+        "freq_base must be one number",
     ),
     "no layers": ({"llama.block_count": None}, "llama.block_count is missing"),
 }

@@ -10,6 +10,7 @@ Layout: github.com/huggingface/peft, docs/source/developer_guides/checkpoint.md.
 
 import contextlib
 import dataclasses
+import json
 import math
 import re
 import sys
@@ -23,6 +24,7 @@ from score_jax.problem import InputError, expanded
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+_BASE = "base_model_name_or_path"
 _PREFIX = "base_model.model."  # of the wrapped model's own names
 _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
@@ -55,6 +57,12 @@ class Adapter:
     path: Path
     described: Mapping[str, Any]
     base: str  # a folder, or what else it was trained from: a hub id
+
+    @property
+    def settings(self) -> str:
+        """All that the config says of the adapter itself: where its base lies may change."""
+        own = {key: value for key, value in self.described.items() if key != _BASE}
+        return json.dumps(own, sort_keys=True)
 
     @property
     def tokenizer(self) -> str:
@@ -93,13 +101,15 @@ class Adapter:
         """A module's own value: of the first pattern that matches the end of its name."""
         patterns = self.described.get(key) or {}
         try:
-            matching = [p for p in dict(patterns) if re.match(rf"(.*\.)?({p})$", module)]
-            return patterns[matching[0]] if matching else otherwise
-        except (TypeError, ValueError, re.error):
+            for pattern, value in patterns.items():
+                if re.match(rf"(.*\.)?({pattern})$", module):
+                    return value
+        except (AttributeError, re.error):
             raise InputError(
                 f"{self.path / CONFIG}: {key} = {patterns!r} does not map patterns of modules to "
                 "numbers. Fetch the file again."
             ) from None
+        return otherwise
 
 
 def find(path: Path) -> Adapter | None:
@@ -122,7 +132,7 @@ def find(path: Path) -> Adapter | None:
                 f"{path / CONFIG}: adapters with {key} = {described[key]!r} are not merged here. "
                 f"{MERGE_THERE}"
             )
-    base = _base(path, str(described["base_model_name_or_path"]))
+    base = _base(path, str(described[_BASE]))
     at, passed = Path(base), [path.resolve()]
     while (at / CONFIG).is_file():  # an adapter of an adapter
         if at.resolve() in passed:
@@ -132,7 +142,7 @@ def find(path: Path) -> Adapter | None:
                 "end. Name the base model's folder or hub id in one of them."
             )
         passed.append(at.resolve())
-        at = Path(_base(at, str(_described(at)["base_model_name_or_path"])))
+        at = Path(_base(at, str(_described(at)[_BASE])))
     return Adapter(path, described, base)
 
 
@@ -141,7 +151,7 @@ def _described(path: Path) -> dict[str, Any]:
         described = jsonfiles.read(path / CONFIG)
     except (OSError, ValueError) as error:
         raise InputError(f"{path / CONFIG} is not JSON ({error}). Fetch the file again.") from None
-    if not isinstance(described, dict) or not described.get("base_model_name_or_path"):
+    if not isinstance(described, dict) or not described.get(_BASE):
         raise InputError(
             f"{path / CONFIG} does not say what was adapted (base_model_name_or_path). Add the "
             "base model's folder or hub id."

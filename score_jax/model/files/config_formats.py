@@ -29,8 +29,8 @@ MULTIPLIERS = {  # ModelConfig's fields -> Granite's keys
 }
 # Folders of models that also see images: the family of their text part, described in text_config.
 MULTIMODAL = {"gemma3": "gemma3_text"}
-MOST_HEAD_WIDTH = 2**16
-MOST_LAYERS = 1000  # a damaged count must not make us list millions of tensor names
+MOST_LAYERS = 1000  # a damaged count must not make us list millions of tensor names,
+MOST_HEAD_WIDTH = 2**16  # nor a damaged width compute gigabytes of frequencies
 
 
 def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
@@ -204,8 +204,10 @@ def checked(config: ModelConfig, where: str) -> ModelConfig:
             f"at most {MOST_HEAD_WIDTH}."
         )
     if not rope.is_finite(config):
+        local = f", of windows {config.local_rope_theta}" if config.local_rope_theta else ""
+        scaling = {k: v for k, v in config.rope_scaling or () if k not in rope.TABLES}
         raise InputError(
-            f"{where}: its rotary settings (rope_theta {config.rope_theta}, scaling "
-            f"{dict(config.rope_scaling or ())}) give no finite rotation. Fetch the file again."
+            f"{where}: its rotary settings (base {config.rope_theta}{local}, scaling {scaling}) "
+            "give no finite rotation. Fetch the file again."
         )
     return config

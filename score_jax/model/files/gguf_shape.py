@@ -60,9 +60,11 @@ def from_gguf(
     def real(key: str, default_key: str, default: float = 0.0) -> float:
         """A number that is stated, or the family's default for that key of config.json."""
         value = stated.get(key, family.defaults.get(default_key, default))
-        value = number.real(key, value, zero=key != "rope.freq_base")
+        zero = key != "rope.freq_base"
         # The shortest decimal of the float32: GGUF stores 1e-5 as 9.99999975e-06.
-        return float(str(np.float32(value)))
+        with np.errstate(over="ignore"):
+            shortest = float(str(np.float32(number.real(key, value, zero=zero))))
+        return number.real(key, shortest, zero=zero)
 
     heads, width = number("attention.head_count"), number("embedding_length")
     layers = number("block_count", most=MOST_LAYERS)

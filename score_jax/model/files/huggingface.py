@@ -119,8 +119,6 @@ def _index(path: Path) -> dict[str, str]:
         found = jsonfiles.read(path)["weight_map"]
         if all(isinstance(name, str) and expanded(path.parent / name) for name in found.values()):
             return found
-    except InputError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise InputError(

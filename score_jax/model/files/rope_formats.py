@@ -94,8 +94,9 @@ def _rotary_width(factor: Any, family: Family, head_width: int, number: Numbers)
     width = int(head_width * min(factor, 1.0))
     if width % 2 or not 2 <= width < head_width:
         raise InputError(
-            f"{number.where}: {PARTIAL} = {factor} rotates {width} of {head_width} values of a "
-            "head: the number must be even, at least 2, and below that. Fetch the file again."
+            f"{number.where}: {PARTIAL} = {factor} rotates {head_width * factor:g} of {head_width} "
+            "values of a head: the number must be even, at least 2 and below the whole. Fetch the "
+            "file again."
         )
     return width
 

@@ -252,7 +252,7 @@ def test_a_scale_that_is_no_number_is_named(base, tmp_path, described):
 
 
 @pytest.mark.parametrize("patterns", [3, "x", [1], {"(": 2}])
-def test_patterns_that_are_none_are_named(base, tmp_path, patterns):
+def test_patterns_that_are_no_regular_expressions_are_named(base, tmp_path, patterns):
     for key in ("rank_pattern", "alpha_pattern"):
         described = {key: patterns}
         source = write(tmp_path / key, factors(f"{LAYERS}.0.{Q}", 16, 16), **described)
