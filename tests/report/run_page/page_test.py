@@ -116,5 +116,5 @@ def test_the_command_writes_pages_and_names_a_folder_without_a_run(tmp_path):
     written = ("index.html", "accuracy.png", "policy.png")
     assert done.stdout.split() == [str(report / name) for name in written]
     assert all((report / name).exists() for name in written)
-    assert done.returncode == 1 and done.stderr.startswith("score_jax: ")
+    assert done.returncode == 2 and done.stderr.startswith("score_jax: ")
     assert "Name the work directory" in done.stderr and "Traceback" not in done.stderr
