@@ -205,7 +205,7 @@ def fingerprint(source: str) -> str:
     """16 hexadecimal digits that say what lies in a source's files; empty for a preset.
 
     Of each file its size, beginning, middle and end are read: training further changes them all.
-    Of adapters the files of what they are adapters of count too.
+    With adapters, the files of their base count too.
     Raises: InputError when there is nothing of that name.
     """
     if source.startswith(families.PRESET):

@@ -62,7 +62,12 @@ def program(name: str, tokenizer: Tokenizer) -> str:
     if name == "plain":
         return ""
     if name.endswith(".jinja") and (path := expanded(name)).is_file():
-        return path.read_text(encoding="utf-8-sig")
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"The template {path} cannot be read ({error}). Save it as text in UTF-8."
+            ) from error
     raise InputError(
         f"There is no template {name!r}, and no .jinja file of that name. {nearest(name, NAMES)}"
     )

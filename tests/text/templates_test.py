@@ -533,6 +533,9 @@ def test_a_template_in_a_file_of_ones_own(smollm2, tmp_path):
         "<|im_start|>system\nYou are a kind assistant.<|im_end|>\n"
         "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
     )
+    path.write_bytes("für".encode("latin-1"))
+    with pytest.raises(InputError, match=r"mine\.jinja cannot be read .*Save it as text in UTF-8"):
+        templates.make(str(path), smollm2, system="", prompt_format="{problem}", instruction="?")
     for name in (str(tmp_path / "other.jinja"), "{{ messages }}" * 30):
         with pytest.raises(InputError, match=r"no template '.*', and no \.jinja file of"):
             templates.make(name, smollm2, system="", prompt_format="{problem}", instruction="?")

@@ -29,8 +29,8 @@ MULTIPLIERS = {  # ModelConfig's fields -> Granite's keys
 }
 # Folders of models that also see images: the family of their text part, described in text_config.
 MULTIMODAL = {"gemma3": "gemma3_text"}
-MOST_LAYERS = 1000  # a damaged count must not make us list millions of tensor names,
-MOST_HEAD_WIDTH = 2**16  # nor a damaged width compute gigabytes of frequencies
+MOST_LAYERS = 1000  # a damaged count must not make us list millions of tensor names
+MOST_HEAD_WIDTH = 2**16  # a damaged width must not make us compute gigabytes of frequencies
 
 
 def from_huggingface(config: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
